@@ -1,0 +1,43 @@
+"""The activation policies and what a policy of your own needs; the code is in ``routilux.model.policy``."""
+
+from routilux.model.policy import (
+    WAIT,
+    ActivationPolicy,
+    AllSlotsReadyPolicy,
+    BatchSizePolicy,
+    CustomPolicy,
+    Decision,
+    Fire,
+    ImmediatePolicy,
+    SlotView,
+    SlotViews,
+    TimeIntervalPolicy,
+    WaitUntil,
+    all_slots_ready_policy,
+    batch_size_policy,
+    custom_policy,
+    immediate_policy,
+    policy_from_dict,
+    time_interval_policy,
+)
+
+__all__ = [
+    "WAIT",
+    "ActivationPolicy",
+    "AllSlotsReadyPolicy",
+    "BatchSizePolicy",
+    "CustomPolicy",
+    "Decision",
+    "Fire",
+    "ImmediatePolicy",
+    "SlotView",
+    "SlotViews",
+    "TimeIntervalPolicy",
+    "WaitUntil",
+    "all_slots_ready_policy",
+    "batch_size_policy",
+    "custom_policy",
+    "immediate_policy",
+    "policy_from_dict",
+    "time_interval_policy",
+]

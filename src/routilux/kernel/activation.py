@@ -1,0 +1,57 @@
+"""One run of a routine's logic on the items that its policy chose."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from routilux.kernel.account import Account
+from routilux.model.item import Payload
+
+if TYPE_CHECKING:
+    from routilux.kernel.gathering import Batch
+    from routilux.kernel.mailbox import Mailbox
+
+
+class SlotData(dict[str, list[Payload]]):
+    """The payloads of an activation by slot. A declared slot that nothing was taken from gives ``[]``."""
+
+    declared: frozenset[str] = frozenset()
+
+    def __missing__(self, slot: str) -> list[Payload]:
+        if slot in self.declared:
+            return []
+        raise KeyError(f"no slot {slot!r}; this routine has {sorted(self.declared)}")
+
+
+@lru_cache(maxsize=1024)
+def slot_data_type(declared: frozenset[str]) -> type[SlotData]:
+    """The :class:`SlotData` of routines with just these slots; shared by all workers."""
+    return type("SlotData", (SlotData,), {"declared": declared})
+
+
+OVER = RuntimeError("the activation has ended")
+"""Why an activation that has ended must not produce anything any more, say from a thread that it left behind."""
+
+
+class Activation:
+    """What a mailbox hands out to be run, and takes back when it has ended."""
+
+    # Defaults live on the class: an activation of the common kind sets none of them.
+    attempt = 1
+    message: Any = None
+    spare = False  # the mailbox has work for one more thread, and counts on being queued for it
+    emitted = 0
+    merged: dict[str, Payload] | None = None  # new merged slot data, kept if the activation succeeds
+    abandoned: BaseException | None = None  # why what it still produces is not wanted any more
+
+    def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
+        self.mailbox = mailbox
+        self.batch = batch
+        self.job = job
+        self.started = started
+
+    @property
+    def key(self) -> str:
+        """The same in every attempt: made of the worker-wide numbers of the items."""
+        return "-".join(str(item[0]) for item in self.batch)

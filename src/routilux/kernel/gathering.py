@@ -1,0 +1,401 @@
+"""Gathering: which queued items an activation policy would take together, kept up to date item by item.
+
+A policy that looks at every queue at every arrival costs time that grows with the queues. The rules of the
+built-in policies are therefore kept incrementally here: ``add`` takes one item and moves what is complete to
+``pending``, the mailbox's queue of batches that may be activated at once. The rule itself is written down once,
+in ``model.policy``; that these gatherings obey it is property-tested.
+
+An item that no rule would take yet is *parked*: ``add`` says so, and whoever completes its set unparks it before
+the set becomes visible. Every method runs under the mailbox's lock and calls no user code.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from itertools import groupby
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+from routilux.kernel.account import NONE, Account, JobAccount
+from routilux.model.decision import WAIT, Decision, Fire, SlotView, SlotViews, WaitUntil
+from routilux.model.item import Item
+from routilux.model.policy import (
+    ActivationPolicy,
+    AllSlotsReadyPolicy,
+    BatchSizePolicy,
+    ImmediatePolicy,
+    TimeIntervalPolicy,
+    join_key,
+)
+
+Batch: TypeAlias = tuple[Item, ...]
+
+
+class BatchWithMessage(tuple[Item, ...]):
+    """A batch, and what its policy wants the logic to know."""
+
+    message: Any
+
+
+class Later(NamedTuple):
+    """Ask the mailbox again at this time (monotonic seconds)."""
+
+    time: float
+
+
+class Decide(NamedTuple):
+    """The policy is user code: the runtime calls it outside every lock and reports with ``decided``."""
+
+    policy: ActivationPolicy
+    views: SlotViews
+    edition: int  # of the queues that were shown; a cancel or a pause in between makes the answer void
+
+
+class Gathering(Protocol):
+    """What a mailbox needs from a rule; see the module's docstring.
+
+    ``timed`` says that the rule looks at the times of items.
+    """
+
+    timed: bool
+
+    def add(self, item: Item, pending: deque[Batch]) -> bool:
+        """Queue the item; True if it is parked now. Raises before anything changes if it cannot be queued."""
+
+    def release(self, now: float, pending: deque[Batch]) -> Later | Decide | None:
+        """Nothing is pending: move what is due, or say what would have to happen first."""
+
+    def flush(self, now: float, pending: deque[Batch]) -> bool:
+        """Drain: move a partial batch that would otherwise wait for ever; True if there was one."""
+
+    def items(self) -> Iterator[Item]:
+        """Everything queued here, in no particular order."""
+
+    def clear(self) -> None:
+        """Forget all items; what was parked is counted as active again."""
+
+    def due(self) -> None:
+        """A time that ``release`` or the policy asked for has come."""
+
+    @property
+    def waiting(self) -> bool:
+        """Whether ``release`` would have something to say now."""
+
+    @property
+    def moving(self) -> bool:
+        """Whether something here will move on its own: undecided, being decided or in a timer."""
+
+
+class _Sets:
+    """The queues of a rule that takes sets: parked until the set is complete."""
+
+    def __init__(self, slots: Sequence[str], size: int, flushes: bool) -> None:
+        self._queues: dict[str, deque[Item]] = {slot: deque() for slot in slots}
+        self._size = size
+        self._flushes = flushes
+
+    timed = waiting = moving = False
+
+    def due(self) -> None:
+        return None
+
+    def add(self, item: Item, pending: deque[Batch]) -> bool:
+        self._queues[item[1]].append(item)
+        size = self._size
+        for queue in self._queues.values():
+            if len(queue) < size:
+                return True
+        self._move(pending, arrived=item)
+        return False
+
+    def release(self, now: float, pending: deque[Batch]) -> None:
+        return None
+
+    def flush(self, now: float, pending: deque[Batch]) -> bool:
+        if not self._flushes or not any(self._queues.values()):
+            return False
+        self._move(pending, arrived=None)
+        return True
+
+    def items(self) -> Iterator[Item]:
+        for queue in self._queues.values():
+            yield from queue
+
+    def clear(self) -> None:
+        for queue in self._queues.values():
+            for item in queue:
+                item[3].unpark()
+            queue.clear()
+
+    def _move(self, pending: deque[Batch], arrived: Item | None) -> None:
+        batch = [
+            queue.popleft() for queue in self._queues.values() for _ in range(min(self._size, len(queue)))
+        ]
+        _unpark([item for item in batch if item is not arrived])
+        pending.append(tuple(batch))
+
+
+class _KeyedSets:
+    """One item of every slot, joined by job or by a key of the payload."""
+
+    def __init__(self, slots: Sequence[str], key: Callable[[Item], Hashable]) -> None:
+        self._slots = tuple(slots)
+        self._key = key
+        self._groups: dict[Hashable, dict[str, deque[Item]]] = {}
+
+    timed = waiting = moving = False
+
+    def due(self) -> None:
+        return None
+
+    def add(self, item: Item, pending: deque[Batch]) -> bool:
+        key = self._key(item)
+        group = self._groups.setdefault(key, {})
+        if item[1] in group:
+            group[item[1]].append(item)
+            return True
+        group[item[1]] = deque((item,))
+        if len(group) < len(self._slots):
+            return True
+        self._move(key, group, item, pending)
+        return False
+
+    def release(self, now: float, pending: deque[Batch]) -> None:
+        return None
+
+    def flush(self, now: float, pending: deque[Batch]) -> bool:
+        return False
+
+    def items(self) -> Iterator[Item]:
+        for group in self._groups.values():
+            for queue in group.values():
+                yield from queue
+
+    def clear(self) -> None:
+        for item in self.items():
+            item[3].unpark()
+        self._groups.clear()
+
+    def _move(
+        self, key: Hashable, group: dict[str, deque[Item]], arrived: Item, pending: deque[Batch]
+    ) -> None:
+        batch = []
+        for slot in self._slots:
+            queue = group[slot]
+            batch.append(queue.popleft())
+            if not queue:
+                del group[slot]
+        if not group:
+            del self._groups[key]
+        _unpark([item for item in batch if item is not arrived])
+        pending.append(tuple(batch))
+
+
+class _Interval:
+    """All that is queued, at most once per interval."""
+
+    timed = False
+
+    def __init__(self, slots: Sequence[str], seconds: float) -> None:
+        self._items: deque[Item] = deque()
+        self._seconds = seconds
+        self._fired: float | None = None
+        self._armed = False  # a timer will ask again
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._items) and not self._armed
+
+    @property
+    def moving(self) -> bool:
+        return bool(self._items)
+
+    def due(self) -> None:
+        self._armed = False
+
+    def add(self, item: Item, pending: deque[Batch]) -> bool:
+        self._items.append(item)
+        return False
+
+    def release(self, now: float, pending: deque[Batch]) -> Later | None:
+        if not self._items:
+            return None
+        if self._fired is not None and now < self._fired + self._seconds:
+            if self._armed:
+                return None
+            self._armed = True
+            return Later(self._fired + self._seconds)
+        self._fired = now
+        pending.append(tuple(self._items))
+        self._items.clear()
+        return None
+
+    def flush(self, now: float, pending: deque[Batch]) -> bool:
+        return False  # the interval is a promise; its timer releases the rest
+
+    def items(self) -> Iterator[Item]:
+        return iter(self._items)
+
+    def clear(self) -> None:
+        self._items.clear()
+
+
+class UserDecided:
+    """A policy written by the user, asked whenever something has arrived since its last word."""
+
+    timed = True
+
+    def __init__(self, slots: Sequence[str], policy: ActivationPolicy) -> None:
+        self._queues: dict[str, list[Item]] = {slot: [] for slot in slots}
+        self._parked = dict.fromkeys(slots, 0)  # the oldest items of each slot that are counted as parked
+        self._policy = policy
+        self._fired: float | None = None
+        self._fresh = False
+        self._asked = False
+        self._flushing = False
+        self._declined = False  # the policy was asked to release what is here, and has said no
+        self._edition = 0
+        self._timers = 0  # that the policy asked for and that are not due yet
+
+    @property
+    def waiting(self) -> bool:
+        return self._fresh and not self._asked
+
+    @property
+    def moving(self) -> bool:
+        return self._fresh or self._asked or (self._timers > 0 and any(self._queues.values()))
+
+    def add(self, item: Item, pending: deque[Batch]) -> bool:
+        self._queues[item[1]].append(item)
+        self._fresh = True
+        self._declined = False
+        return False
+
+    def release(self, now: float, pending: deque[Batch]) -> Decide | None:
+        if not self.waiting:
+            return None
+        self._fresh, self._asked = False, True
+        views = {slot: SlotView(slot, tuple(queue)) for slot, queue in self._queues.items()}
+        shown = SlotViews(views, now=now, last_fired=self._fired, flushing=self._flushing)
+        return Decide(self._policy, shown, self._edition)
+
+    def decided(
+        self, asked: Decide, decision: Decision, now: float, pending: deque[Batch]
+    ) -> tuple[JobAccount, ...]:
+        """Carry out what the policy said; return the jobs that came to rest by it."""
+        if asked.edition != self._edition:
+            return NONE
+        self._asked = False
+        if isinstance(decision, Fire):
+            self._flushing = False
+            self._fired = now
+            pending.append(self._take(decision))
+            self._fresh = self._fresh or any(self._queues.values())
+            return NONE
+        if isinstance(decision, WaitUntil):
+            self._unpark_all()
+            self._timers += 1
+            return NONE
+        self._flushing = False
+        if self._fresh:
+            return NONE
+        self._declined = asked.views.flushing
+        return self._park_all()
+
+    def oldest(self) -> Decision:
+        """The decision to take just the oldest item: what a policy that failed is answered with."""
+        heads = [(queue[0][0], slot) for slot, queue in self._queues.items() if queue]
+        return Fire({min(heads)[1]: 1}) if heads else WAIT
+
+    def due(self) -> None:
+        self._timers -= 1
+        self._fresh = any(self._queues.values())
+
+    def flush(self, now: float, pending: deque[Batch]) -> bool:
+        if self._asked or self._declined or not any(self._parked.values()):
+            return False
+        self._unpark_all()  # its answer may be an activation, so nothing of these jobs is at rest until then
+        self._fresh = self._flushing = True
+        return True
+
+    def items(self) -> Iterator[Item]:
+        for queue in self._queues.values():
+            yield from queue
+
+    def clear(self) -> None:
+        self._unpark_all()
+        for queue in self._queues.values():
+            queue.clear()
+        self._fresh = self._asked = self._declined = False
+        self._edition += 1
+
+    def _take(self, fire: Fire) -> Batch:
+        batch: list[Item] = []
+        for slot, wanted in fire.take.items():
+            queue, parked = self._queues[slot], self._parked[slot]
+            positions = range(wanted) if isinstance(wanted, int) else wanted
+            for position in positions:
+                if position < parked:
+                    queue[position][3].unpark()
+                    self._parked[slot] -= 1
+                batch.append(queue[position])
+            for position in reversed(positions):
+                del queue[position]
+        if fire.message is None:
+            return tuple(batch)
+        with_message = BatchWithMessage(batch)
+        with_message.message = fire.message
+        return with_message
+
+    def _park_all(self) -> tuple[JobAccount, ...]:
+        ended: list[JobAccount] = []
+        for slot, queue in self._queues.items():
+            for item in queue[self._parked[slot] :]:
+                ended.extend(item[3].park())
+            self._parked[slot] = len(queue)
+        return tuple(ended)
+
+    def _unpark_all(self) -> None:
+        for slot, queue in self._queues.items():
+            for item in queue[: self._parked[slot]]:
+                item[3].unpark()
+            self._parked[slot] = 0
+
+
+def _unpark(items: list[Item]) -> None:
+    """Count parked items as active again; neighbours of one job together."""
+    for account, same in groupby(items, key=_account):
+        account.unpark(sum(1 for _ in same))
+
+
+def _account(item: Item) -> Account:
+    account: Account = item[3]
+    return account
+
+
+def _by_job(item: Item) -> Hashable:
+    members: tuple[JobAccount, ...] = item[3].members
+    return members
+
+
+def _by_payload_key(name: str) -> Callable[[Item], Hashable]:
+    return lambda item: join_key(item[1], item[2], name)
+
+
+def gathering_for(policy: ActivationPolicy, slots: Sequence[str]) -> Gathering | None:
+    """The gathering of a policy; None for the immediate policy, whose every item is a batch of its own."""
+    match policy:
+        case ImmediatePolicy():
+            return None
+        case AllSlotsReadyPolicy(by=None):
+            return _Sets(slots, 1, flushes=False)
+        case AllSlotsReadyPolicy(by="job"):
+            return _KeyedSets(slots, _by_job)
+        case AllSlotsReadyPolicy(by=str(key)):
+            return _KeyedSets(slots, _by_payload_key(key))
+        case BatchSizePolicy(n=n, flush=flush):
+            return _Sets(slots, n, flushes=flush)
+        case TimeIntervalPolicy(seconds=seconds):
+            return _Interval(slots, seconds)
+        case _:
+            return UserDecided(slots, policy)

@@ -1,0 +1,647 @@
+"""A routine in a worker: its queues, what runs, what is retried. The unit of ownership.
+
+Guarantees
+    * Every method is short, never blocks, calls no user code and reads no clock.
+    * All state is moved under one lock, which is given (the simulated runtime gives its own kind).
+    * At most one caller is told to queue the mailbox at a time: ``queued`` says that somebody has promised to
+      call :meth:`Mailbox.next`. A promise is never lost: whoever clears ``queued`` looks for work afterwards.
+    * Items of one slot are handed out in the order in which they were offered. A retry, an activation that a
+      gate holds, and a held item keep everything behind them.
+    * The number of items in a slot never exceeds its capacity.
+
+A routine with one slot, the immediate policy and no concurrency is handed out in *runs*: its thread claims all that
+is pending under one lock and takes one item after the other without a lock. What is claimed and not started still
+counts as queued, and anybody who needs it back takes it back under the lock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Final
+
+from routilux.kernel.account import NONE, Account, JobAccount, joined
+from routilux.kernel.activation import Activation
+from routilux.kernel.gathering import Batch, BatchWithMessage, Decide, Gathering, Later, UserDecided
+from routilux.kernel.locks import Lock, take_contended
+from routilux.model.decision import Decision
+from routilux.model.item import Item, Payload
+
+QUEUED: Final = 0  # accepted; nothing to do
+READY: Final = 1  # accepted; the caller queues the mailbox
+PARKED: Final = 2  # accepted; waits for other items: the caller parks it in its account
+FULL: Final = 3  # refused: the slot has no room
+
+
+class SlotQueue:
+    """The length and limits of one slot in one worker; guarded by its mailbox's lock."""
+
+    __slots__ = (
+        "capacity", "cyclic", "dropped", "feeders", "full", "held", "length", "mailbox", "name", "on_full",
+        "received", "resume_length",
+    )  # fmt: skip
+
+    def __init__(self, name: str, capacity: int, resume_length: int, on_full: str) -> None:
+        self.name = name
+        self.capacity = capacity
+        self.resume_length = resume_length
+        self.on_full = on_full
+        self.length = 0
+        self.full = False  # from reaching the capacity until it has fallen to the resume length
+        self.received = 0
+        self.dropped = 0
+        self.held: deque[Item] | None = None  # items kept outside by a gate, and all that came behind them
+        self.mailbox: Mailbox
+        self.feeders: tuple[Mailbox, ...] = ()  # whose start waits while this slot is full
+        self.cyclic = False  # fed from inside a cycle: no start waits for it
+
+    @property
+    def qualified_name(self) -> str:
+        return f"{self.mailbox.routine_id}.{self.name}"
+
+
+class Discard:
+    """Items whose job has ended were found in a queue; the runtime settles their accounts."""
+
+    __slots__ = ("ended", "items")
+
+    def __init__(self, items: list[Item], ended: tuple[JobAccount, ...]) -> None:
+        self.items = items
+        self.ended = ended
+
+
+class Mailbox:
+    """See the module's docstring. ``make`` builds the runtime's kind of :class:`Activation`."""
+
+    __slots__ = (
+        "_claim_size", "_gathering", "_held", "_held_prepared", "_lock", "_make", "_only_slot", "activations", "busy",
+        "claimed", "closed", "concurrency", "emitted", "failed", "feeds", "freed", "gate", "merged", "node", "pending",
+        "prepared", "queued", "retried", "returned", "routine_id", "running", "skipped", "slots", "stalled", "waiting",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        routine_id: str,
+        slots: Sequence[SlotQueue],
+        *,
+        gathering: Gathering | None,
+        concurrency: int,
+        lock: Lock,
+        make: Callable[[Mailbox, Batch, Account, float], Activation] = Activation,
+    ) -> None:
+        self.routine_id = routine_id
+        self.slots = {slot.name: slot for slot in slots}
+        for slot in slots:
+            slot.mailbox = self
+        self.concurrency = concurrency
+        self.feeds: tuple[SlotQueue, ...] = ()  # a start waits while one of these is full
+        self.gate: Any = None  # asked by the runtime, outside the lock
+        self.node: Any = None  # the runtime's side of this routine: opaque here
+        self._lock = lock
+        self._make = make
+        self._gathering = gathering
+        self.pending: deque[Batch] = deque()  # complete batches, each one activation
+        self.claimed: deque[Batch] = (
+            deque()
+        )  # the rest of a run: only its thread takes from it without the lock
+        self._claim_size = 0  # how many of the claimed items are still counted in the slot's length
+        runs = gathering is None and concurrency == 1 and len(slots) == 1
+        self._only_slot = slots[0] if runs else None
+        self.freed: tuple[
+            SlotQueue, ...
+        ] = ()  # slots that have room again; whoever sees them tells the feeders
+        self.prepared: deque[Activation] = deque()  # retries that are due, activations let go by a gate
+        self.stalled: dict[Activation, None] = {}  # retries in a timer, held by a gate: nothing passes them
+        self._held: list[Item] = []  # items of paused jobs
+        self._held_prepared: list[Activation] = []  # retries of paused jobs
+        self.merged: dict[str, Payload] = {}  # merged data by slot
+        self.running = 0
+        self.queued = False
+        self.waiting = False  # for room in one of the slots that it feeds
+        self.closed = False
+        self.activations = self.failed = self.skipped = self.retried = self.returned = self.emitted = 0
+        self.busy = 0.0
+
+    # -- items in ------------------------------------------------------------------------------------------
+
+    def offer(self, item: Item) -> int:
+        """Queue an item: QUEUED, READY, PARKED or FULL. Its account must have been moved before."""
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            slot = self.slots[item[1]]
+            length = slot.length
+            if length >= slot.capacity:
+                if not self._claim_size or not self._count_started(slot):
+                    return FULL
+                length = slot.length
+            if slot.held is not None:
+                slot.held.append(item)
+                self._count_in(slot)
+                return QUEUED
+            gathering = self._gathering
+            if gathering is None:
+                self.pending.append((item,))
+                parked = False
+            else:
+                parked = gathering.add(item, self.pending)
+            slot.length = length = length + 1
+            slot.received += 1
+            if length >= slot.capacity:
+                slot.full = True
+            if parked:
+                return PARKED
+            if gathering is not None:
+                return READY if self._promise() else QUEUED
+            if self.queued or self.running >= self.concurrency or self.stalled or self.waiting:
+                return QUEUED
+            self.queued = True
+            return READY
+        finally:
+            self._lock.release()
+
+    def displace(self, slot_name: str) -> tuple[Item | None, tuple[JobAccount, ...]]:
+        """Make room by taking out the oldest item of a slot; also the jobs that are at rest because of it."""
+        with self._lock:
+            self._take_back()
+            slot = self.slots[slot_name]
+            oldest, ended = self._take_oldest(slot)
+            if oldest is not None:
+                self._count_out(slot)
+                slot.dropped += 1
+            return oldest, ended
+
+    def drop(self, slot_name: str) -> None:
+        """Count an item that was not let in."""
+        with self._lock:
+            self.slots[slot_name].dropped += 1
+
+    # -- activations out -----------------------------------------------------------------------------------
+
+    def next(self, now: float) -> Activation | Decide | Later | Discard | None:
+        """What is to be done next, if anything; ends the promise that ``queued`` stands for."""
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            self.queued = False
+            if self.running >= self.concurrency or self.closed:
+                return None
+            if (self._held or self._held_prepared) and (resumed := self._let_resumed_go()) is not None:
+                return resumed
+            if self.prepared and (activation := self._start_prepared(now)) is not None:
+                return activation
+            if self.stalled:
+                return None
+            for slot in self.feeds:
+                if slot.full:
+                    self.waiting = True
+                    return None
+            pending = self.pending
+            if not pending:
+                if self._gathering is None:
+                    return None
+                answer = self._gathering.release(now, pending)
+                if not pending:
+                    return answer
+            batch = pending[0]
+            job = batch[0][3] if len(batch) == 1 else joined([item[3] for item in batch])
+            if job.halted and (screened := self._screen()) is not None:
+                return screened
+            pending.popleft()
+            self.running += 1
+            activation = self._make(self, batch, job, now)
+            if isinstance(batch, BatchWithMessage):
+                activation.message = batch.message
+            for item in batch:
+                slot = self.slots[item[1]]
+                slot.length = length = slot.length - 1
+                if slot.full and length <= slot.resume_length:
+                    self._free(slot)
+            if self._only_slot is not None:
+                self.claimed, self.pending = pending, self.claimed
+                self._claim_size = len(pending)
+            elif self.running < self.concurrency and self._has_work():
+                self.queued = activation.spare = True
+            return activation
+        finally:
+            self._lock.release()
+
+    def following(self) -> Batch | None:
+        """The next item of a run, for the thread that claimed it; None: go on with :meth:`finish`.
+
+        Takes no lock: the one thread that pops competes only with whoever takes everything back.
+        """
+        if self._held:
+            return None
+        for slot in self.feeds:
+            if slot.full:
+                return None
+        try:
+            batch = self.claimed.popleft()
+        except IndexError:
+            return None
+        if batch[0][3].halted:
+            self.claimed.appendleft(batch)
+            return None
+        return batch
+
+    def take_freed(self) -> tuple[SlotQueue, ...]:
+        with self._lock:
+            freed, self.freed = self.freed, ()
+            return freed
+
+    def decided(self, asked: Decide, decision: Decision, now: float) -> tuple[bool, tuple[JobAccount, ...]]:
+        """Carry out a user policy's word; whether to call :meth:`next`, and the jobs that came to rest."""
+        with self._lock:
+            gathering = self._user_decided()
+            ended = gathering.decided(asked, decision, now, self.pending)
+            return self._promise(), ended
+
+    def claim_oldest(self, asked: Decide, now: float) -> Activation | None:
+        """A user's policy failed: hand out the oldest item, so that the failure has a place to go."""
+        with self._lock:
+            gathering = self._user_decided()
+            gathering.decided(asked, gathering.oldest(), now, self.pending)
+            if not self.pending:
+                return None
+            batch = self.pending.pop()
+            self.running += 1
+            activation = self._make(self, batch, joined([item[3] for item in batch]), now)
+            for item in batch:
+                self._count_out(self.slots[item[1]])
+            return activation
+
+    def timer_due(self) -> bool:
+        """A time that :meth:`next` or a policy asked for has come; True: queue the mailbox."""
+        with self._lock:
+            if self._gathering is not None:
+                self._gathering.due()
+            return self._promise()
+
+    def flush(self, now: float) -> bool:
+        """Drain: release a partial batch; True: queue the mailbox."""
+        with self._lock:
+            if self.closed or self._gathering is None or not self._gathering.flush(now, self.pending):
+                return False
+            return self._promise()
+
+    def finish(self, activation: Activation, now: float, outcome: str = "completed") -> bool:
+        """An activation has ended for good. True: there is more, and the caller has promised to see to it."""
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            if outcome != "completed":
+                self.failed += outcome == "failed"
+                self.skipped += outcome == "skipped"
+            self.running -= 1
+            self.activations += 1
+            self.busy += now - activation.started
+            self.emitted += activation.emitted
+            if activation.merged is not None:
+                self.merged.update(activation.merged)
+            if self.claimed or self._claim_size:
+                self._take_back()
+            return self._promise()
+        finally:
+            self._lock.release()
+
+    # -- retries and gates ---------------------------------------------------------------------------------
+
+    def stall(self, activation: Activation, *, retry: bool) -> bool:
+        """Keep a claimed activation back, for a retry or at a gate; everything else waits behind it."""
+        with self._lock:
+            self._take_back()
+            self.running -= 1
+            self.stalled[activation] = None
+            self.retried += retry
+            self.returned += not retry
+            return self._promise()
+
+    def put_back(self, activation: Activation, over: bool) -> bool:
+        """Take back what was handed out and has not begun: its job is paused, or over. True: queue the mailbox."""
+        with self._lock:
+            self._take_back()
+            self.running -= 1
+            self.returned += 1
+            if not over:
+                (self._held_prepared if activation.job.paused else self.prepared).append(activation)
+            return self._promise()
+
+    def go_on(self, activation: Activation) -> bool:
+        """A retry is due, or a gate lets an activation go. True: queue the mailbox."""
+        with self._lock:
+            if activation in self.stalled:  # else it was withdrawn meanwhile
+                del self.stalled[activation]
+                self.prepared.append(activation)
+            return self._promise()
+
+    def withdraw(self, unwanted: Callable[[Activation], bool]) -> list[Activation]:
+        """Take out activations that wait to run again but must not: their jobs have ended."""
+        with self._lock:
+            waiting = (*self.stalled, *self.prepared, *self._held_prepared)
+            removed = [activation for activation in waiting if unwanted(activation)]
+            for activation in removed:
+                self.stalled.pop(activation, None)
+            self.prepared = deque(activation for activation in self.prepared if activation not in removed)
+            self._held_prepared = [a for a in self._held_prepared if a not in removed]
+            return removed
+
+    def hold(self, item: Item) -> bool:
+        """A gate keeps this item outside its slot, and with it all that follows; False if the slot is full."""
+        with self._lock:
+            slot = self.slots[item[1]]
+            if slot.length >= slot.capacity:
+                return False
+            if slot.held is None:
+                slot.held = deque()
+            slot.held.append(item)
+            self._count_in(slot)
+            return True
+
+    def held_item(self, slot_name: str) -> Item | None:
+        """The item at the head of those that a gate keeps outside a slot."""
+        with self._lock:
+            held = self.slots[slot_name].held
+            return held[0] if held else None
+
+    def let_in(self, slot_name: str) -> tuple[bool, list[Item]]:
+        """Let the first held item in; whether to queue the mailbox, and which items are parked now."""
+        with self._lock:
+            slot = self.slots[slot_name]
+            parked: list[Item] = []
+            if slot.held:
+                item = slot.held.popleft()
+                if self._gather(item):
+                    parked.append(item)
+            if not slot.held:
+                slot.held = None
+            return self._promise(), parked
+
+    # -- back-pressure, pause, cancel ----------------------------------------------------------------------
+
+    def look_again(self) -> bool:
+        """A slot that this mailbox feeds may have room again. True: queue the mailbox."""
+        with self._lock:
+            self.waiting = False
+            return self._promise()
+
+    def release_held(self) -> tuple[bool, tuple[JobAccount, ...]]:
+        """A job goes on: put its items back in their order; whether to queue, and the jobs now at rest."""
+        with self._lock:
+            resumed = self._let_resumed_go()
+            return self._promise(), NONE if resumed is None else resumed.ended
+
+    def extract(self, unwanted: Callable[[Item], bool]) -> tuple[list[Item], tuple[JobAccount, ...]]:
+        """Take out all queued items that are unwanted; those, and the jobs that are at rest now."""
+        with self._lock:
+            self._take_back()
+            removed, kept = _divided(self._queued_items(), unwanted)
+            removed_held, self._held = _divided(self._held, unwanted)
+            removed += removed_held
+            for slot in self.slots.values():
+                if slot.held:
+                    removed_outside, kept_outside = _divided(slot.held, unwanted)
+                    removed += removed_outside
+                    slot.held = deque(kept_outside) or None
+            if not removed:
+                return [], NONE
+            ended = self._rebuild(kept)
+            for item in removed:
+                self._count_out(self.slots[item[1]])
+            return removed, ended
+
+    def close(self) -> None:
+        """Hand out nothing any more."""
+        with self._lock:
+            self.closed = True
+
+    @property
+    def starts(self) -> int:
+        """How many activations were started; only ever grows."""
+        return self.activations + self.running + self.retried + self.returned
+
+    # -- looking in ----------------------------------------------------------------------------------------
+
+    def can_move(self) -> bool:
+        """Whether something is running here, due, or in a timer."""
+        with self._lock:
+            if self.running or self.stalled or self.prepared or self._held or self._held_prepared:
+                return True
+            if self.closed or self.waiting:
+                return False
+            return bool(self.pending) or (self._gathering is not None and self._gathering.moving)
+
+    @property
+    def keeps_back(self) -> bool:
+        """Whether something waits here until somebody resumes its job or lets it go at a gate."""
+        return bool(self._held or self._held_prepared or any(slot.held for slot in self.slots.values()))
+
+    def has_work_now(self) -> bool:
+        """Whether :meth:`next` could hand out something at this moment."""
+        with self._lock:
+            if self.closed or self.running >= self.concurrency:
+                return False
+            return bool(self.prepared) or (self._has_work() and not any(slot.full for slot in self.feeds))
+
+    def startable(self) -> bool:
+        """Whether :meth:`next` could hand out something now, or once a timer or a gate says so."""
+        with self._lock:
+            if self.closed:
+                return False
+            if self.stalled:
+                return True
+            if self.running >= self.concurrency or (
+                any(slot.full for slot in self.feeds) and not self.prepared
+            ):
+                return False
+            return bool(self.prepared or self.pending) or (
+                self._gathering is not None and self._gathering.moving
+            )
+
+    def snapshot(self) -> tuple[list[Item], list[Activation], dict[str, Payload]]:
+        """Queued items in their order, claimed activations that are due again, merged data. Nothing may run."""
+        with self._lock:
+            self._take_back()
+            outside = [item for slot in self.slots.values() for item in slot.held or ()]
+            items = sorted([*self._queued_items(), *self._held, *outside], key=_number)
+            return items, [*self.prepared, *self._held_prepared, *self.stalled], dict(self.merged)
+
+    def restore(self, item: Item) -> tuple[int, tuple[JobAccount, ...]]:
+        """Queue an item of a snapshot, whatever the capacity says: it was in the slot before."""
+        with self._lock:
+            slot = self.slots[item[1]]
+            parked = self._gather(item)
+            self._count_in(slot)
+            if parked:
+                return PARKED, item[3].park()
+            return (READY if self._promise() else QUEUED), NONE
+
+    def restore_stalled(self, batch: Batch, job: Account, attempt: int, now: float) -> Activation:
+        """An activation of a snapshot that waits to run again; what is queued stays behind it."""
+        with self._lock:
+            activation = self._make(self, batch, job, now)
+            activation.attempt = attempt
+            self.stalled[activation] = None
+            return activation
+
+    # -- under the lock ------------------------------------------------------------------------------------
+
+    def _has_work(self) -> bool:
+        if self.prepared:
+            return True
+        if self.stalled:
+            return False
+        return bool(self.pending) or (self._gathering is not None and self._gathering.waiting)
+
+    def _promise(self) -> bool:
+        """Whether the caller must see to it that :meth:`next` is called."""
+        if self.queued or self.running >= self.concurrency or (self.waiting and not self.prepared):
+            return False
+        self.queued = not self.closed and self._has_work()
+        return self.queued
+
+    def _start_prepared(self, now: float) -> Activation | None:
+        activation = self.prepared.popleft()
+        if activation.job.paused:
+            self._held_prepared.append(activation)
+            return self._start_prepared(now) if self.prepared else None
+        activation.started = now
+        activation.abandoned = None
+        self.running += 1
+        activation.spare = self.queued = self.running < self.concurrency and self._has_work()
+        return activation
+
+    def _gather(self, item: Item) -> bool:
+        if self._gathering is None:
+            self.pending.append((item,))
+            return False
+        return self._gathering.add(item, self.pending)
+
+    def _count_in(self, slot: SlotQueue) -> None:
+        slot.length += 1
+        slot.received += 1
+        if slot.length >= slot.capacity:
+            slot.full = True
+
+    def _count_out(self, slot: SlotQueue) -> None:
+        slot.length -= 1
+        if slot.full and slot.length <= slot.resume_length:
+            self._free(slot)
+
+    def _free(self, slot: SlotQueue) -> None:
+        slot.full = False
+        if slot.feeders:
+            self.freed = (*self.freed, slot)
+
+    def _count_started(self, slot: SlotQueue) -> bool:
+        """Stop counting what a run has started meanwhile; whether that made room."""
+        started = self._claim_size - len(self.claimed)
+        self._claim_size -= started
+        slot.length -= started
+        if slot.full and slot.length <= slot.resume_length:
+            self._free(slot)
+        return slot.length < slot.capacity
+
+    def _take_back(self) -> None:
+        """End a run: what it has not started goes back to the front of the queue."""
+        slot = self._only_slot
+        if slot is None:
+            return
+        back: list[Batch] = []
+        try:
+            while True:
+                back.append(self.claimed.popleft())
+        except IndexError:  # also when the thread of the run took the last one
+            pass
+        slot.length -= self._claim_size - len(back)
+        self._claim_size = 0
+        self.pending.extendleft(reversed(back))
+        if slot.full and slot.length <= slot.resume_length:
+            self._free(slot)
+
+    def _take_oldest(self, slot: SlotQueue) -> tuple[Item | None, tuple[JobAccount, ...]]:
+        name, kept = slot.name, [*(item for item in self._held if item[1] == slot.name), *(slot.held or ())]
+        if self._gathering is None and not kept:  # the common case: it is one of the first
+            for position, batch in enumerate(self.pending):
+                if batch[0][1] == name:
+                    del self.pending[position]
+                    return batch[0], NONE
+            return None, NONE
+        queued = [*self._queued_items()]
+        oldest = min((item for item in (*queued, *kept) if item[1] == name), key=_number, default=None)
+        if oldest in queued:
+            return oldest, self._rebuild([item for item in queued if item is not oldest])
+        if oldest in self._held:
+            self._held.remove(oldest)
+        elif slot.held is not None and oldest is not None:
+            slot.held.remove(oldest)
+            slot.held = slot.held or None
+        return oldest, NONE
+
+    def _queued_items(self) -> Iterator[Item]:
+        for batch in self.pending:
+            yield from batch
+        if self._gathering is not None:
+            yield from self._gathering.items()
+
+    def _screen(self) -> Discard | None:
+        """Set aside items of paused jobs, take out items of ended ones; None if all may go on."""
+        ended_items, others = _divided(self._queued_items(), _ended)
+        paused, going_on = _divided(others, _paused)
+        if not ended_items and not paused:
+            return None
+        self._held += paused
+        at_rest = self._rebuild(going_on)
+        for item in ended_items:
+            self._count_out(self.slots[item[1]])
+        return Discard(ended_items, at_rest)
+
+    def _let_resumed_go(self) -> Discard | None:
+        """Put back in its place what belongs to jobs that go on, before anything that came later passes it."""
+        still = [activation for activation in self._held_prepared if activation.job.paused]
+        self.prepared.extend(a for a in self._held_prepared if a not in still)
+        self._held_prepared = still
+        self._held, resumed = _divided(self._held, _paused)
+        if not resumed:
+            return None
+        self._take_back()
+        return Discard([], self._rebuild([*self._queued_items(), *resumed]))
+
+    def _rebuild(self, items: list[Item]) -> tuple[JobAccount, ...]:
+        """Queue exactly these items again, in the order of their numbers; return the jobs now at rest."""
+        items.sort(key=_number)
+        self.pending.clear()
+        if self._gathering is not None:
+            self._gathering.clear()
+        at_rest: list[JobAccount] = []
+        for item in items:
+            if self._gather(item):
+                at_rest.extend(item[3].park())
+        return tuple(at_rest)
+
+    def _user_decided(self) -> UserDecided:
+        assert isinstance(self._gathering, UserDecided)
+        return self._gathering
+
+
+def _divided(items: Iterable[Item], by: Callable[[Item], bool]) -> tuple[list[Item], list[Item]]:
+    """Those that it is true of, and the others. Asks once: a job can be paused and resumed at any moment."""
+    yes: list[Item] = []
+    no: list[Item] = []
+    for item in items:
+        (yes if by(item) else no).append(item)
+    return yes, no
+
+
+def _ended(item: Item) -> bool:
+    ended: bool = item[3].ended
+    return ended
+
+
+def _paused(item: Item) -> bool:
+    paused: bool = item[3].paused
+    return paused
+
+
+def _number(item: Item) -> int:
+    return item[0]

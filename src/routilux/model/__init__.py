@@ -1,0 +1,1 @@
+"""The nouns: declarations and values, without threads, clocks or I/O."""

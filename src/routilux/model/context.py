@@ -1,0 +1,33 @@
+"""The activation that runs in this thread or task. The runtime sets it around a routine's logic."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from routilux.model.event import Event
+    from routilux.model.item import Payload
+    from routilux.model.routine import Routine
+
+
+class RunningActivation(Protocol):
+    """What a routine needs to know of the activation that it runs in; the runtime's to implement."""
+
+    @property
+    def routine(self) -> Routine: ...
+
+    @property
+    def debug(self) -> bool:
+        """Whether a mistake that could be warned about is raised instead."""
+
+    def emit(self, event: Event | str, data: Payload) -> None:
+        """Send ``data`` to whatever is connected to the event, given by name or as the declared object."""
+
+    def send_output(self, output_type: str, data: Payload) -> None: ...
+
+    def routine_stats(self, routine: Routine, state: Any) -> dict[str, Any]:
+        """State and counters of a routine in the worker of ``state``; None means the current worker."""
+
+
+running: ContextVar[RunningActivation | None] = ContextVar("routilux_activation", default=None)

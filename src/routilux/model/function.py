@@ -1,0 +1,143 @@
+"""The ``@routine`` decorator: a function becomes a routine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, overload
+
+from routilux.errors import InvalidTypeError, refused
+from routilux.model.calls import ByName, by_name, call_name, is_async, is_generator
+from routilux.model.logic import SlotData
+from routilux.model.names import checked_name
+from routilux.model.policy import ActivationPolicy, ImmediatePolicy
+from routilux.model.recovery import ErrorHandler
+from routilux.model.routine import Routine
+
+
+class FunctionRoutine(Routine):
+    """What ``@routine`` makes: slot ``input``, event ``output``, and the function as logic."""
+
+    fn: ClassVar[Callable[..., Any]]
+    """The function; call it to test it without a flow."""
+
+    _call: ClassVar[ByName]
+    _options: ClassVar[Mapping[str, Any]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_slot("input")
+        self.add_event("output")
+        options = self._options
+        self.set_activation_policy(options["policy"] or ImmediatePolicy())
+        self.set_concurrency(options["concurrency"])
+        self.set_timeout(options["timeout"])
+        self.set_error_handler(options["error_handler"])
+
+    def emit_mapping(self, result: object, verb: str) -> None:
+        """Emit what the function gave; ``None`` is nothing to emit."""
+        if result is None:
+            return
+        if not isinstance(result, Mapping) or not all(isinstance(key, str) for key in result):
+            where = f"{call_name(self.fn)} {verb}"
+            fix = "write {'result': value}, or None to emit nothing"
+            raise refused(InvalidTypeError, where, result, "a mapping with text keys", fix=fix)
+        self.emit("output", **result)
+
+
+class _Plain(FunctionRoutine):
+    def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> None:
+        for payload in slot_data["input"]:
+            self.emit_mapping(self._call(payload), "returned")
+
+
+class _Generator(FunctionRoutine):
+    def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> None:
+        for payload in slot_data["input"]:
+            for result in self._call(payload):
+                self.emit_mapping(result, "yielded")
+
+
+class _Async(FunctionRoutine):
+    async def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> None:
+        for payload in slot_data["input"]:
+            self.emit_mapping(await self._call(payload), "returned")
+
+
+class _AsyncGenerator(FunctionRoutine):
+    async def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> None:
+        for payload in slot_data["input"]:
+            async for result in self._call(payload):
+                self.emit_mapping(result, "yielded")
+
+
+@overload
+def routine(fn: Callable[..., Any], /) -> type[FunctionRoutine]: ...
+@overload
+def routine(
+    *,
+    name: str | None = None,
+    policy: ActivationPolicy | None = None,
+    concurrency: int = 1,
+    timeout: float | None = None,
+    error_handler: ErrorHandler | None = None,
+) -> Callable[[Callable[..., Any]], type[FunctionRoutine]]: ...
+def routine(
+    fn: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    policy: ActivationPolicy | None = None,
+    concurrency: int = 1,
+    timeout: float | None = None,
+    error_handler: ErrorHandler | None = None,
+) -> type[FunctionRoutine] | Callable[[Callable[..., Any]], type[FunctionRoutine]]:
+    """Make a routine class of a function; plain, async, generator or async generator.
+
+    Its parameters become keys of the payloads that arrive in slot ``input``, a parameter ``**kwargs`` gets
+    the rest. A mapping that it returns, and each that it yields, is emitted on event ``output``.
+
+    :param name: of the class; the function's if not given.
+    :param policy: immediate if not given.
+    :param timeout: of one activation, in seconds.
+    """
+    options = {
+        "policy": policy,
+        "concurrency": concurrency,
+        "timeout": timeout,
+        "error_handler": error_handler,
+    }
+    if fn is not None:
+        return _routine_class(fn, name, options)
+    return lambda fn: _routine_class(fn, name, options)
+
+
+def _routine_class(
+    fn: Callable[..., Any], name: str | None, options: Mapping[str, Any]
+) -> type[FunctionRoutine]:
+    if not callable(fn) or isinstance(fn, type):
+        raise refused(
+            InvalidTypeError, "@routine", fn, "a function", fix="write @routine or @routine(name=...)"
+        )
+    class_name = call_name(fn) if name is None else checked_name("routine", name)
+    body = {
+        "__doc__": fn.__doc__,
+        "__module__": fn.__module__,
+        "__qualname__": class_name,
+        "__wrapped__": staticmethod(fn),
+        "fn": staticmethod(fn),
+        "_call": by_name(fn, f"function {call_name(fn)}", whole_payload=False),
+        "_options": options,
+    }
+    kind: type[FunctionRoutine] = type(class_name.rpartition(".")[2], (_kind_of(fn),), body)
+    kind()  # refuses wrong options where they are written
+    return kind
+
+
+def _kind_of(fn: Callable[..., Any]) -> type[FunctionRoutine]:
+    from inspect import isasyncgenfunction
+
+    if isasyncgenfunction(fn):
+        return _AsyncGenerator
+    if is_generator(fn):
+        return _Generator
+    return _Async if is_async(fn) else _Plain

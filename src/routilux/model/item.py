@@ -1,0 +1,49 @@
+"""What moves through a flow, and what comes out of it.
+
+An item is a plain tuple, because one is made for every hop:
+
+=====  ========  =================================================================================
+index  name      what
+=====  ========  =================================================================================
+0      id        number, unique in the worker and rising in the order of emission
+1      slot      name of the slot that it is for
+2      data      the payload
+3      job       the account of the job, or of the jobs, that it belongs to; opaque to the model
+4      source    ``"routine.event"``, or ``"post"``
+5      time      monotonic seconds when it was emitted or posted
+=====  ========  =================================================================================
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple, TypeAlias
+
+Payload: TypeAlias = dict[str, Any]
+Item: TypeAlias = tuple[int, str, Payload, Any, str, float]
+
+
+class Output(NamedTuple):
+    """What a routine emitted on an event that nothing is connected to."""
+
+    routine_id: str
+    event: str
+    data: Payload
+
+
+class DeadLetter(NamedTuple):
+    """An item that was set aside instead of being lost, and why. It can be looked at and driven again.
+
+    ``reason`` is one word, such as ``"failed"`` or ``"skipped"``; ``error`` is the text of the exception, if
+    there was one; ``time`` is in seconds since the epoch.
+    """
+
+    worker_id: str
+    flow_id: str
+    routine_id: str
+    slot: str
+    data: Payload
+    job_ids: tuple[str, ...]
+    reason: str
+    error: str | None
+    time: float
+    item_id: int

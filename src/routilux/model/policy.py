@@ -1,0 +1,269 @@
+"""Activation policies: values that decide when a routine is activated, and on which of its items.
+
+A policy decides and does not act. What its ``__call__`` says is the rule; a kernel may keep faster indexes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from routilux.errors import InvalidTypeError, InvalidValueError, refused, shown, unknown
+from routilux.model.decision import (
+    WAIT,
+    Decision,
+    Fire,
+    SlotView,
+    SlotViews,
+    Wait,
+    WaitUntil,
+    check_decision,
+)
+from routilux.model.value import Value
+
+__all__ = [
+    "POLICY_NAMES", "WAIT", "ActivationPolicy", "AllSlotsReadyPolicy", "BatchSizePolicy", "CustomPolicy",
+    "Decision", "Fire", "ImmediatePolicy", "SlotView", "SlotViews", "TimeIntervalPolicy", "Wait", "WaitUntil",
+    "all_slots_ready_policy", "batch_size_policy", "check_decision", "custom_policy", "immediate_policy",
+    "join_key", "policy_from_dict", "time_interval_policy",
+]  # fmt: skip
+
+
+class ActivationPolicy(Value):
+    """When a routine is activated. Subclass it for a rule of your own that can be named and compared.
+
+    The fields of a subclass are its ``__slots__``, set in the constructor with ``self._init(name=value)``.
+    ``user_code`` says that the rule may do anything, so it is called outside every lock.
+    """
+
+    __slots__ = ()
+    name: ClassVar[str] = "policy"
+    user_code: ClassVar[bool] = True
+
+    def __call__(self, slots: SlotViews, state: Any) -> Decision:
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(slots, state)")
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"policy": self.name}
+
+
+class ImmediatePolicy(ActivationPolicy):
+    """One activation per item, in the order of arrival over all slots."""
+
+    __slots__ = ()
+    name = "immediate"
+    user_code = False
+
+    def __call__(self, slots: SlotViews, state: Any) -> Decision:
+        heads = [(view.ids[0], name) for name, view in slots.items() if view]
+        return Fire({min(heads)[1]: 1}) if heads else WAIT
+
+
+class AllSlotsReadyPolicy(ActivationPolicy):
+    """When every slot has an item, the oldest of each.
+
+    ``by="job"`` joins only items of one job, any other ``by`` only items with an equal payload value under
+    that key. Of several complete sets the one that was completed first goes first.
+    """
+
+    __slots__ = ("by",)
+    name = "all_slots_ready"
+    user_code = False
+    by: str | None
+
+    def __init__(self, by: str | None = None) -> None:
+        if by is not None and (not isinstance(by, str) or not by):
+            raise refused(InvalidTypeError, "all_slots_ready_policy(by)", by, 'None, "job" or a payload key')
+        self._init(by=by)
+
+    def __call__(self, slots: SlotViews, state: Any) -> Decision:
+        if not slots or not all(slots.values()):
+            return WAIT
+        if self.by is None:
+            return Fire(dict.fromkeys(slots, 1))
+        oldest = {name: _oldest_by_key(view, self.by) for name, view in slots.items()}
+        complete = set.intersection(*(set(positions) for positions in oldest.values()))
+        if not complete:
+            return WAIT
+        completed_at = {key: max(slots[name].ids[oldest[name][key]] for name in slots) for key in complete}
+        first = min(complete, key=completed_at.__getitem__)
+        return Fire({name: (positions[first],) for name, positions in oldest.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        return super().to_dict() | ({} if self.by is None else {"by": self.by})
+
+
+class BatchSizePolicy(ActivationPolicy):
+    """When every slot has ``n`` items, exactly ``n`` of each; on drain the rest, if ``flush`` is true."""
+
+    __slots__ = ("n", "flush")  # in the order of the constructor
+    name = "batch_size"
+    user_code = False
+    n: int
+    flush: bool
+
+    def __init__(self, n: int, flush: bool = True) -> None:
+        if type(n) is not int:
+            raise refused(InvalidTypeError, "batch_size_policy(n)", n, "a whole number of items")
+        if n < 1:
+            raise refused(InvalidValueError, "batch_size_policy(n)", n, "at least 1 item")
+        if not isinstance(flush, bool):
+            raise refused(InvalidTypeError, "batch_size_policy(flush)", flush, "True or False")
+        self._init(n=n, flush=flush)
+
+    def __call__(self, slots: SlotViews, state: Any) -> Decision:
+        if slots and all(len(view) >= self.n for view in slots.values()):
+            return Fire(dict.fromkeys(slots, self.n))
+        rest = {name: min(self.n, count) for name, count in slots.take_all().items()}
+        return Fire(rest) if slots.flushing and self.flush and rest else WAIT
+
+    def to_dict(self) -> dict[str, Any]:
+        return super().to_dict() | {"size": self.n} | ({} if self.flush else {"flush": False})
+
+
+class TimeIntervalPolicy(ActivationPolicy):
+    """At most once per interval, all that is queued. The first item goes at once, the rest at its end.
+
+    A drain does not hurry it: it waits for the end of the interval.
+    """
+
+    __slots__ = ("seconds",)
+    name = "time_interval"
+    user_code = False
+    seconds: float
+
+    def __init__(self, seconds: float) -> None:
+        if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+            raise refused(InvalidTypeError, "time_interval_policy(seconds)", seconds, "a number of seconds")
+        if not 0 <= seconds < float("inf"):
+            raise refused(InvalidValueError, "time_interval_policy(seconds)", seconds, "0 seconds or more")
+        self._init(seconds=float(seconds))
+
+    def __call__(self, slots: SlotViews, state: Any) -> Decision:
+        queued = slots.take_all()
+        if not queued:
+            return WAIT
+        due = slots.now if slots.last_fired is None else slots.last_fired + self.seconds
+        return Fire(queued) if slots.now >= due else WaitUntil(due)
+
+    def to_dict(self) -> dict[str, Any]:
+        return super().to_dict() | {"seconds": self.seconds}
+
+
+class CustomPolicy(ActivationPolicy):
+    """``fn(slots, state)`` decides.
+
+    It returns a decision; or a bool, where ``True`` takes all that is queued; or ``(should_activate,
+    data_slice, message)``, where ``data_slice`` maps slots to lists of payloads, of which only the lengths
+    count: that many of the oldest are taken. ``None`` for ``data_slice`` takes all. What ``fn`` consumed
+    through the views goes before either.
+    """
+
+    __slots__ = ("fn",)
+    name = "custom"
+    fn: Callable[[SlotViews, Any], Any]
+
+    def __init__(self, fn: Callable[[SlotViews, Any], Any]) -> None:
+        if not callable(fn):
+            raise refused(InvalidTypeError, "custom_policy(fn)", fn, "a callable fn(slots, state)")
+        self._init(fn=fn)
+
+    def __call__(self, slots: SlotViews, state: Any) -> Decision:
+        match self.fn(slots, state):
+            case Fire() | Wait() | WaitUntil() as decision:
+                return decision
+            case bool(should_activate):
+                return _activate(should_activate, None, None, slots)
+            case (bool(should_activate), (None | Mapping()) as data_slice, message):
+                return _activate(should_activate, data_slice, message, slots)
+            case answer:
+                raise InvalidTypeError(
+                    f"custom policy {self._fn_name()} returned {shown(answer)}; return True or False, "
+                    "Fire(take, message), WAIT, WaitUntil(time), or (should_activate, data_slice, message)"
+                )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Names the function, for people to read; a policy is never made from a name in a file."""
+        return super().to_dict() | {"fn": self._fn_name()}
+
+    def _fn_name(self) -> str:
+        fn = self.fn
+        return f"{getattr(fn, '__module__', '?')}.{getattr(fn, '__qualname__', type(fn).__qualname__)}"
+
+
+def immediate_policy() -> ImmediatePolicy:
+    return ImmediatePolicy()
+
+
+def all_slots_ready_policy(by: str | None = None) -> AllSlotsReadyPolicy:
+    return AllSlotsReadyPolicy(by)
+
+
+def batch_size_policy(n: int, flush: bool = True) -> BatchSizePolicy:
+    return BatchSizePolicy(n, flush)
+
+
+def time_interval_policy(seconds: float) -> TimeIntervalPolicy:
+    return TimeIntervalPolicy(seconds)
+
+
+def custom_policy(fn: Callable[[SlotViews, Any], Any]) -> CustomPolicy:
+    return CustomPolicy(fn)
+
+
+_FROM_DICT: dict[str, tuple[Callable[..., ActivationPolicy], dict[str, str]]] = {
+    "immediate": (ImmediatePolicy, {}),
+    "all_slots_ready": (AllSlotsReadyPolicy, {"by": "by"}),
+    "batch_size": (BatchSizePolicy, {"size": "n", "flush": "flush"}),
+    "time_interval": (TimeIntervalPolicy, {"seconds": "seconds"}),
+}
+
+POLICY_NAMES = tuple(_FROM_DICT)
+"""The policies that can be written in a document."""
+
+
+def policy_from_dict(data: Mapping[str, Any]) -> ActivationPolicy:
+    """The policy that :meth:`ActivationPolicy.to_dict` wrote; not for custom policies, whose rule is code."""
+    name = data.get("policy")
+    if name not in _FROM_DICT:
+        fix = "set a custom policy in Python, with set_activation_policy()" if name == "custom" else ""
+        raise unknown("activation policy", name, _FROM_DICT, where="that a document can name", fix=fix)
+    make, arguments = _FROM_DICT[name]
+    for key in data.keys() - {"policy"}:
+        if key not in arguments:
+            raise unknown("option", key, arguments, where=f"of activation policy {name!r}")
+    if name in ("batch_size", "time_interval") and len(data.keys() - {"flush"}) < 2:
+        raise InvalidValueError(f"activation policy {name!r} needs {next(iter(arguments))!r}")
+    return make(**{arguments[key]: value for key, value in data.items() if key != "policy"})
+
+
+def _activate(
+    should_activate: bool, data_slice: Mapping[str, Sequence[Any]] | None, message: Any, slots: SlotViews
+) -> Decision:
+    if not should_activate:
+        return WAIT
+    take = slots.take_consumed()
+    if not take:
+        sizes = None if data_slice is None else {slot: len(data) for slot, data in data_slice.items()}
+        take = slots.take_all() if sizes is None else sizes
+    return Fire(take, message) if take or data_slice is not None else WAIT
+
+
+def _oldest_by_key(view: SlotView, by: str) -> dict[Hashable, int]:
+    """The position of the oldest item with each key."""
+    keys = view.jobs if by == "job" else [join_key(view.name, payload, by) for payload in view]
+    return {key: position for position, key in reversed(list(enumerate(keys)))}
+
+
+def join_key(slot: str, payload: Mapping[str, Any], by: str) -> Hashable:
+    """The value that ``all_slots_ready_policy(by)`` joins a payload by; an error if it cannot be one."""
+    if by not in payload:
+        fix = f"emit {by!r} too, or join by='job'"
+        raise unknown("payload key", by, map(str, payload), where=f"to join slot {slot!r} by", fix=fix)
+    key = payload[by]
+    try:
+        hash(key)
+    except TypeError:
+        where = f"payload key {by!r} that slot {slot!r} is joined by"
+        raise refused(InvalidValueError, where, key, "something hashable, such as text or a number") from None
+    return key  # type: ignore[no-any-return]

@@ -1,0 +1,443 @@
+"""A routine: a component of a flow, with slots in, events out, a policy that activates it, and logic."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+from routilux.errors import (
+    DuplicateNameError,
+    FlowInUseError,
+    InvalidTypeError,
+    InvalidValueError,
+    MissingPolicyError,
+    NotInActivationError,
+    RoutiluxError,
+    StateError,
+    refused,
+    shown,
+    unknown,
+)
+from routilux.model.calls import is_async
+from routilux.model.config import check_config, declared_fields, fields_of
+from routilux.model.context import running
+from routilux.model.event import Event
+from routilux.model.logic import Logic, SlotData, logic_of_handlers, logic_problem
+from routilux.model.policy import ActivationPolicy, ImmediatePolicy
+from routilux.model.recovery import ErrorHandler
+from routilux.model.slot import Merge, Slot
+from routilux.model.types import DeclaredType
+
+if TYPE_CHECKING:
+    from routilux.model.flow import Flow
+
+P = TypeVar("P", Slot, Event)
+
+_running_get = running.get
+_warned: set[tuple[type, str]] = set()
+
+
+class Routine:
+    """Subclass it, declare slots, events and a policy in a constructor without parameters, and give it logic.
+
+    One routine object serves every worker of its flow at once, so it holds no state of a run: what changes
+    belongs into the ``state`` that the logic receives. While a worker lives nothing here can be changed.
+    Everything that is refused raises a ``ConfigurationError`` or ``FlowInUseError`` and changes nothing.
+    """
+
+    config_type: ClassVar[type | None] = None
+    """A dataclass that declares the config of the class; see :mod:`routilux.model.config`."""
+
+    # Declarations live in name-mangled attributes: a subclass may use any other name for its own.
+
+    __initialised: bool
+    __slots: dict[str, Slot]
+    __events: dict[str, Event]
+    _config: dict[str, Any]
+    __logic: Logic | None
+    __policy: ActivationPolicy | None
+    __error_handler: ErrorHandler | None
+    __concurrency: int
+    __timeout: float | None
+    __flow: Flow | None
+    __routine_id: str
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        self.__initialised = False
+        self.__slots, self.__events, self._config = {}, {}, {}
+        self.__logic = self.__policy = self.__error_handler = None
+        self.__concurrency, self.__timeout = 1, None
+        self.__flow, self.__routine_id = None, ""
+        return self
+
+    def __init__(self) -> None:
+        self.__initialised = True
+
+    # -- declarations --------------------------------------------------------------------------------------
+
+    def add_slot(
+        self,
+        name: str,
+        *,
+        handler: Callable[..., Any] | None = None,
+        merge_strategy: str | Merge = "queue",
+        max_queue_length: int = 1000,
+        watermark: float = 0.8,
+        on_full: str = "block",
+        type: DeclaredType | None = None,
+    ) -> Slot:
+        """Declare an input.
+
+        :param handler: the logic for this slot, called with the keys of the payload as arguments.
+        :param merge_strategy: ``queue`` keeps items apart; ``override``, ``append`` or a callable
+            ``(old, new) -> dict`` hands the logic one dict, merged over all that has arrived in the worker.
+        :param watermark: the share of ``max_queue_length`` that a full queue falls to before producers go on.
+        :param on_full: ``block`` the producer, raise an ``error``, ``drop_new`` or ``drop_old``.
+        :param type: what payloads are checked against.
+        """
+        self._refuse_while_in_use("add_slot()")
+        slot = Slot(
+            name,
+            self,
+            handler=handler,
+            merge_strategy=merge_strategy,
+            max_queue_length=max_queue_length,
+            watermark=watermark,
+            on_full=on_full,
+            type=type,
+        )
+        return self._declare("slot", self.__slots, slot)
+
+    def add_event(
+        self, name: str, output_params: Iterable[str] | None = None, *, type: DeclaredType | None = None
+    ) -> Event:
+        """Declare an output; ``output_params`` names the keys that are emitted on it."""
+        self._refuse_while_in_use("add_event()")
+        return self._declare("event", self.__events, Event(name, self, output_params, type))
+
+    def set_queue(
+        self,
+        slot: str,
+        *,
+        max_queue_length: int | None = None,
+        watermark: float | None = None,
+        on_full: str | None = None,
+    ) -> Self:
+        """Change the limits of a declared slot; ``None`` leaves a setting as it is. See :meth:`add_slot`."""
+        self._refuse_while_in_use("set_queue()")
+        if slot not in self.__slots:
+            raise self.unknown_slot(slot)
+        self.__slots[slot].set_limits(max_queue_length, watermark, on_full)
+        return self
+
+    define_slot = add_slot
+    define_event = add_event
+
+    def set_config(self, /, **values: Any) -> Self:
+        """Set static parameters; those set before keep their values. Checked if ``config_type`` is declared."""
+        self._refuse_while_in_use("set_config()")
+        if self.config_type is not None:
+            self._check_config(values)
+        before = self._config.copy()
+        self._config.update(values)
+        try:
+            self.config_changed()
+        except BaseException:
+            self._config.clear()
+            self._config.update(before)
+            raise
+        return self
+
+    def config_changed(self) -> None:
+        """Called after the config has changed; override it to declare slots and events that depend on it.
+
+        May be called with some required keys still missing, and more than once. What it raises undoes the change.
+        """
+
+    def set_logic(self, fn: Logic) -> Self:
+        """Set the logic, called by position as ``fn(slot_data, policy_message, state)``; plain or async."""
+        self._refuse_while_in_use("set_logic()")
+        problem = logic_problem(fn, str(self))
+        if problem:
+            raise problem
+        self.__logic = fn
+        return self
+
+    def set_activation_policy(self, policy: ActivationPolicy) -> Self:
+        self._refuse_while_in_use("set_activation_policy()")
+        if not isinstance(policy, ActivationPolicy):
+            name = getattr(policy, "__name__", "fn")
+            fix = f"call it: {name}()" if name.endswith("_policy") else f"wrap it: custom_policy({name})"
+            where = f"activation policy of {self}"
+            fix = fix if callable(policy) else "see routilux.activation_policies"
+            raise refused(InvalidTypeError, where, policy, "an activation policy", fix=fix)
+        self.__policy = policy
+        return self
+
+    def set_error_handler(self, handler: ErrorHandler | None) -> Self:
+        """Handle failures of this routine differently from the flow's error handler; ``None`` undoes it."""
+        self._refuse_while_in_use("set_error_handler()")
+        if handler is not None and not isinstance(handler, ErrorHandler):
+            raise refused(InvalidTypeError, f"error handler of {self}", handler, "an ErrorHandler")
+        self.__error_handler = handler
+        return self
+
+    def set_concurrency(self, n: int) -> Self:
+        """Allow ``n`` activations at once in a worker; with 1, the default, there is no overlap."""
+        self._refuse_while_in_use("set_concurrency()")
+        if type(n) is not int:
+            raise refused(InvalidTypeError, f"concurrency of {self}", n, "a whole number")
+        if n < 1:
+            raise refused(InvalidValueError, f"concurrency of {self}", n, "at least 1")
+        self.__concurrency = n
+        return self
+
+    def set_timeout(self, seconds: float | None) -> Self:
+        """Let an activation fail after this many seconds; ``None`` gives it all the time it needs."""
+        self._refuse_while_in_use("set_timeout()")
+        self.__timeout = checked_seconds(f"timeout of {self}", seconds)
+        return self
+
+    # -- while it runs -------------------------------------------------------------------------------------
+
+    def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> Any:
+        """What the routine does; override it (plain or async), or call :meth:`set_logic`.
+
+        :param slot_data: by slot, the payloads that the policy took. A slot it took none from gives ``[]``.
+        :param policy_message: what the policy wants the logic to know, usually ``None``.
+        :param state: the ``WorkerState``, in a one-shot execution the ``JobState``.
+        """
+        raise NotImplementedError(f"{self} has no logic")
+
+    def emit(self, event: Event | str, /, **data: Any) -> None:
+        """Send a payload to every slot that the event is connected to.
+
+        Only inside an activation of this routine, on any thread or task that belongs to it. With nothing
+        connected the payload becomes an output of the job. Waits while a connected slot is full.
+        """
+        activation = _running_get()
+        if activation is None or activation.routine is not self:
+            raise self._not_in_activation("emit")
+        activation.emit(event, data)
+
+    def send_output(self, output_type: str, /, **data: Any) -> None:
+        """Send to the output handler and the output log of the execution. Only inside an activation."""
+        activation = _running_get()
+        if activation is None or activation.routine is not self:
+            raise self._not_in_activation("send_output")
+        activation.send_output(output_type, data)
+
+    def stats(self, state: Any = None) -> dict[str, Any]:
+        """State and counters of this routine in a worker.
+
+        :param state: the ``WorkerState`` of the worker; may be left out inside an activation.
+        """
+        activation = _running_get()
+        if activation is not None:
+            return activation.routine_stats(self, state)
+        if state is None:
+            raise self._not_in_activation("stats")
+        counters: dict[str, Any] = state.counters(self.routine_id)
+        return {**state.get_routine_state(self.routine_id, {}), **counters}
+
+    # -- looking in ----------------------------------------------------------------------------------------
+
+    @property
+    def routine_id(self) -> str:
+        """The id in its flow; empty before it is added to one."""
+        return self.__routine_id
+
+    @property
+    def flow(self) -> Flow | None:
+        return self.__flow
+
+    @property
+    def slots(self) -> Mapping[str, Slot]:
+        return MappingProxyType(self.__slots)
+
+    @property
+    def events(self) -> Mapping[str, Event]:
+        return MappingProxyType(self.__events)
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        return MappingProxyType(self._config)
+
+    def get_config(self, key: str, default: Any = None) -> Any:
+        """The value that was set, else ``default`` if given, else the default that ``config_type`` declares."""
+        if key in self._config or default is not None or self.config_type is None:
+            return self._config.get(key, default)
+        return next((field.default for field in fields_of(self.config_type) if field.name == key), None)
+
+    @property
+    def activation_policy(self) -> ActivationPolicy | None:
+        """As it was set."""
+        return self.__policy
+
+    @property
+    def effective_policy(self) -> ActivationPolicy:
+        """As it was set; with slot handlers the immediate policy if none was."""
+        if self.__policy is not None:
+            return self.__policy
+        if self.has_handlers:
+            return ImmediatePolicy()
+        raise MissingPolicyError(f"{self} has no activation policy; call set_activation_policy()")
+
+    @property
+    def error_handler(self) -> ErrorHandler | None:
+        return self.__error_handler
+
+    @property
+    def concurrency(self) -> int:
+        return self.__concurrency
+
+    @property
+    def timeout(self) -> float | None:
+        return self.__timeout
+
+    @property
+    def has_handlers(self) -> bool:
+        return any(slot.handler is not None for slot in self.__slots.values())
+
+    @property
+    def own_logic(self) -> Logic | None:
+        """What :meth:`set_logic` was given, else the overridden :meth:`logic`, else ``None``."""
+        if self.__logic is not None:
+            return self.__logic
+        inherited = getattr(self.logic, "__func__", None) is Routine.logic
+        return None if inherited else self.logic
+
+    @property
+    def bound_logic(self) -> Logic:
+        """What is called in an activation, as ``logic(slot_data, policy_message, state)``."""
+        return self.own_logic or logic_of_handlers(self.__slots)
+
+    @property
+    def is_async(self) -> bool:
+        return is_async(self.bound_logic)
+
+    @property
+    def initialised(self) -> bool:
+        """Whether the constructor of a subclass has called ``super().__init__()``."""
+        return self.__initialised
+
+    def event_name(self, event: object) -> str:
+        """The name of an event, given as name or object; ``UnknownEventError`` if it is not one of these."""
+        name = event.name if isinstance(event, Event) and event.routine is self else event
+        if isinstance(name, str) and name in self.__events:
+            return name
+        raise self.unknown_event(event)
+
+    def unknown_event(self, event: object) -> RoutiluxError:
+        """The error for an event that this routine does not have."""
+        fix = (
+            f"declare it with add_event({shown(event)})"
+            if isinstance(event, str)
+            else "emit one of its own events"
+        )
+        return unknown("event", event, self.__events, where=f"in {self}", fix=fix, routine_id=self.routine_id)
+
+    def unknown_slot(self, slot: object) -> RoutiluxError:
+        """The error for a slot that this routine does not have."""
+        return unknown("slot", slot, self.__slots, where=f"in {self}", routine_id=self.routine_id)
+
+    def __str__(self) -> str:
+        kind = type(self).__name__
+        return f"routine {self.__routine_id!r} ({kind})" if self.__routine_id else f"routine {kind}"
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.__routine_id!r}>"
+
+    # -- for the flow --------------------------------------------------------------------------------------
+
+    def attach(self, flow: Flow, routine_id: str) -> None:
+        """Called by the flow that this routine is added to."""
+        self.__flow, self.__routine_id = flow, routine_id
+
+    def detach(self) -> None:
+        """Called by the flow that this routine is removed from."""
+        self.__flow, self.__routine_id = None, ""
+
+    # -- refusals ------------------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: object) -> None:
+        activation = _running_get()
+        if activation is not None and activation.routine is self:
+            self._assigned_while_running(name, activation.debug)
+        if hasattr(Routine, name) and name != "logic" and not name.startswith("__"):
+            raise InvalidValueError(
+                f"{type(self).__name__}.{name} cannot be assigned: every routine has {name!r} already; "
+                f"use its set_… method if it has one, or another name such as 'my_{name}'"
+            )
+        super().__setattr__(name, value)
+
+    def _assigned_while_running(self, name: str, debug: bool) -> None:
+        kind = type(self)
+        message = (
+            f"{kind.__name__}.{name} is assigned during an activation of {self}, which all workers of its "
+            "flow share; keep it in the worker: "
+            f"state.update_routine_state({self.routine_id!r}, {{{name!r}: ...}})"
+        )
+        if debug:
+            raise StateError(message, routine_id=self.routine_id)
+        if (kind, name) not in _warned:
+            _warned.add((kind, name))
+            warnings.warn(message, RuntimeWarning, stacklevel=3)
+
+    def _declare(self, kind: str, declared: dict[str, P], port: P) -> P:
+        if port.name in declared:
+            raise DuplicateNameError(
+                f"{self} has {kind} {port.name!r} already; choose another name than {shown(list(declared))}",
+                routine_id=self.routine_id,
+                known=tuple(declared),
+            )
+        declared[port.name] = port
+        return port
+
+    def _check_config(self, values: Mapping[str, Any]) -> None:
+        problems = check_config(type(self), values, complete=False)
+        if not problems:
+            return
+        first = problems[0]
+        if first.kind == "unknown" and len(first.path) == 1:
+            known = [field.name for field in declared_fields(type(self)) or ()]
+            raise unknown("config key", first.key, known, where=f"of {self}", routine_id=self.routine_id)
+        error = InvalidTypeError if first.kind == "type" else InvalidValueError
+        where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first.path)
+        close = f"; the nearest are {', '.join(first.nearest)}" if first.nearest else ""
+        raise error(f"config{where} of {self}: {first.message}{close}", routine_id=self.routine_id)
+
+    def _refuse_while_in_use(self, action: str) -> None:
+        flow = self.__flow
+        if flow is not None and flow.in_use:
+            raise FlowInUseError(
+                f"{action} of {self}: flow {flow.flow_id!r} has {flow.in_use} live worker(s), and a routine "
+                "stays as it is while one lives; stop them first, or build another flow",
+                flow_id=flow.flow_id,
+                routine_id=self.routine_id,
+            )
+
+    def _not_in_activation(self, method: str) -> NotInActivationError:
+        activation = _running_get()
+        if activation is None:
+            reason = (
+                "no activation runs in this thread; call it inside the logic. A thread that the logic starts "
+                "needs its context: Thread(target=contextvars.copy_context().run, args=(fn,))"
+            )
+        else:
+            reason = f"the activation that runs here is of {activation.routine}; call that one's {method}()"
+        return NotInActivationError(f"{method}() of {self}: {reason}", routine_id=self.routine_id)
+
+
+def checked_seconds(where: str, seconds: object) -> float | None:
+    """Return a time-out, or raise a ``ConfigurationError`` if it can be none."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float)):
+        raise refused(InvalidTypeError, where, seconds, "a number of seconds")
+    if not 0 < seconds < float("inf"):
+        raise refused(InvalidValueError, where, seconds, "more than 0 seconds", fix="None means no limit")
+    return float(seconds)

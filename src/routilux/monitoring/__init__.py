@@ -1,0 +1,1 @@
+"""The read-only side: what can be known of flows and their runs."""

@@ -1,0 +1,328 @@
+"""Built-in routines for files: read them row by row, and write them so that only complete ones appear.
+
+Readers emit a row at a time and are held back while a slot behind them is full, so a file of any size needs
+little memory. Writers collect in a file beside the target and rename it when the flow drains.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+import re
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Generic, NamedTuple, TextIO, TypeVar
+
+from routilux import ConfigurationError
+from routilux.activation_policies import ActivationPolicy
+from routilux.routines.paths import Draft, path_of
+from routilux.routines.policies import FLUSH, HoldLast
+from routilux.routines.settings import Configured, EachItem, Payload, SlotData, Unsuitable, setting
+
+# -- reading -----------------------------------------------------------------------------------------------
+
+
+def _check_encoding(name: str) -> None:
+    try:
+        "".encode(name)
+    except LookupError:
+        raise ValueError(f"no encoding {name!r}; most files are utf-8") from None
+
+
+@dataclass
+class ReadConfig:
+    path: str | None = setting("the file, for payloads that name none", default=None, min=1)
+    folder: str | None = setting("the folder that a file must be in", default=None, min=1)
+    encoding: str = setting("how the text is encoded", default="utf-8", check=_check_encoding)
+    max_line: int = setting("characters of a line at most", default=10_000_000, min=1)
+
+
+class Record(NamedTuple):
+    """What a line of a file gave: a payload, or what is wrong with the line."""
+
+    line: int
+    payload: Payload
+    problem: str | None = None
+
+
+R = TypeVar("R", bound=ReadConfig)
+
+
+class Reader(EachItem[R], Generic[R]):
+    """Reads the file that a payload names under ``path``."""
+
+    event: ClassVar[str] = "row"
+
+    def declare(self) -> None:
+        self.add_slot("path")
+        self.add_event(self.event)
+        self.add_event("done", ["path", "count", "errors"])
+        self.add_event("error", ["reason", "payload"])
+
+    def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> None:
+        super().logic({"input": slot_data["path"]}, policy_message, state)
+
+    def treat(self, payload: Payload, state: Any) -> None:
+        path = path_of(payload.get("path", self.settings.path), self.settings.folder)
+        count = errors = 0
+        with closing(self._records_of(path)) as records:
+            for record in records:
+                if record.problem is None:
+                    count += 1
+                    self.emit(self.event, **record.payload)
+                else:
+                    errors += 1
+                    found = {"path": str(path), "line": record.line, **record.payload}
+                    self.reject(found, f"line {record.line}: {record.problem}")
+        self.emit("done", path=str(path), count=count, errors=errors)
+
+    def _records_of(self, path: Path) -> Generator[Record, None, None]:
+        """Catches what goes wrong while reading, and not what the emitting of a record raises."""
+        try:
+            with path.open(encoding=self.settings.encoding, newline="") as file:
+                yield from self.records(self._lines(file))
+        except (OSError, UnicodeError, csv.Error) as error:
+            raise Unsuitable(f"cannot read {str(path)!r}: {error}"[:500]) from None
+
+    def _lines(self, file: TextIO) -> Iterator[str]:
+        longest = self.settings.max_line
+        for number, line in enumerate(iter(lambda: file.readline(longest + 1), ""), 1):
+            if len(line) > longest:
+                raise Unsuitable(f"line {number} is longer than {longest} characters")
+            yield line.removeprefix("\ufeff") if number == 1 else line
+
+    def records(self, lines: Iterator[str]) -> Iterator[Record]:
+        raise NotImplementedError
+
+
+@dataclass
+class ReadCsvConfig(ReadConfig):
+    delimiter: str = setting("what stands between two cells", default=",", min=1, max=1)
+    columns: list[str] | None = setting(
+        "the names of the columns, if the first row does not have them", default=None
+    )
+    numbers: bool | list[str] = setting(
+        "make numbers of cells that look like one as JSON writes them: in all columns, none, or these",
+        default=True,
+    )
+
+
+class ReadCsv(Reader[ReadCsvConfig]):
+    """Emits each row of a CSV file, with the names of the columns as keys."""
+
+    config_type = ReadCsvConfig
+
+    def records(self, lines: Iterator[str]) -> Iterator[Record]:
+        settings = self.settings
+        rows = csv.reader(lines, delimiter=settings.delimiter, strict=True)
+        columns = settings.columns
+        for cells in rows:
+            if columns is None:
+                columns = cells or None
+                if columns and len(set(columns)) < len(columns):
+                    raise Unsuitable(f"two columns have the same name: {columns}"[:500])
+            elif len(cells) == len(columns):
+                yield Record(rows.line_num, self._row(columns, cells))
+            elif cells:
+                problem = f"{len(cells)} cells, and {len(columns)} columns"
+                yield Record(rows.line_num, {"cells": cells}, problem)
+
+    def _row(self, columns: Sequence[str], cells: Sequence[str]) -> Payload:
+        numbers = self.settings.numbers
+        if numbers is False:
+            return dict(zip(columns, cells, strict=True))
+        return {
+            name: number_of(cell) if numbers is True or name in numbers else cell
+            for name, cell in zip(columns, cells, strict=True)
+        }
+
+
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
+
+
+def number_of(cell: str) -> int | float | str:
+    """The number that a cell holds, else its text. ``007`` and numbers of 19 digits are names of something."""
+    match = _NUMBER.fullmatch(cell)
+    if match is None:
+        return cell
+    if match.group(1) is None and match.group(2) is None:
+        return int(cell)
+    number = float(cell)
+    return number if math.isfinite(number) else cell
+
+
+class ReadJsonl(Reader[ReadConfig]):
+    """Emits the JSON object of each line; empty lines are passed over."""
+
+    config_type = ReadConfig
+
+    def records(self, lines: Iterator[str]) -> Iterator[Record]:
+        for number, line in enumerate(lines, 1):
+            text = line.strip()
+            if text:
+                yield _json_record(number, text)
+
+
+def _json_record(number: int, text: str) -> Record:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        return Record(number, {"text": text[:1_000]}, f"no JSON: {error}")
+    if not isinstance(value, dict):
+        return Record(number, {"text": text[:1_000]}, f"{type(value).__name__}, not an object")
+    return Record(number, value)
+
+
+@dataclass
+class ReadLinesConfig(ReadConfig):
+    skip_empty: bool = setting("pass over lines with nothing but blanks", default=False)
+
+
+class ReadLines(Reader[ReadLinesConfig]):
+    """Emits each line of a text file, without its end, as ``text`` with its ``number``."""
+
+    config_type = ReadLinesConfig
+    event = "line"
+
+    def records(self, lines: Iterator[str]) -> Iterator[Record]:
+        for number, line in enumerate(lines, 1):
+            text = line.rstrip("\r\n")
+            if text.strip() or not self.settings.skip_empty:
+                yield Record(number, {"text": text, "number": number})
+
+
+# -- writing -----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class WriteConfig:
+    path: str = setting("the file", min=1)
+    folder: str | None = setting("the folder that the file must be in", default=None, min=1)
+    existing: str = setting(
+        "replace a file that is there, or add to it", default="replace", choices=("replace", "append")
+    )
+
+
+W = TypeVar("W", bound=WriteConfig)
+
+
+class Writer(Configured[W], Generic[W]):
+    """Writes each payload to a file that appears, complete, when the flow drains."""
+
+    def declare(self) -> None:
+        self.add_slot("input")
+        self.add_event("written", ["path", "count"])
+        self.add_event("error", ["reason", "payload"])
+
+    def prepare(self, settings: W) -> None:
+        try:
+            path_of(settings.path, settings.folder)
+        except Unsuitable as problem:
+            raise ConfigurationError(f"config.path of {self}: {problem}") from None
+
+    def policy(self, settings: W) -> ActivationPolicy:
+        return HoldLast()
+
+    def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> None:
+        memory = self.memory(state)
+        draft = self._draft(memory)
+        if not memory.get("draft"):
+            self.remember(state, draft=draft.as_state(), count=0, columns=None)
+            memory = self.memory(state)
+        lines: list[str] = []
+        count, columns = memory["count"], memory["columns"]
+        for payload in slot_data["input"]:
+            try:
+                columns = columns or self.columns(payload)
+                line = self.line(payload, columns)
+            except Unsuitable as problem:
+                self.reject(payload, problem)
+                continue
+            if not draft.size and not lines:
+                lines.append(self.head(columns))
+            lines.append(line)
+            count += 1
+        draft.write("".join(lines).encode())
+        if policy_message == FLUSH:
+            draft.finish()
+        # What is remembered changes last: after a failure the same payloads are written in the same place.
+        self.remember(
+            state, draft=None if policy_message == FLUSH else draft.as_state(), count=count, columns=columns
+        )
+        if policy_message == FLUSH:
+            self.emit("written", path=str(draft.target), count=count)
+
+    def _draft(self, memory: Payload) -> Draft:
+        if memory.get("draft"):
+            return Draft.restored(memory["draft"])
+        return Draft.begin(
+            path_of(self.settings.path, self.settings.folder), self.settings.existing == "append"
+        )
+
+    def columns(self, payload: Payload) -> list[str]:
+        """What is the same in every line."""
+        return []
+
+    def head(self, columns: list[str]) -> str:
+        return ""
+
+    def line(self, payload: Payload, columns: list[str]) -> str:
+        raise NotImplementedError
+
+
+class WriteJsonl(Writer[WriteConfig]):
+    """Writes each payload as a line of JSON."""
+
+    config_type = WriteConfig
+
+    def line(self, payload: Payload, columns: list[str]) -> str:
+        try:
+            return json.dumps(payload, ensure_ascii=False, allow_nan=False) + "\n"
+        except (TypeError, ValueError, RecursionError) as error:
+            raise Unsuitable(f"no JSON form: {error}") from None
+
+
+@dataclass
+class WriteCsvConfig(WriteConfig):
+    columns: list[str] | None = setting(
+        "the columns; without them, the keys of the first payload", default=None, min=1
+    )
+    delimiter: str = setting("what stands between two cells", default=",", min=1, max=1)
+    extra: str = setting(
+        "what to do with a payload that has other keys too", default="error", choices=("error", "ignore")
+    )
+
+
+class WriteCsv(Writer[WriteCsvConfig]):
+    """Writes each payload as a row of CSV, under a first row with the names of the columns."""
+
+    config_type = WriteCsvConfig
+
+    def columns(self, payload: Payload) -> list[str]:
+        return self.settings.columns or list(payload)
+
+    def head(self, columns: list[str]) -> str:
+        return self._row(columns)
+
+    def line(self, payload: Payload, columns: list[str]) -> str:
+        extra = [key for key in payload if key not in columns]
+        if extra and self.settings.extra == "error":
+            raise Unsuitable(f"no column for {', '.join(map(repr, extra))}"[:500])
+        cells = [payload.get(column) for column in columns]
+        nested = next((name for name, cell in zip(columns, cells, strict=True) if not _fits(cell)), None)
+        if nested is not None:
+            raise Unsuitable(f"{nested!r} is {type(payload[nested]).__name__}, which is no cell")
+        return self._row(cells)
+
+    def _row(self, cells: Sequence[Any]) -> str:
+        written = io.StringIO()
+        csv.writer(written, delimiter=self.settings.delimiter, lineterminator="\n").writerow(cells)
+        return written.getvalue()
+
+
+def _fits(cell: Any) -> bool:
+    return not isinstance(cell, (dict, list, tuple, set, frozenset, bytes))

@@ -1,0 +1,192 @@
+"""A running activation: what a routine's ``emit`` and ``send_output`` reach."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from routilux.errors import JobCancelledError, NotInActivationError, QueueFullError
+from routilux.kernel.activation import OVER, Activation
+from routilux.kernel.mailbox import PARKED, QUEUED, READY
+from routilux.model.item import Item, Output, Payload
+from routilux.ports import Emitted
+from routilux.runtime.output import OutputRecord
+
+if TYPE_CHECKING:
+    from routilux.kernel.account import Account
+    from routilux.kernel.gathering import Batch
+    from routilux.kernel.mailbox import Mailbox
+    from routilux.model.event import Event
+    from routilux.model.routine import Routine
+    from routilux.runtime.nodes import Node, Route
+
+OUTBOX_LIMIT = 1_000
+
+
+class LiveActivation(Activation):
+    """See the module's docstring. ``cancel`` asks asynchronous logic to stop."""
+
+    timer: Any = None  # of the routine's time-out
+    released = False  # a gate has let it go: it is not asked again
+    cancel: Any = None
+
+    def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
+        self.mailbox = mailbox
+        self.batch = batch
+        self.job = job
+        self.started = started
+        self.node: Node = mailbox.node
+        self.routine: Routine = self.node.routine
+
+    @property
+    def debug(self) -> bool:
+        return self.node.worker.engine.debug
+
+    @property
+    def idempotency_key(self) -> str:
+        """The same in every attempt of this activation, different for every other one."""
+        return f"{self.node.worker.worker_id}/{self.mailbox.routine_id}/{self.key}"
+
+    def emit(self, event: Event | str, data: Payload) -> None:
+        node = self.node
+        try:
+            routes = node.routes[event]  # type: ignore[index]
+        except KeyError:
+            event = self.routine.event_name(event)
+            routes = node.routes[event]
+        if node.checks is not None:
+            node.check_event(str(event), data)
+        job = self.job
+        if self.abandoned is not None or (job.halted and job.ended):
+            raise self.unwanted()
+        self.emitted += 1
+        if not routes:
+            self._put_out(str(event), data)
+            return
+        worker = node.worker
+        sink = worker.sink
+        last = routes[-1]
+        for route in routes:
+            payload = data if route is last else data.copy()
+            if route.mapping is not None:
+                payload = route.rename(payload)
+            # The clock is read only for a slot whose policy looks at the times of items.
+            time = worker.engine.now() if route.timed else self.started
+            item = (worker.number(), route.slot, payload, job, route.source, time)
+            job.add()
+            try:
+                code = route.offer(item)
+            except BaseException:
+                job.remove()
+                raise
+            if code == READY:
+                worker.schedule(route.mailbox)
+            elif code == PARKED:
+                ended = job.park()
+                if ended:
+                    worker.at_rest(ended)
+            elif code != QUEUED:
+                self._unusual(code, route, item)
+            if sink is not None:
+                sink((Emitted, self.started, worker.worker_id, job, item[4], route.target, item[0]))
+        if job.halted and job.ended:  # it ended while the items were on their way
+            worker.sweep()
+            raise self.unwanted()
+
+    def send_output(self, output_type: str, data: Payload) -> None:
+        worker = self.node.worker
+        for member in self.job.members:
+            time = worker.engine.driver.clock.time()
+            worker.state.put_output(
+                OutputRecord(time, member.job.job_id, self.mailbox.routine_id, output_type, data)
+            )
+
+    def routine_stats(self, routine: Routine, state: Any) -> dict[str, Any]:
+        state = self.node.worker.state if state is None else state
+        routine_id = routine.routine_id or ""
+        return {**state.get_routine_state(routine_id, {}), **state.counters(routine_id)}
+
+    def unwanted(self) -> BaseException:
+        """Why what this activation produces is not wanted any more."""
+        if self.abandoned is OVER:
+            return NotInActivationError(
+                f"an activation of routine {self.mailbox.routine_id!r} has ended, and a thread or task that it left "
+                "behind still emits; let the logic wait for its threads",
+                routine_id=self.mailbox.routine_id,
+            )
+        if self.abandoned is not None:
+            return self.abandoned
+        jobs = ", ".join(f"{member.job.job_id} is {member.status}" for member in self.job.members)
+        return JobCancelledError(
+            f"routine {self.mailbox.routine_id!r} goes on for a job that has ended ({jobs}); what it emits is "
+            "discarded. Look at current().cancelled, or let this exception end the logic",
+            routine_id=self.mailbox.routine_id,
+        )
+
+    def _unusual(self, code: int, route: Route, item: Item) -> None:
+        self.node.worker.accept(code, route.queue, item, self)
+
+    def _put_out(self, event: str, data: Payload) -> None:
+        output = Output(self.mailbox.routine_id, event, data)
+        for member in self.job.members:
+            member.job.add_output(output)
+
+
+class AsyncActivation(LiveActivation):
+    """Asynchronous logic must not block its loop: what finds no room goes to an outbox.
+
+    The runtime empties the outbox before the logic goes on after its next ``await``, so a producer that awaits
+    anything is held back; one that never does gets an error when the outbox is full.
+    """
+
+    outbox: deque[tuple[Route, Item]] | None = None
+    needs_loop = True
+
+    def emit(self, event: Event | str, data: Payload) -> None:
+        if self.outbox:
+            self._emit_behind(event, data)
+        else:
+            super().emit(event, data)
+
+    def _emit_behind(self, event: Event | str, data: Payload) -> None:
+        """Something waits in the outbox already: keep the order of emission behind it."""
+        name = self.routine.event_name(event)
+        if self.node.checks is not None:
+            self.node.check_event(name, data)
+        if self.abandoned is not None or self.job.ended:
+            raise self.unwanted()
+        self.emitted += 1
+        routes = self.node.routes[name]
+        if not routes:
+            self._put_out(name, data)
+        worker = self.node.worker
+        for route in routes:
+            payload = data.copy() if route.mapping is None else route.rename(data)
+            item = (worker.number(), route.slot, payload, self.job, route.source, worker.engine.now())
+            self.job.add()
+            self._put_by(route, item)
+            if worker.sink is not None:
+                worker.sink(
+                    (Emitted, self.started, worker.worker_id, self.job, item[4], route.target, item[0])
+                )
+
+    def _unusual(self, code: int, route: Route, item: Item) -> None:
+        worker = self.node.worker
+        if worker.must_wait(code, route.queue) and worker.engine.driver.on_loop():
+            self._put_by(route, item)
+        else:
+            super()._unusual(code, route, item)
+
+    def _put_by(self, route: Route, item: Item) -> None:
+        if self.outbox is None:
+            self.outbox = deque()
+        if len(self.outbox) >= OUTBOX_LIMIT:
+            item[3].remove()
+            raise QueueFullError(
+                f"async routine {self.mailbox.routine_id!r} has emitted {OUTBOX_LIMIT} items to full slots "
+                f"({route.target}) without awaiting anything; write 'await asyncio.sleep(0)' in its loop, so that "
+                "the runtime can hold it back",
+                routine_id=self.mailbox.routine_id,
+                slot=route.target,
+            )
+        self.outbox.append((route, item))

@@ -1,0 +1,269 @@
+"""Asynchronous logic: one event loop on one thread, started with the first routine that needs it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Coroutine, Generator
+from threading import Event, Thread, get_ident
+from typing import Any
+
+from routilux.kernel.mailbox import FULL, Mailbox, SlotQueue
+from routilux.model.context import running
+from routilux.ports import Task
+from routilux.runtime import turns
+from routilux.runtime.activation import AsyncActivation
+from routilux.runtime.pool import Place, Seat
+
+Done = Callable[[BaseException | None], None]
+
+
+class AsyncTasks:
+    """Runs logic as tasks of an event loop; everything here happens on the loop's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._tasks: dict[asyncio.Task[None], Any] = {}
+
+    def activations(self) -> list[Any]:
+        return list(self._tasks.values())
+
+    def start(self, task: Task, done: Done) -> Callable[[], None]:
+        created = self._loop.create_task(self._run(task, done))
+        self._tasks[created] = task.activation
+        created.add_done_callback(lambda ended: self._tasks.pop(ended, None))
+
+        def cancel() -> None:
+            self._loop.call_soon_threadsafe(created.cancel)
+
+        return cancel
+
+    def cancel_all(self) -> None:
+        for task in list(self._tasks):
+            task.cancel()
+
+    def close(self) -> None:
+        self.cancel_all()
+
+    def when_empty(self, call: Callable[[], None]) -> None:
+        """Call this as soon as no task runs."""
+        for task in list(self._tasks):
+            task.add_done_callback(lambda _: self._loop.call_soon(self.when_empty, call))
+            return
+        call()
+
+    async def _run(self, task: Task, done: Done) -> None:
+        running.set(task.activation)
+        failure: BaseException | None = None
+        try:
+            if task.activation.job.halted and turns.put_back(task.activation):
+                self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
+                turns.leave(task.activation.node.worker)
+                return
+            await _Paced(task.activation, task.logic(task.slot_data, task.message, task.state), self._loop)
+        except BaseException as error:  # noqa: BLE001 user code; SystemExit would end the loop for everybody
+            failure = error
+        self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]  # before anybody looks what runs
+        done(failure)
+
+
+class AsyncLoop:
+    """A TaskRunner with a thread of its own. ``launch`` is called there for each mailbox that was submitted."""
+
+    def __init__(self, launch: Callable[[Mailbox], None], clock: Callable[[], float]) -> None:
+        self._launch = launch
+        self._clock = clock
+        self._loop = asyncio.new_event_loop()
+        self._tasks = AsyncTasks(self._loop)
+        self._todo: deque[Callable[[], Any]] = deque()
+        self._woken = False
+        self._started = Event()
+        self._thread = Thread(target=self._run_loop, name="routilux-async", daemon=True)
+        self._thread.start()
+        self._started.wait()
+
+    @property
+    def ident(self) -> int | None:
+        return self._thread.ident
+
+    def activations(self) -> list[Any]:
+        return self._tasks.activations()
+
+    def submit(self, mailbox: Mailbox) -> None:
+        self._do(lambda: self._launch(mailbox))
+
+    def start(self, task: Task, done: Done) -> Callable[[], None]:
+        if self._thread.ident == get_ident():
+            return self._tasks.start(task, done)
+        cancel: list[Callable[[], None]] = []
+        self._do(lambda: cancel.append(self._tasks.start(task, done)))
+        return lambda: self._do(lambda: cancel[0]())
+
+    def close(self, deadline: float | None = None) -> bool:
+        """Cancel what still runs and end the thread; False if that took longer than until the deadline."""
+        if self._thread.is_alive():
+            self._do(self._cancel_all)
+            timeout = None if deadline is None else max(0.0, deadline - self._clock())
+            if self._thread.ident != get_ident():
+                self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    # -- on the loop's thread ------------------------------------------------------------------------------
+
+    def _do(self, call: Callable[[], Any]) -> None:
+        """Do this on the loop's thread. One wake-up serves everything that comes until it is answered."""
+        self._todo.append(call)
+        if not self._woken:
+            self._woken = True
+            try:
+                self._loop.call_soon_threadsafe(self._work)
+            except RuntimeError:
+                self._todo.clear()  # the loop is closed: its runtime has shut down
+
+    def _work(self) -> None:
+        self._woken = False
+        for _ in range(len(self._todo)):
+            self._todo.popleft()()
+        if self._todo and not self._woken:
+            self._woken = True
+            self._loop.call_soon(self._work)
+
+    def _cancel_all(self) -> None:
+        self._tasks.cancel_all()
+        self._loop.call_soon(self._tasks.when_empty, self._loop.stop)
+
+    def _run_loop(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.call_soon(self._started.set)
+        try:
+            self._loop.run_forever()
+        finally:
+            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
+            self._loop.close()
+
+
+class _Paced:
+    """Runs a coroutine and empties its activation's outbox whenever the coroutine waits for something."""
+
+    def __init__(
+        self,
+        activation: AsyncActivation,
+        coroutine: Coroutine[Any, Any, Any],
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._activation = activation
+        self._coroutine = coroutine
+        self._loop = loop
+
+    def __await__(self) -> Generator[Any, Any, None]:
+        coroutine, activation = self._coroutine, self._activation
+        answer: Any = None
+        error: BaseException | None = None
+        try:
+            while True:
+                try:
+                    waits_for = coroutine.send(answer) if error is None else coroutine.throw(error)
+                except StopIteration:
+                    return
+                finally:
+                    answer = error = None
+                try:
+                    answer = yield waits_for
+                    if activation.outbox:
+                        yield from self._empty().__await__()
+                except BaseException as raised:  # noqa: BLE001 belongs to the coroutine, a cancellation above all
+                    error = raised
+        finally:
+            try:
+                if activation.outbox:
+                    yield from self._empty().__await__()
+            except BaseException as error:
+                self._discard(error)
+                raise
+
+    async def _empty(self) -> None:
+        """Deliver what waits in the outbox, in order, each as soon as there is room."""
+        worker = self._activation.node.worker
+        place = Place(worker.queue)
+        try:
+            while (full := self._delivered()) is not None:
+                if not place.lent:
+                    if place.lend():
+                        worker.engine.driver.submit(worker.queue)
+                    worker.bell.ring()  # whoever waits for a place looks anew
+                await self._room(full)
+            while not (worker.stopped or place.given_back()):
+                await self._place(place)
+        finally:
+            place.take_back()
+
+    def _delivered(self) -> SlotQueue | None:
+        """Deliver as much as there is room for; the slot that is full."""
+        activation = self._activation
+        outbox, worker = activation.outbox, activation.node.worker
+        while outbox:
+            route, item = outbox[0]
+            if activation.job.ended or worker.stopped:
+                self._discard(activation.unwanted())
+                return None
+            code = route.offer(item)
+            if code == FULL:
+                return route.queue
+            outbox.popleft()
+            worker.accept(code, route.queue, item, activation)
+        return None
+
+    async def _place(self, place: Place) -> None:
+        """Wait until somebody has ended who could be in the place of this activation."""
+        worker, signal = self._activation.node.worker, LoopSignal(self._loop)
+        with worker.bell.heard_by(signal):
+            if not place.given_back() and not worker.stopped:
+                await signal.future
+
+    async def _room(self, queue: SlotQueue) -> None:
+        """Wait until something has changed in the worker; DeadlockError if nothing can make room any more."""
+        worker, signal, waiting = self._activation.node.worker, LoopSignal(self._loop), object()
+        with worker.bell.heard_by(signal):
+            worker.blocked[waiting] = (self._activation, queue, Seat())
+            try:
+                if worker.stuck() and not signal.is_set():
+                    raise worker.deadlock(queue, inside=True)
+                if queue.length >= queue.capacity and not worker.stopped:
+                    await signal.future
+            finally:
+                del worker.blocked[waiting]
+
+    def _discard(self, error: BaseException) -> None:
+        """Set aside what is left in the outbox: it is not wanted, or there is no room for it."""
+        activation, worker = self._activation, self._activation.node.worker
+        outbox = activation.outbox or deque()
+        while outbox:
+            route, item = outbox.popleft()
+            if activation.job.ended or worker.stopped:
+                worker.set_aside(route.mailbox, [item])
+            else:
+                worker.dead_letter(route.mailbox, item, "not delivered", activation.abandoned or error)
+            worker.settle([item])
+
+
+class LoopSignal:
+    """A signal that a coroutine waits for."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._set = False
+        self.future: asyncio.Future[None] = loop.create_future()
+
+    def set(self) -> None:
+        self._set = True
+        self._loop.call_soon_threadsafe(self._resolve)
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def wait(self, timeout: float | None) -> bool:
+        raise AssertionError("a coroutine awaits the future instead")
+
+    def _resolve(self) -> None:
+        if not self.future.done():
+            self.future.set_result(None)

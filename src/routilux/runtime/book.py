@@ -1,0 +1,132 @@
+"""The book of jobs of a runtime: who is there, how many are pending or open, how long the finished are kept."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from routilux.kernel.account import JobAccount
+from routilux.kernel.locks import take_contended
+from routilux.runtime.job import JobContext
+
+if TYPE_CHECKING:
+    from routilux.runtime.driver import Driver
+    from routilux.runtime.waiting import Bell
+    from routilux.runtime.worker import Worker
+
+FINISHED_LIMIT = 10_000
+FINISHED_SECONDS = 3_600.0
+
+
+class JobBook:
+    """Safe from any thread. ``max_pending`` limits the jobs that have been accepted and not yet started."""
+
+    def __init__(self, driver: Driver, max_pending: int, bell: Bell) -> None:
+        self.jobs: dict[str, JobContext] = {}
+        self.max_pending = max_pending
+        self._resume_at = int(max_pending * 0.8)  # who waits for room is woken for many jobs, not for each
+        self.pending = 0
+        self.open = 0
+        self.bell = bell  # rings when none is open any more, and when there is room for pending ones again
+        self._driver = driver
+        self._lock = driver.lock()
+        self._finished: deque[tuple[float, str]] = deque()
+        self._numbers = count(1)
+        self._prefix = f"job_{driver.unique()}"
+
+    def create(
+        self, worker: Worker, job_id: str | None, metadata: dict[str, Any] | None
+    ) -> tuple[JobContext, bool] | None:
+        """A new job, counted as pending and open, with the credit of its first item; None if too many are pending.
+
+        False beside it: another thread has just made the job of that id, and it is that one.
+        """
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            if self.pending >= self.max_pending:
+                return None
+            self.pending += 1
+            self.open += 1
+        finally:
+            self._lock.release()
+        if job_id is None:
+            job_id = f"{self._prefix}{next(self._numbers):x}"
+        job = self.restored(worker, job_id, metadata)
+        job.account.active = 1  # before anybody can know the job
+        entered = self.jobs.setdefault(job_id, job)
+        if entered is job:
+            return job, True
+        with self._lock:
+            self.pending -= 1
+            self.open -= 1
+        return entered, False
+
+    def restored(self, worker: Worker, job_id: str, metadata: dict[str, Any] | None) -> JobContext:
+        """A job that is not entered in the book."""
+        driver = self._driver
+        account = JobAccount(driver.lock(), flush_first=worker.one_shot)
+        job = JobContext(job_id, worker.worker_id, worker.flow_id, account, driver, metadata)
+        account.job = job
+        return job
+
+    def adopt(self, job: JobContext) -> None:
+        """Enter a job of a snapshot; an unfinished one counts as open."""
+        self.jobs[job.job_id] = job
+        with self._lock:
+            if job.status.finished:
+                self._finished.append((self._driver.clock.time(), job.job_id))
+                return
+            self.open += 1
+            self.pending += not job.account.begun
+
+    def started(self, job: JobContext) -> None:
+        job.started_at = self._driver.clock.time()
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            self.pending -= 1
+            ring = self.pending == self._resume_at
+        finally:
+            self._lock.release()
+        if ring and self.bell.waiting:
+            self.bell.ring()
+
+    def refuse(self, job: JobContext) -> None:
+        """Take back a job whose item was not accepted."""
+        self.jobs.pop(job.job_id, None)
+        with self._lock:
+            self.pending -= 1
+            self.open -= 1
+        if self.bell.waiting:
+            self.bell.ring()
+
+    def ended(self, job: JobContext) -> None:
+        """The job has its final status: stamp it, wake whoever waits for it, forget old ones."""
+        job.completed_at = self._driver.clock.time()
+        job.announce_end()  # first: waking a thread takes longer than what is left to do here
+        finished = self._finished
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            self.open -= 1
+            self.pending -= not job.account.begun
+            ring = self.open == 0 or (not job.account.begun and self.pending <= self._resume_at)
+            finished.append((job.completed_at, job.job_id))
+        finally:
+            self._lock.release()
+        oldest = job.completed_at - FINISHED_SECONDS
+        try:
+            while len(finished) > FINISHED_LIMIT or finished[0][0] < oldest:
+                self.jobs.pop(finished.popleft()[1], None)
+        except IndexError:  # another thread forgets them too
+            pass
+        if ring and self.bell.waiting:
+            self.bell.ring()
+
+
+def unique_prefix() -> str:
+    """Distinguishes the ids of this runtime from those of all others."""
+    return os.urandom(4).hex()

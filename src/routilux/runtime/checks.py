@@ -1,0 +1,38 @@
+"""Numbers that users give: each refusal is a ``ConfigurationError`` that says where it was given."""
+
+from __future__ import annotations
+
+from routilux.errors import InvalidTypeError, InvalidValueError, refused
+
+LONGEST_SECONDS = 1e9
+
+
+def checked_count(where: str, value: object, least: int, most: int | None = None) -> int:
+    """Return a whole number in its range."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise refused(InvalidTypeError, where, value, "a whole number")
+    if value < least or (most is not None and value > most):
+        expected = f"{least} or more" if most is None else f"from {least} to {most}"
+        raise refused(InvalidValueError, where, value, expected)
+    return value
+
+
+def checked_duration(where: str, value: object) -> float:
+    """Return a number of seconds, 0 or more."""
+    seconds = _seconds(where, value)
+    if seconds < 0:
+        raise refused(InvalidValueError, where, value, "0 seconds or more")
+    return seconds
+
+
+def checked_timeout(timeout: object) -> float | None:
+    """Return a time-out in seconds; one below 0 has passed already."""
+    return None if timeout is None else min(_seconds("timeout", timeout), LONGEST_SECONDS)
+
+
+def _seconds(where: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise refused(InvalidTypeError, where, value, "a number of seconds")
+    if value != value:
+        raise refused(InvalidValueError, where, value, "a number of seconds")
+    return value

@@ -1,0 +1,100 @@
+"""What a routine can ask about the activation that it runs in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from routilux.errors import NotInActivationError
+from routilux.model.context import running
+
+if TYPE_CHECKING:
+    import logging
+
+    from routilux.runtime.activation import LiveActivation
+    from routilux.runtime.job import JobContext
+    from routilux.runtime.state import WorkerState
+
+
+class ActivationContext:
+    """The running activation, as :func:`current` gives it. Valid in any thread or task that logic started
+    with its context."""
+
+    __slots__ = ("_activation",)
+
+    def __init__(self, activation: LiveActivation) -> None:
+        self._activation = activation
+
+    @property
+    def jobs(self) -> tuple[JobContext, ...]:
+        """All jobs whose items this activation took."""
+        return tuple(member.job for member in self._activation.job.members)
+
+    @property
+    def job(self) -> JobContext:
+        """The job; of several the one whose item is the oldest."""
+        return self.jobs[0]
+
+    @property
+    def state(self) -> WorkerState:
+        return self._activation.node.worker.state
+
+    @property
+    def routine_id(self) -> str:
+        return self._activation.mailbox.routine_id
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first run, 2 for the first retry."""
+        return self._activation.attempt
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether what this activation still produces is not wanted any more."""
+        return self._activation.abandoned is not None or self._activation.job.ended
+
+    def check(self) -> None:
+        """Raise JobCancelledError, or ExecutionTimeoutError, if the activation is to stop."""
+        if self.cancelled:
+            raise self._activation.unwanted()
+
+    def progress(self, done: float, total: float | None = None) -> None:
+        """Tell how far the work is: shown as ``job.progress``."""
+        for job in self.jobs:
+            job.progress = (done, total)
+
+    def idempotency_key(self, name: str = "") -> str:
+        """A text that is the same in every attempt of this activation and different for every other one.
+
+        ``name`` tells several calls of one activation apart.
+        """
+        key = self._activation.idempotency_key
+        return f"{key}/{name}" if name else key
+
+    @property
+    def log(self) -> logging.LoggerAdapter[Any]:
+        """A logger that knows the worker, the routine and the job."""
+        import logging  # only whoever logs needs it, and it is slow to import
+
+        extra = {"worker_id": self.state.worker_id, "routine_id": self.routine_id, "job_id": self.job.job_id}
+        return logging.LoggerAdapter(logging.getLogger(f"routilux.routine.{self.routine_id}"), extra)
+
+
+def current() -> ActivationContext:
+    """The activation that runs here. Raises NotInActivationError outside of one."""
+    activation: Any = running.get()
+    if activation is None:
+        raise NotInActivationError(
+            "current() was called outside an activation; call it in a routine's logic, or in a thread or task "
+            "that the logic started with contextvars.copy_context()"
+        )
+    return ActivationContext(activation)
+
+
+def get_current_job() -> JobContext | None:
+    """The job of the running activation; None outside of one."""
+    return None if running.get() is None else current().job
+
+
+def get_current_worker_state() -> WorkerState | None:
+    """The state of the worker whose activation runs here; None outside of one."""
+    return None if running.get() is None else current().state

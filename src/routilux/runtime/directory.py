@@ -1,0 +1,168 @@
+"""Who is there: flows, workers, jobs and routines by their names and ids, and what to say where one is not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from routilux.errors import InvalidTypeError, StateError, WorkerNotRunningError, shown, unknown
+from routilux.model.flow import Flow
+from routilux.model.registry import FlowRegistry
+from routilux.runtime.job import JobContext
+from routilux.runtime.state import WorkerState
+
+if TYPE_CHECKING:
+    from routilux.runtime.engine import Engine
+    from routilux.runtime.nodes import Node
+    from routilux.runtime.worker import Worker
+
+
+class Directory:
+    """Safe from any thread."""
+
+    def __init__(self, engine: Engine, registry: FlowRegistry | None) -> None:
+        self._engine = engine
+        self._registry = registry
+        self._by_flow: dict[str, tuple[Worker, ...]] = {}  # those that take jobs
+        self._lock = engine.driver.lock()
+
+    def enter(self, worker: Worker) -> None:
+        """From here on jobs can be posted to this worker."""
+        with self._lock:
+            self._by_flow[worker.flow_id] = (*self._by_flow.get(worker.flow_id, ()), worker)
+
+    def leave(self, worker: Worker) -> None:
+        with self._lock:
+            left = tuple(other for other in self._by_flow.get(worker.flow_id, ()) if other is not worker)
+            if left:
+                self._by_flow[worker.flow_id] = left
+            else:
+                self._by_flow.pop(worker.flow_id, None)
+
+    def flow(self, flow: str | Flow) -> Flow:
+        if isinstance(flow, Flow):
+            return flow
+        if not isinstance(flow, str):
+            raise InvalidTypeError(
+                f"a flow is given by its registered name or as a Flow, got {type(flow).__name__}: {shown(flow)}"
+            )
+        return (self._registry or FlowRegistry.get_instance()).get(flow)
+
+    def worker_of(self, flow: str | Flow, worker_id: str | None) -> Worker:
+        """The worker that a post goes to."""
+        flow_id = flow if isinstance(flow, str) else self.flow(flow).flow_id
+        if worker_id is None:
+            workers = self._by_flow.get(flow_id) or self._by_flow.get(self._posted_to(flow).flow_id, ())
+            if len(workers) != 1:
+                raise self._not_one(flow, flow_id, workers)
+            if not workers[0].accepting:
+                raise self.not_running(workers[0])
+            return workers[0]
+        worker = self.worker(worker_id)
+        if not worker.accepting or worker.one_shot:
+            raise self.not_running(worker)
+        if flow_id != worker.flow.flow_id and self.flow(flow) is not worker.flow:
+            raise StateError(
+                f"worker {worker_id!r} runs flow {worker.flow.flow_id!r}, not {flow_id!r}; give the id of a worker "
+                "of that flow",
+                worker_id=worker_id,
+            )
+        return worker
+
+    def _posted_to(self, flow: str | Flow) -> Flow:
+        """The flow of a post, when no worker of that id takes jobs: the ids of flows that ran count as known."""
+        registry = self._registry or FlowRegistry.get_instance()
+        if not isinstance(flow, str) or flow in registry:
+            return self.flow(flow)
+        seen = {worker.flow_id: worker.flow for worker in self._all()}
+        if flow in seen:
+            return seen[flow]
+        known = sorted({*registry.list_flows(), *seen})
+        fix = "start it with runtime.exec(flow), and post to the flow or to its id"
+        raise unknown("flow", flow, known, where="in the registry or in this runtime", fix=fix, flow_id=flow)
+
+    def _all(self) -> list[Worker]:
+        return [*self._engine.stopped.values(), *self._engine.workers.values()]
+
+    def _fix(self, flow: Flow | None, name: str) -> str:
+        """How to start the flow: by its name only where the registry knows it by that."""
+        registry = self._registry or FlowRegistry.get_instance()
+        known = name in registry and flow in (None, registry.get(name))
+        return f"runtime.exec({name!r})" if known else "runtime.exec(flow)"
+
+    def _not_one(self, flow: str | Flow, flow_id: str, workers: Sequence[Worker]) -> StateError:
+        if not workers:
+            fix = self._fix(flow if isinstance(flow, Flow) else None, flow_id)
+            own = self._posted_to(flow).flow_id
+            old = [worker for worker in self._all() if worker.flow_id == own and not worker.one_shot]
+            why = "; its worker has stopped" if len(old) == 1 else "; its workers have stopped" if old else ""
+            again = "again" if old else "first"
+            return WorkerNotRunningError(
+                f"flow {flow_id!r} has no worker{why}; call {fix} {again}", flow_id=flow_id
+            )
+        ids = sorted(worker.worker_id for worker in workers)
+        return StateError(
+            f"flow {flow_id!r} has {len(ids)} workers: {', '.join(ids)}; say which with worker_id=",
+            flow_id=flow_id,
+            known=ids,
+        )
+
+    def not_running(self, worker: Worker) -> WorkerNotRunningError:
+        why = "runs just one job" if worker.one_shot and not worker.stopped else "has stopped"
+        flow_id = worker.flow.flow_id
+        return WorkerNotRunningError(
+            f"worker {worker.worker_id!r} of flow {flow_id!r} {why}; call {self._fix(worker.flow, flow_id)} for one "
+            "that takes jobs",
+            worker_id=worker.worker_id,
+            flow_id=flow_id,
+        )
+
+    def unknown_place(self, worker: Worker, routine_id: Any, slot: Any) -> Exception:
+        routine = worker.flow.routines.get(routine_id) if isinstance(routine_id, str) else None
+        if routine is None:
+            return unknown(
+                "routine", routine_id, worker.flow.routines, where=f"in flow {worker.flow.flow_id!r}"
+            )
+        return routine.unknown_slot(slot)
+
+    def worker(self, worker_id: str) -> Worker:
+        worker = None
+        if isinstance(worker_id, str):
+            worker = self._engine.workers.get(worker_id) or self._engine.stopped.get(worker_id)
+        if worker is None:
+            known = [*self._engine.workers, *self._engine.stopped]
+            raise unknown("worker", worker_id, known, where="in this runtime")
+        return worker
+
+    def live(self, target: str | WorkerState) -> Worker:
+        """A worker that has not stopped."""
+        found = self.target(target)
+        if isinstance(found, JobContext) or found.stopped:
+            raise StateError(f"{target!r} is not a live worker")
+        return found
+
+    def node(self, worker: Worker, routine_id: str) -> Node:
+        node = worker.nodes.get(routine_id)
+        if node is None:
+            raise self.unknown_place(worker, routine_id, None)
+        return node
+
+    def target(self, target: Any) -> Worker | JobContext:
+        """A worker or a job, given as its state or by its id."""
+        engine = self._engine
+        if isinstance(target, JobContext):
+            return target
+        if isinstance(target, WorkerState):
+            return self.worker(target.worker_id)
+        if not isinstance(target, str):
+            raise InvalidTypeError(
+                "expected a WorkerState, a JobContext or the id of either, "
+                f"got {type(target).__name__}: {shown(target)}"
+            )
+        job = engine.book.jobs.get(target)
+        if job is not None:
+            return job
+        if target in engine.workers or target in engine.stopped:
+            return self.worker(target)
+        known = [*engine.workers, *engine.book.jobs]
+        raise unknown("job", target, known, where="and no worker of that id in this runtime")

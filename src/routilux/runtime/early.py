@@ -1,0 +1,56 @@
+"""The early style: ``flow.execute()`` and its companions, on top of the same runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from routilux.errors import StateError
+from routilux.model.flow import Flow, bind_execution
+from routilux.runtime.runtime import Runtime
+from routilux.runtime.state import JobState, WorkerState
+
+
+class _OwnRuntime(Runtime):
+    """A runtime for one execution, sequential unless the flow says otherwise."""
+
+    default_strategy = "sequential"
+
+
+class EarlyStyle:
+    """What :class:`~routilux.Flow` delegates to."""
+
+    def execute(
+        self,
+        flow: Flow,
+        entry_routine_id: str | None,
+        entry_params: Mapping[str, Any] | None,
+        timeout: float | None,
+    ) -> JobState:
+        threads = flow.max_workers if flow.execution_strategy == "concurrent" else 1
+        with _OwnRuntime(thread_pool_size=threads) as runtime:
+            return runtime.execute(flow, entry_params or {}, entry_routine_id, timeout)
+
+    def pause(self, state: WorkerState) -> None:
+        self._runtime_of(state).pause(state)
+
+    def resume(self, state: WorkerState) -> None:
+        self._runtime_of(state).resume(state)
+
+    def cancel(self, state: WorkerState) -> None:
+        self._runtime_of(state).cancel(state)
+
+    def wait_for_completion(self, state: WorkerState, timeout: float | None) -> bool:
+        return state.wait(timeout)
+
+    def _runtime_of(self, state: WorkerState) -> Runtime:
+        runtime = state.runtime
+        if runtime is None:
+            raise StateError(
+                f"{type(state).__name__} {state.worker_id!r} was read from a file and does not run; "
+                "call runtime.exec(flow, job_state=state) first"
+            )
+        return runtime  # type: ignore[no-any-return]
+
+
+bind_execution(EarlyStyle())

@@ -1,0 +1,130 @@
+"""What all workers of a runtime share: the driver, the book of jobs, the observers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from routilux.errors import InsideActivationError, describe
+from routilux.model.context import running
+from routilux.ports import Observer, Row, RowObserver, record_of
+from routilux.runtime import cut, turns
+from routilux.runtime.book import JobBook
+from routilux.runtime.checks import checked_timeout
+from routilux.runtime.waiting import Bell
+
+if TYPE_CHECKING:
+    from routilux.kernel.mailbox import Mailbox
+    from routilux.runtime.directory import Directory
+    from routilux.runtime.driver import Driver
+    from routilux.runtime.worker import Worker
+
+STOPPED_LIMIT = 1_000
+Taker: TypeAlias = Callable[[Row], object]
+
+
+class Engine:
+    """Owned by a :class:`~routilux.runtime.Runtime`; its parts are safe from any thread."""
+
+    def __init__(
+        self, runtime: Any, driver: Driver, *, max_pending: int, debug: bool, default_strategy: str
+    ) -> None:
+        self.runtime = runtime
+        self.driver = driver
+        self.now = driver.clock.monotonic
+        self.bell = Bell(driver.signal, driver.clock.monotonic)  # the book's
+        self.book = JobBook(driver, max_pending, self.bell)
+        self.debug = debug
+        self.default_strategy = default_strategy
+        self.sink: Taker | None = None  # takes records, if somebody observes
+        self.workers: dict[str, Worker] = {}
+        self.stopped: dict[str, Worker] = {}
+        self.directory: Directory  # of who can be reached by name; the runtime's
+        self._observers: tuple[Observer | RowObserver, ...] = ()
+        self._warned: set[str] = set()
+
+    def worker_ended(self, worker: Worker) -> None:
+        """Keep the newest of the stopped workers readable."""
+        self.stopped[worker.worker_id] = worker  # first: at no moment is it unknown
+        self.directory.leave(worker)
+        self.workers.pop(worker.worker_id, None)
+        while len(self.stopped) > STOPPED_LIMIT:
+            self.stopped.pop(next(iter(self.stopped)), None)
+
+    def run_nested(self, worker: Worker, mailbox: Mailbox) -> bool:
+        return turns.nested(worker, mailbox, self.driver.seat())
+
+    def launch(self, worker: Worker, mailbox: Mailbox) -> bool:
+        """Start one activation of detached logic past the limit of the worker; False if there was none."""
+        before = mailbox.starts
+        worker.queue.forget(mailbox)
+        turns.launch(worker, mailbox, once=True, urgent=True)
+        return mailbox.starts != before
+
+    def snapshot(self, worker: Worker) -> dict[str, Any]:
+        return cut.take(worker)
+
+    def refuse_inside(self, call: str) -> None:
+        """A blocking call inside a routine would hold a thread that what it waits for may need."""
+        activation: Any = running.get()
+        if activation is not None:
+            raise InsideActivationError(
+                f"{call} was called inside routine {activation.routine.routine_id!r}, where it would wait for "
+                "itself. Call it from outside, or emit an event and go on in the routine connected to it",
+                routine_id=activation.routine.routine_id,
+            )
+
+    def deadline(self, timeout: float | None) -> float | None:
+        """When a time-out that somebody gave will have passed; refuses what is none."""
+        seconds = checked_timeout(timeout)
+        return None if seconds is None else self.now() + seconds
+
+    # -- observers -----------------------------------------------------------------------------------------
+
+    def add_observer(self, observer: Observer | RowObserver) -> None:
+        self._set_observers((*self._observers, observer))
+
+    def remove_observer(self, observer: Observer | RowObserver) -> None:
+        self._set_observers(tuple(other for other in self._observers if other is not observer))
+
+    def warn(self, message: str) -> None:
+        """Log each kind of warning once."""
+        if message not in self._warned and len(self._warned) < 1_000:
+            self._warned.add(message)
+            import logging  # only when there is something to say: it is slow to import
+
+            logging.getLogger("routilux").warning(message)
+
+    def policy_failed(self, routine_id: str, error: BaseException) -> None:
+        self.warn(f"the activation policy of routine {routine_id!r} raised {describe(error)}")
+
+    def _set_observers(self, observers: tuple[Observer | RowObserver, ...]) -> None:
+        self._observers = observers
+        takers = [self._taker(observer) for observer in observers]
+        self.sink = _all(takers) if len(takers) > 1 else takers[0] if takers else None
+        for worker in list(self.workers.values()):
+            worker.sink = self.sink
+
+    def _taker(self, observer: Any) -> Taker:
+        """A function that takes rows for this observer and never raises."""
+        if hasattr(observer, "take_row"):
+            take: Taker = observer.take_row
+            return take
+
+        def take_record(row: Row) -> None:
+            try:
+                observer.record(record_of(row))
+            except Exception as error:  # noqa: BLE001 an observer never changes an outcome
+                self.warn(
+                    f"observer {type(observer).__name__} raised {describe(error)}; it goes on being called"
+                )
+
+        return take_record
+
+
+def _all(takers: list[Taker]) -> Taker:
+    def take(row: Row) -> None:
+        for taker in takers:
+            taker(row)
+
+    return take

@@ -1,0 +1,224 @@
+"""A job as its owner sees it: status, data, trace, outputs, and waiting for its end."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
+
+from routilux.errors import ExecutionTimeoutError, InsideActivationError, JobCancelledError, StateError
+from routilux.kernel.account import JobAccount
+from routilux.model.context import running
+from routilux.model.item import Output
+from routilux.model.status import JobStatus
+from routilux.runtime.checks import checked_timeout
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from routilux.runtime.driver import Driver
+
+C = TypeVar("C")
+
+TRACE_LIMIT = 1_000
+OUTPUT_LIMIT = 100_000
+
+
+class _Lazy(Generic[C]):
+    """A container that is made when it is first asked for; safe if two threads ask at once."""
+
+    def __init__(self, make: Callable[[], C]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    @overload
+    def __get__(self, instance: None, owner: type) -> Self: ...
+    @overload
+    def __get__(self, instance: object, owner: type) -> C: ...
+    def __get__(self, instance: object | None, owner: type) -> Any:
+        return self if instance is None else vars(instance).setdefault(self._name, self._make())
+
+
+class JobContext:
+    """One piece of work posted into a worker, followed through everything that it causes.
+
+    Safe to read from any thread. ``data`` and ``metadata`` are the owner's; ``trace_log`` keeps the newest 1,000
+    entries, ``outputs`` the first 100,000 (``outputs_dropped`` counts what came after). Times are seconds since
+    the epoch.
+    """
+
+    # Defaults live on the class: a job is made for every post, and most never need these.
+    error: BaseException | None = None
+    outputs_dropped = 0
+    progress: tuple[float, float | None] | None = None
+    started_at: float | None = None
+    completed_at: float | None = None
+    metadata: _Lazy[dict[str, Any]] = _Lazy(dict)
+    data: _Lazy[dict[str, Any]] = _Lazy(dict)
+    errors: _Lazy[list[BaseException]] = _Lazy(list)
+    outputs: _Lazy[list[Output]] = _Lazy(list)
+    _trace: deque[dict[str, Any]] | None = None
+
+    def __init__(
+        self,
+        job_id: str,
+        worker_id: str,
+        flow_id: str,
+        account: JobAccount,
+        driver: Driver,
+        metadata: dict[str, Any] | None = None,
+    ) -> None:
+        self.job_id = job_id
+        self.worker_id = worker_id
+        self.flow_id = flow_id
+        self.account = account
+        if metadata:
+            self.metadata = metadata
+        self.created_at = driver.clock.time()
+        self._driver = driver
+        self._waiting: dict[Callable[[], None], None] | None = {}
+
+    @property
+    def status(self) -> JobStatus:
+        return self.account.status
+
+    @property
+    def paused(self) -> bool:
+        return self.account.paused
+
+    @property
+    def parked(self) -> int:
+        """Items that wait in a slot for items of others; they do not hold the job open."""
+        return self.account.parked
+
+    @property
+    def finished(self) -> bool:
+        return self._waiting is None
+
+    # -- the owner's notes ---------------------------------------------------------------------------------
+
+    @property
+    def trace_log(self) -> list[dict[str, Any]]:
+        return list(self._trace) if self._trace is not None else []
+
+    def trace(self, action: str, **details: Any) -> None:
+        """Note something in the job's trace, with the time."""
+        self.trace_again({"time": self._driver.clock.time(), "action": action, **details})
+
+    def trace_again(self, entry: dict[str, Any]) -> None:
+        """Take over an entry of a saved trace."""
+        if self._trace is None:
+            self._trace = deque(maxlen=TRACE_LIMIT)
+        self._trace.append(entry)
+
+    def set_data(self, key: str, value: Any) -> None:
+        self.data[key] = value
+
+    def get_data(self, key: str, default: Any = None) -> Any:
+        return self.data.get(key, default)
+
+    # -- waiting -------------------------------------------------------------------------------------------
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait for the end, at most ``timeout`` seconds; False if it has not come.
+
+        Raises InsideActivationError in a routine: it would hold the thread that the job may need.
+        """
+        seconds = None if timeout is None else checked_timeout(timeout)
+        waiting = self._waiting
+        if waiting is None:
+            return True
+        if running.get() is not None:
+            raise InsideActivationError(
+                f"job.wait() of {self.job_id!r} was called inside a routine, where it would hold a thread that the "
+                "job may need. Connect an event instead, or 'await job' in an async routine",
+                job_id=self.job_id,
+            )
+        signal = self._driver.signal()
+        waiting[signal.set] = None
+        try:
+            return self._waiting is None or signal.wait(seconds) or self.finished
+        finally:
+            waiting.pop(signal.set, None)
+
+    def result(self, timeout: float | None = None) -> list[Output]:
+        """Wait for the end and return what was emitted on events that nothing is connected to.
+
+        Raises the job's failure, JobCancelledError for a cancelled job, and ExecutionTimeoutError when it
+        takes longer than ``timeout`` seconds.
+        """
+        if not self.wait(timeout):
+            raise ExecutionTimeoutError(
+                f"job {self.job_id!r} has not ended within {timeout} s; it is {self.status}. "
+                "Wait longer, or look at its trace_log for what it waits for",
+                job_id=self.job_id,
+            )
+        return self._outcome()
+
+    def __await__(self) -> Generator[Any, None, list[Output]]:
+        import asyncio  # only whoever awaits needs it, and it is slow to import
+
+        activation: Any = running.get()
+        if activation is not None and self.account in activation.job.members:
+            raise StateError(
+                f"a routine awaits the end of its own job {self.job_id!r}, which can never come",
+                job_id=self.job_id,
+            )
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            loop.call_soon_threadsafe(_resolve, future)
+
+        self.on_end(wake)
+        try:
+            yield from future.__await__()
+        finally:
+            self.forget(wake)
+        return self._outcome()
+
+    def on_end(self, callback: Callable[[], None]) -> None:
+        """Call this at the end, or at once if the job has ended; from any thread."""
+        waiting = self._waiting
+        if waiting is not None:
+            waiting[callback] = None
+        if self._waiting is None:
+            callback()
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        waiting = self._waiting
+        if waiting is not None:
+            waiting.pop(callback, None)
+
+    def leave_behind(self, driver: Driver) -> None:
+        """Called in a forked child, where nothing of the job's runtime may be touched any more."""
+        self._driver = driver
+
+    def announce_end(self) -> None:
+        """Wake whoever waits. Called once, by the runtime, after status and error are set."""
+        waiting, self._waiting = self._waiting, None
+        for callback in list(waiting or ()):
+            callback()
+
+    def _outcome(self) -> list[Output]:
+        if self.status is JobStatus.CANCELLED:
+            raise JobCancelledError(f"job {self.job_id!r} was cancelled", job_id=self.job_id)
+        if self.status is JobStatus.FAILED and self.error is not None:
+            raise self.error
+        return self.outputs
+
+    def add_output(self, output: Output) -> None:
+        if len(self.outputs) < OUTPUT_LIMIT:
+            self.outputs.append(output)
+        else:
+            self.outputs_dropped += 1
+
+    def __repr__(self) -> str:
+        return f"<JobContext {self.job_id} {self.status} of {self.flow_id}>"
+
+
+def _resolve(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,0 +1,278 @@
+"""The shared pool: exactly as many threads as asked for, and a fair queue of workers in front of them.
+
+Guarantees
+    * Workers take turns: a worker is in the queue at most once, so one with a thousand ready routines delays
+      another by no more than one quantum per thread.
+    * No wake-up is lost: a thread announces that it is idle before it looks for work a last time.
+    * At most one thread is being woken at a time. The one that wakes looks whether there is work for another. So
+      short logic, which never lets go of the interpreter, wakes hardly anybody, and blocking logic, which does,
+      wakes the next thread at once.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from threading import Lock, Thread, get_ident
+from typing import TYPE_CHECKING, Any
+
+from routilux.kernel.locks import take_contended
+
+if TYPE_CHECKING:
+    from routilux.kernel.locks import Lock as KernelLock
+    from routilux.kernel.mailbox import Mailbox
+
+
+class RunQueue:
+    """The ready routines of one worker, and how many of its activations may run at once.
+
+    ``limit`` is 1 for a sequential worker and None for no limit. While it is ``held`` nothing is handed out.
+
+    Asynchronous logic that waits for room can not help itself: it lends its place to whoever makes room, also
+    while the queue is held, for it has to end before the worker is at rest.
+    """
+
+    __slots__ = ("_lock", "held", "in_flight", "lent", "limit", "listed", "ready", "worker")
+
+    def __init__(self, worker: Any, limit: int | None, lock: KernelLock) -> None:
+        self.worker = worker
+        self.limit = limit
+        self.ready: deque[Mailbox] = deque()
+        self.in_flight = 0
+        self.lent = 0
+        self.held = False
+        self.listed = False  # waits in the pool's queue, or is about to
+        self._lock = lock
+
+    def push(self, mailbox: Mailbox) -> bool:
+        """Add a ready routine; True: the caller lists this queue in the pool."""
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            self.ready.append(mailbox)
+            return self._list()
+        finally:
+            self._lock.release()
+
+    def take(self) -> tuple[Mailbox | None, bool]:
+        """The routine whose turn it is, and whether to list this queue again for another thread."""
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            self.listed = False
+            if not self.ready or self._shut():
+                return None, False
+            self.in_flight += 1
+            return self.ready.popleft(), self._list()
+        finally:
+            self._lock.release()
+
+    def follow(self) -> Mailbox | None:
+        """The next routine for a thread that has one of this worker in hand already; None: it leaves."""
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            if not self.ready or (self.held and not self.lent):
+                return None
+            return self.ready.popleft()
+        finally:
+            self._lock.release()
+
+    def enter(self, *, urgent: bool = False) -> bool:
+        """Begin an activation that did not come through :meth:`take`; False while held, unless it is urgent."""
+        with self._lock:
+            if self.held and not self.lent and not urgent:
+                return False
+            self.in_flight += 1
+            return True
+
+    def forget(self, mailbox: Mailbox) -> None:
+        """Somebody else takes the turn that this routine is waiting for."""
+        with self._lock:
+            if mailbox in self.ready:
+                self.ready.remove(mailbox)
+
+    def lend(self) -> bool:
+        """An activation waits for room; True: the caller lists this queue in the pool."""
+        with self._lock:
+            self.lent += 1
+            return self._list()
+
+    def give_back(self) -> bool:
+        """A waiting activation goes on; False if its place is taken."""
+        with self._lock:
+            if self.at_limit:
+                return False
+            self.lent -= 1
+            return True
+
+    def take_back(self) -> None:
+        """A waiting activation goes on, whoever is in its place."""
+        with self._lock:
+            self.lent -= 1
+
+    @property
+    def at_limit(self) -> bool:
+        """Whether no more may start, apart from what is already in hand."""
+        return self.limit is not None and self.in_flight - self.lent >= self.limit
+
+    def leave(self) -> bool:
+        """A turn has ended; True: the caller lists this queue in the pool."""
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            self.in_flight -= 1
+            return self._list()
+        finally:
+            self._lock.release()
+
+    def hold(self) -> None:
+        with self._lock:
+            self.held = True
+
+    def resume(self) -> list[Mailbox]:
+        """Go on; the routines that became ready meanwhile, to be queued again."""
+        with self._lock:
+            self.held = False
+            ready = [*self.ready]
+            self.ready.clear()
+            return ready
+
+    def _list(self) -> bool:
+        if self.listed or not self.ready or self._shut():
+            return False
+        self.listed = True
+        return True
+
+    def _shut(self) -> bool:
+        return (self.held and not self.lent) or self.at_limit
+
+
+class Place:
+    """The place of an activation that waits for room: what makes room may run in it meanwhile."""
+
+    __slots__ = ("lent", "_queue")
+
+    def __init__(self, queue: RunQueue) -> None:
+        self._queue = queue
+        self.lent = False
+
+    def lend(self) -> bool:
+        """True: the caller lists the queue in the pool."""
+        if self.lent:
+            return False
+        self.lent = True
+        return self._queue.lend()
+
+    def given_back(self) -> bool:
+        """Whether the activation has its place again; False while somebody runs in it."""
+        if self.lent and self._queue.give_back():
+            self.lent = False
+        return not self.lent
+
+    def take_back(self) -> None:
+        """Have it back, whoever runs in it."""
+        if self.lent:
+            self.lent = False
+            self._queue.take_back()
+
+
+class Seat:
+    """What a thread runs right now: the innermost activation, and those that wait below it for room."""
+
+    __slots__ = ("activation", "outer")
+
+    def __init__(self) -> None:
+        self.activation: Any = None
+        self.outer: list[Any] = []
+
+    def activations(self) -> list[Any]:
+        return [activation for activation in (*self.outer, self.activation) if activation is not None]
+
+
+class ThreadPool:
+    """``run(queue, mailbox, seat)`` is called on the threads for one turn of a routine."""
+
+    def __init__(self, size: int, run: Callable[[RunQueue, Mailbox, Seat], None]) -> None:
+        self.size = size
+        self.seats: dict[int, Seat] = {}
+        self._run = run
+        self._queue: deque[RunQueue] = deque()
+        self._idle: list[Any] = []  # the lock that each idle thread sleeps on
+        self._lock = Lock()
+        self._waking = False
+        self._closing = False
+        self._threads: list[Thread] = []
+
+    def start(self) -> None:
+        """Start the threads, once."""
+        with self._lock:
+            if self._threads or self._closing:
+                return
+            self._threads = [
+                Thread(target=self._work, name=f"routilux-{n}", daemon=True) for n in range(1, self.size + 1)
+            ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, queue: RunQueue) -> None:
+        self._queue.append(queue)
+        if self._idle and not self._waking:
+            self._wake_one()
+
+    def close(self) -> None:
+        """End each thread as soon as it has nothing in hand; what is queued stays queued."""
+        with self._lock:
+            self._closing = True
+            idle, self._idle = self._idle, []
+        for sleeper in idle:
+            sleeper.release()
+
+    def join(self, deadline: float | None, clock: Callable[[], float]) -> list[Thread]:
+        """Wait for the threads; those that still run at the deadline."""
+        for thread in self._threads:
+            if thread.ident != get_ident():
+                thread.join(None if deadline is None else max(0.0, deadline - clock()))
+        return [thread for thread in self._threads if thread.is_alive() and thread.ident != get_ident()]
+
+    def _wake_one(self) -> None:
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            if self._waking or not self._idle:
+                return
+            self._waking = True
+            sleeper = self._idle.pop()
+        finally:
+            self._lock.release()
+        sleeper.release()
+
+    def _work(self) -> None:
+        seat = self.seats[get_ident()] = Seat()
+        sleeper = Lock()
+        sleeper.acquire()
+        while not self._closing:
+            try:
+                queue = self._queue.popleft()
+            except IndexError:
+                self._sleep(sleeper)
+                continue
+            mailbox, again = queue.take()
+            if again:
+                self._queue.append(queue)
+            if self._queue and self._idle and not self._waking:
+                self._wake_one()
+            if mailbox is not None:
+                self._run(queue, mailbox, seat)
+        self.seats.pop(get_ident(), None)
+
+    def _sleep(self, sleeper: Any) -> None:
+        with self._lock:
+            if self._closing:
+                return
+            self._idle.append(sleeper)
+            if self._queue:  # it came between the last look and the announcement
+                self._idle.pop()
+                return
+        sleeper.acquire()
+        self._waking = False

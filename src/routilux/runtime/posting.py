@@ -1,0 +1,245 @@
+"""How work comes in: a job is made, counted, and its first item put into a slot, or nothing of it is accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from routilux.errors import (
+    IdempotencyConflictError,
+    InvalidTypeError,
+    InvalidValueError,
+    QueueFullError,
+    StateError,
+    refused,
+    shown,
+)
+from routilux.kernel.mailbox import FULL, QUEUED, READY
+from routilux.model.context import running
+from routilux.model.item import Item
+from routilux.model.status import JobStatus
+from routilux.runtime.job import JobContext
+from routilux.runtime.state import WorkerState
+
+if TYPE_CHECKING:
+    from routilux.runtime.engine import Engine
+    from routilux.runtime.nodes import Node
+    from routilux.runtime.worker import Worker
+
+REMEMBERED_KEYS = 100_000
+
+
+class Posted(NamedTuple):
+    """What ``post`` returns: ``state, job = post(...)`` and ``post(...).job_id`` both work."""
+
+    worker_state: WorkerState
+    job_context: JobContext
+
+    @property
+    def job_id(self) -> str:
+        return self.job_context.job_id
+
+    @property
+    def status(self) -> JobStatus:
+        return self.job_context.status
+
+
+class _KeyedPost:
+    """A post with an idempotency key; whoever comes second waits until it is posted or refused."""
+
+    def __init__(self, payload: Mapping[str, Any]) -> None:
+        self.payload = payload
+        self.posted: Posted | None = None
+        self.refused = False
+
+
+class Posting:
+    """``check_open`` raises when the runtime accepts nothing any more."""
+
+    def __init__(self, engine: Engine, check_open: Callable[[], None]) -> None:
+        self._engine = engine
+        self._check_open = check_open
+        self._keys: dict[tuple[str, str], _KeyedPost] = {}
+
+    def once(
+        self,
+        worker: Worker,
+        node: Node,
+        slot: str,
+        payload: dict[str, Any],
+        idempotency_key: str,
+        metadata: Mapping[str, Any] | None,
+        deadline: float | None,
+    ) -> Posted:
+        """The first post with a key makes the job; others wait for it and get the same."""
+        if not isinstance(idempotency_key, str):
+            raise refused(InvalidTypeError, "idempotency_key", idempotency_key, "text")
+        key = (worker.flow.flow_id, idempotency_key)
+        bell = self._engine.bell
+        mine = _KeyedPost(dict(payload))
+        while (first := self._keys.setdefault(key, mine)) is not mine:
+            if not bell.wait_for(lambda: first.posted is not None or first.refused, deadline):
+                raise self._too_many_pending("the first post with this idempotency_key still waits for room")
+            if first.posted is not None:
+                return self._same(first.posted, first.payload, payload, key)
+        try:
+            job, _ = self.new_job(worker, None, metadata, deadline)
+            self.offer(worker, node, slot, payload, job, deadline)
+            mine.posted = Posted(worker.state, job)
+        except BaseException:
+            mine.refused = True
+            del self._keys[key]
+            raise
+        finally:
+            bell.ring()
+        while len(self._keys) > REMEMBERED_KEYS:
+            self._keys.pop(next(iter(self._keys)), None)
+        return mine.posted
+
+    def _same(
+        self, posted: Posted, before: Mapping[str, Any], payload: Mapping[str, Any], key: tuple[str, str]
+    ) -> Posted:
+        if before != payload:
+            raise IdempotencyConflictError(
+                f"idempotency_key {key[1]!r} was used on flow {key[0]!r} before with another payload (job "
+                f"{posted.job_id!r}); a key names one piece of work, give the new one a key of its own",
+                job_id=posted.job_id,
+            )
+        return posted
+
+    def new_job(
+        self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None, deadline: float | None
+    ) -> tuple[JobContext, bool]:
+        """See :meth:`JobBook.create`; waits while too many jobs are pending."""
+        notes = None if metadata is None else dict(metadata)
+        created = self._engine.book.create(worker, job_id, notes)
+        if created is None:
+            created = self._wait_to_create(worker, job_id, notes, deadline)
+        job, new = created
+        if new:
+            worker.jobs[job.job_id] = job
+        return created
+
+    def _wait_to_create(
+        self, worker: Worker, job_id: str | None, metadata: dict[str, Any] | None, deadline: float | None
+    ) -> tuple[JobContext, bool]:
+        created: tuple[JobContext, bool] | None = None
+        inside = running.get() is not None
+
+        def there_is_room() -> bool:
+            nonlocal created
+            self._check_open()
+            created = self._engine.book.create(worker, job_id, metadata)
+            return created is not None
+
+        def help_or_give_up(_: Any) -> bool:
+            if inside and (worker.queue.held or not worker.help()):
+                raise self._too_many_pending("a routine can not wait for them")
+            return inside
+
+        if not self._engine.bell.wait_for(there_is_room, deadline, before_sleep=help_or_give_up):
+            raise self._too_many_pending("none started within the time-out")
+        assert created is not None
+        return created
+
+    def _too_many_pending(self, why: str) -> QueueFullError:
+        book = self._engine.book
+        return QueueFullError(
+            f"{book.pending} jobs are pending, of at most max_queue_size={book.max_pending}: {why}. "
+            "Give post() a longer timeout, or the runtime a larger max_queue_size or more threads"
+        )
+
+    def offer(
+        self,
+        worker: Worker,
+        node: Node,
+        slot: str,
+        payload: dict[str, Any],
+        job: JobContext,
+        deadline: float | None,
+    ) -> None:
+        """Put the first item of a new job into its slot."""
+        try:
+            self._place(worker, node, slot, payload, job, deadline)
+        except BaseException:
+            worker.jobs.pop(job.job_id, None)
+            if job.account.end(JobStatus.CANCELLED):  # else it was cancelled in between, and is in the book
+                self._engine.book.refuse(job)
+            if worker.one_shot:
+                worker.close()
+            raise
+
+    def join(
+        self,
+        worker: Worker,
+        node: Node,
+        slot: str,
+        payload: dict[str, Any],
+        job: JobContext,
+        deadline: float | None,
+    ) -> None:
+        """Put one more item of a job that exists into a slot."""
+        job.account.add()
+        try:
+            self._place(worker, node, slot, payload, job, deadline)
+        except BaseException:
+            worker.at_rest(job.account.remove())
+            raise
+
+    def _place(
+        self,
+        worker: Worker,
+        node: Node,
+        slot: str,
+        payload: dict[str, Any],
+        job: JobContext,
+        deadline: float | None,
+    ) -> None:
+        item: Item = (worker.number(), slot, payload, job.account, "post", self._engine.now())
+        code = node.offer(item)
+        if code == FULL:
+            queue = node.mailbox.slots[slot]
+            if queue.on_full == "error":
+                raise worker.full_error(queue)
+            if queue.on_full == "block":
+                code = worker.wait_for_room(queue, item, deadline, None)
+        if code == READY:
+            worker.schedule(node.mailbox)
+        elif code != QUEUED:
+            worker.accept(code, node.mailbox.slots[slot], item, None)
+        if worker.sink is not None:
+            worker.observe_post(job, item, node.mailbox.slots[slot])
+        if worker.stopped:
+            worker.cancel_jobs()  # whoever stopped it may have looked before this job was there
+        if job.account.ended:
+            worker.sweep()  # whoever ended it may have looked before this item was there
+
+    def known_job(self, worker: Worker, job_id: str) -> JobContext | None:
+        if not isinstance(job_id, str) or not job_id:
+            raise InvalidValueError(f"job_id is non-empty text, got {job_id!r}")
+        job = self._engine.book.jobs.get(job_id)
+        if job is not None and (job.worker_id != worker.worker_id or job.account.ended):
+            what = f"is {job.status}" if job.account.ended else f"belongs to worker {job.worker_id!r}"
+            raise StateError(f"job {job_id!r} {what}; post with a new job_id, or with none", job_id=job_id)
+        return job
+
+
+def check_metadata(metadata: Any) -> None:
+    if not isinstance(metadata, Mapping):
+        raise refused(InvalidTypeError, "metadata", metadata, "a mapping of names to values")
+
+
+def checked_payload(data: Any, what: str, *place: str) -> dict[str, Any]:
+    """A copy, so that what the caller does with it afterwards does not show."""
+    if type(data) is not dict and not isinstance(data, Mapping):
+        raise InvalidTypeError(
+            f"{what} {'.'.join(place)!r}: data is a mapping of names to values, "
+            f"got {type(data).__name__}: {shown(data)}; write {{'value': ...}}"
+        )
+    payload = dict(data)
+    for key in payload:
+        if not isinstance(key, str):
+            raise InvalidTypeError(
+                f"{what} {'.'.join(place)!r}: the keys of data are text, got {type(key).__name__}: {shown(key)}"
+            )
+    return payload

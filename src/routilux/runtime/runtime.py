@@ -1,0 +1,734 @@
+"""The runtime: starts workers, takes jobs, waits, pauses, cancels, stops."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import weakref
+from collections.abc import Callable, Mapping
+from functools import partial
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from routilux.errors import (
+    DuplicateNameError,
+    ExecutionTimeoutError,
+    InvalidTypeError,
+    InvalidValueError,
+    QueueFullError,
+    RuntimeClosedError,
+    StateError,
+    WorkerNotRunningError,
+    refused,
+    unknown,
+)
+from routilux.model.context import running
+from routilux.model.flow import Flow
+from routilux.model.item import DeadLetter
+from routilux.model.registry import FlowRegistry
+from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
+from routilux.ports import Gate, Observer, RowObserver, Store, TaskRunner, load
+from routilux.runtime import cut, turns
+from routilux.runtime.checks import checked_count, checked_timeout
+from routilux.runtime.directory import Directory
+from routilux.runtime.driver import Driver, ThreadDriver
+from routilux.runtime.engine import Engine
+from routilux.runtime.job import JobContext
+from routilux.runtime.posting import Posted, Posting, check_metadata, checked_payload
+from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
+from routilux.runtime.state import JobState, WorkerState
+from routilux.runtime.worker import Worker
+
+if TYPE_CHECKING:
+    pass
+
+T = TypeVar("T")
+
+MAX_THREADS = 1024
+GRACE_SECONDS = 1.0  # for what still runs when a program is interrupted or ends
+
+
+class Runtime:
+    """Executes flows on one shared pool of threads and one event loop. Every method is safe from any thread.
+
+    ``thread_pool_size``: threads for all workers, 1 to 1024, by default one per core. ``max_queue_size``: jobs
+    that may have been accepted and not yet started; ``post`` waits beyond that. ``registry``: where names of
+    flows are looked up, by default ``FlowRegistry.get_instance()``. ``store``: keeps snapshots of paused and
+    stopped workers. ``debug``: raise where a routine changes its own attributes, instead of warning.
+
+    As a context manager it drains and stops at the end of the block, and stops without draining when the block
+    is left by an exception.
+    """
+
+    def __init__(
+        self,
+        *,
+        thread_pool_size: int | None = None,
+        max_queue_size: int = 1000,
+        enable_monitoring: bool = False,
+        registry: FlowRegistry | None = None,
+        store: Store | None = None,
+        debug: bool = False,
+    ) -> None:
+        size = os.cpu_count() or 1 if thread_pool_size is None else thread_pool_size
+        self.thread_pool_size = checked_count("Runtime(thread_pool_size)", size, 1, MAX_THREADS)
+        self.max_queue_size = checked_count("Runtime(max_queue_size)", max_queue_size, 1)
+        self._store = _checked_store(store)
+        self._engine = Engine(
+            self,
+            self._create_driver(),
+            max_pending=max_queue_size,
+            debug=debug,
+            default_strategy=self.default_strategy,
+        )
+        self._directory = self._engine.directory = Directory(self._engine, registry)
+        self._posting = Posting(self._engine, partial(self._check_open, "post()"))
+        self._closed: str | None = None  # why nothing is accepted any more
+        self._forked = False
+        self._gave_up = False  # stopped, and did not wait any longer for what still ran
+        self.monitor: Any = load("monitor")(self) if enable_monitoring else None
+        _open_runtimes.add(self)
+
+    default_strategy = "concurrent"
+
+    def _create_driver(self) -> Driver:
+        return ThreadDriver(self.thread_pool_size, turns.run, _launch)
+
+    # -- start ---------------------------------------------------------------------------------------------
+
+    def exec(
+        self,
+        flow: str | Flow,
+        *,
+        entry_params: Mapping[str, Any] | None = None,
+        entry: str | None = None,
+        job_state: WorkerState | None = None,
+        worker_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Start a worker of a flow and return at once.
+
+        Without ``entry_params`` it lives until it is stopped, and its :class:`WorkerState` is returned; jobs
+        come by :meth:`post`. With ``entry_params`` it is a one-shot execution of exactly one job, which begins
+        at ``entry`` ("routine" or "routine.slot", by default the flow's entry), and its :class:`JobState` is
+        returned. ``job_state`` resumes a state that was loaded, with its own worker id, job and data; nothing
+        but the flow is given with it.
+
+        Raises UnknownFlowError, MissingPolicyError, FlowValidationError, InvalidValueError for a worker id that
+        is taken, SerializationError for a saved state of another flow. Then nothing was started.
+        """
+        self._check_open("exec()")
+        if job_state is not None:
+            given = {
+                "entry_params": entry_params,
+                "entry": entry,
+                "worker_id": worker_id,
+                "metadata": metadata,
+            }
+            _check_resumed(job_state, [name for name, value in given.items() if value is not None])
+        flow = self._directory.flow(flow)
+        flow.check()
+        if job_state is not None:
+            return self._resume(flow, job_state)
+        one_shot = entry_params is not None or entry is not None
+        if not one_shot:
+            return self._start(flow, worker_id).state
+        target = flow.resolve_entry(entry)
+        data = checked_payload(entry_params or {}, "entry_params of flow", flow.flow_id)
+        return self._execute(flow, target, data, worker_id, metadata)
+
+    def execute(
+        self, flow: Flow, entry_params: Mapping[str, Any], entry: str | None, timeout: float | None
+    ) -> JobState:
+        """A one-shot execution from beginning to end; it fails if it takes longer than ``timeout`` seconds."""
+        checked_timeout(timeout)
+        flow.check()
+        data = checked_payload(entry_params, "entry_params of flow", flow.flow_id)
+        state = self._execute(flow, flow.resolve_entry(entry), data, None, None, timeout)
+        state.wait()
+        return state
+
+    def _execute(
+        self,
+        flow: Flow,
+        target: tuple[str, str],
+        data: dict[str, Any],
+        worker_id: str | None,
+        metadata: Mapping[str, Any] | None,
+        timeout: float | None = None,
+    ) -> JobState:
+        worker = self._create(flow, worker_id, one_shot=True)
+        worker.nodes[target[0]].check_slot(target[1], data)
+        state = worker.state
+        assert isinstance(state, JobState)
+        if metadata is not None:
+            check_metadata(metadata)
+        self._enter(worker)
+        try:
+            job, _ = self._posting.new_job(worker, None, metadata, None)
+        except BaseException:
+            worker.close()
+            raise
+        state.job = job
+        seconds = min((s for s in (timeout, flow.execution_timeout) if s is not None), default=None)
+        if seconds is not None:
+            worker.fail_after(seconds)
+        self._posting.offer(worker, worker.nodes[target[0]], target[1], data, job, None)
+        return state
+
+    def _start(self, flow: Flow, worker_id: str | None) -> Worker:
+        saved = self._store.get(worker_id) if self._store is not None and worker_id is not None else None
+        if saved is not None:
+            cut.check(saved, flow)
+        worker = self._create(flow, worker_id, one_shot=False)
+        if saved is not None:
+            worker.hold()
+        self._enter(worker)
+        if saved is not None:
+            cut.restore(worker, saved)
+            worker.release()
+        return worker
+
+    def _resume(self, flow: Flow, saved: WorkerState) -> WorkerState:
+        if saved.saved is None:
+            raise StateError(
+                f"job_state= takes a state read with {type(saved).__name__}.load(path); worker "
+                f"{saved.worker_id!r} is live already. To go on with a paused one call runtime.resume(state)"
+            )
+        body = saved.saved
+        cut.check(body, flow)
+        worker = self._create(flow, body["worker_id"], one_shot=body["kind"] == "execution")
+        worker.hold()
+        self._enter(worker)
+        cut.restore(worker, body)
+        state = worker.state
+        if state.status in (WorkerStatus.PAUSED, ExecutionStatus.PENDING):
+            worker.set_status(type(state.status)("running"))
+        worker.release()
+        return state
+
+    def _create(self, flow: Flow, worker_id: str | None, *, one_shot: bool) -> Worker:
+        engine = self._engine
+        if worker_id is None:
+            worker_id = f"worker_{engine.driver.unique()}"
+        elif not isinstance(worker_id, str) or not worker_id:
+            raise InvalidValueError(f"worker_id is non-empty text, got {worker_id!r}")
+        if worker_id in engine.workers:
+            raise DuplicateNameError(
+                f"worker_id {worker_id!r} is taken by a live worker of flow "
+                f"{engine.workers[worker_id].flow.flow_id!r}; give another id, or stop that worker first",
+                worker_id=worker_id,
+            )
+        kind = JobState if one_shot else WorkerState
+        clock = engine.driver.clock
+        state = kind(worker_id, flow.flow_id, clock=clock.monotonic, wall_time=clock.time)
+        worker = Worker(engine, flow, state)
+        state.control = worker
+        return worker
+
+    def _enter(self, worker: Worker) -> None:
+        """From here on the worker is live."""
+        self._engine.driver.start()
+        worker.flow.hold(worker.worker_id)
+        self._engine.workers[worker.worker_id] = worker
+        if not worker.one_shot:
+            self._directory.enter(worker)
+            worker.set_status(WorkerStatus.RUNNING)
+
+    # -- post ----------------------------------------------------------------------------------------------
+
+    def post(
+        self,
+        flow: str | Flow,
+        routine_id: str,
+        slot: str,
+        data: Mapping[str, Any],
+        *,
+        worker_id: str | None = None,
+        job_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Posted:
+        """Put data into a slot of the flow's worker, as a new job.
+
+        ``job_id`` names the job, or joins one that this worker knows. ``idempotency_key``: the same key on the
+        same flow gives the first job again. Waits at most ``timeout`` seconds (None: as long as it takes) while
+        ``max_queue_size`` jobs are pending or the slot is full.
+
+        When it returns, the item is queued and the job is counted. When it raises nothing was accepted:
+        UnknownFlowError, UnknownRoutineError, UnknownSlotError, StateError (no worker, ended job),
+        InvalidTypeError, QueueFullError, IdempotencyConflictError, RuntimeClosedError.
+        """
+        if self._closed is not None:
+            self._check_open("post()")
+        worker = self._directory.worker_of(flow, worker_id)
+        try:
+            node = worker.nodes.get(routine_id)
+            known = node is not None and slot in node.mailbox.slots
+        except TypeError:  # cannot be hashed, so it is no name
+            node, known = None, False
+        if node is None or not known:
+            raise self._directory.unknown_place(worker, routine_id, slot)
+        payload = checked_payload(data, "post() to", routine_id, slot)
+        if node.slot_checks is not None:
+            node.check_slot(slot, payload)
+        deadline = None if timeout is None else self._engine.deadline(timeout)
+        if metadata is not None:
+            check_metadata(metadata)
+        if idempotency_key is not None:
+            return self._posting.once(worker, node, slot, payload, idempotency_key, metadata, deadline)
+        while True:
+            known_job = None if job_id is None else self._posting.known_job(worker, job_id)
+            if known_job is not None:
+                self._posting.join(worker, node, slot, payload, known_job, deadline)
+                return Posted(worker.state, known_job)
+            job, new = self._posting.new_job(worker, job_id, metadata, deadline)
+            if new:
+                self._posting.offer(worker, node, slot, payload, job, deadline)
+                return Posted(worker.state, job)
+
+    # -- look up -------------------------------------------------------------------------------------------
+
+    def get_job(self, job_id: str) -> JobContext | None:
+        """The job, or None if it is not known (any more: 10,000 finished jobs are kept, for an hour)."""
+        return self._engine.book.jobs.get(job_id)
+
+    def list_jobs(
+        self, *, status: str | None = None, flow: str | Flow | None = None, limit: int | None = None
+    ) -> list[JobContext]:
+        """Jobs in the order in which they were posted."""
+        if status is not None and status not in [known.value for known in JobStatus]:
+            raise unknown("job status", status, [known.value for known in JobStatus])
+        flow_id = flow.flow_id if isinstance(flow, Flow) else flow
+        found = [
+            job
+            for job in list(self._engine.book.jobs.values())
+            if (status is None or job.status == status) and (flow_id is None or job.flow_id == flow_id)
+        ]
+        return found if limit is None else found[: checked_count("list_jobs(limit)", limit, 0)]
+
+    def get_worker(self, worker_id: str) -> WorkerState | None:
+        """The state of a live worker, or of one of the newest 1,000 stopped ones."""
+        worker = self._engine.workers.get(worker_id) or self._engine.stopped.get(worker_id)
+        return None if worker is None else worker.state
+
+    def list_workers(self, *, flow: str | Flow | None = None) -> list[WorkerState]:
+        """The states of all live workers, one-shot executions included."""
+        flow_id = flow.flow_id if isinstance(flow, Flow) else flow
+        workers = list(self._engine.workers.values())
+        return [worker.state for worker in workers if flow_id is None or worker.flow.flow_id == flow_id]
+
+    def dead_letters(
+        self, *, worker: str | WorkerState | None = None, job: str | JobContext | None = None
+    ) -> list[DeadLetter]:
+        """Items that were set aside, oldest first; the newest 10,000 of each worker are kept."""
+        worker_id = worker.worker_id if isinstance(worker, WorkerState) else worker
+        job_id = job.job_id if isinstance(job, JobContext) else job
+        if worker_id is not None and not isinstance(worker, WorkerState):
+            self._directory.worker(worker_id)  # refuses an id that nobody has
+        workers = [*self._engine.stopped.values(), *self._engine.workers.values()]
+        return [
+            letter
+            for worker in workers
+            for letter in list(worker.letters)
+            if worker_id in (None, letter.worker_id) and (job_id is None or job_id in letter.job_ids)
+        ]
+
+    def redrive(self, *letters: DeadLetter, timeout: float | None = None) -> list[Posted]:
+        """Put set-aside items back into their slots, each as a new job that names the old one."""
+        checked_timeout(timeout)
+        self._check_open("redrive()")
+        for letter in letters:
+            if not isinstance(letter, DeadLetter):
+                raise refused(
+                    InvalidTypeError,
+                    "redrive()",
+                    letter,
+                    "dead letters",
+                    fix="write runtime.redrive(*letters)",
+                )
+        posted = []
+        for letter in letters:
+            worker = self._engine.workers.get(letter.worker_id)
+            if worker is None or worker.one_shot:
+                raise WorkerNotRunningError(
+                    f"worker {letter.worker_id!r} of the dead letter does not live any more; post its data to a live "
+                    f"worker: runtime.post({letter.flow_id!r}, {letter.routine_id!r}, {letter.slot!r}, letter.data)",
+                    worker_id=letter.worker_id,
+                )
+            notes = {"redriven_from": list(letter.job_ids)}
+            place = (letter.flow_id, letter.routine_id, letter.slot, letter.data)
+            posted.append(self.post(*place, worker_id=letter.worker_id, metadata=notes, timeout=timeout))
+            worker.letters.remove(letter)
+        return posted
+
+    # -- wait ----------------------------------------------------------------------------------------------
+
+    def wait_until_all_jobs_finished(self, timeout: float | None = None) -> bool:
+        """Drain: wait until nothing moves any more, partial batches included.
+
+        False when ``timeout`` seconds have passed. Raises InsideActivationError in a routine.
+        """
+        engine = self._engine
+        engine.refuse_inside("wait_until_all_jobs_finished()")
+        deadline = engine.deadline(timeout)
+        while True:
+            if not engine.bell.wait_for(lambda: engine.book.open == 0, deadline):
+                return False
+            workers = list(engine.workers.values())
+            if [worker for worker in workers if not worker.drain(deadline)]:
+                return False
+            if engine.book.open == 0 and all(worker.quiet() for worker in workers):
+                return True
+
+    # -- pause, resume, cancel -----------------------------------------------------------------------------
+
+    def pause(self, target: str | WorkerState | JobContext, *, timeout: float | None = None) -> None:
+        """Hold a worker or a job. When it returns nothing new starts and what ran has ended.
+
+        Posts are still accepted. Raises ExecutionTimeoutError, naming what still runs, after ``timeout``
+        seconds; the target stays held. In a routine it returns at once and holds what comes next.
+        """
+        found = self._target(target)
+        checked_timeout(timeout)
+        if isinstance(found, JobContext):
+            self._pause_job(found, timeout)
+        else:
+            self._pause_worker(found, timeout)
+
+    def _pause_worker(self, worker: Worker, timeout: float | None) -> None:
+        worker.hold()
+        if worker.stopped:
+            return
+        worker.set_status(type(worker.state.status)("paused"))
+        self._wait_until(worker, worker.resting, lambda activation: True, timeout)
+        if running.get() is None:  # else what runs is not over, and no cut is possible
+            self._keep(worker, unfinished=True)
+
+    def _pause_job(self, job: JobContext, timeout: float | None) -> None:
+        job.account.pause(True)
+        worker = self._directory.worker(job.worker_id)
+
+        def concerns(activation: Any) -> bool:
+            return job.account in activation.job.members
+
+        def at_rest() -> bool:
+            return not any(concerns(activation) for activation in worker.running())
+
+        self._wait_until(worker, at_rest, concerns, timeout)
+
+    def _wait_until(
+        self,
+        worker: Worker,
+        at_rest: Callable[[], bool],
+        concerns: Callable[[Any], bool],
+        timeout: float | None,
+    ) -> None:
+        if running.get() is not None:
+            return
+        deadline = self._engine.deadline(timeout)
+        if not worker.bell.wait_for(at_rest, deadline):
+            names = sorted({a.mailbox.routine_id for a in worker.running() if concerns(a)})
+            raise ExecutionTimeoutError(
+                f"paused, but after {timeout} s these routines of worker {worker.worker_id!r} still run: "
+                f"{', '.join(names)}. Nothing new starts; wait for them with a longer timeout",
+                worker_id=worker.worker_id,
+            )
+
+    def resume(self, target: str | WorkerState | JobContext) -> None:
+        """Let a paused worker or job go on."""
+        found = self._target(target)
+        if isinstance(found, Worker):
+            if found.stopped:
+                raise self._directory.not_running(found)
+            if found.state.status == "paused":
+                found.set_status(type(found.state.status)("running"))
+            found.release()
+            return
+        found.account.pause(False)
+        worker = self._directory.worker(found.worker_id)
+        for node in worker.nodes.values():
+            more, ended = node.mailbox.release_held()
+            if more:
+                worker.schedule(node.mailbox)
+            worker.at_rest(ended)
+        worker.bell.ring()  # who waits for room looks anew whether it can come
+
+    def cancel(self, target: str | WorkerState | JobContext) -> None:
+        """Cancel a job, or every job of a worker and the worker with them.
+
+        When it returns none of its activations will start, its queued items are gone, running ones are asked to
+        stop, and what they still produce is discarded. A finished target stays as it is.
+        """
+        found = self._target(target)
+        if isinstance(found, JobContext):
+            self._directory.worker(found.worker_id).end_job(found, JobStatus.CANCELLED)
+            return
+        found.accepting = False
+        found.cancel_jobs()
+        found.close()
+        self._keep(found, unfinished=False)
+
+    # -- stop ----------------------------------------------------------------------------------------------
+
+    def stop(self, worker: str | WorkerState, *, drain: bool = True, timeout: float | None = None) -> bool:
+        """Stop a worker: accept nothing new, let everything in it finish, or only what runs now.
+
+        In a paused worker nothing can finish, so it is not drained. False if something still ran after
+        ``timeout`` seconds; then the worker is stopped all the same, and its open jobs are cancelled. Stopping a
+        stopped worker does nothing.
+        """
+        found = self._target(worker)
+        if isinstance(found, JobContext):
+            raise InvalidTypeError(
+                f"stop() takes a worker, got the job {found.job_id!r}; call runtime.cancel(job)"
+            )
+        if found.stopped:
+            return True
+        self._engine.refuse_inside("stop()")
+        deadline = self._engine.deadline(timeout)
+        if isinstance(self._engine.driver, ThreadDriver) and running.get() is None and interrupts_itself():
+            return elsewhere(partial(self.stop, worker, drain=drain, timeout=timeout))
+        found.accepting = False
+        drain = drain and not found.queue.held
+        ended = not drain or found.drain(deadline)
+        found.hold()
+        if not drain or ended:
+            self._keep(found, unfinished=not drain)
+        found.cancel_jobs()
+        ended = found.bell.wait_for(found.resting, deadline) and ended
+        found.close()
+        return ended
+
+    def shutdown(self, wait: bool = True, *, timeout: float | None = None) -> bool:
+        """Accept nothing new and stop; ``wait`` drains first.
+
+        False if something still ran after ``timeout`` seconds (without ``wait``: one second, if not given); what
+        that was is in the log. Calling it again does nothing. In a routine it never waits; whoever shuts down
+        outside after that waits for what the routine could not wait for. Safe in the handler of a signal.
+        """
+        if self._forked:
+            return True
+        engine = self._engine
+        deadline = engine.deadline(timeout)
+        if isinstance(self._engine.driver, ThreadDriver) and running.get() is None and interrupts_itself():
+            return elsewhere(partial(self.shutdown, wait, timeout=timeout))
+        inside = running.get() is not None
+        if not wait and deadline is None:
+            deadline = engine.now() + GRACE_SECONDS
+        if self._closed == "has been shut down":
+            return inside or self._wait_for_the_rest(deadline)
+        drained = True
+        if wait and not inside:
+            self._closed = "is shutting down"
+            drained = self._drain_all(deadline)
+        self._closed = "has been shut down"
+        return self._stop_all(deadline, inside) and drained
+
+    def _wait_for_the_rest(self, deadline: float | None) -> bool:
+        """Somebody else has stopped everything, in a routine perhaps, where it could not wait for what ran."""
+        ended = self._engine.driver.close(self._engine.now() if self._gave_up else deadline)
+        if ended:
+            _open_runtimes.discard(self)
+        return ended
+
+    def _drain_all(self, deadline: float | None) -> bool:
+        engine = self._engine
+        timeout = None if deadline is None else max(0.0, deadline - engine.now())
+        workers = list(engine.workers.values())
+        paused = [worker for worker in workers if worker.queue.held]
+        if not paused:
+            return self.wait_until_all_jobs_finished(timeout)
+        going_on = [worker for worker in workers if worker not in paused]
+        return not [worker for worker in going_on if not worker.drain(deadline)]
+
+    def _stop_all(self, deadline: float | None, inside: bool) -> bool:
+        engine = self._engine
+        for worker in list(engine.workers.values()):
+            worker.hold()
+            if not inside:
+                self._keep(worker, unfinished=bool(worker.jobs) or worker.state.status == "paused")
+            worker.cancel_jobs()
+            worker.close()
+        still = {a.mailbox.routine_id for a in engine.driver.running()} if not inside else set()
+        ended = engine.driver.close(engine.now() if inside else deadline)
+        self._gave_up = not ended and not inside
+        if self.monitor is not None:
+            self.monitor.close()
+        if not ended and still and not inside:
+            engine.warn(f"shut down while these routines still ran: {', '.join(sorted(still))}")
+        if ended or not inside:
+            _open_runtimes.discard(self)
+        return ended or inside
+
+    def _keep(self, worker: Worker, *, unfinished: bool) -> None:
+        """Let the store remember what is to be gone on with, and forget what has ended: it is not done again."""
+        if self._store is None:
+            return
+        if unfinished:
+            self._store.put(worker.worker_id, worker.snapshot())
+        else:
+            self._store.delete(worker.worker_id)
+
+    def __enter__(self) -> Runtime:
+        self._check_open("with")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.shutdown(wait=kind is None)
+
+    # -- async twins ---------------------------------------------------------------------------------------
+
+    async def apost(self, *args: Any, **kwargs: Any) -> Posted:
+        """:meth:`post` for coroutines: waiting for room does not block the event loop."""
+        try:
+            return self.post(*args, **{**kwargs, "timeout": 0})
+        except QueueFullError:
+            return await _in_thread(partial(self.post, *args, **kwargs))
+
+    async def ajoin(self, timeout: float | None = None) -> bool:
+        """:meth:`wait_until_all_jobs_finished` for coroutines."""
+        return await _in_thread(partial(self.wait_until_all_jobs_finished, timeout))
+
+    async def apause(self, target: str | WorkerState | JobContext, *, timeout: float | None = None) -> None:
+        """:meth:`pause` for coroutines."""
+        await _in_thread(partial(self.pause, target, timeout=timeout))
+
+    async def astop(
+        self, worker: str | WorkerState, *, drain: bool = True, timeout: float | None = None
+    ) -> bool:
+        """:meth:`stop` for coroutines."""
+        return await _in_thread(partial(self.stop, worker, drain=drain, timeout=timeout))
+
+    async def ashutdown(self, wait: bool = True, *, timeout: float | None = None) -> bool:
+        """:meth:`shutdown` for coroutines."""
+        return await _in_thread(partial(self.shutdown, wait, timeout=timeout))
+
+    async def __aenter__(self) -> Runtime:
+        return self.__enter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.ashutdown(kind is None)
+
+    # -- seams ---------------------------------------------------------------------------------------------
+
+    def add_observer(self, observer: Observer | RowObserver) -> None:
+        """Tell this observer what happens in all workers, from now on."""
+        self._engine.add_observer(observer)
+
+    def remove_observer(self, observer: Observer | RowObserver) -> None:
+        self._engine.remove_observer(observer)
+
+    def set_gate(self, worker: str | WorkerState, routine_id: str, gate: Gate | None) -> None:
+        """Ask this gate before activations of the routine start and before items enter its slots; None: ask
+        nobody any more, and let go what is held."""
+        found = self._directory.live(worker)
+        node = self._directory.node(found, routine_id)
+        found.set_gate(node, gate)
+
+    def let_go(self, worker: str | WorkerState, routine_id: str, *, everything: bool = False) -> int:
+        """Let go what a gate holds at a routine: the oldest, or everything; returns how much that was."""
+        found = self._directory.live(worker)
+        return found.let_go(self._directory.node(found, routine_id), everything=everything)
+
+    def set_runner(self, worker: str | WorkerState, routine_id: str, runner: TaskRunner | None) -> None:
+        """Run the logic of a routine somewhere else from now on; None: on the pool again."""
+        found = self._directory.live(worker)
+        self._directory.node(found, routine_id).runner = runner
+
+    # -- inside --------------------------------------------------------------------------------------------
+
+    def _target(self, target: Any) -> Worker | JobContext:
+        if self._forked:
+            raise forked("this call")
+        return self._directory.target(target.job_context if isinstance(target, Posted) else target)
+
+    def mark_forked(self) -> None:
+        """Called in a child process after a fork: the threads of this runtime do not exist there.
+
+        Locks may be held by them for ever, so nothing of it is touched any more; its flows are free.
+        """
+        self._forked = True
+        self._closed = "belongs to another process"
+        engine, self._engine, self._directory, self._posting = self._engine, GONE, GONE, GONE
+        for worker in [*engine.workers.values(), *engine.stopped.values()]:
+            worker.engine = GONE
+            worker.flow.let_go(worker.worker_id)
+        for job in list(engine.book.jobs.values()):
+            job.leave_behind(GONE)
+        activation: Any = running.get()
+        if activation is not None and activation.node.worker.runtime is self:
+            activation.abandoned = forked("emit()")
+
+    def _check_open(self, call: str) -> None:
+        if self._closed is None:
+            return
+        if self._forked:
+            raise forked(call)
+        raise RuntimeClosedError(f"{call}: this runtime {self._closed}; create a new Runtime")
+
+
+# -- checks ------------------------------------------------------------------------------------------------
+
+
+def _checked_store(store: Any) -> Store | None:
+    if store is None or callable(getattr(store, "put", None)):
+        return store  # type: ignore[no-any-return]
+    raise InvalidTypeError(
+        f"Runtime(store=...) takes a Store such as routilux.store.memory.MemoryStore(), got {store!r}"
+    )
+
+
+def _check_resumed(state: Any, given: list[str]) -> None:
+    if not isinstance(state, WorkerState):
+        raise refused(
+            InvalidTypeError,
+            "exec(job_state)",
+            state,
+            "a state that was loaded",
+            fix="read it with JobState.load(path) or WorkerState.load(path)",
+        )
+    if given:
+        raise InvalidValueError(
+            f"exec(job_state=...) got {', '.join(f'{name}=' for name in given)} too; a resumed state keeps its own "
+            "worker id, job and data: call exec(flow, job_state=state), and post() what is new",
+            worker_id=state.worker_id,
+        )
+
+
+async def _in_thread(call: Callable[[], T]) -> T:
+    import asyncio  # slow to import, and only coroutines come here
+
+    return await asyncio.to_thread(call)
+
+
+def _launch(mailbox: Any) -> None:
+    turns.launch(mailbox.node.worker, mailbox)
+
+
+# -- the end of the process --------------------------------------------------------------------------------
+
+_open_runtimes: weakref.WeakSet[Runtime] = weakref.WeakSet()
+
+
+@atexit.register
+def stop_open_runtimes() -> None:
+    """A program that ends without shutdown(): stop quietly, without draining, all within one grace period."""
+    deadline = monotonic() + GRACE_SECONDS
+    for runtime in list(_open_runtimes):
+        runtime.shutdown(wait=False, timeout=max(0.0, deadline - monotonic()))
+
+
+def _mark_forked() -> None:
+    for runtime in list(_open_runtimes):
+        runtime.mark_forked()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mark_forked)

@@ -1,0 +1,77 @@
+"""Timers: one thread, started with the first timer, that calls short functions when they are due."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from itertools import count
+from threading import Condition, Thread
+
+
+class Timer:
+    """Something that is to happen at a time (monotonic seconds)."""
+
+    __slots__ = ("call", "time")
+
+    def __init__(self, time: float, call: Callable[[], None]) -> None:
+        self.time = time
+        self.call: Callable[[], None] | None = call
+
+    def cancel(self) -> None:
+        """It will not be called, unless it is being called right now."""
+        self.call = None
+
+
+class Timers:
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._order = count()
+        self._changed = Condition()
+        self._thread: Thread | None = None
+        self._closed = False
+
+    def call_at(self, time: float, call: Callable[[], None]) -> Timer:
+        timer = Timer(time, call)
+        with self._changed:
+            if self._closed:
+                return timer
+            heapq.heappush(self._heap, (time, next(self._order), timer))
+            if self._thread is None:
+                self._thread = Thread(target=self._run, name="routilux-timers", daemon=True)
+                self._thread.start()
+            elif self._heap[0][2] is timer:
+                self._changed.notify()
+        return timer
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._heap.clear()
+            self._changed.notify()
+
+    def join(self, timeout: float) -> None:
+        if self._thread is not None:
+            self._thread.join(timeout)
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                timer = self._next_due()
+                if self._closed:
+                    return
+            call = timer.call if timer is not None else None
+            if call is not None:
+                call()
+
+    def _next_due(self) -> Timer | None:
+        """Wait for the next timer that is due; under the condition."""
+        while not self._closed:
+            if not self._heap:
+                self._changed.wait()
+                continue
+            remaining = self._heap[0][0] - self._clock()
+            if remaining <= 0:
+                return heapq.heappop(self._heap)[2]
+            self._changed.wait(min(remaining, 3_600.0))
+        return None

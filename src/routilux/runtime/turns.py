@@ -1,0 +1,484 @@
+"""Turns: running the activations that a mailbox hands out, and what follows from how each ends.
+
+``run`` is the hot path: one turn keeps a routine on one thread for up to a quantum, so that a hop costs no
+hand-off between threads. User code runs here, outside every lock, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from routilux.errors import ExecutionTimeoutError, SlotHandlerError, describe
+from routilux.kernel.activation import OVER, Activation
+from routilux.kernel.gathering import Decide, Later
+from routilux.kernel.mailbox import Discard, Mailbox
+from routilux.model.context import running
+from routilux.model.decision import WAIT, Decision, WaitUntil, check_decision
+from routilux.model.recovery import Continue, Retry, Skip, Stop
+from routilux.model.slot import merge
+from routilux.model.status import JobStatus
+from routilux.ports import Activated, Task
+from routilux.runtime.activation import LiveActivation
+
+if TYPE_CHECKING:
+    from routilux.model.recovery import ErrorDecision
+    from routilux.runtime.nodes import Node
+    from routilux.runtime.pool import RunQueue, Seat
+    from routilux.runtime.worker import Worker
+
+_PENDING = JobStatus.PENDING
+_set_running = running.set
+
+
+def run(queue: RunQueue, mailbox: Mailbox, seat: Seat) -> None:
+    """Turns of a worker's routines on a thread of the pool, for one quantum altogether."""
+    worker: Worker = queue.worker
+    clock, driver = worker.engine.now, worker.engine.driver
+    limit = clock() + worker.quantum
+    ready: Mailbox | None = mailbox
+    while ready is not None:
+        if ready.node.detached:
+            launch(worker, ready, once=queue.limit is not None)
+            break
+        if _turn(worker, ready, seat, limit):
+            worker.schedule(ready)
+        ready = queue.follow() if queue.ready and clock() < limit and driver.may_follow(queue) else None
+    _set_running(None)
+    seat.activation = None
+    leave(worker)
+
+
+def leave(worker: Worker) -> None:
+    """A thread or a task is done with a worker for now."""
+    if worker.queue.leave():
+        worker.engine.driver.submit(worker.queue)
+    if worker.bell.waiting:
+        worker.bell.ring()
+
+
+def nested(worker: Worker, mailbox: Mailbox, seat: Seat) -> bool:
+    """One turn inside another activation that waits for room; False if there was nothing to run."""
+    outer = running.get()
+    before = mailbox.activations, mailbox.running
+    seat.outer.append(seat.activation)
+    worker.queue.forget(mailbox)
+    try:
+        if _turn(worker, mailbox, seat, worker.engine.now() + worker.quantum):
+            worker.schedule(mailbox)
+    finally:
+        seat.activation = seat.outer.pop()
+        _set_running(outer)
+    return before != (mailbox.activations, mailbox.running)
+
+
+def _turn(worker: Worker, mailbox: Mailbox, seat: Seat, limit: float) -> bool:
+    """Run activations until there is none or the time is over; True: the mailbox has more."""
+    now = worker.engine.now()
+    while True:
+        answer = mailbox.next(now)
+        if mailbox.freed:
+            worker.room(mailbox)
+        if not isinstance(answer, Activation):
+            if answer is None or not _answer(worker, mailbox, answer, now):
+                return False
+            continue
+        if answer.spare:
+            worker.schedule(mailbox)
+        more, now = _run(worker, mailbox, seat, answer, limit)
+        if mailbox.freed:
+            worker.room(mailbox)
+        if not more:
+            return False
+        if now >= limit or worker.queue.held:
+            return True
+
+
+def _run(worker: Worker, mailbox: Mailbox, seat: Seat, activation: Any, limit: float) -> tuple[bool, float]:
+    """An activation, and what its mailbox has claimed behind it: no lock is taken between them.
+
+    Returns whether the mailbox has more, which the caller sees to, and the time.
+    """
+    node: Node = mailbox.node
+    logic, state, clock, single = node.logic, worker.state, worker.engine.now, node.single
+    routine_id, queue, bell = mailbox.routine_id, worker.queue, worker.bell
+    sink, worker_id = worker.sink, worker.worker_id
+    note = state.history.append
+    unsettled = 0  # ended items of the job of ``activation``, still counted as active
+    while True:
+        batch, job = activation.batch, activation.job
+        if job.status is _PENDING:
+            worker.started(job)
+        seat.activation = activation
+        _set_running(activation)
+        if single:
+            item = batch[0]
+            slot_data = {item[1]: [item[2]]}
+        else:
+            slot_data = node.data_of(batch)
+        try:
+            if (job.halted and put_back(activation)) or (
+                node.guarded and not _begin(worker, activation, slot_data)  # a gate keeps it
+            ):
+                worker.at_rest(job.remove(unsettled) if unsettled else ())
+                return False, clock()
+            if node.guarded:
+                logic(slot_data, activation.message, state)
+                _end_guarded(activation)
+            else:
+                logic(slot_data, activation.message, state)
+        except BaseException as error:  # noqa: BLE001 user code may raise anything, SystemExit included
+            now = clock()
+            if unsettled:
+                worker.at_rest(job.remove(unsettled))
+            return failed(worker, activation, error, now), now
+        activation.abandoned = OVER
+        now = clock()
+        note((routine_id, job, activation.started, now, "completed", activation.attempt, None))
+        if sink is not None:
+            duration = now - activation.started
+            sink((Activated, now, worker_id, job, routine_id, activation.attempt, duration, "completed"))
+        following = mailbox.following() if mailbox.claimed and now < limit and not queue.held else None
+        if following is None:
+            break
+        mailbox.activations += 1
+        mailbox.busy += now - activation.started
+        mailbox.emitted += activation.emitted
+        if activation.merged is not None:
+            mailbox.merged.update(activation.merged)
+        unsettled += 1
+        activation = LiveActivation(mailbox, following, following[0][3], now)
+        if activation.job is not job:
+            ended = job.remove(unsettled)
+            unsettled = 0
+            if ended:
+                worker.at_rest(ended)
+    more = mailbox.finish(activation, now)
+    if single:
+        ended = job.remove(unsettled + 1)
+        if ended:
+            worker.at_rest(ended)
+    else:
+        worker.settle(batch)
+    if bell.waiting:
+        bell.ring()
+    return more, now
+
+
+# -- before logic ------------------------------------------------------------------------------------------
+
+
+def put_back(activation: LiveActivation) -> bool:
+    """A job is over or paused since this was handed out: it must not start any more, or not yet.
+
+    Whoever pauses or ends a job sets that first and looks at what runs then; here it is the other way round.
+    """
+    worker, mailbox, job = activation.node.worker, activation.mailbox, activation.job
+    over = job.ended
+    if not over and not job.paused:
+        return False
+    if activation.timer is not None:
+        activation.timer.cancel()
+    activation.merged = None
+    if over:
+        worker.set_aside(mailbox, activation.batch)
+    if mailbox.put_back(activation, over):
+        worker.schedule(mailbox)
+    if over:
+        worker.settle(activation.batch)
+    return True
+
+
+def _begin(worker: Worker, activation: LiveActivation, slot_data: dict[str, Any]) -> bool:
+    """The longer way to a start: gate, merged slots, time-out. False if a gate keeps the activation."""
+    mailbox, node = activation.mailbox, activation.node
+    if mailbox.gate is not None and not activation.released:
+        if mailbox.gate.holds_activation(worker.worker_id, mailbox.routine_id, slot_data):
+            if mailbox.stall(activation, retry=False):
+                worker.schedule(mailbox)
+            worker.at_gate[activation] = None
+            if activation.job.ended:  # it ended while the gate was asked
+                worker.sweep()
+            elif mailbox.gate is None:  # the gate was taken away meanwhile
+                worker.let_go(node, everything=True)
+            return False
+    if node.merges:
+        _merge(mailbox, activation, slot_data)
+    if node.timeout is not None:
+        when = worker.engine.now() + node.timeout
+        activation.timer = worker.engine.driver.call_at(when, lambda: _timed_out(worker, activation))
+    return True
+
+
+def _merge(mailbox: Mailbox, activation: LiveActivation, slot_data: dict[str, Any]) -> None:
+    """Put the payloads of merging slots together with what the worker has merged before."""
+    activation.merged = {}
+    for slot, strategy in activation.node.merges.items():
+        payloads = slot_data.get(slot)
+        if payloads:
+            merged = mailbox.merged.get(slot, {})
+            for payload in payloads:
+                merged = merge(strategy, merged, payload)
+            slot_data[slot] = [merged]
+            activation.merged[slot] = merged
+
+
+def _timed_out(worker: Worker, activation: LiveActivation) -> None:
+    """An activation has taken too long. A thread can not be stopped: what it still does is not wanted."""
+    activation.abandoned = ExecutionTimeoutError(
+        f"routine {activation.mailbox.routine_id!r} has not ended within {activation.node.timeout} s "
+        f"(attempt {activation.attempt}). Give it a longer set_timeout(), or let it look at current().cancelled",
+        routine_id=activation.mailbox.routine_id,
+        worker_id=worker.worker_id,
+    )
+    if activation.cancel is not None:
+        activation.cancel()
+    elif isinstance(_decide(worker, activation, activation.abandoned), Stop):
+        for member in activation.job.members:
+            worker.end_job(member.job, JobStatus.FAILED, activation.abandoned)
+
+
+def _end_guarded(activation: LiveActivation) -> None:
+    if activation.timer is not None:
+        activation.timer.cancel()
+    if activation.abandoned is not None:
+        raise activation.abandoned
+
+
+# -- what a mailbox answers instead of an activation ---------------------------------------------------------
+
+
+def _answer(worker: Worker, mailbox: Mailbox, answer: Later | Decide | Discard, now: float) -> bool:
+    """Do what the mailbox asks for; True: it may have an activation now."""
+    match answer:
+        case Later(time=time):
+            worker.engine.driver.call_at(time, lambda: worker.timer_due(mailbox))
+            return False
+        case Decide():
+            return _let_policy_decide(worker, mailbox, answer, now)
+        case Discard():
+            worker.set_aside(mailbox, answer.items)
+            worker.settle(answer.items)
+            worker.at_rest(answer.ended)
+            worker.room(mailbox)
+            return mailbox.look_again()
+
+
+def _let_policy_decide(worker: Worker, mailbox: Mailbox, asked: Decide, now: float) -> bool:
+    try:
+        decision: Decision = asked.policy(asked.views, worker.state)
+        check_decision(decision, asked.views)
+    except BaseException as error:  # noqa: BLE001 the policy is user code
+        return _policy_failed(worker, mailbox, asked, error, now)
+    more, ended = mailbox.decided(asked, decision, now)
+    if isinstance(decision, WaitUntil):
+        worker.engine.driver.call_at(decision.time, lambda: worker.timer_due(mailbox))
+    worker.at_rest(ended)
+    if decision is WAIT and worker.bell.waiting:
+        worker.bell.ring()
+    return more
+
+
+def _policy_failed(worker: Worker, mailbox: Mailbox, asked: Decide, error: BaseException, now: float) -> bool:
+    """The activation that the policy should have decided about fails with it; its item is the oldest."""
+    activation: Any = mailbox.claim_oldest(asked, now)
+    if activation is None:
+        return False
+    if activation.job.status is _PENDING:
+        worker.started(activation.job)
+    worker.room(mailbox)
+    worker.engine.policy_failed(mailbox.routine_id, error)
+    return failed(worker, activation, error, now)
+
+
+# -- when logic has failed -----------------------------------------------------------------------------------
+
+
+def failed(worker: Worker, activation: LiveActivation, error: BaseException, now: float) -> bool:
+    """An activation has raised; True: its mailbox has more, and the caller sees to it."""
+    if activation.timer is not None:
+        activation.timer.cancel()
+    if activation.abandoned is not None:
+        error = activation.abandoned
+    activation.merged = None
+    mailbox = activation.mailbox
+    if activation.job.ended:
+        worker.set_aside(mailbox, activation.batch)
+        return end(worker, activation, now, "failed", error)
+    match _decide(worker, activation, error):
+        case Retry(delay=delay):
+            return _retry(worker, activation, error, now, delay)
+        case Skip():
+            _dead_letters(worker, activation, "skipped", error)
+            return end(worker, activation, now, "skipped", error)
+        case Continue():
+            for member in activation.job.members:
+                member.job.errors.append(_wrapped(activation, error))
+            _dead_letters(worker, activation, "failed", error)
+            return end(worker, activation, now, "failed", error)
+        case Stop():
+            _dead_letters(worker, activation, "failed", error)
+            return end(worker, activation, now, "failed", error, fails_with=_wrapped(activation, error))
+
+
+def end(
+    worker: Worker,
+    activation: LiveActivation,
+    now: float,
+    outcome: str,
+    error: BaseException | None,
+    *,
+    fails_with: BaseException | None = None,
+) -> bool:
+    """An activation has ended for good; True: its mailbox has more, and the caller sees to it.
+
+    It is in the history and in the counters before anybody hears that a job has ended by it.
+    """
+    activation.abandoned = OVER
+    mailbox = activation.mailbox
+    _note(worker, activation, now, outcome, error)
+    more = mailbox.finish(activation, now, outcome)
+    if fails_with is not None:
+        for member in activation.job.members:
+            worker.end_job(member.job, JobStatus.FAILED, fails_with)
+    worker.settle(activation.batch)
+    if worker.bell.waiting:
+        worker.bell.ring()
+    return more
+
+
+def _retry(
+    worker: Worker, activation: LiveActivation, error: BaseException, now: float, delay: float
+) -> bool:
+    _note(worker, activation, now, "retried", error)
+    mailbox = activation.mailbox
+    for member in activation.job.members:
+        member.job.trace(
+            "retry",
+            routine=mailbox.routine_id,
+            attempt=activation.attempt,
+            delay=delay,
+            error=describe(error),
+        )
+    activation.attempt += 1
+    activation.abandoned = OVER  # until it starts again
+    more = mailbox.stall(activation, retry=True)
+    arm_retry(worker, activation, now + delay)
+    if activation.job.ended:  # it ended while the retry was being set up
+        worker.sweep()
+    return more
+
+
+def arm_retry(worker: Worker, activation: LiveActivation, when: float) -> None:
+    """Run a stalled activation again at this time."""
+
+    def due() -> None:
+        worker.retries.pop(activation, None)
+        if activation.mailbox.go_on(activation):
+            worker.schedule(activation.mailbox)
+
+    worker.retries[activation] = (when, None)
+    timer = worker.engine.driver.call_at(when, due)
+    if activation in worker.retries:
+        worker.retries[activation] = (when, timer)
+
+
+def _decide(worker: Worker, activation: LiveActivation, error: BaseException) -> ErrorDecision:
+    return activation.node.recovery.decide(error, activation.attempt, worker.engine.driver.random())
+
+
+def _wrapped(activation: LiveActivation, error: BaseException) -> BaseException:
+    """What a job fails with: the user's exception is its cause; an error of ours needs no wrapping."""
+    if activation.abandoned is not None:
+        return activation.abandoned
+    wrapped = SlotHandlerError(
+        f"routine {activation.mailbox.routine_id!r} failed in attempt {activation.attempt}: {describe(error)}",
+        routine_id=activation.mailbox.routine_id,
+        job_ids=tuple(member.job.job_id for member in activation.job.members),
+        attempt=activation.attempt,
+    )
+    wrapped.__cause__ = error
+    return wrapped
+
+
+def _dead_letters(worker: Worker, activation: LiveActivation, reason: str, error: BaseException) -> None:
+    for item in activation.batch:
+        worker.dead_letter(activation.mailbox, item, reason, error)
+
+
+def _note(
+    worker: Worker, activation: LiveActivation, now: float, outcome: str, error: BaseException | None
+) -> None:
+    text = None if error is None else describe(error)
+    routine_id = activation.mailbox.routine_id
+    row = (routine_id, activation.job, activation.started, now, outcome, activation.attempt, text)
+    worker.state.history.append(row)
+    if worker.sink is not None:
+        duration = now - activation.started
+        job, attempt = activation.job, activation.attempt
+        worker.sink((Activated, now, worker.worker_id, job, routine_id, attempt, duration, outcome))
+
+
+# -- logic that runs somewhere else ----------------------------------------------------------------------------
+
+
+def launch(worker: Worker, mailbox: Mailbox, *, once: bool = False, urgent: bool = False) -> None:
+    """Start everything that a routine with asynchronous or remote logic has ready, or just one activation.
+
+    The caller holds the promise to see to the mailbox, and passes it on. ``urgent``: also while the worker is held.
+    """
+    while worker.queue.enter(urgent=urgent):
+        now = worker.engine.now()
+        activation: Any = mailbox.next(now)
+        if isinstance(activation, Activation):
+            _launch(worker, activation)  # type: ignore[arg-type]
+            if not activation.spare:
+                return
+            if once:
+                worker.schedule(mailbox)
+                return
+        else:
+            again = activation is not None and _answer(worker, mailbox, activation, now)
+            leave(worker)
+            if not again:
+                return
+    if worker.queue.push(mailbox):  # it was held for a moment
+        worker.engine.driver.submit(worker.queue)
+
+
+def _launch(worker: Worker, activation: LiveActivation) -> None:
+    if activation.mailbox.freed:
+        worker.room(activation.mailbox)
+    if activation.job.status is _PENDING:
+        worker.started(activation.job)
+    node = activation.node
+    slot_data = node.data_of(activation.batch)
+    try:
+        if (activation.job.halted and put_back(activation)) or not _begin(worker, activation, slot_data):
+            leave(worker)
+            return
+    except BaseException as error:  # noqa: BLE001 a merge function is user code
+        end_detached(activation, error)
+        return
+    task = Task(node.logic, slot_data, activation.message, worker.state, activation)
+    runner = node.runner or worker.engine.driver.async_runner()
+    activation.cancel = runner.start(task, lambda error: end_detached(activation, error))
+    if activation.job.ended and activation.cancel is not None:  # it ended while this was being started
+        activation.cancel()
+
+
+def end_detached(activation: LiveActivation, error: BaseException | None) -> None:
+    """Logic that ran somewhere else has ended."""
+    worker, mailbox = activation.node.worker, activation.mailbox
+    activation.cancel = None
+    now = worker.engine.now()
+    try:
+        if error is not None:
+            raise error
+        _end_guarded(activation)
+    except BaseException as raised:  # noqa: BLE001 the outcome of user code
+        more = failed(worker, activation, raised, now)
+    else:
+        more = end(worker, activation, now, "completed", None)
+    if more:
+        worker.schedule(mailbox)
+    leave(worker)

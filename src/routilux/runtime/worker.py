@@ -1,0 +1,583 @@
+"""One live instance of a flow: its nodes and routes, its state, its open jobs, and what becomes of them.
+
+A worker decides nothing about items (its mailboxes do) and runs no logic (``turns`` does). It carries out the
+effects: queueing what is ready, waking what waits for room, ending jobs, setting items aside.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from functools import partial
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from routilux.errors import DeadlockError, ExecutionTimeoutError, QueueFullError, describe
+from routilux.kernel.account import JobAccount
+from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
+from routilux.model.context import running
+from routilux.model.graph import cycle_path
+from routilux.model.item import DeadLetter, Item
+from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
+from routilux.ports import Dropped, Emitted, Gate, JobChanged, Record, Row, WorkerChanged
+from routilux.runtime.nodes import Node, Paths, build_nodes
+from routilux.runtime.pool import Place, RunQueue, Seat
+from routilux.runtime.state import JobState, WorkerState
+from routilux.runtime.waiting import Bell, Signal
+
+if TYPE_CHECKING:
+    from routilux.model.flow import Flow
+    from routilux.runtime.activation import LiveActivation
+    from routilux.runtime.engine import Engine
+    from routilux.runtime.job import JobContext
+
+LETTER_LIMIT = 10_000
+
+
+class Worker:
+    """See the module's docstring. Implements what :class:`WorkerState` asks of its worker."""
+
+    def __init__(self, engine: Engine, flow: Flow, state: WorkerState) -> None:
+        driver = engine.driver
+        self.engine = engine
+        self.runtime = engine.runtime
+        self.flow = flow
+        self.state = state
+        self.worker_id = state.worker_id
+        self.flow_id = flow.flow_id
+        self.one_shot = isinstance(state, JobState)
+        self.sink: Callable[[Row], object] | None = engine.sink  # takes records, if somebody observes
+        self.bell = Bell(driver.signal, driver.clock.monotonic)
+        strategy = flow.execution_strategy or engine.default_strategy
+        limit = 1 if strategy == "sequential" else flow.max_workers
+        self.queue = RunQueue(self, limit, driver.lock())
+        self.number = count(1).__next__
+        self.nodes: dict[str, Node] = build_nodes(self, flow)
+        self.paths = Paths(self.nodes)
+        self.jobs: dict[str, JobContext] = {}  # the open ones
+        self.letters: deque[DeadLetter] = deque(maxlen=LETTER_LIMIT)
+        self.retries: dict[LiveActivation, tuple[float, Any]] = {}  # when each is due, and its timer
+        self.at_gate: dict[LiveActivation, None] = {}
+        # Who waits inside emit(), for which slot, on which seat. An activation may emit from several threads.
+        self.blocked: dict[object, tuple[LiveActivation | None, SlotQueue, Seat]] = {}
+        self.accepting = True
+        self.stopped = False
+        self.execution_timer: Any = None
+
+    @property
+    def quantum(self) -> float:
+        """How long a turn may be. In a sequential worker one activation, so that the order is the queue's."""
+        return 0.0 if self.queue.limit == 1 else self.engine.driver.quantum
+
+    # -- effects -------------------------------------------------------------------------------------------
+
+    def schedule(self, mailbox: Mailbox) -> None:
+        """A mailbox has work, and the caller holds the promise to see to it."""
+        if mailbox.node.is_async and self.queue.limit is None:
+            self.engine.driver.submit_async(mailbox)
+        elif self.queue.push(mailbox):
+            self.engine.driver.submit(self.queue)
+        if self.bell.waiting:
+            self.bell.ring()
+
+    def room(self, mailbox: Mailbox) -> None:
+        """Slots of this routine have room again: those who feed them go on."""
+        for slot in mailbox.take_freed():
+            for feeder in slot.feeders:
+                if feeder.look_again():
+                    self.schedule(feeder)
+        if self.bell.waiting:
+            self.bell.ring()
+
+    def look_again(self, mailbox: Mailbox) -> None:
+        if mailbox.look_again():
+            self.schedule(mailbox)
+
+    def timer_due(self, mailbox: Mailbox) -> None:
+        if mailbox.timer_due():
+            self.schedule(mailbox)
+
+    def settle(self, items: Iterable[Item]) -> None:
+        """These items have ended. Neighbours of one job are settled together."""
+        account, n = None, 0
+        for item in items:
+            if item[3] is account:
+                n += 1
+                continue
+            if account is not None:
+                self.at_rest(account.remove(n))
+            account, n = item[3], 1
+        if account is not None:
+            self.at_rest(account.remove(n))
+
+    def at_rest(self, accounts: Iterable[JobAccount]) -> None:
+        """Nothing of these jobs moves any more: they are completed, unless a partial batch is released first."""
+        for account in accounts:
+            if account.status is JobStatus.COMPLETED:
+                self._over(account.job)
+                continue
+            while self.flush_one():
+                if not account.remove():
+                    break
+            else:
+                for settled in account.settle():
+                    self._over(settled.job)
+
+    def flush_one(self) -> bool:
+        """Release one partial batch, the one furthest upstream; False if there is none."""
+        now = self.engine.now()
+        for node in self.nodes.values():
+            if node.mailbox.flush(now):
+                self.schedule(node.mailbox)
+                return True
+        return False
+
+    def observe(self, record: Record) -> None:
+        if self.sink is not None:
+            self.sink((type(record), *record))
+
+    # -- items in ------------------------------------------------------------------------------------------
+
+    def accept(self, code: int, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> None:
+        """What an offer said, where it is not simply QUEUED."""
+        if code == READY:
+            self.schedule(slot.mailbox)
+        elif code == PARKED:
+            ended = item[3].park()
+            if ended:
+                self.at_rest(ended)
+        elif code == FULL:
+            self._enter_full(slot, item, activation)
+
+    def must_wait(self, code: int, slot: SlotQueue) -> bool:
+        return code == FULL and slot.on_full == "block"
+
+    def _enter_full(self, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> None:
+        match slot.on_full:
+            case "error":
+                item[3].remove()
+                raise self.full_error(slot)
+            case "drop_new":
+                slot.mailbox.drop(slot.name)
+                self._dropped(item, slot, "slot full, newest dropped")
+                self.settle([item])
+            case "drop_old":
+                self._displace(slot, item)
+            case _:
+                self._wait_inside(slot, item, activation)
+
+    def _displace(self, slot: SlotQueue, item: Item) -> None:
+        code = FULL
+        while code == FULL:
+            oldest, at_rest = slot.mailbox.displace(slot.name)
+            if oldest is not None:
+                self._dropped(oldest, slot, "slot full, oldest dropped")
+                self.settle([oldest])
+            self.at_rest(at_rest)
+            code = slot.mailbox.offer(item)
+        self.accept(code, slot, item, None)
+
+    def _wait_inside(self, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> None:
+        """An activation emitted into a full slot: help until there is room."""
+        waiting, place = object(), Place(self.queue)
+        self.blocked[waiting] = (activation, slot, self.engine.driver.seat())
+        try:
+            code = self.wait_for_room(slot, item, None, activation, place)
+        except BaseException:
+            item[3].remove()
+            place.take_back()
+            raise
+        finally:
+            del self.blocked[waiting]
+        self.accept(code, slot, item, activation)
+        self.bell.wait_for(lambda: self.stopped or place.given_back(), None)
+        place.take_back()
+
+    def wait_for_room(
+        self,
+        slot: SlotQueue,
+        item: Item,
+        deadline: float | None,
+        activation: LiveActivation | None,
+        place: Place | None = None,
+    ) -> int:
+        """Offer the item until it is taken; returns the code of the offer.
+
+        On a thread that runs an activation the wait is spent running what makes room, so a pool of one thread
+        can not lock itself out. What can not run on a thread is started in the place of the activation, which is
+        not to go on before it has its place back. Raises DeadlockError (inside) or QueueFullError (outside) when
+        nothing that runs could make room, and QueueFullError at the deadline.
+        """
+        code = FULL
+        helps = running.get() is not None
+
+        def taken() -> bool:
+            nonlocal code
+            if activation is not None and (activation.abandoned is not None or activation.job.ended):
+                raise activation.unwanted()
+            if self.stopped:
+                raise self.full_error(slot, "its worker has stopped")
+            code = slot.mailbox.node.offer(item)
+            return bool(code != FULL)
+
+        def help_or_give_up(signal: Signal) -> bool:
+            helpers = self._helpers(slot) if helps and (place is not None or not self.queue.held) else []
+            if place is None or not helpers or place.given_back():
+                if any(self.engine.run_nested(self, mailbox) for mailbox in helpers):
+                    return True
+            if place is not None and self._lend(place, slot):
+                return True
+            if self.stuck() and not signal.is_set():
+                raise self.deadlock(slot, inside=activation is not None)
+            return False
+
+        if not self.bell.wait_for(taken, deadline, before_sleep=help_or_give_up):
+            raise self.full_error(slot, "no room came within the time-out")
+        return code
+
+    def help(self) -> bool:
+        """Run what is ready on this thread, the furthest downstream first; False if nothing is."""
+        return any(self.engine.run_nested(self, mailbox) for mailbox in self._helpers(None))
+
+    def _helpers(self, slot: SlotQueue | None) -> list[Mailbox]:
+        """What is ready and can be run on this thread, the furthest downstream first.
+
+        With the slot that is waited for: what leads to a routine that waits further down on this thread could
+        come to wait for that one. So it is run only if room can come in no other way.
+        """
+        if slot is None:
+            return self._ready()
+        consumers = self.paths.beyond(slot.mailbox)
+        before = sum(mailbox.starts for mailbox in consumers)
+        seated = self.engine.driver.seat().activations()
+        below = {mailbox for activation in seated for mailbox in self.paths.to(activation.mailbox)}
+        ready = self._ready()
+        safe = [mailbox for mailbox in ready if mailbox not in below]
+        if safe or slot.length < slot.capacity or self._at_work(consumers, ready):
+            return safe
+        return ready if before == sum(mailbox.starts for mailbox in consumers) else []
+
+    def _ready(self) -> list[Mailbox]:
+        nodes = reversed(self.nodes.values())  # built upstream first
+        return [node.mailbox for node in nodes if not node.detached and node.mailbox.has_work_now()]
+
+    def _lend(self, place: Place, slot: SlotQueue) -> bool:
+        """What can not run on this thread may run in its place; True if something of it was started."""
+        if self.queue.limit is None and not self.queue.held:
+            return False  # there is room for all
+        launched = False
+        for mailbox in self.paths.beyond(slot.mailbox):
+            if mailbox.node.detached and mailbox.queued and place.given_back():
+                launched = self.engine.launch(self, mailbox)
+                break
+        if self.queue.limit is not None and not place.lent:
+            if place.lend():
+                self.engine.driver.submit(self.queue)
+            self.bell.ring()  # whoever waits for a place looks anew
+        return launched
+
+    def _at_work(self, consumers: set[Mailbox], risky: list[Mailbox]) -> bool:
+        """Whether one of the consumers runs, and does not wait itself, or will start without help."""
+        waiting = {a for a, _, _ in list(self.blocked.values()) if a is not None and a.mailbox in consumers}
+        if sum(mailbox.running for mailbox in consumers) > len(waiting):
+            return True
+        return any(mailbox.startable() for mailbox in consumers.difference(risky))
+
+    def stuck(self) -> bool:
+        """Whether nothing that runs or waits for a time can make room: only somebody from outside could.
+
+        Everything that runs waits inside ``emit()`` for a full slot, and nothing can be started. The mailboxes
+        are looked at one after the other; if one has started something meanwhile, the picture is not valid.
+        """
+        if self.queue.held or self.at_gate:
+            return False
+        mailboxes = [node.mailbox for node in self.nodes.values()]
+        if any(mailbox.keeps_back for mailbox in mailboxes):
+            return False
+        before = sum(mailbox.starts for mailbox in mailboxes)
+        running_now = sum(mailbox.running for mailbox in mailboxes)
+        blocked = list(self.blocked.values())
+        if running_now > len({activation for activation, _, _ in blocked}):
+            return False
+        # Who waits below another on the same thread can not go on before that one does.
+        on_top = {seat: slot for _, slot, seat in blocked}
+        if any(slot.length < slot.capacity for slot in on_top.values()):
+            return False
+        if any(mailbox.startable() for mailbox in mailboxes):
+            return False
+        return before == sum(mailbox.starts for mailbox in mailboxes)
+
+    def full_error(self, slot: SlotQueue, why: str = "it is full") -> QueueFullError:
+        return QueueFullError(
+            f"slot {slot.qualified_name!r} of flow {self.flow.flow_id!r} holds {slot.length} of at most "
+            f"{slot.capacity} items: {why}. Give post() a longer timeout, a larger max_queue_length to the slot, or "
+            "on_full='drop_old' if the newest matter most",
+            flow_id=self.flow.flow_id,
+            slot=slot.qualified_name,
+            worker_id=self.worker_id,
+        )
+
+    def deadlock(self, slot: SlotQueue, *, inside: bool) -> QueueFullError | DeadlockError:
+        if not inside:
+            return self.full_error(slot, "nothing that runs could make room (its items wait for other items)")
+        path = cycle_path(self.flow, slot.mailbox.routine_id) if slot.cyclic else None
+        where = f"the cycle {path} is full" if path else f"slot {slot.qualified_name!r} is full"
+        return DeadlockError(
+            f"{where} ({slot.length} items) and nothing that runs could make room: its items wait for items that "
+            "can not come any more. Emit fewer items per activation, or raise max_queue_length",
+            flow_id=self.flow.flow_id,
+            slot=slot.qualified_name,
+            worker_id=self.worker_id,
+        )
+
+    # -- jobs ----------------------------------------------------------------------------------------------
+
+    def started(self, account: Any) -> None:
+        """The first activation of a job begins."""
+        for member in account.members:
+            if member.status is JobStatus.PENDING and member.start():
+                self.engine.book.started(member.job)
+                if self.one_shot and self.state.status is ExecutionStatus.PENDING:
+                    self.state.status = ExecutionStatus.RUNNING
+                self._note(member.job, JobStatus.RUNNING)
+
+    def end_job(self, job: JobContext, status: JobStatus, error: BaseException | None = None) -> bool:
+        """Fail or cancel a job at once; False if it has ended already. What is queued of it is taken out."""
+        return bool(self._end_jobs([job], status, error))
+
+    def _end_jobs(
+        self, jobs: Iterable[JobContext], status: JobStatus, error: BaseException | None = None
+    ) -> list[JobContext]:
+        ended = [job for job in jobs if job.account.end(status)]
+        if ended:
+            for job in ended:
+                job.error = error
+            self.sweep()
+            for activation in self.engine.driver.running():
+                if activation.cancel is not None and activation.job.ended:
+                    activation.cancel()
+            for job in ended:
+                self._over(job)
+        return ended
+
+    def sweep(self) -> None:
+        """Take out everything that belongs only to jobs that have ended."""
+        for node in self.nodes.values():
+            mailbox = node.mailbox
+            items, at_rest = mailbox.extract(_item_ended)
+            withdrawn: Any = mailbox.withdraw(_activation_ended)
+            for activation in withdrawn:
+                self.forget_retry(activation)
+                items = [*items, *activation.batch]
+            if items:
+                self.set_aside(mailbox, items)
+                self.settle(items)
+                self.room(mailbox)
+                self.look_again(mailbox)
+            self.at_rest(at_rest)
+
+    def set_aside(self, mailbox: Mailbox, items: Iterable[Item]) -> None:
+        """Items of ended jobs: those of failed jobs become dead letters, those of cancelled ones are gone."""
+        for item in items:
+            failed = [m for m in item[3].members if m.status is JobStatus.FAILED]
+            if failed:
+                self.dead_letter(mailbox, item, "job failed", failed[0].job.error)
+            elif self.sink is not None:
+                self._dropped(item, mailbox.slots[item[1]], "job cancelled")
+
+    def dead_letter(self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None) -> None:
+        if len(self.letters) == LETTER_LIMIT:
+            self.engine.warn(
+                f"worker {self.worker_id} keeps {LETTER_LIMIT} dead letters; the oldest is dropped"
+            )
+        self.letters.append(
+            DeadLetter(
+                self.worker_id,
+                self.flow.flow_id,
+                mailbox.routine_id,
+                item[1],
+                item[2],
+                tuple(member.job.job_id for member in item[3].members),
+                reason,
+                None if error is None else describe(error),
+                self.engine.driver.clock.time(),
+                item[0],
+            )
+        )
+        if self.sink is not None:
+            self._dropped(item, mailbox.slots[item[1]], f"dead letter: {reason}")
+
+    def _dropped(self, item: Item, slot: SlotQueue, reason: str) -> None:
+        jobs = [member.job for member in item[3].members]
+        for job in jobs:
+            job.trace("dropped", slot=slot.qualified_name, item=item[0], reason=reason)
+        if self.sink is not None:
+            ids = tuple(job.job_id for job in jobs)
+            now = self.engine.now()
+            self.observe(Dropped(now, self.worker_id, ids, slot.qualified_name, item[0], reason))
+
+    def forget_retry(self, activation: LiveActivation) -> None:
+        self.at_gate.pop(activation, None)
+        _, timer = self.retries.pop(activation, (0.0, None))
+        if timer is not None:
+            timer.cancel()
+
+    def _over(self, job: JobContext) -> None:
+        if self.one_shot:
+            self.state.status = ExecutionStatus(job.status.value)
+            self.close()
+        self.engine.book.ended(job)
+        self.jobs.pop(job.job_id, None)
+        self._note(job, job.status)
+        if self.bell.waiting:
+            self.bell.ring()
+
+    def observe_post(self, job: JobContext, item: Item, slot: SlotQueue) -> None:
+        self.observe(JobChanged(item[5], self.worker_id, job.job_id, JobStatus.PENDING.value))
+        self.observe(Emitted(item[5], self.worker_id, item[3], "post", slot.qualified_name, item[0]))
+
+    def _note(self, job: JobContext, status: JobStatus) -> None:
+        if self.sink is not None:
+            self.observe(JobChanged(self.engine.now(), self.worker_id, job.job_id, status.value))
+
+    # -- pause, drain, stop --------------------------------------------------------------------------------
+
+    def hold(self) -> None:
+        """Start nothing any more."""
+        self.queue.hold()
+
+    def release(self) -> None:
+        for mailbox in self.queue.resume():
+            self.schedule(mailbox)
+        self.bell.ring()  # who waits for room looks anew whether it can come
+
+    def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
+        self.state.status = status
+        if self.sink is not None:
+            self.observe(WorkerChanged(self.engine.now(), self.worker_id, self.flow.flow_id, status.value))
+
+    def resting(self) -> bool:
+        return self.queue.in_flight == 0
+
+    def quiet(self) -> bool:
+        """Whether nothing runs, is due, or waits for a time."""
+        return self.resting() and not any(node.mailbox.can_move() for node in self.nodes.values())
+
+    def drain(self, deadline: float | None) -> bool:
+        """Wait until everything has come to rest, partial batches included; False at the deadline."""
+        while True:
+            if not self.bell.wait_for(self.quiet, deadline):
+                return False
+            if not self.flush_one():
+                return True
+
+    def cancel_jobs(self) -> None:
+        self._end_jobs(list(self.jobs.values()), JobStatus.CANCELLED)
+
+    def close(self) -> None:
+        """The end: hand out nothing any more, and let the flow be changed again."""
+        if self.stopped:
+            return
+        self.stopped, self.accepting = True, False
+        self.queue.hold()
+        for node in self.nodes.values():
+            node.mailbox.close()
+        for activation in list(self.retries):
+            self.forget_retry(activation)
+        if self.execution_timer is not None:
+            self.execution_timer.cancel()
+        self.cancel_jobs()  # that were posted in between
+        self.flow.let_go(self.worker_id)
+        self.set_status(self.state.status if self.one_shot else WorkerStatus.STOPPED)
+        self.engine.worker_ended(self)
+        self.bell.ring()
+
+    def wait_until_stopped(self, timeout: float | None) -> bool:
+        self.engine.refuse_inside("wait()")
+        deadline = self.engine.deadline(timeout)
+        return self.bell.wait_for(lambda: self.stopped, deadline)
+
+    def fail_after(self, seconds: float) -> None:
+        """The one job of this worker may take this long."""
+
+        def too_long() -> None:
+            for job in list(self.jobs.values()):
+                error = ExecutionTimeoutError(
+                    f"the execution of flow {self.flow.flow_id!r} has not ended within {seconds} s; give it a longer "
+                    "time-out, or look at job.trace_log and execution_history for what took so long",
+                    flow_id=self.flow.flow_id,
+                    worker_id=self.worker_id,
+                )
+                self.end_job(job, JobStatus.FAILED, error)
+
+        self.execution_timer = self.engine.driver.call_at(self.engine.now() + seconds, too_long)
+
+    # -- gates ---------------------------------------------------------------------------------------------
+
+    def set_gate(self, node: Node, gate: Gate | None) -> None:
+        """Ask this gate at a routine and its slots, or nobody; routes lead through it only while it is set."""
+        node.mailbox.gate = gate
+        node.set_offer(node.mailbox.offer if gate is None else partial(self._offer_through, gate, node))
+        for source in self.nodes.values():
+            for routes in source.routes.values():
+                for route in routes:
+                    if route.mailbox is node.mailbox:
+                        route.offer = node.offer
+        if gate is None:
+            self.let_go(node, everything=True)
+
+    def let_go(self, node: Node, *, everything: bool) -> int:
+        """Let go what a gate holds at a routine: activations first, then items; returns how much that was."""
+        gone = self._let_go(node, everything)
+        self.bell.ring()  # who waits for room looks anew whether it can come
+        return gone
+
+    def _let_go(self, node: Node, everything: bool) -> int:
+        gone = 0
+        for activation in [a for a in list(self.at_gate) if a.mailbox is node.mailbox]:
+            if gone and not everything:
+                return gone
+            del self.at_gate[activation]
+            activation.released = True
+            if node.mailbox.go_on(activation):
+                self.schedule(node.mailbox)
+            gone += 1
+        for slot in node.mailbox.slots:
+            while (everything or not gone) and node.mailbox.held_item(slot) is not None:
+                more, parked = node.mailbox.let_in(slot)
+                for item in parked:
+                    self.at_rest(item[3].park())
+                if more:
+                    self.schedule(node.mailbox)
+                gone += 1
+        return gone
+
+    def _offer_through(self, gate: Gate, node: Node, item: Item) -> int:
+        if gate.holds_item(self.worker_id, node.routine_id, item[1], item[2]):
+            held = node.mailbox.hold(item)
+            if node.mailbox.gate is None:  # it was taken away while it was asked
+                self.let_go(node, everything=True)
+            return QUEUED if held else FULL
+        return node.mailbox.offer(item)
+
+    # -- looking in ----------------------------------------------------------------------------------------
+
+    def running(self) -> list[LiveActivation]:
+        return [a for a in self.engine.driver.running() if a.node.worker is self]
+
+    def counters(self, routine_id: str) -> dict[str, Any]:
+        node = self.nodes.get(routine_id)
+        return {} if node is None else node.counters()
+
+    def snapshot(self) -> dict[str, Any]:
+        return self.engine.snapshot(self)
+
+
+def _item_ended(item: Item) -> bool:
+    ended: bool = item[3].ended
+    return ended
+
+
+def _activation_ended(activation: Any) -> bool:
+    ended: bool = activation.job.ended
+    return ended

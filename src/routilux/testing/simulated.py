@@ -1,0 +1,458 @@
+"""A runtime without threads: the same engine, a virtual clock, and a seeded choice of what happens next.
+
+Every lock of the engine is a place where another virtual thread may be let in, so the interleavings of real
+threads become a function of the seed. A seed replays exactly. Time stands still while anything can run and jumps
+to the next deadline when nothing can (or, with ``early_timers``, sometimes earlier, as on a slow machine).
+
+The limits of one stack: a virtual thread that was let in runs until it waits, and what it interrupted goes on
+after it. Logic of routines runs on the calling thread; logic that really blocks, blocks the simulation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import count
+from random import Random
+from types import TracebackType
+from typing import Any
+
+from routilux.kernel.mailbox import Mailbox
+from routilux.model.context import running
+from routilux.ports import TaskRunner
+from routilux.runtime import turns
+from routilux.runtime.async_loop import AsyncTasks
+from routilux.runtime.driver import Driver
+from routilux.runtime.pool import RunQueue, Seat
+from routilux.runtime.runtime import Runtime
+from routilux.runtime.timers import Timer
+
+NEARLY_FULL = 8
+
+
+class SimulationStuck(RuntimeError):
+    """Something is waited for that can not happen any more: in a real runtime this would hang."""
+
+
+class SimulationLimit(SimulationStuck):
+    """The limits of one stack: nothing is known about what would have happened."""
+
+
+class VirtualClock:
+    """Time that only moves when the simulation says so; starts at 0, which is shown as 2020-01-01."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def time(self) -> float:
+        return 1_577_836_800.0 + self.now
+
+
+class SimulatedLock:
+    """Before the engine takes a lock and after it has let go of it, another virtual thread may be let in.
+
+    Not while a lock is held further out: whoever came in could need that one, and would wait for ever.
+    """
+
+    __slots__ = ("_driver", "_held")
+
+    def __init__(self, driver: SimulatedDriver) -> None:
+        self._driver = driver
+        self._held = False
+
+    def acquire(self, blocking: bool = True, /) -> bool:
+        driver = self._driver
+        if not driver.locks_held:
+            driver.maybe_interrupt()
+        if self._held:
+            raise driver.broken(
+                "a lock is taken while it is held: real threads would wait for each other here"
+            )
+        self._held = True
+        driver.locks_held += 1
+        return True
+
+    def release(self) -> None:
+        driver = self._driver
+        self._held = False
+        driver.locks_held -= 1
+        if not driver.locks_held:
+            driver.maybe_interrupt()
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class SimulatedSignal:
+    """Waiting means letting the simulation go on."""
+
+    __slots__ = ("_driver", "_set")
+
+    def __init__(self, driver: SimulatedDriver) -> None:
+        self._driver = driver
+        self._set = False
+
+    def set(self) -> None:
+        self._set = True
+
+    def is_set(self) -> bool:
+        return self._set
+
+    def wait(self, timeout: float | None) -> bool:
+        driver = self._driver
+        deadline = None if timeout is None else driver.clock.now + timeout
+        driver.waiting.append(self)
+        try:
+            while not self._set:
+                if not driver.step(deadline):
+                    if deadline is None:
+                        raise driver.stuck()
+                    return False
+            return True
+        finally:
+            driver.waiting.pop()
+
+
+class SimulatedDriver:
+    """See the module's docstring. ``interrupts`` are calls that may come at any moment, each once."""
+
+    def __init__(
+        self, seed: int, *, interruption: float = 0.15, early_timers: float = 0.0, depth: int = 3
+    ) -> None:
+        self.seed = seed
+        self.clock = VirtualClock()
+        self.interrupts: list[Callable[[], object]] = []
+        self.steps = 0
+        self.locks_held = 0
+        self.fault: Exception | None = None  # of the engine or of this: not to be taken for one of user code
+        self._rng = Random(seed)
+        self._interruption = interruption
+        self._early_timers = early_timers
+        self._depth = depth
+        self._queues: list[RunQueue] = []
+        self._timers: list[tuple[float, int, Timer]] = []
+        self._order = count()
+        self._ids = count(1)
+        self._seats: list[Seat] = [Seat()]
+        self._loop: _VirtualLoop | None = None
+        self._tasks: AsyncTasks | None = None
+        self._in_loop = False
+        self.waiting: list[SimulatedSignal] = []  # who waits on the stack, each for the next
+        self._interrupted = 0  # virtual threads that go on when the one on top has ended
+        self._closed = False
+
+    # -- what the engine asks for --------------------------------------------------------------------------
+
+    def lock(self) -> SimulatedLock:
+        return SimulatedLock(self)
+
+    def signal(self) -> SimulatedSignal:
+        return SimulatedSignal(self)
+
+    def random(self) -> float:
+        return self._rng.random()
+
+    def unique(self) -> str:
+        return f"{next(self._ids):x}_"
+
+    @property
+    def quantum(self) -> float:
+        """Time stands still within a turn, so a turn is one activation long or as long as there is work."""
+        return self._rng.choice((0.0, 0.0, 1.0))
+
+    def may_follow(self, queue: RunQueue) -> bool:
+        return not any(_may_wait(mailbox, self._in_loop) for mailbox in queue.ready)
+
+    def start(self) -> None:
+        return None
+
+    def submit(self, queue: RunQueue) -> None:
+        self._queues.append(queue)
+
+    def submit_async(self, mailbox: Mailbox) -> None:
+        self._virtual_loop().call_soon(lambda: turns.launch(mailbox.node.worker, mailbox))
+
+    def async_runner(self) -> TaskRunner:
+        self._virtual_loop()
+        assert self._tasks is not None
+        return self._tasks
+
+    def call_at(self, when: float, call: Callable[[], None]) -> Timer:
+        timer = Timer(when, call)
+        if not self._closed:
+            heapq.heappush(self._timers, (when, next(self._order), timer))
+        return timer
+
+    def seat(self) -> Seat:
+        return self._seats[-1]
+
+    def running(self) -> list[Any]:
+        on_seats = [activation for seat in self._seats for activation in seat.activations()]
+        return on_seats + (self._tasks.activations() if self._tasks is not None else [])
+
+    def on_loop(self) -> bool:
+        return self._in_loop
+
+    def close(self, deadline: float | None) -> bool:
+        self._closed = True
+        self._timers.clear()
+        if self._tasks is not None and self._loop is not None and not self._in_loop:
+            self._tasks.cancel_all()
+            while self._tasks.activations():
+                self._run_loop()
+            self._loop.close()
+        return True
+
+    def broken(self, what: str) -> AssertionError:
+        """Note a fault of the engine, to be raised by the next step too."""
+        self.fault = AssertionError(f"seed {self.seed}: {what}")
+        return self.fault
+
+    def stuck(self) -> SimulationStuck:
+        """Something is waited for, and nothing is left to be done."""
+        if not self._interrupted and not any(signal.is_set() for signal in self.waiting):
+            return SimulationStuck(
+                f"seed {self.seed}: nothing can happen any more, but something is waited for"
+            )
+        self.fault = SimulationLimit(
+            f"seed {self.seed}: what is waited for may come from a virtual thread further down the stack; this says "
+            "nothing about the engine, take another seed"
+        )
+        return self.fault
+
+    # -- what happens next ---------------------------------------------------------------------------------
+
+    def step(self, deadline: float | None = None) -> bool:
+        """Let one thing happen; False if nothing can (before the deadline)."""
+        if self._closed:
+            return False
+        if self.fault is not None:
+            raise self.fault
+        self.steps += 1
+        choices = self._choices()
+        if choices and not (self._rng.random() < self._early_timers and self._timer_before(deadline)):
+            self._rng.choice(choices)()
+            return True
+        return self._jump(deadline)
+
+    def maybe_interrupt(self) -> None:
+        """A lock was released: perhaps another virtual thread is faster now."""
+        if self._closed or len(self._seats) > self._depth or self._rng.random() >= self._interruption:
+            return
+        self._interrupted += 1
+        try:
+            self._interrupt()
+        finally:
+            self._interrupted -= 1
+
+    def _interrupt(self) -> None:
+        if self.interrupts and self._rng.random() < 0.2:
+            call = self.interrupts.pop(self._rng.randrange(len(self.interrupts)))
+            self._on_new_thread(call)
+            return
+        if self._rng.random() < self._early_timers and self._timer_before(None):
+            self._jump(None)
+            return
+        choices = self._choices()
+        if choices:
+            self._rng.choice(choices)()
+
+    def _choices(self) -> list[Callable[[], object]]:
+        choices: list[Callable[[], object]] = []
+        for queue in self._queues:
+            for mailbox in queue.ready:
+                if not _may_wait(mailbox, self._in_loop):
+                    choices.append(partial(self._turn, queue, mailbox))
+        if self._loop is not None and self._loop.has_ready() and not self._in_loop:
+            choices.append(self._run_loop)
+        if self._timer_before(self.clock.now):
+            choices.append(lambda: self._jump(None))
+        return choices
+
+    def _turn(self, queue: RunQueue, mailbox: Mailbox) -> None:
+        """A virtual thread takes this routine's turn."""
+        self._queues.remove(queue)
+        queue.ready.remove(mailbox)
+        queue.ready.appendleft(mailbox)
+        taken, again = queue.take()
+        if again:
+            self._queues.append(queue)
+        if taken is not None:
+            self._on_new_thread(lambda: turns.run(queue, taken, self._seats[-1]))
+
+    def _on_new_thread(self, call: Callable[[], object]) -> None:
+        outer = running.get()
+        running.set(None)
+        self._seats.append(Seat())
+        try:
+            call()
+        finally:
+            self._seats.pop()
+            running.set(outer)
+
+    def _jump(self, deadline: float | None) -> bool:
+        """Move time to the next timer and let it fire."""
+        if not self._timer_before(deadline):
+            if deadline is not None:
+                self.clock.now = max(self.clock.now, deadline)
+            return False
+        when, _, timer = heapq.heappop(self._timers)
+        self.clock.now = max(self.clock.now, when)
+        if timer.call is not None:
+            self._on_new_thread(timer.call)
+        return True
+
+    def _timer_before(self, deadline: float | None) -> bool:
+        """Whether there is a timer for this time or an earlier one."""
+        while self._timers and self._timers[0][2].call is None:
+            heapq.heappop(self._timers)
+        return bool(self._timers) and (deadline is None or self._timers[0][0] <= deadline)
+
+    # -- asynchronous logic --------------------------------------------------------------------------------
+
+    def _virtual_loop(self) -> _VirtualLoop:
+        if self._loop is None:
+            self._loop = _VirtualLoop(self)
+            self._tasks = AsyncTasks(self._loop)
+        return self._loop
+
+    def _run_loop(self) -> None:
+        assert self._loop is not None
+        self._in_loop = True
+        try:
+            self._on_new_thread(self._loop.run_ready)
+        finally:
+            self._in_loop = False
+
+
+class _VirtualLoop(asyncio.SelectorEventLoop):
+    """An event loop on virtual time; its timers are the simulation's."""
+
+    def __init__(self, driver: SimulatedDriver) -> None:
+        super().__init__()
+        self._driver = driver
+        self._calls = 0  # handed over and not yet run
+
+    def time(self) -> float:
+        return self._driver.clock.now
+
+    def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
+        self._calls += 1
+        return super().call_soon(self._counted(callback), *args, context=context)
+
+    def call_soon_threadsafe(  # type: ignore[override]
+        self, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.Handle:
+        return self.call_soon(callback, *args, context=context)
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Any, *args: Any, context: Any = None
+    ) -> asyncio.TimerHandle:
+        handle = asyncio.TimerHandle(when, callback, args, self, context)
+
+        def due() -> None:
+            if not handle.cancelled():
+                self.call_soon(callback, *args, context=context)
+
+        self._driver.call_at(when, due)
+        return handle
+
+    def has_ready(self) -> bool:
+        return self._calls > 0
+
+    def run_ready(self) -> None:
+        """Run what is ready now, and nothing that comes from it."""
+        super().call_soon(self.stop)
+        self.run_forever()
+
+    def _counted(self, callback: Any) -> Any:
+        def call(*args: Any) -> Any:
+            self._calls -= 1
+            return callback(*args)
+
+        return call
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        return None  # the simulation's timer looks at the handle when it is due
+
+
+class SimulatedRuntime(Runtime):
+    """A :class:`~routilux.Runtime` that is a function of its seed.
+
+    Everything happens while something is waited for: ``wait_until_all_jobs_finished()``, ``job.wait()``,
+    :meth:`run`. ``interruption`` is the chance that another virtual thread comes in between at a lock,
+    ``early_timers`` the chance that a timer is due before what could run has run.
+    """
+
+    def __init__(
+        self, seed: int = 0, *, interruption: float = 0.15, early_timers: float = 0.0, **options: Any
+    ) -> None:
+        self.seed = seed
+        self._interruption = interruption
+        self._early_timers = early_timers
+        options.setdefault("thread_pool_size", 4)
+        super().__init__(**options)
+
+    def _create_driver(self) -> Driver:
+        self.simulation = SimulatedDriver(
+            self.seed, interruption=self._interruption, early_timers=self._early_timers
+        )
+        return self.simulation
+
+    @property
+    def now(self) -> float:
+        """Virtual seconds since the start."""
+        return self.simulation.clock.now
+
+    def run(self, seconds: float | None = None) -> None:
+        """Let everything happen that can, or everything within so many virtual seconds."""
+        deadline = None if seconds is None else self.now + seconds
+        while self.simulation.step(deadline):
+            pass
+
+    def interrupt_with(self, call: Callable[[], object]) -> None:
+        """Do this once, at a moment that the seed chooses, perhaps in the middle of something else."""
+        self.simulation.interrupts.append(call)
+
+    def __repr__(self) -> str:
+        return f"SimulatedRuntime(seed={self.seed})"
+
+
+def _may_wait(mailbox: Mailbox, in_loop: bool) -> bool:
+    """Whether a turn of this routine could have to wait for one that is interrupted further down the stack."""
+    waiting, seen = [mailbox], {mailbox}
+    while waiting:
+        for routes in waiting.pop().node.routes.values():
+            for route in routes:
+                target = route.mailbox
+                interrupted = target.running and (in_loop or not target.node.detached)
+                if interrupted and route.queue.length + NEARLY_FULL > route.queue.capacity:
+                    return True
+                if target not in seen:
+                    seen.add(target)
+                    waiting.append(target)
+    return False
+
+
+@contextmanager
+def simulated(seed: int, **options: Any) -> Iterator[SimulatedRuntime]:
+    """A simulated runtime whose seed is named in whatever goes wrong."""
+    runtime = SimulatedRuntime(seed, **options)
+    try:
+        yield runtime
+    except BaseException as error:
+        error.add_note(f"simulated with seed {seed}")
+        raise
+    finally:
+        runtime.shutdown(wait=False)

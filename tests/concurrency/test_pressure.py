@@ -1,0 +1,410 @@
+"""Full slots on real threads: nobody runs out of memory, nobody starves, and what can never move says so."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Iterator
+from threading import Event
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from routilux import Flow, JobContext, Routine, Runtime, current
+from routilux.activation_policies import all_slots_ready_policy
+from routilux.errors import DeadlockError, QueueFullError
+from tests.acceptance.parts import SECONDS, Held, Step, chain, flow_of, join, outputs_of, step
+
+pools = pytest.mark.parametrize("threads", [1, 2, 8])
+strategies = pytest.mark.parametrize("strategy", ["concurrent", "sequential"])
+
+
+@pytest.fixture(autouse=True)
+def nervous_threads() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def post(runtime: Runtime, flow: Flow, data: dict[str, Any] | None = None, **options: Any) -> JobContext:
+    return runtime.post(flow, "a", "input", data or {}, **options).job_context
+
+
+def spreads(n: int, **data: Any) -> Step:
+    """Emits ``n`` items for each that comes in."""
+
+    def logic(routine: Routine, payload: Any, state: Any) -> None:
+        for i in range(n):
+            routine.emit("output", i=i, **data)
+
+    return step(logic)
+
+
+def ignore(routine: Routine, payload: Any, state: Any) -> None:
+    pass
+
+
+# -- producers that never end ----------------------------------------------------------------------------------
+
+
+@pools
+@strategies
+def test_endless_producer_keeps_memory_bounded_and_can_be_cancelled(threads: int, strategy: str) -> None:
+    most, enough = [0], Event()
+
+    def endless(routine: Routine, payload: Any, state: Any) -> None:
+        while True:
+            routine.emit("output")
+
+    def consume(routine: Routine, payload: Any, state: Any) -> None:
+        stats = routine.stats()
+        most[0] = max(most[0], stats["queued"])
+        if stats["activations"] > 2000:
+            enough.set()
+
+    flow = chain(step(endless), step(consume, max_queue_length=10), execution_strategy=strategy)
+    with Runtime(thread_pool_size=threads) as runtime:
+        runtime.exec(flow)
+        job = post(runtime, flow)
+        assert enough.wait(SECONDS)
+        runtime.cancel(job)
+        assert job.status == "cancelled"
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+    assert most[0] <= 10
+
+
+@pools
+@strategies
+def test_endless_producer_into_a_slow_chain_never_locks(threads: int, strategy: str) -> None:
+    reached = Event()
+
+    def endless(routine: Routine, payload: Any, state: Any) -> None:
+        n = 0
+        while not current().cancelled:
+            routine.emit("output", n=n)
+            n += 1
+
+    def last(routine: Routine, payload: Any, state: Any) -> None:
+        assert payload["n"] == state.shared_data.get("next", 0)
+        state.shared_data["next"] = payload["n"] + 1
+        if payload["n"] > 500:
+            reached.set()
+
+    passing = [step(lambda r, payload, s: r.emit("output", **payload), max_queue_length=1) for _ in range(3)]
+    flow = chain(step(endless), *passing, step(last, max_queue_length=1), execution_strategy=strategy)
+    with Runtime(thread_pool_size=threads) as runtime:
+        worker = runtime.exec(flow)
+        job = post(runtime, flow)
+        assert reached.wait(SECONDS)
+        runtime.cancel(job)
+        assert runtime.stop(worker, timeout=SECONDS)
+    assert [
+        record
+        for record in worker.execution_history
+        if record.status == "failed" and record.routine_id == "e"
+    ] == []
+
+
+@pools
+def test_many_producers_share_one_small_slot_and_everything_arrives_once(threads: int) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def produce(routine: Routine, payload: Any, state: Any) -> None:
+        for n in range(100):
+            routine.emit("output", by=routine.routine_id, n=n)
+
+    consumer = step(
+        lambda routine, payload, state: seen.append((payload["by"], payload["n"])), max_queue_length=2
+    )
+    flow = flow_of(step(produce), step(produce), step(produce), consumer)
+    for source in "abc":
+        flow.connect(source, "output", "d", "input")
+    with Runtime(thread_pool_size=threads) as runtime:
+        runtime.exec(flow)
+        jobs = [runtime.post(flow, source, "input", {}).job_context for source in "abc"]
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+        assert {job.status for job in jobs} == {"completed"}
+    for source in "abc":
+        assert [n for by, n in seen if by == source] == list(range(100))
+
+
+def test_async_producer_that_awaits_is_held_back_and_loses_nothing() -> None:
+    seen: list[int] = []
+    most = [0]
+
+    async def produce(routine: Routine, payload: Any, state: Any) -> None:
+        for n in range(2000):
+            routine.emit("output", n=n)
+            await asyncio.sleep(0)
+
+    def consume(routine: Routine, payload: Any, state: Any) -> None:
+        most[0] = max(most[0], routine.stats()["queued"])
+        seen.append(payload["n"])
+
+    flow = chain(step(produce), step(consume, max_queue_length=5))
+    with Runtime(thread_pool_size=1) as runtime:
+        runtime.exec(flow)
+        job = post(runtime, flow)
+        assert job.wait(SECONDS)
+        assert job.status == "completed"
+    assert seen == list(range(2000))
+    assert most[0] <= 5
+
+
+def test_async_producer_that_never_awaits_gets_an_error_that_says_to_await() -> None:
+    held, refused = Held(), Event()
+    raised: list[QueueFullError] = []
+
+    async def produce(routine: Routine, payload: Any, state: Any) -> None:
+        try:
+            while True:
+                routine.emit("output")
+        except QueueFullError as error:
+            raised.append(error)
+            refused.set()
+            raise
+
+    flow = chain(step(produce), step(held, max_queue_length=5))
+    with Runtime(thread_pool_size=1) as runtime:
+        runtime.exec(flow)
+        job = post(runtime, flow)
+        assert refused.wait(SECONDS)
+        for fragment in ("async routine 'a'", "b.input", "await asyncio.sleep(0)"):
+            assert fragment in str(raised[0])
+        held.let_go.set()
+        assert job.wait(SECONDS)
+        assert job.error.__cause__ is raised[0]
+
+
+# -- what can never move ---------------------------------------------------------------------------------------
+
+
+@pools
+@strategies
+def test_cycle_that_fills_up_raises_naming_its_path_within_5_seconds(threads: int, strategy: str) -> None:
+    doubles = step(lambda r, payload, s: [r.emit("output"), r.emit("output")], max_queue_length=20)
+    flow = chain(Step(), doubles, step(lambda r, payload, s: r.emit("output"), max_queue_length=20))
+    flow.connect("c", "output", "b", "input")
+    flow = with_strategy(flow, strategy)
+    with Runtime(thread_pool_size=threads) as runtime:
+        worker = runtime.exec(flow)
+        began = monotonic()
+        job = post(runtime, flow)
+        assert job.wait(SECONDS)
+        assert monotonic() - began < 5
+        assert isinstance(job.error.__cause__, DeadlockError)
+        assert "b.output -> c.input -> c.output -> b.input" in rotations(str(job.error))
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+        assert worker.status == "running"
+
+
+def with_strategy(flow: Flow, strategy: str) -> Flow:
+    """The same flow with another execution strategy."""
+    other = Flow(flow.flow_id, execution_strategy=strategy)
+    connections = flow.connections
+    for routine_id in list(flow.routines):
+        other.add_routine(flow.remove_routine(routine_id), routine_id)
+    for connection in connections:
+        source, target = connection.source, connection.target
+        other.connect(source.routine, source, target.routine, target)
+    return other
+
+
+def rotations(text: str) -> str:
+    """The text, with a path through the cycle that begins elsewhere turned to begin at b."""
+    return text.replace(
+        "c.output -> b.input -> b.output -> c.input", "b.output -> c.input -> c.output -> b.input"
+    )
+
+
+@pools
+def test_diamond_whose_join_can_never_be_complete_raises_instead_of_waiting(threads: int) -> None:
+    """One side sends everything, the other nothing: the join's slot fills up with items that wait for partners."""
+    flow = flow_of(spreads(100), step(ignore), sized(5))
+    flow.connect("a", "output", "c", "left")
+    flow.connect("a", "output", "b", "input")
+    flow.connect("b", "output", "c", "right")
+    with Runtime(thread_pool_size=threads) as runtime:
+        runtime.exec(flow)
+        job = post(runtime, flow)
+        assert job.wait(SECONDS)
+        assert isinstance(job.error.__cause__, DeadlockError)
+        for fragment in ("slot 'c.left' is full (5 items)", "wait for items that can not come any more"):
+            assert fragment in str(job.error)
+
+
+class Join(Routine):
+    capacity = 1000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_slot("left", max_queue_length=self.capacity)
+        self.add_slot("right", max_queue_length=self.capacity)
+        self.add_event("output")
+        self.set_activation_policy(all_slots_ready_policy())
+
+    def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
+        self.emit("output", left=slot_data["left"][0]["i"], right=slot_data["right"][0]["i"])
+
+
+@pools
+@strategies
+@pytest.mark.parametrize("capacity", [1, 3, 1000])
+def test_diamond_that_can_be_complete_is_whatever_the_size_of_its_slots(
+    threads: int, strategy: str, capacity: int
+) -> None:
+    flow = flow_of(spreads(200), Step(), Step(), sized(capacity), execution_strategy=strategy)
+    flow.connect("a", "output", "b", "input")
+    flow.connect("a", "output", "c", "input")
+    flow.connect("b", "output", "d", "left")
+    flow.connect("c", "output", "d", "right")
+    with Runtime(thread_pool_size=threads) as runtime:
+        runtime.exec(flow)
+        job = post(runtime, flow)
+        assert job.wait(SECONDS)
+        assert (job.status, job.error) == ("completed", None)
+        assert [(out["left"], out["right"]) for out in outputs_of(job)] == [(i, i) for i in range(200)]
+
+
+def sized(capacity: int) -> Routine:
+    routine: Routine = type("Sized", (Join,), {"capacity": capacity})()
+    return routine
+
+
+# -- fairness --------------------------------------------------------------------------------------------------
+
+
+@pools
+def test_fresh_job_of_another_worker_overtakes_a_job_with_many_queued_items(threads: int) -> None:
+    """It waits for one quantum per thread, and not for 20,000 items."""
+    flow, small = (
+        chain(spreads(20_000), step(ignore, max_queue_length=30_000)),
+        flow_of(Step(), flow_id="small"),
+    )
+    with Runtime(thread_pool_size=threads) as runtime:
+        worker = runtime.exec(flow)
+        runtime.exec(small)
+        runtime.pause(worker)
+        big = post(runtime, flow)
+        runtime.resume(worker)
+        fresh = post(runtime, small, {"n": 1})
+        assert fresh.wait(SECONDS)
+        assert big.status == "running"
+        runtime.cancel(big)
+
+
+@pools
+def test_fresh_job_of_the_same_worker_overtakes_in_another_routine(threads: int) -> None:
+    flow = chain(spreads(20_000), step(ignore, max_queue_length=30_000))
+    flow.add_routine(Step(), "other")
+    with Runtime(thread_pool_size=threads) as runtime:
+        runtime.exec(flow)
+        big = post(runtime, flow)
+        fresh = runtime.post(flow, "other", "input", {"n": 1}).job_context
+        assert fresh.wait(SECONDS)
+        assert big.status == "running"
+        runtime.cancel(big)
+
+
+def test_blocked_logic_does_not_hold_up_a_second_thread() -> None:
+    held = Held()
+    flow, other = flow_of(step(held)), flow_of(Step(), flow_id="other")
+    with Runtime(thread_pool_size=2) as runtime:
+        runtime.exec(flow)
+        runtime.exec(other)
+        blocked = post(runtime, flow)
+        assert held.entered.wait(SECONDS)
+        for n in range(100):
+            assert post(runtime, other, {"n": n}).result(SECONDS)[0].data == {"n": n}
+        assert blocked.status == "running"
+        held.let_go.set()
+
+
+@pools
+def test_every_worker_of_many_gets_its_turn(threads: int) -> None:
+    flow = chain(spreads(500), step(ignore, max_queue_length=600))
+    with Runtime(thread_pool_size=threads) as runtime:
+        workers = [runtime.exec(flow, worker_id=f"w{n}") for n in range(20)]
+        jobs = [post(runtime, flow, worker_id=worker.worker_id) for worker in workers]
+        assert runtime.wait_until_all_jobs_finished(3 * SECONDS)
+        assert {job.status for job in jobs} == {"completed"}
+        assert {flow.routines["b"].stats(worker)["activations"] for worker in workers} == {500}
+
+
+# -- one at a time -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_routine_never_overlaps_itself_in_a_worker_unless_it_says_so(asynchronous: bool) -> None:
+    inside, most = [0], [0]
+
+    def enter() -> None:
+        inside[0] += 1
+        most[0] = max(most[0], inside[0])
+
+    def plain(routine: Routine, payload: Any, state: Any) -> None:
+        enter()
+        for _ in range(50):
+            pass
+        inside[0] -= 1
+
+    async def waiting(routine: Routine, payload: Any, state: Any) -> None:
+        enter()
+        await asyncio.sleep(0)
+        inside[0] -= 1
+
+    flow = flow_of(step(waiting if asynchronous else plain))
+    with Runtime(thread_pool_size=8) as runtime:
+        runtime.exec(flow)
+        for _ in range(300):
+            post(runtime, flow)
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+    assert most[0] == 1
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_concurrency_of_a_routine_is_used_and_never_exceeded(asynchronous: bool) -> None:
+    together = Event()
+    inside, most = set(), [0]
+
+    def enter(job: JobContext) -> None:
+        inside.add(job.job_id)
+        most[0] = max(most[0], len(inside))
+        if len(inside) == 3:
+            together.set()
+
+    def plain(routine: Routine, payload: Any, state: Any) -> None:
+        enter(current().job)
+        assert together.wait(SECONDS)
+        inside.discard(current().job.job_id)
+
+    async def waiting(routine: Routine, payload: Any, state: Any) -> None:
+        enter(current().job)
+        while not together.is_set():
+            await asyncio.sleep(0)
+        inside.discard(current().job.job_id)
+
+    flow = flow_of(step(waiting if asynchronous else plain).set_concurrency(3))
+    with Runtime(thread_pool_size=8) as runtime:
+        runtime.exec(flow)
+        for _ in range(100):
+            post(runtime, flow)
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+    assert most[0] == 3
+
+
+@pools
+def test_one_event_to_both_slots_of_a_join_joins_each_item_with_itself(threads: int) -> None:
+    flow = flow_of(spreads(300), join(all_slots_ready_policy()))
+    flow.connect("a", "output", "b", "left")
+    flow.connect("a", "output", "b", "right")
+    with Runtime(thread_pool_size=threads) as runtime:
+        runtime.exec(flow)
+        job = post(runtime, flow)
+        assert job.wait(SECONDS)
+        assert [(out["left"][0]["i"], out["right"][0]["i"]) for out in outputs_of(job)] == [
+            (i, i) for i in range(300)
+        ]

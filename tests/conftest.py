@@ -1,0 +1,18 @@
+"""What every test shares: hypothesis profiles, and the order's seed beside a failure."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import settings
+
+# No deadlines: a test that is judged by the clock fails on a busy machine.
+settings.register_profile("routilux", deadline=None, print_blob=True)
+settings.register_profile("full", deadline=None, print_blob=True, max_examples=2000)
+settings.load_profile("routilux")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """With ``-q`` the header is not shown, and the seed with it."""
+    seed = config.getoption("randomly_seed", None)
+    if seed is not None and terminalreporter.stats.get("failed"):
+        terminalreporter.write_line(f"The same order again: pytest --randomly-seed={seed}")

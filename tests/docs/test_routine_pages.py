@@ -1,0 +1,33 @@
+"""The pages about the built-in routines name every key and every event."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from routilux.routines import BUILT_IN
+from tests.docs.document import ROOT
+
+PAGES = ROOT / "docs" / "reference" / "routines"
+
+
+def sections() -> dict[str, str]:
+    """By routine, the text under its heading."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in PAGES.glob("*.md"))
+    parts = re.split(r"^## (\w+)$", text, flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+def test_every_routine_has_a_section() -> None:
+    assert sections().keys() == BUILT_IN.keys()
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_section_names_what_there_is(name: str) -> None:
+    kind, section = BUILT_IN[name], sections()[name]
+    rows = set(re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE))
+    keys = set(getattr(kind.config_type, "__dataclass_fields__", ()))
+    assert keys <= rows
+    assert set(kind().events) - {"default"} <= rows
+    assert "```python" in section

@@ -1,0 +1,149 @@
+"""Documents: any flow comes back from its document, and no text does anything but give a flow or a `DslError`."""
+
+from __future__ import annotations
+
+import string
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from routilux import ErrorHandler, Flow
+from routilux.activation_policies import (
+    all_slots_ready_policy,
+    batch_size_policy,
+    immediate_policy,
+    time_interval_policy,
+)
+from routilux.dsl import DslError, loads_json, loads_yaml
+from tests.unit.dsl.samples import GOOD, registry
+
+REGISTRY = registry()
+SEEDS = [GOOD, loads_yaml(GOOD, registry=REGISTRY).to_json(registry=REGISTRY)]
+
+names = st.text(string.ascii_letters + string.digits + "_-", min_size=1, max_size=8)
+scalars = (
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53) + 1, 2**53 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20)
+    | st.sampled_from(["yes", "1:30", "0o7", "1e3", "~", "<<", "2024-01-01", "- a", "a: b", "x\ny"])
+)
+keys = st.text(max_size=12)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=3),
+    max_leaves=8,
+)
+seconds = st.floats(0.001, 1e6)
+policies = st.one_of(
+    st.just(immediate_policy()),
+    st.builds(all_slots_ready_policy, st.sampled_from([None, "job", "a key"])),
+    st.builds(batch_size_policy, st.integers(1, 40), st.booleans()),
+    st.builds(time_interval_policy, st.floats(0, 1e6)),
+)
+handlers = st.builds(
+    ErrorHandler,
+    strategy=st.sampled_from(["stop", "continue", "skip", "retry"]),
+    max_retries=st.integers(0, 9),
+    retry_delay=st.floats(0, 100),
+    retry_backoff=st.floats(1, 10),
+    max_delay=st.none() | st.floats(0, 100),
+    jitter=st.floats(0, 1),
+    retryable_exceptions=st.sampled_from([(Exception,), (OSError, ValueError)]),
+)
+
+
+@st.composite
+def flows(draw: st.DrawFn) -> Flow:
+    flow = Flow(
+        draw(names),
+        execution_strategy=draw(st.sampled_from([None, "sequential", "concurrent"])),
+        max_workers=draw(st.none() | st.integers(1, 99)),
+        execution_timeout=draw(st.none() | seconds),
+    )
+    ids = draw(st.lists(names, min_size=1, max_size=6, unique=True))
+    for routine_id in ids:
+        made = REGISTRY.create(draw(st.sampled_from(["work", "any"])))
+        made.set_config(**draw(st.dictionaries(keys, values, max_size=3)))
+        made.set_activation_policy(draw(policies))
+        made.set_error_handler(draw(st.none() | handlers))
+        made.set_concurrency(draw(st.integers(1, 5)))
+        made.set_timeout(draw(st.none() | seconds))
+        slot = draw(st.sampled_from(list(made.slots)))
+        made.set_queue(slot, max_queue_length=draw(st.integers(40, 99)), watermark=draw(st.floats(0.01, 1)))
+        flow.add_routine(made, routine_id)
+        flow.describe(draw(st.text(max_size=10)), routine_id)
+    ends = [
+        (source, "output", target, slot)
+        for source in ids
+        for target in ids
+        for slot in flow.routines[target].slots
+    ]
+    for end in draw(st.lists(st.sampled_from(ends), max_size=8, unique=True)):
+        flow.connect(*end, mapping=draw(st.none() | st.just({"a": "b c", "yes": "1"})))
+    if draw(st.booleans()):
+        first = flow.routines[ids[0]]
+        flow.set_entry(ids[0], draw(st.sampled_from([None, *first.slots])))
+    flow.set_error_handler(draw(st.none() | handlers))
+    return flow.describe(draw(st.text(max_size=30)))
+
+
+@given(flows())
+@settings(max_examples=60)
+def test_every_flow_comes_back_from_its_document(flow: Flow) -> None:
+    text, twin = flow.to_yaml(registry=REGISTRY), flow.to_json(registry=REGISTRY)
+    again = loads_yaml(text, registry=REGISTRY)
+    assert again.to_yaml(registry=REGISTRY) == text
+    assert again.to_json(registry=REGISTRY) == twin
+    assert loads_json(twin, registry=REGISTRY).to_yaml(registry=REGISTRY) == text
+    assert again.fingerprint() == flow.fingerprint()
+
+
+PIECES = [
+    *"{}[],:&*!|>'\"%@`-?#~\n\t \r\x00\ufeff\u2028ä😀", "\n  ", ": ", "- ", "<<", "!!python/name:os.system ", "&a ",
+    "*a", "---\n", "...", "%YAML 1.1\n", "0x", "1e999", "null", "\\u0000", "lambda x: x", "class", "config", "routines",
+    "connections", "from", "os.system", "[" * 50, "{a: " * 45, "9" * 5000, "__class__",
+]  # fmt: skip
+
+
+@st.composite
+def mutations(draw: st.DrawFn) -> str:
+    """A document with a few pieces cut out, doubled, or put in."""
+    text = draw(st.sampled_from(SEEDS))
+    for _ in range(draw(st.integers(1, 4))):
+        start = draw(st.integers(0, len(text)))
+        end = min(len(text), start + draw(st.integers(0, 30)))
+        piece = draw(st.sampled_from([*PIECES, "", text[start:end] * 2]) | st.text(max_size=5))
+        text = text[:start] + piece + text[end:]
+    return text
+
+
+def outcome(loads: Any, text: str | bytes) -> str:
+    """``flow`` or ``error``; any other exception is a failure of the loader."""
+    try:
+        flow = loads(text, registry=REGISTRY)
+    except DslError as error:
+        assert error.problems
+        assert all(each.line >= 1 and each.column >= 1 for each in error.problems)
+        assert "\x00" not in str(error)
+        return "error"
+    assert isinstance(flow, Flow)
+    written = flow.to_yaml(registry=REGISTRY)
+    assert loads_yaml(written, registry=REGISTRY).to_yaml(registry=REGISTRY) == written
+    return "flow"
+
+
+@given(mutations())
+@settings(max_examples=300)
+def test_a_spoilt_document_is_a_flow_or_a_dsl_error(text: str) -> None:
+    outcome(loads_yaml, text)
+    outcome(loads_json, text)
+
+
+@given(st.binary(max_size=200) | st.text(max_size=200))
+@settings(max_examples=150)
+def test_so_is_anything_else(text: str | bytes) -> None:
+    assert outcome(loads_yaml, text) == "error"
+    assert outcome(loads_json, text) == "error"

@@ -1,0 +1,196 @@
+"""Faults planted in the engine, each of which the random flows must catch.
+
+A fault is a textual change of one function. It must fit exactly once, so a fault that no longer applies fails
+loudly instead of passing for the wrong reason. Nothing in the package knows of them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+
+from routilux.kernel import account, gathering, mailbox
+from routilux.runtime import activation, book, turns, worker
+from routilux.testing.simulated import SimulationLimit
+from tests.property.plans import Features
+from tests.property.stage import check
+
+SEEDS = 400
+
+
+class Fault(NamedTuple):
+    name: str
+    where: Any  # the class or module that holds the function
+    function: str
+    old: str
+    new: str
+    features: Features
+
+
+PLAIN = Features()
+FAULTS = (
+    Fault(
+        "lost wake-up: the end of an activation promises nothing",
+        mailbox.Mailbox,
+        "finish",
+        "            return self._promise()",
+        "            return False",
+        PLAIN,
+    ),
+    Fault(
+        "lost wake-up: who waits for room is not told",
+        worker.Worker,
+        "room",
+        "if feeder.look_again():",
+        "if False:",
+        PLAIN,
+    ),
+    Fault(
+        "an item is visible before it is counted",
+        activation.LiveActivation,
+        "emit",
+        "            job.add()\n            try:\n                code = route.offer(item)",
+        "            try:\n                code = route.offer(item)\n                job.add()",
+        PLAIN,
+    ),
+    Fault(
+        "an activation is settled before its end",
+        turns,
+        "end",
+        "    more = mailbox.finish(activation, now, outcome)\n",
+        "    worker.settle(activation.batch)\n    more = mailbox.finish(activation, now, outcome)\n",
+        Features(failures=True),
+    ),
+    Fault(
+        "a set takes the newest items",
+        gathering,
+        "_Sets",
+        "queue.popleft() for queue",
+        "queue.pop() for queue",
+        Features(batches=True),
+    ),
+    Fault(
+        "a retry does not hold back what is behind it",
+        mailbox.Mailbox,
+        "next",
+        "            if self.stalled:\n                return None\n",
+        "",
+        Features(failures=True),
+    ),
+    Fault(
+        "a slot takes one item more than it has room for",
+        mailbox.Mailbox,
+        "offer",
+        "if length >= slot.capacity:\n                if not",
+        "if length > slot.capacity:\n                if not",
+        PLAIN,
+    ),
+    Fault(
+        "a set that is complete stays counted as parked",
+        account.JobAccount,
+        "unpark",
+        "            self.parked -= n\n            self.active += n",
+        "            self.parked -= 0",
+        Features(joins=True),
+    ),
+    Fault(
+        "the timer of an interval does nothing",
+        worker.Worker,
+        "timer_due",
+        "if mailbox.timer_due():",
+        "if False:",
+        Features(intervals=True),
+    ),
+    Fault(
+        "the end of a job is reported for each thing that ends after it",
+        account.JobAccount,
+        "remove",
+        "            if self.active:\n                return NONE\n",
+        "            if self.active > 1:\n                return NONE\n",
+        PLAIN,
+    ),
+    Fault(
+        "a job that starts stays counted as pending",
+        book.JobBook,
+        "started",
+        "self.pending -= 1",
+        "self.pending -= 0",
+        PLAIN,
+    ),
+    Fault(
+        "a cancelled job goes on",
+        account.JobAccount,
+        "end",
+        "self.ended = self.halted = True",
+        "self.ended = self.halted = False",
+        Features(cancels=True),
+    ),
+    Fault(
+        "an item that was dropped stays counted",
+        mailbox.Mailbox,
+        "_count_out",
+        "slot.length -= 1",
+        "slot.length -= 0",
+        Features(drops=True, cancels=True),
+    ),
+)
+
+
+@contextmanager
+def planted(fault: Fault) -> Iterator[None]:
+    original = getattr(fault.where, fault.function)
+    indented = inspect.getsource(original)
+    indent = indented[: len(indented) - len(indented.lstrip())]
+    source = textwrap.dedent(indented)
+    fragment = _outdented(fault.old, indent)
+    assert source.count(fragment) == 1, f"the fault no longer fits {fault.function}: {fragment!r}"
+    changed = source.replace(fragment, _outdented(fault.new, indent))
+    module = sys.modules[original.__module__]
+    names: dict[str, Any] = {}
+    exec(
+        compile("from __future__ import annotations\n" + changed, module.__file__ or "", "exec"),
+        vars(module),
+        names,
+    )
+    setattr(fault.where, fault.function, names[fault.function])
+    try:
+        yield
+    finally:
+        setattr(fault.where, fault.function, original)
+
+
+def _outdented(fragment: str, indent: str) -> str:
+    """The fragment as it stands in the source of the function alone."""
+    return "\n".join(line.removeprefix(indent) for line in fragment.split("\n"))
+
+
+def seeds_until_caught(features: Features) -> int | None:
+    for seed in range(SEEDS):
+        try:
+            check(seed, features)
+        except SimulationLimit:
+            continue
+        except Exception:
+            return seed + 1
+    return None
+
+
+def test_nothing_is_caught_where_no_fault_is_planted() -> None:
+    for features in {fault.features for fault in FAULTS}:
+        assert seeds_until_caught(features) is None, features
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
+def test_fault_is_caught(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    with planted(fault):
+        caught = seeds_until_caught(fault.features)
+    assert caught is not None, f"no seed below {SEEDS} shows the fault"
+    print(f"caught after {caught} seeds")

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from routilux.errors import (
+    FlowValidationError,
+    InvalidTypeError,
+    InvalidValueError,
+    MissingPolicyError,
+    RoutiluxError,
+)
+from routilux.model.builder import FlowBuilder
+from routilux.model.recovery import ErrorHandler
+from routilux.model.routine import Routine
+from tests.unit.model.samples import Step, refusal, table
+
+
+class NoPolicy(Routine):
+    def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None: ...
+
+
+class WithParameters(Step):
+    def __init__(self, size: int = 1) -> None:
+        super().__init__()
+
+
+def test_a_flow_is_built_in_one_expression() -> None:
+    step, handler = Step(), ErrorHandler("skip")
+    flow = (
+        FlowBuilder("etl", execution_strategy="concurrent", max_workers=2, execution_timeout=9)
+        .connect("a.output", "b.input", mapping={"value": "x"})
+        .connect("b.output", "c.input")
+        .entry("b.input")
+        .add(Step, "a", {"size": 3})
+        .add(step, "b")
+        .add(lambda: Step(), "c")
+        .add(Step)
+        .error_handler(handler)
+        .build()
+    )
+    assert (flow.flow_id, flow.execution_strategy, flow.max_workers, flow.execution_timeout) == (
+        "etl",
+        "concurrent",
+        2,
+        9.0,
+    )
+    assert (list(flow.routines), flow.routines["b"], dict(flow.routines["a"].config)) == (
+        ["a", "b", "c", "Step"],
+        step,
+        {"size": 3},
+    )
+    assert [str(connection) for connection in flow.connections] == [
+        "a.output -> b.input",
+        "b.output -> c.input",
+    ]
+    assert (flow.connections[0].mapping, flow.entry, flow.error_handler) == (
+        {"value": "x"},
+        ("b", "input"),
+        handler,
+    )
+
+
+def test_a_builder_of_classes_builds_again_and_again() -> None:
+    builder = FlowBuilder("etl").add(Step, "a").entry("a")
+    first, second = builder.build(), builder.build()
+    assert (first.entry, second.entry) == (("a", None), ("a", None))
+    assert first.routines["a"] is not second.routines["a"]
+
+
+def test_names_are_made_into_routines_by_what_was_given() -> None:
+    made: list[str] = []
+
+    def create(name: str) -> Routine:
+        made.append(name)
+        return Step()
+
+    flow = FlowBuilder(create=create).add("read_csv", "read").add("log").build()
+    assert (made, list(flow.routines)) == (["read_csv", "log"], ["read", "Step"])
+
+
+def test_all_problems_are_found_at_once() -> None:
+    builder = (
+        FlowBuilder("etl")
+        .add(Step, "a")
+        .add(Step, "a")
+        .add(NoPolicy, "b")
+        .add(WithParameters, "c")
+        .connect("a.outptu", "b.input")
+        .connect("a.output", "d.input")
+        .connect("c.output", "a.input")
+        .connect("a", "b.x.y")
+        .entry("e")
+    )
+    error = refusal(builder.build, FlowValidationError, "flow 'etl' cannot run, 7 problems:")
+    assert isinstance(error, FlowValidationError)
+    assert [(i.code, i.where) for i in error.issues if i.severity == "error"] == [
+        ("duplicate-name", "routine 'a'"),
+        ("invalid-type", "routine 'c'"),
+        ("unknown-event", "connection a.outptu -> b.input"),
+        ("unknown-routine", "connection a.output -> d.input"),
+        ("invalid-value", "connection a -> b.x.y"),
+        ("unknown-routine", "entry e"),
+        ("no-policy", "routine 'b'"),
+    ]
+
+
+def test_what_follows_only_from_another_problem_is_not_reported() -> None:
+    builder = (
+        FlowBuilder("etl").add(Step, "b").add(WithParameters, "a").connect("a.output", "b.input").entry("a")
+    )
+    refusal(builder.build, FlowValidationError, "1 problem:", "WithParameters")
+
+
+def test_a_flow_that_only_lacks_policies_is_refused_as_such() -> None:
+    refusal(FlowBuilder("etl").add(NoPolicy, "b").build, MissingPolicyError, "routine 'b' of flow 'etl'")
+
+
+def test_routine_objects_are_free_again_after_a_refusal() -> None:
+    step = Step()
+    refusal(FlowBuilder().add(step, "a").entry("b").build, FlowValidationError)
+    assert step.flow is None
+    assert FlowBuilder().add(step, "a").build().routines["a"] is step
+
+
+@table(
+    ("build", "error", "fragments"),
+    [
+        (
+            FlowBuilder().add(3).build,
+            FlowValidationError,
+            ("add()", "a routine, a class of routines or a factory"),
+        ),
+        (FlowBuilder().add("log").build, FlowValidationError, ("'log' (str)", "create=")),
+        (FlowBuilder().add(dict).build, FlowValidationError, ("what dict() made", "{} (dict)")),
+        (FlowBuilder("a\nb").build, InvalidValueError, ("name of a flow",)),
+        (FlowBuilder(max_workers="2").build, InvalidTypeError, ("max_workers",)),
+        (FlowBuilder("f").build, FlowValidationError, ("has no routines",)),
+        (FlowBuilder().add(Step, "a").entry("a.").build, FlowValidationError, ("'routine.slot'",)),
+        (FlowBuilder().add(Step, "a").error_handler("skip").build, FlowValidationError, ("an ErrorHandler",)),
+    ],
+)
+def test_what_cannot_be_built_is_named(
+    build: Callable[[], object], error: type[RoutiluxError], fragments: tuple[str, ...]
+) -> None:
+    refusal(build, error, *fragments)

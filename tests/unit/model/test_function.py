@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+from routilux.errors import InvalidTypeError, InvalidValueError, RoutiluxError
+from routilux.model.flow import Flow
+from routilux.model.function import FunctionRoutine, routine
+from routilux.model.policy import batch_size_policy, immediate_policy
+from routilux.model.recovery import ErrorHandler
+from tests.unit.model.samples import refusal, table
+from tests.unit.model.test_routine import activation_of
+
+
+def outcome(kind: type[FunctionRoutine], *payloads: dict[str, Any]) -> list[Any]:
+    """What is emitted on ``output`` for these payloads."""
+    made = kind()
+    with activation_of(made) as activation:
+        running = made.bound_logic({"input": list(payloads)}, None, None)
+        if made.is_async:
+
+            async def wait() -> None:
+                await running
+
+            asyncio.run(wait())
+    assert all(call[:2] == ("emit", "output") for call in activation.calls)
+    return [call[2] for call in activation.calls]
+
+
+@routine
+def double(value: int, times: int = 2) -> dict[str, Any]:
+    """Doubles."""
+    return {"value": value * times}
+
+
+@routine
+def rest(value: int, **others: Any) -> dict[str, Any]:
+    return {"value": value, "others": others}
+
+
+@routine
+def silent(value: int) -> None: ...
+
+
+@routine
+def each(values: list[int]) -> Iterator[dict[str, Any] | None]:
+    for value in values:
+        yield {"value": value} if value else None
+
+
+@routine
+async def later(value: int) -> dict[str, Any]:
+    await asyncio.sleep(0)
+    return {"value": value}
+
+
+@routine
+async def each_later(values: list[int]) -> AsyncIterator[dict[str, Any]]:
+    for value in values:
+        await asyncio.sleep(0)
+        yield {"value": value}
+
+
+OUTCOMES: list[tuple[type[FunctionRoutine], list[dict[str, Any]], list[Any]]] = [
+    (double, [{"value": 3}], [{"value": 6}]),
+    (double, [{"value": 3, "times": 5, "unknown": 1}], [{"value": 15}]),
+    (double, [{"value": 1}, {"value": 2}], [{"value": 2}, {"value": 4}]),
+    (rest, [{"value": 3, "x": 1, "event": 2}], [{"value": 3, "others": {"x": 1, "event": 2}}]),
+    (silent, [{"value": 3}], []),
+    (each, [{"values": [1, 0, 2]}], [{"value": 1}, {"value": 2}]),
+    (later, [{"value": 3}], [{"value": 3}]),
+    (each_later, [{"values": [1, 2]}], [{"value": 1}, {"value": 2}]),
+    (routine(lambda: {"event": 1, "self": 2}), [{}], [{"event": 1, "self": 2}]),
+]
+
+
+@table(("kind", "payloads", "emitted"), OUTCOMES)
+def test_payload_keys_become_arguments_and_mappings_are_emitted(
+    kind: type[FunctionRoutine], payloads: list[dict[str, Any]], emitted: list[Any]
+) -> None:
+    assert outcome(kind, *payloads) == emitted
+
+
+@table(
+    ("kind", "is_async"),
+    [(double, False), (each, False), (later, True), (each_later, True)],
+)
+def test_the_class_has_one_slot_one_event_and_the_immediate_policy(
+    kind: type[FunctionRoutine], is_async: bool
+) -> None:
+    made = kind()
+    assert (list(made.slots), list(made.events), made.effective_policy, made.is_async) == (
+        ["input"],
+        ["output"],
+        immediate_policy(),
+        is_async,
+    )
+
+
+def test_the_class_looks_like_the_function_and_gives_it_back() -> None:
+    assert (double.__name__, double.__doc__, double.__module__) == ("double", "Doubles.", __name__)
+    assert (double.fn(4), double().fn(4), double.__wrapped__(4)) == ({"value": 8},) * 3
+
+
+def test_options_apply_to_every_routine_of_the_class() -> None:
+    handler = ErrorHandler("skip")
+
+    @routine(name="Halve", policy=batch_size_policy(3), concurrency=4, timeout=2, error_handler=handler)
+    def halve(value: int) -> dict[str, Any]:
+        return {"value": value // 2}
+
+    made = halve()
+    assert (halve.__name__, made.effective_policy, made.concurrency, made.timeout, made.error_handler) == (
+        "Halve",
+        batch_size_policy(3),
+        4,
+        2.0,
+        handler,
+    )
+
+
+def test_it_can_be_added_to_a_flow_under_its_name() -> None:
+    flow = Flow("f")
+    assert (flow.add_routine(double()), flow.add_routine(double()), flow.validate()[0].code) == (
+        "double",
+        "double_2",
+        "several-entries",
+    )
+
+
+WRONG: list[tuple[Callable[[], object], type[RoutiluxError], tuple[str, ...]]] = [
+    (lambda: outcome(double, {"times": 3}), InvalidTypeError, ("function double needs 'value'", "['times']")),
+    (
+        lambda: outcome(routine(lambda: 5), {}),
+        InvalidTypeError,
+        ("returned", "5 (int)", "{'result': value}", "None"),
+    ),
+    (lambda: outcome(routine(lambda: {1: 2}), {}), InvalidTypeError, ("a mapping with text keys",)),
+    (lambda: outcome(routine(lambda: (yield 5)), {}), InvalidTypeError, ("yielded", "5 (int)")),
+    (lambda: routine(3), InvalidTypeError, ("@routine", "a function", "@routine(name=...)")),
+    (lambda: routine("name"), InvalidTypeError, ("@routine",)),
+    (lambda: routine(int), InvalidTypeError, ("@routine", "a function")),
+    (lambda: routine(lambda a, /: None), InvalidTypeError, ("positional-only",)),
+    (lambda: routine(name="a.b")(lambda: None), InvalidValueError, ("without a dot",)),
+    (lambda: routine(concurrency=0)(lambda: None), InvalidValueError, ("concurrency", "at least 1")),
+    (lambda: routine(policy="immediate")(lambda: None), InvalidTypeError, ("activation policy",)),
+]
+
+
+@table(("action", "error", "fragments"), WRONG)
+def test_what_cannot_work_is_named(
+    action: Callable[[], object], error: type[RoutiluxError], fragments: tuple[str, ...]
+) -> None:
+    refusal(action, error, *fragments)
