@@ -184,22 +184,243 @@ class Codec(Protocol):
         """A function that raises TypeError, naming the place, for a payload that is not of this type."""
 
 
-class Store(Protocol):
-    """Keeps snapshots of workers, each under the worker's id; all-or-nothing, last write wins.
+# What a store keeps, row by row. ``bytes`` are the codec's and opaque to the store; times are seconds since the
+# epoch. Texts may hold anything, the empty text and quotes included.
 
-    A snapshot that ``put`` has accepted is what the next ``get`` gives, whatever happens in between. Safe for
-    threads. Raises StoreError and its leaves.
+
+class WorkerRow(NamedTuple):
+    """``status`` is running or paused, or stopped for a worker that has ended for good; ``kind`` is worker or
+    execution. Items of the worker have numbers below ``next_number``."""
+
+    worker_id: str
+    flow_id: str
+    fingerprint: str
+    kind: str
+    status: str
+    next_number: int
+    updated_at: float
+    data: bytes
+
+
+class ItemRow(NamedTuple):
+    """An item that waits in the slot ``place`` ("routine.slot"), or in an activation that has not ended.
+
+    ``job_ids`` is a JSON list of the jobs that it belongs to.
     """
 
-    def put(self, worker_id: str, snapshot: Mapping[str, Any]) -> None: ...
+    worker_id: str
+    place: str
+    number: int
+    job_ids: str
+    source: str
+    time: float
+    data: bytes
 
-    def get(self, worker_id: str) -> dict[str, Any] | None: ...
 
-    def worker_ids(self) -> list[str]: ...
+class ItemKey(NamedTuple):
+    worker_id: str
+    place: str
+    number: int
 
-    def delete(self, worker_id: str) -> None: ...
 
-    def close(self) -> None: ...
+class NoteKey(NamedTuple):
+    """Names one value of a worker: ``kind`` says what it is, ``owner`` whose, ``name`` which.
+
+    A kind that begins with "job." belongs to the job of the id ``owner`` and goes with it; the same holds for entries.
+    """
+
+    worker_id: str
+    kind: str
+    owner: str
+    name: str
+
+
+class EntryRow(NamedTuple):
+    """One entry of a list that only grows, in the order of ``number``: a log, a trace, the outputs of a job."""
+
+    worker_id: str
+    kind: str
+    owner: str
+    number: int
+    data: bytes
+
+
+class JobRow(NamedTuple):
+    """A job; ``serial`` is its place in the order of posting within its worker.
+
+    How many of its items are stored is counted beside it: see ``Changes.counts``.
+    """
+
+    job_id: str
+    worker_id: str
+    flow_id: str
+    status: str
+    serial: int
+    created_at: float
+    started_at: float | None
+    completed_at: float | None
+    data: bytes
+
+
+class StoredJob(NamedTuple):
+    """A job as it is read: the row, and how many items of it are stored."""
+
+    row: JobRow
+    items: int
+
+
+class LetterRow(NamedTuple):
+    """An item that was set aside. ``job_ids`` is a JSON list."""
+
+    worker_id: str
+    number: int
+    flow_id: str
+    place: str
+    job_ids: str
+    reason: str
+    error: str | None
+    time: float
+    data: bytes
+
+
+class KeyRow(NamedTuple):
+    """An idempotency key: the same one on the same flow names the same job until ``expires_at``.
+
+    ``digest`` stands for the payload that it came with.
+    """
+
+    flow_id: str
+    key: str
+    worker_id: str
+    job_id: str
+    digest: str
+    created_at: float
+    expires_at: float
+
+
+class Changes:
+    """What one transaction writes: all of it or nothing.
+
+    Within one transaction the order is: ``forgotten``, then everything else, where each row is written or removed
+    once (``notes`` with None are removed). ``workers`` and ``jobs`` replace the row of the same id; ``items``,
+    ``entries`` and ``letters`` are new. ``counts`` is added to the number of stored items of a job, after ``jobs``.
+    """
+
+    __slots__ = (
+        "counts", "entries", "forgotten", "items", "jobs", "keys", "letters", "notes", "redriven", "taken", "workers",
+    )  # fmt: skip
+
+    def __init__(self) -> None:
+        self.forgotten: list[str] = []  # workers: their items, notes and entries; not their jobs and letters
+        self.workers: dict[str, WorkerRow] = {}
+        self.items: list[ItemRow] = []
+        self.taken: list[ItemKey] = []  # items that have ended
+        self.notes: dict[NoteKey, bytes | None] = {}
+        self.entries: list[EntryRow] = []
+        self.jobs: dict[str, JobRow] = {}
+        self.counts: dict[str, int] = {}
+        self.letters: list[LetterRow] = []
+        self.redriven: list[tuple[str, int]] = []  # letters to remove: worker and item number
+        self.keys: list[KeyRow] = []
+
+
+class Store(Protocol):
+    """Keeps workers, their items, states and jobs. Every method is safe from any thread.
+
+    Guarantees
+        * ``write`` returns when everything in it is durable, and raises when nothing of it is: StoreFullError,
+          StoreError. Only StoreUnknownError leaves open which; ``settle`` finds it out.
+        * What was written is what every later read gives, in this process and in the next one that opens the store.
+        * A row that was altered outside raises StoreCorruptError when it is read.
+    """
+
+    name: str
+    """The store as users know it, such as its URL, without a password."""
+
+    def write(self, changes: Changes) -> frozenset[int]:
+        """Commit. Only one thread calls it at a time.
+
+        Where a key of ``keys`` is taken by a row that had not expired when the new one was created, nothing is
+        written, and the positions of all those keys are returned. An empty set says that everything is durable.
+        """
+
+    def settle(self) -> bool:
+        """After StoreUnknownError: whether the last ``write`` is durable after all. Raises StoreError while that
+        can not be found out."""
+
+    def worker(self, worker_id: str) -> WorkerRow | None: ...
+
+    def workers(self) -> list[WorkerRow]:
+        """In the order of their ids."""
+
+    def notes(self, worker_id: str) -> list[tuple[NoteKey, bytes]]:
+        """All notes of a worker, ordered by kind, owner and name."""
+
+    def entries(self, worker_id: str, kind: str, owner: str, *, newest: int | None = None) -> list[EntryRow]:
+        """In their order; only the newest so many if asked for."""
+
+    def items(
+        self, worker_id: str, place: str, *, after: int = -1, limit: int | None = None
+    ) -> list[ItemRow]:
+        """The items at a place with higher numbers than ``after``, lowest first."""
+
+    def items_of(self, keys: Sequence[ItemKey]) -> list[ItemRow]:
+        """Those of these items that are there, in the order that was asked for."""
+
+    def tail(self, worker_id: str, place: str) -> int:
+        """The highest number of an item at a place; -1 if there is none. Takes no longer for a long queue."""
+
+    def places(self, worker_id: str) -> list[str]:
+        """Where the worker has items, in their order."""
+
+    def job(self, job_id: str) -> StoredJob | None: ...
+
+    def jobs(
+        self,
+        *,
+        worker_id: str | None = None,
+        flow_id: str | None = None,
+        statuses: Sequence[str] | None = None,
+        without_items: bool = False,
+        after: tuple[float, str] | None = None,
+        limit: int | None = None,
+    ) -> list[StoredJob]:
+        """In the order of ``(created_at, job_id)``, beyond ``after`` if given."""
+
+    def letters(self, *, worker_id: str | None = None, job_id: str | None = None) -> list[LetterRow]:
+        """In the order of time, worker and number."""
+
+    def key(self, flow_id: str, key: str, now: float) -> KeyRow | None:
+        """The key, unless it has expired at ``now``."""
+
+    def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
+        """Remove keys that have expired, and finished jobs that ended before a time or are beyond the newest so
+        many, with their notes and entries, and the stopped workers that have no job left. At most ``limit`` rows of
+        each; returns how many rows were removed. Not called while ``write`` runs."""
+
+    def claim(self, worker_id: str) -> None:
+        """From here on this process alone runs the worker. StoreLockedError, naming the owner, if it can not."""
+
+    def give_up(self, worker_id: str) -> None:
+        """Others may run the worker."""
+
+    def suspects(self) -> list[str]:
+        """What ran when the process that had the store open before died: see ``watch``. Asked once, after opening."""
+
+    def watch(self) -> FlightRecorder | None:
+        """Where the threads of this process note what they run; None if the store has no place for it."""
+
+    def close(self) -> None:
+        """Give back everything. What was written stays."""
+
+
+class FlightRecorder(Protocol):
+    """Remembers what each thread runs, without a flush: a dead process leaves it behind, a dead machine does not."""
+
+    def enter(self, seat: int, text: str) -> None:
+        """The thread in this seat (0, 1, …) begins; called for every activation."""
+
+    def leave(self, seat: int) -> None: ...
 
 
 _IMPLEMENTATIONS = {

@@ -1,62 +1,264 @@
-"""Snapshots in memory: the reference for every store."""
+"""A store in memory: the reference for every store, and the one for tests. It outlives a runtime, not a process."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from bisect import bisect_left, bisect_right, insort
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from threading import Lock
-from typing import Any
 
-from routilux.errors import InvalidTypeError, StoreError, refused, shown
-from routilux.ports import Store
-from routilux.store.codec import JsonCodec
+from routilux.errors import StoreError, StoreLockedError
+from routilux.ports import (
+    Changes,
+    EntryRow,
+    FlightRecorder,
+    ItemKey,
+    ItemRow,
+    JobRow,
+    KeyRow,
+    LetterRow,
+    NoteKey,
+    Store,
+    StoredJob,
+    WorkerRow,
+)
+
+OPEN_STATUSES = ("pending", "running")
 
 
 class MemoryStore(Store):
-    """Implements ``ports.Store``. Keeps snapshots encoded, so that nothing it gives back is shared."""
+    """Implements ``ports.Store``. Rows are tuples of text, numbers and bytes, so nothing that it gives is shared."""
+
+    name = "memory"
 
     def __init__(self) -> None:
-        self._codec = JsonCodec()
         self._lock = Lock()
-        self._snapshots: dict[str, bytes] | None = {}  # None: closed
+        self._closed = False
+        self._workers: dict[str, WorkerRow] = {}
+        self._items: dict[tuple[str, str], dict[int, ItemRow]] = {}
+        self._numbers: dict[tuple[str, str], list[int]] = {}  # of the items at a place, rising
+        self._notes: dict[NoteKey, bytes] = {}
+        self._entries: dict[tuple[str, str, str], list[EntryRow]] = {}
+        self._jobs: dict[str, JobRow] = {}
+        self._counts: dict[str, int] = {}  # of the stored items of a job
+        self._letters: dict[tuple[str, int], LetterRow] = {}
+        self._keys: dict[tuple[str, str], KeyRow] = {}
+        self._claimed: set[str] = set()
 
-    def put(self, worker_id: str, snapshot: Mapping[str, Any]) -> None:
-        _check_id(worker_id)
-        encoded = self._codec.encode(dict(snapshot), _where(worker_id))
-        with self._lock:
-            self._open()[worker_id] = encoded
+    # -- writing -------------------------------------------------------------------------------------------
 
-    def get(self, worker_id: str) -> dict[str, Any] | None:
-        with self._lock:
-            encoded = self._open().get(worker_id)
-        if encoded is None:
-            return None
-        snapshot: dict[str, Any] = self._codec.decode(encoded, _where(worker_id))
-        return snapshot
+    def write(self, changes: Changes) -> frozenset[int]:
+        with self._opened():
+            taken = frozenset(at for at, row in enumerate(changes.keys) if self._is_taken(row))
+            if not taken:
+                self._apply(changes)
+            return taken
 
-    def worker_ids(self) -> list[str]:
-        """In the order of their names."""
-        with self._lock:
-            return sorted(self._open())
+    def settle(self) -> bool:
+        raise StoreError("a store in memory always knows what was written; there is nothing to settle")
 
-    def delete(self, worker_id: str) -> None:
-        """Forget a worker; nothing happens if the store does not know it."""
+    def _is_taken(self, row: KeyRow) -> bool:
+        known = self._keys.get((row.flow_id, row.key))
+        return known is not None and known.expires_at > row.created_at
+
+    def _apply(self, changes: Changes) -> None:
+        for worker_id in changes.forgotten:
+            self._forget(worker_id)
+        self._workers.update(changes.workers)
+        for item in changes.items:
+            place = item.worker_id, item.place
+            self._items.setdefault(place, {})[item.number] = item
+            insort(self._numbers.setdefault(place, []), item.number)
+        for key in changes.taken:
+            self._take(key)
+        for note, value in changes.notes.items():
+            if value is None:
+                self._notes.pop(note, None)
+            else:
+                self._notes[note] = value
+        for entry in changes.entries:
+            self._entries.setdefault((entry.worker_id, entry.kind, entry.owner), []).append(entry)
+        self._jobs.update(changes.jobs)
+        for job_id, count in changes.counts.items():
+            self._counts[job_id] = self._counts.get(job_id, 0) + count
+        self._letters.update({(row.worker_id, row.number): row for row in changes.letters})
+        for letter in changes.redriven:
+            self._letters.pop(letter, None)
+        self._keys.update({(row.flow_id, row.key): row for row in changes.keys})
+
+    def _take(self, key: ItemKey) -> None:
+        place = key.worker_id, key.place
+        if self._items.get(place, {}).pop(key.number, None) is None:
+            return
+        numbers = self._numbers[place]
+        del numbers[bisect_left(numbers, key.number)]
+        if not numbers:
+            del self._numbers[place], self._items[place]
+
+    def _forget(self, worker_id: str) -> None:
+        for place in [place for place in self._items if place[0] == worker_id]:
+            del self._items[place], self._numbers[place]
+        for note in [note for note in self._notes if note.worker_id == worker_id]:
+            del self._notes[note]
+        for of in [of for of in self._entries if of[0] == worker_id]:
+            del self._entries[of]
+        self._workers.pop(worker_id, None)
+
+    # -- reading -------------------------------------------------------------------------------------------
+
+    def worker(self, worker_id: str) -> WorkerRow | None:
+        with self._opened():
+            return self._workers.get(worker_id)
+
+    def workers(self) -> list[WorkerRow]:
+        with self._opened():
+            return [row for _, row in sorted(self._workers.items())]
+
+    def notes(self, worker_id: str) -> list[tuple[NoteKey, bytes]]:
+        with self._opened():
+            return sorted((note, value) for note, value in self._notes.items() if note.worker_id == worker_id)
+
+    def entries(self, worker_id: str, kind: str, owner: str, *, newest: int | None = None) -> list[EntryRow]:
+        with self._opened():
+            rows = sorted(self._entries.get((worker_id, kind, owner), ()), key=lambda row: row.number)
+            return rows if newest is None else rows[max(0, len(rows) - newest) :]
+
+    def items(
+        self, worker_id: str, place: str, *, after: int = -1, limit: int | None = None
+    ) -> list[ItemRow]:
+        with self._opened():
+            numbers = self._numbers.get((worker_id, place), [])
+            start = bisect_right(numbers, after)
+            wanted = numbers[start:] if limit is None else numbers[start : start + limit]
+            return [self._items[worker_id, place][number] for number in wanted]
+
+    def items_of(self, keys: Sequence[ItemKey]) -> list[ItemRow]:
+        with self._opened():
+            found = (self._items.get((key.worker_id, key.place), {}).get(key.number) for key in keys)
+            return [row for row in found if row is not None]
+
+    def tail(self, worker_id: str, place: str) -> int:
+        with self._opened():
+            numbers = self._numbers.get((worker_id, place))
+            return numbers[-1] if numbers else -1
+
+    def places(self, worker_id: str) -> list[str]:
+        with self._opened():
+            return sorted(place for owner, place in self._items if owner == worker_id)
+
+    def job(self, job_id: str) -> StoredJob | None:
+        with self._opened():
+            row = self._jobs.get(job_id)
+            return None if row is None else StoredJob(row, self._counts.get(job_id, 0))
+
+    def jobs(
+        self,
+        *,
+        worker_id: str | None = None,
+        flow_id: str | None = None,
+        statuses: Sequence[str] | None = None,
+        without_items: bool = False,
+        after: tuple[float, str] | None = None,
+        limit: int | None = None,
+    ) -> list[StoredJob]:
+        def wanted(row: JobRow) -> bool:
+            return (
+                (worker_id is None or row.worker_id == worker_id)
+                and (flow_id is None or row.flow_id == flow_id)
+                and (statuses is None or row.status in statuses)
+                and not (without_items and self._counts.get(row.job_id, 0))
+                and (after is None or _order(row) > after)
+            )
+
+        with self._opened():
+            rows = sorted((row for row in self._jobs.values() if wanted(row)), key=_order)
+            return [StoredJob(row, self._counts.get(row.job_id, 0)) for row in rows[:limit]]
+
+    def letters(self, *, worker_id: str | None = None, job_id: str | None = None) -> list[LetterRow]:
+        with self._opened():
+            rows = [
+                row
+                for row in self._letters.values()
+                if (worker_id is None or row.worker_id == worker_id)
+                and (job_id is None or job_id in json.loads(row.job_ids))
+            ]
+            return sorted(rows, key=lambda row: (row.time, row.worker_id, row.number))
+
+    def key(self, flow_id: str, key: str, now: float) -> KeyRow | None:
+        with self._opened():
+            row = self._keys.get((flow_id, key))
+            return row if row is not None and row.expires_at > now else None
+
+    # -- limits --------------------------------------------------------------------------------------------
+
+    def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
+        with self._opened():
+            expired = [key for key, row in self._keys.items() if row.expires_at <= now][:limit]
+            for key in expired:
+                del self._keys[key]
+            old = self._finished_too_long(finished_before, keep_finished)[:limit]
+            for row in old:
+                self._prune_job(row)
+            stopped = self._stopped_without_jobs()[:limit]
+            for worker_id in stopped:
+                self._forget(worker_id)
+            return len(expired) + len(old) + len(stopped)
+
+    def _finished_too_long(self, before: float, keep: int) -> list[JobRow]:
+        finished = [row for row in self._jobs.values() if row.status not in OPEN_STATUSES]
+        finished.sort(key=lambda row: (row.completed_at or 0.0, row.job_id))
+        beyond = len(finished) - keep
+        return [row for at, row in enumerate(finished) if at < beyond or (row.completed_at or 0.0) < before]
+
+    def _prune_job(self, row: JobRow) -> None:
+        del self._jobs[row.job_id]
+        self._counts.pop(row.job_id, None)
+        for note in [
+            note for note in self._notes if note.owner == row.job_id and note.kind.startswith("job.")
+        ]:
+            del self._notes[note]
+        for of in [of for of in self._entries if of[2] == row.job_id and of[1].startswith("job.")]:
+            del self._entries[of]
+
+    def _stopped_without_jobs(self) -> list[str]:
+        with_jobs = {row.worker_id for row in self._jobs.values()}
+        rows = self._workers.values()
+        return [row.worker_id for row in rows if row.status == "stopped" and row.worker_id not in with_jobs]
+
+    # -- ownership -----------------------------------------------------------------------------------------
+
+    def claim(self, worker_id: str) -> None:
+        with self._opened():
+            if worker_id in self._claimed:
+                raise StoreLockedError(
+                    f"worker {worker_id!r} is run by another runtime with the same store; shut that one down first",
+                    worker_id=worker_id,
+                )
+            self._claimed.add(worker_id)
+
+    def give_up(self, worker_id: str) -> None:
         with self._lock:
-            self._open().pop(worker_id, None)
+            self._claimed.discard(worker_id)
+
+    def suspects(self) -> list[str]:
+        return []
+
+    def watch(self) -> FlightRecorder | None:
+        return None
 
     def close(self) -> None:
+        """Nothing can be read or written any more."""
         with self._lock:
-            self._snapshots = None
+            self._closed = True
 
-    def _open(self) -> dict[str, bytes]:
-        if self._snapshots is None:
-            raise StoreError("the store is closed; open a new one")
-        return self._snapshots
-
-
-def _check_id(worker_id: object) -> None:
-    if not isinstance(worker_id, str):
-        raise refused(InvalidTypeError, "put()", worker_id, "a worker id, which is text")
+    @contextmanager
+    def _opened(self) -> Iterator[None]:
+        with self._lock:
+            if self._closed:
+                raise StoreError("the store is closed; open a new one")
+            yield
 
 
-def _where(worker_id: str) -> str:
-    return f"snapshot of worker {shown(worker_id)}"
+def _order(row: JobRow) -> tuple[float, str]:
+    return row.created_at, row.job_id
