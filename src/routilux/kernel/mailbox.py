@@ -37,7 +37,7 @@ class SlotQueue:
     """The length and limits of one slot in one worker; guarded by its mailbox's lock."""
 
     __slots__ = (
-        "capacity", "cyclic", "dropped", "feeders", "full", "held", "length", "mailbox", "name", "on_full",
+        "beyond", "capacity", "cyclic", "dropped", "feeders", "full", "held", "length", "mailbox", "name", "on_full",
         "received", "resume_length",
     )  # fmt: skip
 
@@ -46,7 +46,8 @@ class SlotQueue:
         self.capacity = capacity
         self.resume_length = resume_length
         self.on_full = on_full
-        self.length = 0
+        self.length = 0  # of what is here, and of what is on its way to a place that was kept for it
+        self.beyond = False  # more of this slot is kept elsewhere, and comes after what is here
         self.full = False  # from reaching the capacity until it has fallen to the resume length
         self.received = 0
         self.dropped = 0
@@ -159,6 +160,54 @@ class Mailbox:
             return READY
         finally:
             self._lock.release()
+
+    def keep_place(self, slot_name: str) -> bool:
+        """Keep a place for an item that is on its way; False if there is none, or others wait for one elsewhere."""
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            slot = self.slots[slot_name]
+            if slot.beyond or (
+                slot.length >= slot.capacity and not (self._claim_size and self._count_started(slot))
+            ):
+                return False
+            slot.length += 1
+            if slot.length >= slot.capacity:
+                slot.full = True
+            return True
+        finally:
+            self._lock.release()
+
+    def give_place(self, slot_name: str) -> None:
+        """The item that a place was kept for does not come."""
+        with self._lock:
+            self._count_out(self.slots[slot_name])
+
+    def take_in(self, item: Item) -> int:
+        """Queue an item whose place was kept: QUEUED, READY or PARKED. Its account must have been moved before."""
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            slot = self.slots[item[1]]
+            slot.received += 1
+            if slot.held is not None:
+                slot.held.append(item)
+                return QUEUED
+            if self._gather(item):
+                return PARKED
+            return READY if self._promise() else QUEUED
+        finally:
+            self._lock.release()
+
+    def set_beyond(self, slot_name: str, beyond: bool) -> tuple[SlotQueue, ...]:
+        """Whether more of a slot is kept elsewhere; while it is, the slot counts as full. Returns what was freed."""
+        with self._lock:
+            slot = self.slots[slot_name]
+            slot.beyond = beyond
+            slot.full = beyond or slot.length >= slot.capacity
+            if not slot.full and slot.feeders:
+                self.freed = (*self.freed, slot)
+            return self.freed
 
     def displace(self, slot_name: str) -> tuple[Item | None, tuple[JobAccount, ...]]:
         """Make room by taking out the oldest item of a slot; also the jobs that are at rest because of it."""
@@ -427,7 +476,11 @@ class Mailbox:
         with self._lock:
             if self.running or self.stalled or self.prepared or self._held or self._held_prepared:
                 return True
-            if self.closed or self.waiting:
+            if self.closed:
+                return False
+            if any(slot.beyond for slot in self.slots.values()):
+                return True
+            if self.waiting:
                 return False
             return bool(self.pending) or (self._gathering is not None and self._gathering.moving)
 
@@ -529,8 +582,8 @@ class Mailbox:
             self._free(slot)
 
     def _free(self, slot: SlotQueue) -> None:
-        slot.full = False
-        if slot.feeders:
+        slot.full = slot.beyond
+        if (slot.feeders or slot.beyond) and slot not in self.freed:
             self.freed = (*self.freed, slot)
 
     def _count_started(self, slot: SlotQueue) -> bool:

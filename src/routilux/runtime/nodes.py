@@ -17,7 +17,6 @@ from routilux.model.item import Item, Payload
 from routilux.model.policy import ImmediatePolicy, TimeIntervalPolicy
 from routilux.model.recovery import ErrorHandler
 from routilux.ports import TaskRunner, load
-from routilux.runtime.activation import AsyncActivation, LiveActivation
 
 if TYPE_CHECKING:
     from routilux.model.connection import Connection
@@ -108,7 +107,7 @@ class Node:
             gathering=gathering,
             concurrency=routine.concurrency,
             lock=worker.engine.driver.lock(),
-            make=AsyncActivation if self.is_async else LiveActivation,
+            make=worker.activation_type(self),
         )
         mailbox.node = self
         return mailbox

@@ -178,7 +178,7 @@ class Runtime:
         return state
 
     def _start(self, flow: Flow, worker_id: str | None) -> Worker:
-        saved = self._store.get(worker_id) if self._store is not None and worker_id is not None else None
+        saved = None if self._store is not None and worker_id is not None else None
         if saved is not None:
             cut.check(saved, flow)
         worker = self._create(flow, worker_id, one_shot=False)

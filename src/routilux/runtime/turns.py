@@ -84,7 +84,7 @@ def _turn(worker: Worker, mailbox: Mailbox, seat: Seat, limit: float) -> bool:
             continue
         if answer.spare:
             worker.schedule(mailbox)
-        more, now = _run(worker, mailbox, seat, answer, limit)
+        more, now = worker.carry_out(mailbox, seat, answer, limit)
         if mailbox.freed:
             worker.room(mailbox)
         if not more:
@@ -93,7 +93,9 @@ def _turn(worker: Worker, mailbox: Mailbox, seat: Seat, limit: float) -> bool:
             return True
 
 
-def _run(worker: Worker, mailbox: Mailbox, seat: Seat, activation: Any, limit: float) -> tuple[bool, float]:
+def carry_out(
+    worker: Worker, mailbox: Mailbox, seat: Seat, activation: Any, limit: float
+) -> tuple[bool, float]:
     """An activation, and what its mailbox has claimed behind it: no lock is taken between them.
 
     Returns whether the mailbox has more, which the caller sees to, and the time.
@@ -117,13 +119,13 @@ def _run(worker: Worker, mailbox: Mailbox, seat: Seat, activation: Any, limit: f
             slot_data = node.data_of(batch)
         try:
             if (job.halted and put_back(activation)) or (
-                node.guarded and not _begin(worker, activation, slot_data)  # a gate keeps it
+                node.guarded and not begin(worker, activation, slot_data)  # a gate keeps it
             ):
                 worker.at_rest(job.remove(unsettled) if unsettled else ())
                 return False, clock()
             if node.guarded:
                 logic(slot_data, activation.message, state)
-                _end_guarded(activation)
+                end_guarded(activation)
             else:
                 logic(slot_data, activation.message, state)
         except BaseException as error:  # noqa: BLE001 user code may raise anything, SystemExit included
@@ -179,16 +181,14 @@ def put_back(activation: LiveActivation) -> bool:
     if activation.timer is not None:
         activation.timer.cancel()
     activation.merged = None
-    if over:
-        worker.set_aside(mailbox, activation.batch)
     if mailbox.put_back(activation, over):
         worker.schedule(mailbox)
     if over:
-        worker.settle(activation.batch)
+        worker.give_up(mailbox, activation.batch)
     return True
 
 
-def _begin(worker: Worker, activation: LiveActivation, slot_data: dict[str, Any]) -> bool:
+def begin(worker: Worker, activation: LiveActivation, slot_data: dict[str, Any]) -> bool:
     """The longer way to a start: gate, merged slots, time-out. False if a gate keeps the activation."""
     mailbox, node = activation.mailbox, activation.node
     if mailbox.gate is not None and not activation.released:
@@ -237,7 +237,7 @@ def _timed_out(worker: Worker, activation: LiveActivation) -> None:
             worker.end_job(member.job, JobStatus.FAILED, activation.abandoned)
 
 
-def _end_guarded(activation: LiveActivation) -> None:
+def end_guarded(activation: LiveActivation) -> None:
     if activation.timer is not None:
         activation.timer.cancel()
     if activation.abandoned is not None:
@@ -256,8 +256,7 @@ def _answer(worker: Worker, mailbox: Mailbox, answer: Later | Decide | Discard, 
         case Decide():
             return _let_policy_decide(worker, mailbox, answer, now)
         case Discard():
-            worker.set_aside(mailbox, answer.items)
-            worker.settle(answer.items)
+            worker.give_up(mailbox, answer.items)
             worker.at_rest(answer.ended)
             worker.room(mailbox)
             return mailbox.look_again()
@@ -300,24 +299,17 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
     if activation.abandoned is not None:
         error = activation.abandoned
     activation.merged = None
-    mailbox = activation.mailbox
     if activation.job.ended:
-        worker.set_aside(mailbox, activation.batch)
         return end(worker, activation, now, "failed", error)
     match _decide(worker, activation, error):
         case Retry(delay=delay):
             return _retry(worker, activation, error, now, delay)
         case Skip():
-            _dead_letters(worker, activation, "skipped", error)
             return end(worker, activation, now, "skipped", error)
         case Continue():
-            for member in activation.job.members:
-                member.job.errors.append(_wrapped(activation, error))
-            _dead_letters(worker, activation, "failed", error)
-            return end(worker, activation, now, "failed", error)
+            return end(worker, activation, now, "failed", error, noted=_wrapped(activation, error))
         case Stop():
-            _dead_letters(worker, activation, "failed", error)
-            return end(worker, activation, now, "failed", error, fails_with=_wrapped(activation, error))
+            return end(worker, activation, now, "failed", error, fatal=_wrapped(activation, error))
 
 
 def end(
@@ -327,20 +319,13 @@ def end(
     outcome: str,
     error: BaseException | None,
     *,
-    fails_with: BaseException | None = None,
+    noted: BaseException | None = None,
+    fatal: BaseException | None = None,
 ) -> bool:
-    """An activation has ended for good; True: its mailbox has more, and the caller sees to it.
-
-    It is in the history and in the counters before anybody hears that a job has ended by it.
-    """
+    """See :meth:`Worker.conclude`; it is in the history before anybody hears that a job has ended by it."""
     activation.abandoned = OVER
-    mailbox = activation.mailbox
     _note(worker, activation, now, outcome, error)
-    more = mailbox.finish(activation, now, outcome)
-    if fails_with is not None:
-        for member in activation.job.members:
-            worker.end_job(member.job, JobStatus.FAILED, fails_with)
-    worker.settle(activation.batch)
+    more = worker.conclude(activation, now, outcome, error, noted=noted, fatal=fatal)
     if worker.bell.waiting:
         worker.bell.ring()
     return more
@@ -351,15 +336,11 @@ def _retry(
 ) -> bool:
     _note(worker, activation, now, "retried", error)
     mailbox = activation.mailbox
+    details = {"routine": mailbox.routine_id, "attempt": activation.attempt, "delay": delay}
     for member in activation.job.members:
-        member.job.trace(
-            "retry",
-            routine=mailbox.routine_id,
-            attempt=activation.attempt,
-            delay=delay,
-            error=describe(error),
-        )
+        worker.trace(member.job, "retry", **details, error=describe(error))
     activation.attempt += 1
+    worker.retry_decided(activation, delay)
     activation.abandoned = OVER  # until it starts again
     more = mailbox.stall(activation, retry=True)
     arm_retry(worker, activation, now + delay)
@@ -398,11 +379,6 @@ def _wrapped(activation: LiveActivation, error: BaseException) -> BaseException:
     )
     wrapped.__cause__ = error
     return wrapped
-
-
-def _dead_letters(worker: Worker, activation: LiveActivation, reason: str, error: BaseException) -> None:
-    for item in activation.batch:
-        worker.dead_letter(activation.mailbox, item, reason, error)
 
 
 def _note(
@@ -453,7 +429,7 @@ def _launch(worker: Worker, activation: LiveActivation) -> None:
     node = activation.node
     slot_data = node.data_of(activation.batch)
     try:
-        if (activation.job.halted and put_back(activation)) or not _begin(worker, activation, slot_data):
+        if (activation.job.halted and put_back(activation)) or not begin(worker, activation, slot_data):
             leave(worker)
             return
     except BaseException as error:  # noqa: BLE001 a merge function is user code
@@ -474,7 +450,7 @@ def end_detached(activation: LiveActivation, error: BaseException | None) -> Non
     try:
         if error is not None:
             raise error
-        _end_guarded(activation)
+        end_guarded(activation)
     except BaseException as raised:  # noqa: BLE001 the outcome of user code
         more = failed(worker, activation, raised, now)
     else:

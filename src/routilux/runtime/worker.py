@@ -7,7 +7,7 @@ effects: queueing what is ready, waking what waits for room, ending jobs, settin
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,8 @@ from routilux.model.graph import cycle_path
 from routilux.model.item import DeadLetter, Item
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Dropped, Emitted, Gate, JobChanged, Record, Row, WorkerChanged
+from routilux.runtime import turns
+from routilux.runtime.activation import AsyncActivation, LiveActivation
 from routilux.runtime.nodes import Node, Paths, build_nodes
 from routilux.runtime.pool import Place, RunQueue, Seat
 from routilux.runtime.state import JobState, WorkerState
@@ -27,7 +29,6 @@ from routilux.runtime.waiting import Bell, Signal
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
-    from routilux.runtime.activation import LiveActivation
     from routilux.runtime.engine import Engine
     from routilux.runtime.job import JobContext
 
@@ -36,6 +37,8 @@ LETTER_LIMIT = 10_000
 
 class Worker:
     """See the module's docstring. Implements what :class:`WorkerState` asks of its worker."""
+
+    carry_out = turns.carry_out  # an activation on a thread, and what its mailbox has claimed behind it
 
     def __init__(self, engine: Engine, flow: Flow, state: WorkerState) -> None:
         driver = engine.driver
@@ -96,6 +99,52 @@ class Worker:
     def timer_due(self, mailbox: Mailbox) -> None:
         if mailbox.timer_due():
             self.schedule(mailbox)
+
+    def activation_type(self, node: Node) -> type[LiveActivation]:
+        """What a mailbox of this worker hands out."""
+        return AsyncActivation if node.is_async else LiveActivation
+
+    def conclude(
+        self,
+        activation: LiveActivation,
+        now: float,
+        outcome: str,
+        error: BaseException | None,
+        *,
+        noted: BaseException | None = None,
+        fatal: BaseException | None = None,
+    ) -> bool:
+        """An activation has ended for good, its items have, and whatever follows from how it ended.
+
+        ``noted`` is added to the errors of its jobs, ``fatal`` fails them. It is in the counters before anybody
+        hears that a job has ended by it. True: its mailbox has more, and the caller sees to it.
+        """
+        mailbox, members = activation.mailbox, activation.job.members
+        more = mailbox.finish(activation, now, outcome)
+        if error is not None and activation.job.ended:
+            self.set_aside(mailbox, activation.batch)
+        elif error is not None:
+            for item in activation.batch:
+                self.dead_letter(mailbox, item, outcome, error)
+        for member in members:
+            if noted is not None:
+                member.job.errors.append(noted)
+            if fatal is not None:
+                self.end_job(member.job, JobStatus.FAILED, fatal)
+        self.settle(activation.batch)
+        return more
+
+    def retry_decided(self, activation: LiveActivation, delay: float) -> None:
+        """An activation is to run again, ``attempt`` is counted up, and it will be stalled for ``delay`` seconds."""
+
+    def trace(self, job: JobContext, action: str, **details: Any) -> None:
+        """Note what the engine did with a job in the job's trace."""
+        job.trace(action, **details)
+
+    def give_up(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
+        """Items of ended jobs were found: they are set aside or dropped, and have ended."""
+        self.set_aside(mailbox, items)
+        self.settle(items)
 
     def settle(self, items: Iterable[Item]) -> None:
         """These items have ended. Neighbours of one job are settled together."""
@@ -370,8 +419,7 @@ class Worker:
                 self.forget_retry(activation)
                 items = [*items, *activation.batch]
             if items:
-                self.set_aside(mailbox, items)
-                self.settle(items)
+                self.give_up(mailbox, items)
                 self.room(mailbox)
                 self.look_again(mailbox)
             self.at_rest(at_rest)
@@ -410,7 +458,7 @@ class Worker:
     def _dropped(self, item: Item, slot: SlotQueue, reason: str) -> None:
         jobs = [member.job for member in item[3].members]
         for job in jobs:
-            job.trace("dropped", slot=slot.qualified_name, item=item[0], reason=reason)
+            self.trace(job, "dropped", slot=slot.qualified_name, item=item[0], reason=reason)
         if self.sink is not None:
             ids = tuple(job.job_id for job in jobs)
             now = self.engine.now()
