@@ -429,6 +429,8 @@ _IMPLEMENTATIONS = {
     "built-in routines": "routilux.routines:BUILT_IN",
     "documents": "routilux.dsl.documents:documents",
     "monitor": "routilux.monitoring.feed:Feed",
+    "journal": "routilux.runtime.journal.log:Journal",
+    "journaled worker": "routilux.runtime.journal.opening:create",
     "memory store": "routilux.store.memory:MemoryStore",
 }
 

@@ -407,6 +407,15 @@ class Mailbox:
             self._count_in(slot)
             return True
 
+    def hold_kept(self, item: Item) -> None:
+        """A gate keeps this item outside its slot, where a place was kept for it."""
+        with self._lock:
+            slot = self.slots[item[1]]
+            slot.received += 1
+            if slot.held is None:
+                slot.held = deque()
+            slot.held.append(item)
+
     def held_item(self, slot_name: str) -> Item | None:
         """The item at the head of those that a gate keeps outside a slot."""
         with self._lock:

@@ -104,7 +104,7 @@ def _job(job: JobContext) -> dict[str, Any]:
         "status": job.status.value,
         "paused": job.paused,
         "metadata": job.metadata,
-        "data": job.data,
+        "data": dict(job.data),
         "trace": job.trace_log,
         "outputs": [list(output) for output in job.outputs],
         "outputs_dropped": job.outputs_dropped,

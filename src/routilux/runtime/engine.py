@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from routilux.errors import InsideActivationError, describe
 from routilux.model.context import running
-from routilux.ports import Observer, Row, RowObserver, record_of
+from routilux.ports import Observer, Row, RowObserver, Store, load, record_of
 from routilux.runtime import cut, turns
 from routilux.runtime.book import JobBook
 from routilux.runtime.checks import checked_timeout
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from routilux.kernel.mailbox import Mailbox
     from routilux.runtime.directory import Directory
     from routilux.runtime.driver import Driver
+    from routilux.runtime.journal.log import Journal
     from routilux.runtime.worker import Worker
 
 STOPPED_LIMIT = 1_000
@@ -27,7 +28,14 @@ class Engine:
     """Owned by a :class:`~routilux.runtime.Runtime`; its parts are safe from any thread."""
 
     def __init__(
-        self, runtime: Any, driver: Driver, *, max_pending: int, debug: bool, default_strategy: str
+        self,
+        runtime: Any,
+        driver: Driver,
+        *,
+        max_pending: int,
+        debug: bool,
+        default_strategy: str,
+        store: Store | None = None,
     ) -> None:
         self.runtime = runtime
         self.driver = driver
@@ -40,6 +48,7 @@ class Engine:
         self.workers: dict[str, Worker] = {}
         self.stopped: dict[str, Worker] = {}
         self.directory: Directory  # of who can be reached by name; the runtime's
+        self.journal: Journal | None = None if store is None else load("journal")(self, store)
         self._observers: tuple[Observer | RowObserver, ...] = ()
         self._warned: set[str] = set()
 

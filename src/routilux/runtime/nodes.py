@@ -54,8 +54,8 @@ class Node:
     """A routine in a worker, seen from the runtime."""
 
     __slots__ = (
-        "checks", "guarded", "is_async", "logic", "mailbox", "merges", "offer", "recovery", "routes", "routine",
-        "routine_id", "runner", "single", "slot_checks", "slot_data", "timed", "timeout", "worker",
+        "checks", "gathers", "guarded", "is_async", "logic", "mailbox", "merges", "offer", "recovery", "routes",
+        "routine", "routine_id", "runner", "single", "slot_checks", "slot_data", "timed", "timeout", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, routine: Routine, recovery: ErrorHandler) -> None:
@@ -76,7 +76,7 @@ class Node:
         self.slot_checks = _checks(routine.slots)
         self.guarded = False  # takes the longer way through a turn
         self.mailbox = self._mailbox(worker, routine)
-        self.set_offer(self.mailbox.offer)
+        self.set_offer(worker.entrance(self.mailbox))
         self.routes: dict[str, tuple[Route, ...]] = {}
 
     def set_offer(self, offer: Callable[[Item], int]) -> None:
@@ -98,6 +98,7 @@ class Node:
             for slot in routine.slots.values()
         ]
         gathering = gathering_for(policy, [slot.name for slot in slots])
+        self.gathers = gathering is not None
         self.single = gathering is None and len(slots) == 1
         self.timed = gathering is not None and gathering.timed
         self.slot_data: type[SlotData] = slot_data_type(frozenset(slot.name for slot in slots))

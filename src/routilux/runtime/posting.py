@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routilux.errors import (
@@ -14,10 +15,9 @@ from routilux.errors import (
     refused,
     shown,
 )
-from routilux.kernel.mailbox import FULL, QUEUED, READY
 from routilux.model.context import running
-from routilux.model.item import Item
 from routilux.model.status import JobStatus
+from routilux.ports import KeyRow
 from routilux.runtime.job import JobContext
 from routilux.runtime.state import WorkerState
 
@@ -157,17 +157,12 @@ class Posting:
         payload: dict[str, Any],
         job: JobContext,
         deadline: float | None,
+        key: KeyRow | None = None,
     ) -> None:
         """Put the first item of a new job into its slot."""
-        try:
-            self._place(worker, node, slot, payload, job, deadline)
-        except BaseException:
-            worker.jobs.pop(job.job_id, None)
-            if job.account.end(JobStatus.CANCELLED):  # else it was cancelled in between, and is in the book
-                self._engine.book.refuse(job)
-            if worker.one_shot:
-                worker.close()
-            raise
+        undo = partial(self._take_back, worker, job)
+        worker.admit(node, slot, payload, job, deadline, undo=undo, key=key)
+        self._look_after(worker, job)
 
     def join(
         self,
@@ -180,39 +175,23 @@ class Posting:
     ) -> None:
         """Put one more item of a job that exists into a slot."""
         job.account.add()
-        try:
-            self._place(worker, node, slot, payload, job, deadline)
-        except BaseException:
-            worker.at_rest(job.account.remove())
-            raise
+        worker.admit(node, slot, payload, job, deadline, undo=lambda: worker.at_rest(job.account.remove()))
+        self._look_after(worker, job)
 
-    def _place(
-        self,
-        worker: Worker,
-        node: Node,
-        slot: str,
-        payload: dict[str, Any],
-        job: JobContext,
-        deadline: float | None,
-    ) -> None:
-        item: Item = (worker.number(), slot, payload, job.account, "post", self._engine.now())
-        code = node.offer(item)
-        if code == FULL:
-            queue = node.mailbox.slots[slot]
-            if queue.on_full == "error":
-                raise worker.full_error(queue)
-            if queue.on_full == "block":
-                code = worker.wait_for_room(queue, item, deadline, None)
-        if code == READY:
-            worker.schedule(node.mailbox)
-        elif code != QUEUED:
-            worker.accept(code, node.mailbox.slots[slot], item, None)
-        if worker.sink is not None:
-            worker.observe_post(job, item, node.mailbox.slots[slot])
+    def _take_back(self, worker: Worker, job: JobContext) -> None:
+        """Nothing of a new job was accepted."""
+        worker.jobs.pop(job.job_id, None)
+        if job.account.end(JobStatus.CANCELLED):  # else it was cancelled in between, and is in the book
+            self._engine.book.refuse(job)
+        if worker.one_shot:
+            worker.close()
+
+    def _look_after(self, worker: Worker, job: JobContext) -> None:
+        """Whoever stopped the worker or ended the job may have looked before the item was there."""
         if worker.stopped:
-            worker.cancel_jobs()  # whoever stopped it may have looked before this job was there
+            worker.cancel_jobs()
         if job.account.ended:
-            worker.sweep()  # whoever ended it may have looked before this item was there
+            worker.sweep()
 
     def known_job(self, worker: Worker, job_id: str) -> JobContext | None:
         if not isinstance(job_id, str) or not job_id:

@@ -62,13 +62,13 @@ class SharedLog(Sequence[Any]):
     @overload
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
-        return self._entries[index]
+        return self._view()[index]
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._view())
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(list(self._entries))
+        return iter(list(self._view()))
 
     def __eq__(self, other: object) -> bool:
         return list(self) == list(other) if isinstance(other, (SharedLog, list)) else NotImplemented
@@ -76,7 +76,11 @@ class SharedLog(Sequence[Any]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"SharedLog({self._entries!r})"
+        return f"SharedLog({self._view()!r})"
+
+    def _view(self) -> list[Any]:
+        """What whoever reads it here sees."""
+        return self._entries
 
 
 class History:
@@ -178,23 +182,23 @@ class WorkerState:
     def routine_states(self) -> dict[str, dict[str, Any]]:
         """A copy of all routine states."""
         with self._lock:
-            return {routine_id: _copied(state) for routine_id, state in self._routine_states.items()}
+            return {routine_id: copied(state) for routine_id, state in self._routine_states.items()}
 
     def get_routine_state(self, routine_id: str, default: Any = None) -> Any:
         """A copy of a routine's state, or ``default`` if it has none."""
         with self._lock:
             state = self._routine_states.get(routine_id)
-            return default if state is None else _copied(state)
+            return default if state is None else copied(state)
 
     def update_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
         """Merge these keys into a routine's state."""
-        _check_state(routine_id, values)
+        check_state(routine_id, values)
         with self._lock:
             self._routine_states.setdefault(routine_id, {}).update(values)
 
     def set_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
         """Replace a routine's state."""
-        _check_state(routine_id, values)
+        check_state(routine_id, values)
         with self._lock:
             self._routine_states[routine_id] = dict(values)
 
@@ -354,7 +358,7 @@ class JobState(WorkerState):
         self.saved_job = body["jobs"][0] if body["jobs"] else None
 
 
-def _check_state(routine_id: Any, values: Any) -> None:
+def check_state(routine_id: Any, values: Any) -> None:
     if not isinstance(routine_id, str):
         raise InvalidTypeError(f"a routine id is text, got {type(routine_id).__name__}: {routine_id!r}")
     if not isinstance(values, Mapping):
@@ -364,10 +368,10 @@ def _check_state(routine_id: Any, values: Any) -> None:
         )
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
     """A copy down through plain dicts and lists, so that nobody changes a state from outside."""
     if type(value) is dict:
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: copied(item) for key, item in value.items()}
     if type(value) is list:
-        return [_copied(item) for item in value]
+        return [copied(item) for item in value]
     return value

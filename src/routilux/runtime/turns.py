@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from routilux.runtime.worker import Worker
 
 _PENDING = JobStatus.PENDING
-_set_running = running.set
+set_running = running.set
 
 
 def run(queue: RunQueue, mailbox: Mailbox, seat: Seat) -> None:
@@ -43,7 +43,7 @@ def run(queue: RunQueue, mailbox: Mailbox, seat: Seat) -> None:
         if _turn(worker, ready, seat, limit):
             worker.schedule(ready)
         ready = queue.follow() if queue.ready and clock() < limit and driver.may_follow(queue) else None
-    _set_running(None)
+    set_running(None)
     seat.activation = None
     leave(worker)
 
@@ -67,7 +67,7 @@ def nested(worker: Worker, mailbox: Mailbox, seat: Seat) -> bool:
             worker.schedule(mailbox)
     finally:
         seat.activation = seat.outer.pop()
-        _set_running(outer)
+        set_running(outer)
     return before != (mailbox.activations, mailbox.running)
 
 
@@ -75,6 +75,8 @@ def _turn(worker: Worker, mailbox: Mailbox, seat: Seat, limit: float) -> bool:
     """Run activations until there is none or the time is over; True: the mailbox has more."""
     now = worker.engine.now()
     while True:
+        if worker.journaled and worker.holds_back(mailbox):
+            return False
         answer = mailbox.next(now)
         if mailbox.freed:
             worker.room(mailbox)
@@ -111,7 +113,7 @@ def carry_out(
         if job.status is _PENDING:
             worker.started(job)
         seat.activation = activation
-        _set_running(activation)
+        set_running(activation)
         if single:
             item = batch[0]
             slot_data = {item[1]: [item[2]]}
@@ -191,6 +193,8 @@ def put_back(activation: LiveActivation) -> bool:
 def begin(worker: Worker, activation: LiveActivation, slot_data: dict[str, Any]) -> bool:
     """The longer way to a start: gate, merged slots, time-out. False if a gate keeps the activation."""
     mailbox, node = activation.mailbox, activation.node
+    if not worker.may_begin(activation):
+        return False
     if mailbox.gate is not None and not activation.released:
         if mailbox.gate.holds_activation(worker.worker_id, mailbox.routine_id, slot_data):
             if mailbox.stall(activation, retry=False):
@@ -402,6 +406,8 @@ def launch(worker: Worker, mailbox: Mailbox, *, once: bool = False, urgent: bool
 
     The caller holds the promise to see to the mailbox, and passes it on. ``urgent``: also while the worker is held.
     """
+    if worker.journaled and worker.holds_back(mailbox):
+        return
     while worker.queue.enter(urgent=urgent):
         now = worker.engine.now()
         activation: Any = mailbox.next(now)

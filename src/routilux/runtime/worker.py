@@ -17,11 +17,12 @@ from routilux.kernel.account import JobAccount
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
 from routilux.model.context import running
 from routilux.model.graph import cycle_path
-from routilux.model.item import DeadLetter, Item
+from routilux.model.item import DeadLetter, Item, Payload
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
-from routilux.ports import Dropped, Emitted, Gate, JobChanged, Record, Row, WorkerChanged
+from routilux.ports import Dropped, Emitted, Gate, JobChanged, KeyRow, Record, Row, WorkerChanged
 from routilux.runtime import turns
 from routilux.runtime.activation import AsyncActivation, LiveActivation
+from routilux.runtime.job import JobContext
 from routilux.runtime.nodes import Node, Paths, build_nodes
 from routilux.runtime.pool import Place, RunQueue, Seat
 from routilux.runtime.state import JobState, WorkerState
@@ -30,7 +31,6 @@ from routilux.runtime.waiting import Bell, Signal
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
     from routilux.runtime.engine import Engine
-    from routilux.runtime.job import JobContext
 
 LETTER_LIMIT = 10_000
 
@@ -39,6 +39,7 @@ class Worker:
     """See the module's docstring. Implements what :class:`WorkerState` asks of its worker."""
 
     carry_out = turns.carry_out  # an activation on a thread, and what its mailbox has claimed behind it
+    journaled = False  # whether every step is written to a store
 
     def __init__(self, engine: Engine, flow: Flow, state: WorkerState) -> None:
         driver = engine.driver
@@ -103,6 +104,22 @@ class Worker:
     def activation_type(self, node: Node) -> type[LiveActivation]:
         """What a mailbox of this worker hands out."""
         return AsyncActivation if node.is_async else LiveActivation
+
+    def entrance(self, mailbox: Mailbox) -> Callable[[Item], int]:
+        """How items get into a mailbox."""
+        return mailbox.offer
+
+    def new_job(self, job_id: str, account: JobAccount, metadata: dict[str, Any] | None) -> JobContext:
+        """A job that is not entered in the book."""
+        return JobContext(job_id, self.worker_id, self.flow_id, account, self.engine.driver, metadata)
+
+    def may_begin(self, activation: LiveActivation) -> bool:
+        """Whether an activation may start now; if not, it was put back and starts later."""
+        return True
+
+    def holds_back(self, mailbox: Mailbox) -> bool:
+        """Whether nothing is to be started at the moment; then the worker sees to the mailbox later."""
+        return False
 
     def conclude(
         self,
@@ -187,6 +204,45 @@ class Worker:
 
     # -- items in ------------------------------------------------------------------------------------------
 
+    def admit(
+        self,
+        node: Node,
+        slot: str,
+        payload: Payload,
+        job: JobContext,
+        deadline: float | None,
+        *,
+        undo: Callable[[], None],
+        key: KeyRow | None = None,
+    ) -> None:
+        """Put an item from outside into a slot; its job's account has been moved.
+
+        Where it raises nothing was accepted, and ``undo`` was called, unless nobody knows yet (StoreUnknownError).
+        """
+        try:
+            self._admit_now(node, slot, payload, job, deadline)
+        except BaseException:
+            undo()
+            raise
+
+    def _admit_now(
+        self, node: Node, slot: str, payload: Payload, job: JobContext, deadline: float | None
+    ) -> None:
+        item: Item = (self.number(), slot, payload, job.account, "post", self.engine.now())
+        queue = node.mailbox.slots[slot]
+        code = node.offer(item)
+        if code == FULL:
+            if queue.on_full == "error":
+                raise self.full_error(queue)
+            if queue.on_full == "block":
+                code = self.wait_for_room(queue, partial(node.offer, item), deadline, None)
+        if code == READY:
+            self.schedule(node.mailbox)
+        elif code != QUEUED:
+            self.accept(code, queue, item, None)
+        if self.sink is not None:
+            self.observe_post(job, item, queue)
+
     def accept(self, code: int, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> None:
         """What an offer said, where it is not simply QUEUED."""
         if code == READY:
@@ -231,7 +287,7 @@ class Worker:
         waiting, place = object(), Place(self.queue)
         self.blocked[waiting] = (activation, slot, self.engine.driver.seat())
         try:
-            code = self.wait_for_room(slot, item, None, activation, place)
+            code = self.wait_for_room(slot, partial(slot.mailbox.node.offer, item), None, activation, place)
         except BaseException:
             item[3].remove()
             place.take_back()
@@ -245,12 +301,12 @@ class Worker:
     def wait_for_room(
         self,
         slot: SlotQueue,
-        item: Item,
+        offer: Callable[[], int],
         deadline: float | None,
         activation: LiveActivation | None,
         place: Place | None = None,
     ) -> int:
-        """Offer the item until it is taken; returns the code of the offer.
+        """Offer an item until it is taken; returns the code of the offer.
 
         On a thread that runs an activation the wait is spent running what makes room, so a pool of one thread
         can not lock itself out. What can not run on a thread is started in the place of the activation, which is
@@ -266,8 +322,8 @@ class Worker:
                 raise activation.unwanted()
             if self.stopped:
                 raise self.full_error(slot, "its worker has stopped")
-            code = slot.mailbox.node.offer(item)
-            return bool(code != FULL)
+            code = offer()
+            return code != FULL
 
         def help_or_give_up(signal: Signal) -> bool:
             helpers = self._helpers(slot) if helps and (place is not None or not self.queue.held) else []
@@ -409,6 +465,12 @@ class Worker:
                 self._over(job)
         return ended
 
+    def cancel_job(self, job: JobContext) -> None:
+        self.end_job(job, JobStatus.CANCELLED)
+
+    def job_changed(self, job: JobContext) -> None:
+        """A job was paused or resumed."""
+
     def sweep(self) -> None:
         """Take out everything that belongs only to jobs that have ended."""
         for node in self.nodes.values():
@@ -416,7 +478,7 @@ class Worker:
             items, at_rest = mailbox.extract(_item_ended)
             withdrawn: Any = mailbox.withdraw(_activation_ended)
             for activation in withdrawn:
-                self.forget_retry(activation)
+                self.drop_activation(activation)
                 items = [*items, *activation.batch]
             if items:
                 self.give_up(mailbox, items)
@@ -463,6 +525,10 @@ class Worker:
             ids = tuple(job.job_id for job in jobs)
             now = self.engine.now()
             self.observe(Dropped(now, self.worker_id, ids, slot.qualified_name, item[0], reason))
+
+    def drop_activation(self, activation: LiveActivation) -> None:
+        """It will not run again: its jobs have ended."""
+        self.forget_retry(activation)
 
     def forget_retry(self, activation: LiveActivation) -> None:
         self.at_gate.pop(activation, None)
@@ -560,12 +626,18 @@ class Worker:
 
         self.execution_timer = self.engine.driver.call_at(self.engine.now() + seconds, too_long)
 
+    def forget_engine(self, gone: Any) -> None:
+        """Called in a forked child: nothing of the runtime may be touched any more."""
+        self.engine = gone
+        self.flow.let_go(self.worker_id)
+
     # -- gates ---------------------------------------------------------------------------------------------
 
     def set_gate(self, node: Node, gate: Gate | None) -> None:
         """Ask this gate at a routine and its slots, or nobody; routes lead through it only while it is set."""
         node.mailbox.gate = gate
-        node.set_offer(node.mailbox.offer if gate is None else partial(self._offer_through, gate, node))
+        entrance = self.entrance(node.mailbox)
+        node.set_offer(entrance if gate is None else partial(self._offer_through, gate, node))
         for source in self.nodes.values():
             for routes in source.routes.values():
                 for route in routes:
