@@ -7,7 +7,7 @@ effects: queueing what is ready, waking what waits for room, ending jobs, settin
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -276,12 +276,12 @@ class Worker:
             self.bell.ring()  # whoever waits for a place looks anew
         return launched
 
-    def _at_work(self, consumers: set[Mailbox], risky: list[Mailbox]) -> bool:
+    def _at_work(self, consumers: Collection[Mailbox], risky: list[Mailbox]) -> bool:
         """Whether one of the consumers runs, and does not wait itself, or will start without help."""
         waiting = {a for a, _, _ in list(self.blocked.values()) if a is not None and a.mailbox in consumers}
         if sum(mailbox.running for mailbox in consumers) > len(waiting):
             return True
-        return any(mailbox.startable() for mailbox in consumers.difference(risky))
+        return any(mailbox.startable() for mailbox in consumers if mailbox not in risky)
 
     def stuck(self) -> bool:
         """Whether nothing that runs or waits for a time can make room: only somebody from outside could.
