@@ -86,7 +86,7 @@ class JobContext:
 
     @property
     def paused(self) -> bool:
-        return self.account.paused
+        return self.account.pause_asked
 
     @property
     def parked(self) -> int:

@@ -448,13 +448,7 @@ class Runtime:
             found.release()
             return
         found.account.pause(False)
-        worker = self._directory.worker(found.worker_id)
-        for node in worker.nodes.values():
-            more, ended = node.mailbox.release_held()
-            if more:
-                worker.schedule(node.mailbox)
-            worker.at_rest(ended)
-        worker.bell.ring()  # who waits for room looks anew whether it can come
+        self._directory.worker(found.worker_id).let_resumed_go()
 
     def cancel(self, target: str | WorkerState | JobContext) -> None:
         """Cancel a job, or every job of a worker and the worker with them.

@@ -7,7 +7,8 @@ effects: queueing what is ready, waking what waits for room, ending jobs, settin
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any
@@ -182,7 +183,8 @@ class Worker:
         waiting, place = object(), Place(self.queue)
         self.blocked[waiting] = (activation, slot, self.engine.driver.seat())
         try:
-            code = self.wait_for_room(slot, item, None, activation, place)
+            with self.wait_of(activation):
+                code = self.wait_for_room(slot, item, None, activation, place)
         except BaseException:
             item[3].remove()
             place.take_back()
@@ -192,6 +194,18 @@ class Worker:
         self.accept(code, slot, item, activation)
         self.bell.wait_for(lambda: self.stopped or place.given_back(), None)
         place.take_back()
+
+    @contextmanager
+    def wait_of(self, activation: LiveActivation | None) -> Iterator[None]:
+        """Around a wait for room inside an activation: what a paused job keeps back may be what is in the way."""
+        members = () if activation is None else activation.job.members
+        if [member for member in members if member.begin_wait()]:
+            self.let_resumed_go()
+        try:
+            yield
+        finally:
+            for member in members:
+                member.end_wait()
 
     def wait_for_room(
         self,
@@ -449,6 +463,15 @@ class Worker:
     def release(self) -> None:
         for mailbox in self.queue.resume():
             self.schedule(mailbox)
+        self.bell.ring()  # who waits for room looks anew whether it can come
+
+    def let_resumed_go(self) -> None:
+        """Jobs are not paused any more: queue again what was kept back of them."""
+        for node in self.nodes.values():
+            more, ended = node.mailbox.release_held()
+            if more:
+                self.schedule(node.mailbox)
+            self.at_rest(ended)
         self.bell.ring()  # who waits for room looks anew whether it can come
 
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
