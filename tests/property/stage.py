@@ -31,7 +31,10 @@ def check(seed: int, features: Features, tell: Callable[[object], object] = bool
     ):
         _limit(runtime)
         runtime.add_observer(ledger)
-        SimulatedPlay(plan, runtime, ledger).play()
+        try:
+            SimulatedPlay(plan, runtime, ledger).play()
+        finally:
+            runtime.simulation.interrupts.clear()  # the end of a play that failed is not meddled with
         ledger.close(runtime)
     ledger.raise_breaches()
     return ledger
@@ -346,10 +349,11 @@ class Play:
 
     def let_everything_go(self) -> None:
         self.ledger.resting.clear()
-        for worker_id, routine_id in sorted(self.gates):
-            if worker_id not in self.ledger.stopped:
+        while self.gates:  # one may be set in the middle of this
+            worker_id, routine_id = min(self.gates)
+            self.gates.discard((worker_id, routine_id))
+            with suppress(StateError):  # its worker is stopped
                 self.runtime.set_gate(worker_id, routine_id, None)
-        self.gates.clear()
         for job in self.ledger.jobs.values():
             self._resume(job)
         for state in self.states:

@@ -196,8 +196,9 @@ def _begin(worker: Worker, activation: LiveActivation, slot_data: dict[str, Any]
             if mailbox.stall(activation, retry=False):
                 worker.schedule(mailbox)
             worker.at_gate[activation] = None
-            if activation.job.ended:  # it ended while the gate was asked
+            if activation.job.ended or worker.stopped:  # it ended while the gate was asked
                 worker.sweep()
+                worker.forget_retry(activation)  # it may have been withdrawn before it was noted
             elif mailbox.gate is None:  # the gate was taken away meanwhile
                 worker.let_go(node, everything=True)
             return False
@@ -365,6 +366,7 @@ def _retry(
     arm_retry(worker, activation, now + delay)
     if activation.job.ended:  # it ended while the retry was being set up
         worker.sweep()
+        worker.forget_retry(activation)
     return more
 
 

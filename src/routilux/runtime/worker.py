@@ -505,7 +505,7 @@ class Worker:
         self.queue.hold()
         for node in self.nodes.values():
             node.mailbox.close()
-        for activation in list(self.retries):
+        for activation in [*self.retries, *self.at_gate]:
             self.forget_retry(activation)
         if self.execution_timer is not None:
             self.execution_timer.cancel()
