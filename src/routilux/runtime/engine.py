@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from routilux.errors import InsideActivationError, describe
 from routilux.model.context import running
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from routilux.runtime.worker import Worker
 
 STOPPED_LIMIT = 1_000
+T = TypeVar("T")
 Taker: TypeAlias = Callable[[Row], object]
 
 
@@ -61,8 +62,8 @@ class Engine:
         turns.launch(worker, mailbox, once=True, urgent=True)
         return mailbox.starts != before
 
-    def snapshot(self, worker: Worker) -> dict[str, Any]:
-        return cut.take(worker)
+    def snapshot(self, worker: Worker, use: Callable[[dict[str, Any]], T]) -> T:
+        return cut.take(worker, use)
 
     def refuse_inside(self, call: str) -> None:
         """A blocking call inside a routine would hold a thread that what it waits for may need."""

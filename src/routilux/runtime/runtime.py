@@ -486,7 +486,7 @@ class Runtime:
         if isinstance(self._engine.driver, ThreadDriver) and running.get() is None and interrupts_itself():
             return elsewhere(partial(self.stop, worker, drain=drain, timeout=timeout))
         found.accepting = False
-        drain = drain and not found.queue.held
+        drain = drain and not found.queue.paused
         ended = not drain or found.drain(deadline)
         found.hold()
         if not drain or ended:
@@ -532,7 +532,7 @@ class Runtime:
         engine = self._engine
         timeout = None if deadline is None else max(0.0, deadline - engine.now())
         workers = list(engine.workers.values())
-        paused = [worker for worker in workers if worker.queue.held]
+        paused = [worker for worker in workers if worker.queue.paused]
         if not paused:
             return self.wait_until_all_jobs_finished(timeout)
         going_on = [worker for worker in workers if worker not in paused]
@@ -562,7 +562,7 @@ class Runtime:
         if self._store is None:
             return
         if unfinished:
-            self._store.put(worker.worker_id, worker.snapshot())
+            worker.snapshot(partial(self._store.put, worker.worker_id))
         else:
             self._store.delete(worker.worker_id)
 

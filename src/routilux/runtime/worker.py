@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.errors import DeadlockError, ExecutionTimeoutError, QueueFullError, describe
 from routilux.kernel.account import JobAccount
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from routilux.runtime.job import JobContext
 
 LETTER_LIMIT = 10_000
+T = TypeVar("T")
 
 
 class Worker:
@@ -461,7 +462,19 @@ class Worker:
         self.queue.hold()
 
     def release(self) -> None:
-        for mailbox in self.queue.resume():
+        self._go_on_with(self.queue.resume())
+
+    @contextmanager
+    def held_for_a_cut(self) -> Iterator[None]:
+        """Start nothing within the block, whoever resumes meanwhile; what was paused, or is, stays so after it."""
+        self.queue.begin_cut()
+        try:
+            yield
+        finally:
+            self._go_on_with(self.queue.end_cut())
+
+    def _go_on_with(self, ready: Iterable[Mailbox]) -> None:
+        for mailbox in ready:
             self.schedule(mailbox)
         self.bell.ring()  # who waits for room looks anew whether it can come
 
@@ -592,8 +605,8 @@ class Worker:
         node = self.nodes.get(routine_id)
         return {} if node is None else node.counters()
 
-    def snapshot(self) -> dict[str, Any]:
-        return self.engine.snapshot(self)
+    def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
+        return self.engine.snapshot(self, use)
 
 
 def _item_ended(item: Item) -> bool:
