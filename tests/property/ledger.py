@@ -355,7 +355,7 @@ class Ledger:
         held_back = {
             (job.worker_id, item[0])
             for node in worker.nodes.values()
-            if any(slot.length >= slot.capacity for slot in node.mailbox.feeds)
+            if any(slot.full for slot in node.mailbox.feeds)  # until it has fallen to its watermark
             for item in all_of(node.mailbox)
         }
         parked = {
