@@ -133,9 +133,8 @@ def restore(worker: Worker, body: Mapping[str, Any]) -> None:
     """Fill a new worker, which is held, from a snapshot."""
     worker.state.fill(body)
     worker.number = count(int(body["next_number"])).__next__
-    worker.letters.extend(
-        DeadLetter._make((*row[:5], tuple(row[5]), *row[6:])) for row in body["dead_letters"]
-    )
+    for row in body["dead_letters"]:
+        worker.letters.add(DeadLetter._make((*row[:5], tuple(row[5]), *row[6:])))
     jobs = {row["job_id"]: _restored_job(worker, row) for row in body["jobs"]}
     if worker.one_shot and body["jobs"]:
         worker.state.job = jobs[body["jobs"][0]["job_id"]]  # type: ignore[attr-defined]

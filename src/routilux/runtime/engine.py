@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from routilux.errors import InsideActivationError, describe
@@ -15,6 +16,7 @@ from routilux.runtime.waiting import Bell
 
 if TYPE_CHECKING:
     from routilux.kernel.mailbox import Mailbox
+    from routilux.runtime.activation import LiveActivation
     from routilux.runtime.directory import Directory
     from routilux.runtime.driver import Driver
     from routilux.runtime.worker import Worker
@@ -40,17 +42,22 @@ class Engine:
         self.sink: Taker | None = None  # takes records, if somebody observes
         self.workers: dict[str, Worker] = {}
         self.stopped: dict[str, Worker] = {}
+        self.elsewhere: dict[LiveActivation, None] = {}  # what task runners run that the driver does not know
         self.directory: Directory  # of who can be reached by name; the runtime's
         self._observers: tuple[Observer | RowObserver, ...] = ()
         self._warned: set[str] = set()
+
+    def running(self) -> list[Any]:
+        """Every activation that runs now, wherever it does, in no order."""
+        return [*self.driver.running(), *list(self.elsewhere)]
 
     def worker_ended(self, worker: Worker) -> None:
         """Keep the newest of the stopped workers readable."""
         self.stopped[worker.worker_id] = worker  # first: at no moment is it unknown
         self.directory.leave(worker)
         self.workers.pop(worker.worker_id, None)
-        while len(self.stopped) > STOPPED_LIMIT:
-            self.stopped.pop(next(iter(self.stopped)), None)
+        for worker_id in list(self.stopped)[:-STOPPED_LIMIT]:
+            self.stopped.pop(worker_id, None)
 
     def run_nested(self, worker: Worker, mailbox: Mailbox) -> bool:
         return turns.nested(worker, mailbox, self.driver.seat())
@@ -115,7 +122,9 @@ class Engine:
         def take_record(row: Row) -> None:
             try:
                 observer.record(record_of(row))
-            except Exception as error:  # noqa: BLE001 an observer never changes an outcome
+            except BaseException as error:  # an observer never changes an outcome
+                if not isinstance(error, Exception) and current_thread() is main_thread():
+                    raise  # the handler of a signal may have raised it, and wants to end the program
                 self.warn(
                     f"observer {type(observer).__name__} raised {describe(error)}; it goes on being called"
                 )

@@ -6,7 +6,6 @@ effects: queueing what is ready, waking what waits for room, ending jobs, settin
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -21,6 +20,7 @@ from routilux.model.graph import cycle_path
 from routilux.model.item import DeadLetter, Item
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Dropped, Emitted, Gate, JobChanged, Record, Row, WorkerChanged
+from routilux.runtime.letters import LETTER_LIMIT, Letters
 from routilux.runtime.nodes import Node, Paths, build_nodes
 from routilux.runtime.pool import Place, RunQueue, Seat
 from routilux.runtime.state import JobState, WorkerState
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
     from routilux.runtime.job import JobContext
 
-LETTER_LIMIT = 10_000
 T = TypeVar("T")
 
 
@@ -57,7 +56,7 @@ class Worker:
         self.nodes: dict[str, Node] = build_nodes(self, flow)
         self.paths = Paths(self.nodes)
         self.jobs: dict[str, JobContext] = {}  # the open ones
-        self.letters: deque[DeadLetter] = deque(maxlen=LETTER_LIMIT)
+        self.letters = Letters()
         self.retries: dict[LiveActivation, tuple[float, Any]] = {}  # when each is due, and its timer
         self.at_gate: dict[LiveActivation, None] = {}
         # Who waits inside emit(), for which slot, on which seat. An activation may emit from several threads.
@@ -368,9 +367,9 @@ class Worker:
             for job in ended:
                 job.error = error
             self.sweep()
-            for activation in self.engine.driver.running():
-                if activation.cancel is not None and activation.job.ended:
-                    activation.cancel()
+            for activation in self.engine.running():
+                if activation.job.ended:
+                    activation.ask_to_stop()
             for job in ended:
                 self._over(job)
         return ended
@@ -401,11 +400,11 @@ class Worker:
                 self._dropped(item, mailbox.slots[item[1]], "job cancelled")
 
     def dead_letter(self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None) -> None:
-        if len(self.letters) == LETTER_LIMIT:
+        if self.letters.full:
             self.engine.warn(
                 f"worker {self.worker_id} keeps {LETTER_LIMIT} dead letters; the oldest is dropped"
             )
-        self.letters.append(
+        self.letters.add(
             DeadLetter(
                 self.worker_id,
                 self.flow.flow_id,
@@ -599,7 +598,7 @@ class Worker:
     # -- looking in ----------------------------------------------------------------------------------------
 
     def running(self) -> list[LiveActivation]:
-        return [a for a in self.engine.driver.running() if a.node.worker is self]
+        return [a for a in self.engine.running() if a.node.worker is self]
 
     def counters(self, routine_id: str) -> dict[str, Any]:
         node = self.nodes.get(routine_id)
