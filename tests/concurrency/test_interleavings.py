@@ -473,9 +473,10 @@ def test_whoever_waits_for_room_lends_its_place_to_whoever_makes_it(
         assert job.status == "completed"
 
 
-@pytest.mark.parametrize("kinds", ["async async", "async plain", "plain async"])
+@pytest.mark.parametrize("target", ["worker", "job"])
+@pytest.mark.parametrize("kinds", ["async async", "async plain", "plain async", "plain plain"])
 @every_seed
-def test_a_pause_ends_for_whoever_waits_for_room(seed: int, kinds: str) -> None:
+def test_a_pause_ends_for_whoever_waits_for_room(seed: int, kinds: str, target: str) -> None:
     """What ran when the pause came has to end, so what makes room for it may still start."""
 
     def emit(routine: Routine, slot_data: dict[str, list[dict[str, Any]]]) -> None:
@@ -498,8 +499,12 @@ def test_a_pause_ends_for_whoever_waits_for_room(seed: int, kinds: str) -> None:
         job = runtime.post(flow, "producer", "input", {}).job_context
         for _ in range(3):
             runtime.simulation.step()
-        runtime.pause(state)
+        paused = state if target == "worker" else job
+        runtime.pause(paused)
         assert not runtime._engine.driver.running()
-        runtime.resume(state)
+        started = [node.mailbox.starts for node in state.control.nodes.values()]
+        runtime.run()
+        assert started == [node.mailbox.starts for node in state.control.nodes.values()]
+        runtime.resume(paused)
         runtime.run()
         assert job.status == "completed"

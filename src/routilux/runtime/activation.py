@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import JobCancelledError, NotInActivationError, QueueFullError
+from routilux.errors import JobCancelledError, NotInActivationError, QueueFullError, describe
 from routilux.kernel.activation import OVER, Activation
 from routilux.kernel.mailbox import PARKED, QUEUED, READY
 from routilux.model.item import Item, Output, Payload
@@ -105,6 +105,20 @@ class LiveActivation(Activation):
         state = self.node.worker.state if state is None else state
         routine_id = routine.routine_id or ""
         return {**state.get_routine_state(routine_id, {}), **state.counters(routine_id)}
+
+    def ask_to_stop(self) -> bool:
+        """Ask logic that runs somewhere else to stop; False if there is nobody to ask."""
+        cancel = self.cancel  # it is taken away by the thread on which the logic ends
+        if cancel is None:
+            return False
+        try:
+            cancel()
+        except Exception as error:  # noqa: BLE001 a runner that does not come with the package is user code
+            self.node.worker.engine.warn(
+                f"the task runner of routine {self.mailbox.routine_id!r} raised {describe(error)} when it was asked to "
+                "stop an activation"
+            )
+        return True
 
     def unwanted(self) -> BaseException:
         """Why what this activation produces is not wanted any more."""

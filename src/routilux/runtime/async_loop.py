@@ -186,16 +186,21 @@ class _Paced:
         worker = self._activation.node.worker
         place = Place(worker.queue)
         try:
-            while (full := self._delivered()) is not None:
-                if not place.lent:
-                    if place.lend():
-                        worker.engine.driver.submit(worker.queue)
-                    worker.bell.ring()  # whoever waits for a place looks anew
-                await self._room(full)
+            with worker.wait_of(self._activation):
+                await self._deliver(place)
             while not (worker.stopped or place.given_back()):
                 await self._place(place)
         finally:
             place.take_back()
+
+    async def _deliver(self, place: Place) -> None:
+        worker = self._activation.node.worker
+        while (full := self._delivered()) is not None:
+            if not place.lent:
+                if place.lend():
+                    worker.engine.driver.submit(worker.queue)
+                worker.bell.ring()  # whoever waits for a place looks anew
+            await self._room(full)
 
     def _delivered(self) -> SlotQueue | None:
         """Deliver as much as there is room for; the slot that is full."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from threading import current_thread, main_thread
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from routilux.errors import InsideActivationError, describe
 from routilux.model.context import running
@@ -15,12 +16,14 @@ from routilux.runtime.waiting import Bell
 
 if TYPE_CHECKING:
     from routilux.kernel.mailbox import Mailbox
+    from routilux.runtime.activation import LiveActivation
     from routilux.runtime.directory import Directory
     from routilux.runtime.driver import Driver
     from routilux.runtime.journal.log import Journal
     from routilux.runtime.worker import Worker
 
 STOPPED_LIMIT = 1_000
+T = TypeVar("T")
 Taker: TypeAlias = Callable[[Row], object]
 
 
@@ -47,18 +50,23 @@ class Engine:
         self.sink: Taker | None = None  # takes records, if somebody observes
         self.workers: dict[str, Worker] = {}
         self.stopped: dict[str, Worker] = {}
+        self.elsewhere: dict[LiveActivation, None] = {}  # what task runners run that the driver does not know
         self.directory: Directory  # of who can be reached by name; the runtime's
         self.journal: Journal | None = None if store is None else load("journal")(self, store)
         self._observers: tuple[Observer | RowObserver, ...] = ()
         self._warned: set[str] = set()
+
+    def running(self) -> list[Any]:
+        """Every activation that runs now, wherever it does, in no order."""
+        return [*self.driver.running(), *list(self.elsewhere)]
 
     def worker_ended(self, worker: Worker) -> None:
         """Keep the newest of the stopped workers readable."""
         self.stopped[worker.worker_id] = worker  # first: at no moment is it unknown
         self.directory.leave(worker)
         self.workers.pop(worker.worker_id, None)
-        while len(self.stopped) > STOPPED_LIMIT:
-            self.stopped.pop(next(iter(self.stopped)), None)
+        for worker_id in list(self.stopped)[:-STOPPED_LIMIT]:
+            self.stopped.pop(worker_id, None)
 
     def run_nested(self, worker: Worker, mailbox: Mailbox) -> bool:
         return turns.nested(worker, mailbox, self.driver.seat())
@@ -70,8 +78,8 @@ class Engine:
         turns.launch(worker, mailbox, once=True, urgent=True)
         return mailbox.starts != before
 
-    def snapshot(self, worker: Worker) -> dict[str, Any]:
-        return cut.take(worker)
+    def snapshot(self, worker: Worker, use: Callable[[dict[str, Any]], T]) -> T:
+        return cut.take(worker, use)
 
     def refuse_inside(self, call: str) -> None:
         """A blocking call inside a routine would hold a thread that what it waits for may need."""
@@ -123,7 +131,9 @@ class Engine:
         def take_record(row: Row) -> None:
             try:
                 observer.record(record_of(row))
-            except Exception as error:  # noqa: BLE001 an observer never changes an outcome
+            except BaseException as error:  # an observer never changes an outcome
+                if not isinstance(error, Exception) and current_thread() is main_thread():
+                    raise  # the handler of a signal may have raised it, and wants to end the program
                 self.warn(
                     f"observer {type(observer).__name__} raised {describe(error)}; it goes on being called"
                 )

@@ -94,7 +94,7 @@ class JobContext:
 
     @property
     def paused(self) -> bool:
-        return self.account.paused
+        return self.account.pause_asked
 
     @property
     def parked(self) -> int:
@@ -178,7 +178,10 @@ class JobContext:
         future: asyncio.Future[None] = loop.create_future()
 
         def wake() -> None:
-            loop.call_soon_threadsafe(_resolve, future)
+            try:
+                loop.call_soon_threadsafe(_resolve, future)
+            except RuntimeError:
+                pass  # the loop was closed with the task in it: nobody waits any more
 
         self.on_end(wake)
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -93,7 +94,8 @@ class Posting:
         finally:
             bell.ring()
         while len(self._keys) > REMEMBERED_KEYS:
-            self._keys.pop(next(iter(self._keys)), None)
+            with suppress(RuntimeError):  # another thread has changed it between two steps of this one
+                self._keys.pop(next(iter(self._keys)), None)
         return mine.posted
 
     def _same(

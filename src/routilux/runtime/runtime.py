@@ -35,6 +35,7 @@ from routilux.runtime.directory import Directory
 from routilux.runtime.driver import Driver, ThreadDriver
 from routilux.runtime.engine import Engine
 from routilux.runtime.job import JobContext
+from routilux.runtime.letters import LETTER_LIMIT
 from routilux.runtime.posting import Posted, Posting, check_metadata, checked_payload
 from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
 from routilux.runtime.state import JobState, WorkerState
@@ -332,12 +333,16 @@ class Runtime:
         return [
             letter
             for worker in workers
-            for letter in list(worker.letters)
+            for letter in worker.letters
             if worker_id in (None, letter.worker_id) and (job_id is None or job_id in letter.job_ids)
         ]
 
     def redrive(self, *letters: DeadLetter, timeout: float | None = None) -> list[Posted]:
-        """Put set-aside items back into their slots, each as a new job that names the old one."""
+        """Put set-aside items back into their slots, each as a new job that names the old one.
+
+        A letter is driven again once; when ``post`` refuses it, it stays. Raises StateError for one that is not
+        kept (any more), before anything is posted.
+        """
         checked_timeout(timeout)
         self._check_open("redrive()")
         for letter in letters:
@@ -349,20 +354,33 @@ class Runtime:
                     "dead letters",
                     fix="write runtime.redrive(*letters)",
                 )
-        posted = []
-        for letter in letters:
-            worker = self._engine.workers.get(letter.worker_id)
-            if worker is None or worker.one_shot:
-                raise WorkerNotRunningError(
-                    f"worker {letter.worker_id!r} of the dead letter does not live any more; post its data to a live "
-                    f"worker: runtime.post({letter.flow_id!r}, {letter.routine_id!r}, {letter.slot!r}, letter.data)",
-                    worker_id=letter.worker_id,
-                )
-            notes = {"redriven_from": list(letter.job_ids)}
-            place = (letter.flow_id, letter.routine_id, letter.slot, letter.data)
-            posted.append(self.post(*place, worker_id=letter.worker_id, metadata=notes, timeout=timeout))
-            worker.letters.remove(letter)
-        return posted
+        workers = [self._worker_of(letter) for letter in letters]
+        kept = {worker: worker.letters.item_ids() for worker in set(workers)}
+        for worker, letter in zip(workers, letters, strict=True):
+            if letter.item_id not in kept[worker]:
+                raise _letter_gone(letter)
+        return [
+            self._redrive(worker, letter, timeout) for worker, letter in zip(workers, letters, strict=True)
+        ]
+
+    def _worker_of(self, letter: DeadLetter) -> Worker:
+        """The worker that has set this letter aside, if it can take it back."""
+        worker = self._engine.workers.get(letter.worker_id)
+        if worker is None or worker.one_shot:
+            raise WorkerNotRunningError(
+                f"worker {letter.worker_id!r} of the dead letter does not live any more; post its data to a live "
+                f"worker: {_as_post(letter)}",
+                worker_id=letter.worker_id,
+            )
+        return worker
+
+    def _redrive(self, worker: Worker, letter: DeadLetter, timeout: float | None) -> Posted:
+        notes = {"redriven_from": list(letter.job_ids)}
+        place = (letter.flow_id, letter.routine_id, letter.slot, letter.data)
+        with worker.letters.taken_out(letter) as there:
+            if not there:
+                raise _letter_gone(letter)
+            return self.post(*place, worker_id=letter.worker_id, metadata=notes, timeout=timeout)
 
     # -- wait ----------------------------------------------------------------------------------------------
 
@@ -448,13 +466,7 @@ class Runtime:
             found.release()
             return
         found.account.pause(False)
-        worker = self._directory.worker(found.worker_id)
-        for node in worker.nodes.values():
-            more, ended = node.mailbox.release_held()
-            if more:
-                worker.schedule(node.mailbox)
-            worker.at_rest(ended)
-        worker.bell.ring()  # who waits for room looks anew whether it can come
+        self._directory.worker(found.worker_id).let_resumed_go()
 
     def cancel(self, target: str | WorkerState | JobContext) -> None:
         """Cancel a job, or every job of a worker and the worker with them.
@@ -492,7 +504,7 @@ class Runtime:
         if isinstance(self._engine.driver, ThreadDriver) and running.get() is None and interrupts_itself():
             return elsewhere(partial(self.stop, worker, drain=drain, timeout=timeout))
         found.accepting = False
-        drain = drain and not found.queue.held
+        drain = drain and not found.queue.paused
         ended = not drain or found.drain(deadline)
         found.hold()
         if not drain or ended:
@@ -538,7 +550,7 @@ class Runtime:
         engine = self._engine
         timeout = None if deadline is None else max(0.0, deadline - engine.now())
         workers = list(engine.workers.values())
-        paused = [worker for worker in workers if worker.queue.held]
+        paused = [worker for worker in workers if worker.queue.paused]
         if not paused:
             return self.wait_until_all_jobs_finished(timeout)
         going_on = [worker for worker in workers if worker not in paused]
@@ -552,7 +564,7 @@ class Runtime:
                 self._keep(worker, unfinished=bool(worker.jobs) or worker.state.status == "paused")
             worker.cancel_jobs()
             worker.close()
-        still = {a.mailbox.routine_id for a in engine.driver.running()} if not inside else set()
+        still = {a.mailbox.routine_id for a in engine.running()} if not inside else set()
         ended = engine.driver.close(engine.now() if inside else deadline)
         self._gave_up = not ended and not inside
         if self.monitor is not None:
@@ -568,7 +580,7 @@ class Runtime:
         if self._store is None:
             return
         if unfinished:
-            self._store.put(worker.worker_id, worker.snapshot())
+            worker.snapshot(partial(self._store.put, worker.worker_id))
         else:
             self._store.delete(worker.worker_id)
 
@@ -700,6 +712,19 @@ def _check_resumed(state: Any, given: list[str]) -> None:
             "worker id, job and data: call exec(flow, job_state=state), and post() what is new",
             worker_id=state.worker_id,
         )
+
+
+def _as_post(letter: DeadLetter) -> str:
+    return f"runtime.post({letter.flow_id!r}, {letter.routine_id!r}, {letter.slot!r}, letter.data)"
+
+
+def _letter_gone(letter: DeadLetter) -> StateError:
+    return StateError(
+        f"worker {letter.worker_id!r} does not keep the dead letter of item {letter.item_id} any more: it was driven "
+        f"again already, or {LETTER_LIMIT} newer ones have come. Look at runtime.dead_letters(), or post its data: "
+        f"{_as_post(letter)}",
+        worker_id=letter.worker_id,
+    )
 
 
 async def _in_thread(call: Callable[[], T]) -> T:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import RLock
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, overload
 
 from routilux.errors import InsideActivationError, InvalidTypeError, StateError
 from routilux.model.context import running
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from routilux.runtime.job import JobContext
 
 OUTPUT_LOG_LIMIT = 1_000
+T = TypeVar("T")
 
 
 class ExecutionRecord(NamedTuple):
@@ -37,8 +38,8 @@ class WorkerControl(Protocol):
 
     runtime: Any
 
-    def snapshot(self) -> dict[str, Any]:
-        """A consistent cut."""
+    def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
+        """Give a consistent cut to ``use``; the worker is held until that returns."""
 
     def wait_until_stopped(self, timeout: float | None) -> bool: ...
 
@@ -254,7 +255,7 @@ class WorkerState:
     def save(self, path: str) -> None:
         """Write a consistent cut to a file: state, queues, retries, jobs.
 
-        A running worker is held for the moment of the cut. The file is readable JSON with a version and a
+        A running worker is held while the cut is made and encoded. The file is readable JSON with a version and a
         checksum, and replaces an older one atomically. Raises SerializationError naming the value that has no
         JSON form; then no file is touched. Raises InsideActivationError in a routine.
         """
@@ -263,15 +264,14 @@ class WorkerState:
                 f"save() of {self.worker_id!r} was called inside a routine, which can not be cut in the middle. "
                 "Save from outside, for example after runtime.pause(worker)"
             )
-        if self.control is not None:
-            body = self.control.snapshot()
-        elif self.saved is not None:
-            body = dict(self.saved)
-        else:
-            raise StateError(f"worker {self.worker_id!r} was never started; there is nothing to save")
         from routilux.runtime import snapshots  # only save and load need it, and it is slow to import
 
-        snapshots.write(path, body)
+        if self.control is not None:
+            snapshots.replace(path, self.control.snapshot(snapshots.encoded))
+        elif self.saved is not None:
+            snapshots.write(path, self.saved)
+        else:
+            raise StateError(f"worker {self.worker_id!r} was never started; there is nothing to save")
 
     @classmethod
     def load(cls, path: str) -> WorkerState:

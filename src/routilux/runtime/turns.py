@@ -6,6 +6,7 @@ hand-off between threads. User code runs here, outside every lock, and nowhere e
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import ExecutionTimeoutError, SlotHandlerError, describe
@@ -200,8 +201,9 @@ def begin(worker: Worker, activation: LiveActivation, slot_data: dict[str, Any])
             if mailbox.stall(activation, retry=False):
                 worker.schedule(mailbox)
             worker.at_gate[activation] = None
-            if activation.job.ended:  # it ended while the gate was asked
+            if activation.job.ended or worker.stopped:  # it ended while the gate was asked
                 worker.sweep()
+                worker.forget_retry(activation)  # it may have been withdrawn before it was noted
             elif mailbox.gate is None:  # the gate was taken away meanwhile
                 worker.let_go(node, everything=True)
             return False
@@ -234,9 +236,7 @@ def _timed_out(worker: Worker, activation: LiveActivation) -> None:
         routine_id=activation.mailbox.routine_id,
         worker_id=worker.worker_id,
     )
-    if activation.cancel is not None:
-        activation.cancel()
-    elif isinstance(_decide(worker, activation, activation.abandoned), Stop):
+    if not activation.ask_to_stop() and isinstance(_decide(worker, activation, activation.abandoned), Stop):
         for member in activation.job.members:
             worker.end_job(member.job, JobStatus.FAILED, activation.abandoned)
 
@@ -350,6 +350,7 @@ def _retry(
     arm_retry(worker, activation, now + delay)
     if activation.job.ended:  # it ended while the retry was being set up
         worker.sweep()
+        worker.forget_retry(activation)
     return more
 
 
@@ -368,7 +369,14 @@ def arm_retry(worker: Worker, activation: LiveActivation, when: float) -> None:
 
 
 def _decide(worker: Worker, activation: LiveActivation, error: BaseException) -> ErrorDecision:
-    return activation.node.recovery.decide(error, activation.attempt, worker.engine.driver.random())
+    try:
+        return activation.node.recovery.decide(error, activation.attempt, worker.engine.driver.random())
+    except BaseException as raised:  # noqa: BLE001 the retryable exceptions are classes of the user
+        routine_id = activation.mailbox.routine_id
+        worker.engine.warn(
+            f"the error handler of routine {routine_id!r} raised {describe(raised)}: the job fails"
+        )
+        return Stop()
 
 
 def _wrapped(activation: LiveActivation, error: BaseException) -> BaseException:
@@ -443,9 +451,32 @@ def _launch(worker: Worker, activation: LiveActivation) -> None:
         return
     task = Task(node.logic, slot_data, activation.message, worker.state, activation)
     runner = node.runner or worker.engine.driver.async_runner()
-    activation.cancel = runner.start(task, lambda error: end_detached(activation, error))
-    if activation.job.ended and activation.cancel is not None:  # it ended while this was being started
-        activation.cancel()
+    done = Done(activation)
+    if node.runner is not None:
+        worker.engine.elsewhere[activation] = None
+    try:
+        activation.cancel = runner.start(task, done)
+    except BaseException as error:  # noqa: BLE001 a runner that does not come with the package is user code
+        done(error)
+        return
+    if activation.job.ended:  # it ended while this was being started
+        activation.ask_to_stop()
+
+
+class Done:
+    """What a task runner calls when logic has ended. Only the first call counts, from whatever thread."""
+
+    __slots__ = ("_activation", "_calls")
+
+    def __init__(self, activation: LiveActivation) -> None:
+        self._activation = activation
+        self._calls = count().__next__
+
+    def __call__(self, error: BaseException | None) -> None:
+        if self._calls() == 0:
+            activation = self._activation
+            activation.node.worker.engine.elsewhere.pop(activation, None)  # before anybody looks what runs
+            end_detached(activation, error)
 
 
 def end_detached(activation: LiveActivation, error: BaseException | None) -> None:

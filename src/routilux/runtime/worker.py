@@ -6,11 +6,11 @@ effects: queueing what is ready, waking what waits for room, ending jobs, settin
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.errors import DeadlockError, ExecutionTimeoutError, QueueFullError, describe
 from routilux.kernel.account import JobAccount
@@ -23,6 +23,7 @@ from routilux.ports import Dropped, Emitted, Gate, JobChanged, KeyRow, Record, R
 from routilux.runtime import turns
 from routilux.runtime.activation import AsyncActivation, LiveActivation
 from routilux.runtime.job import JobContext
+from routilux.runtime.letters import LETTER_LIMIT, Letters
 from routilux.runtime.nodes import Node, Paths, build_nodes
 from routilux.runtime.pool import Place, RunQueue, Seat
 from routilux.runtime.state import JobState, WorkerState
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from routilux.model.flow import Flow
     from routilux.runtime.engine import Engine
 
-LETTER_LIMIT = 10_000
+T = TypeVar("T")
 
 
 class Worker:
@@ -59,7 +60,7 @@ class Worker:
         self.nodes: dict[str, Node] = build_nodes(self, flow)
         self.paths = Paths(self.nodes)
         self.jobs: dict[str, JobContext] = {}  # the open ones
-        self.letters: deque[DeadLetter] = deque(maxlen=LETTER_LIMIT)
+        self.letters = Letters()
         self.retries: dict[LiveActivation, tuple[float, Any]] = {}  # when each is due, and its timer
         self.at_gate: dict[LiveActivation, None] = {}
         # Who waits inside emit(), for which slot, on which seat. An activation may emit from several threads.
@@ -287,7 +288,9 @@ class Worker:
         waiting, place = object(), Place(self.queue)
         self.blocked[waiting] = (activation, slot, self.engine.driver.seat())
         try:
-            code = self.wait_for_room(slot, partial(slot.mailbox.node.offer, item), None, activation, place)
+            with self.wait_of(activation):
+                offer = partial(slot.mailbox.node.offer, item)
+                code = self.wait_for_room(slot, offer, None, activation, place)
         except BaseException:
             item[3].remove()
             place.take_back()
@@ -297,6 +300,18 @@ class Worker:
         self.accept(code, slot, item, activation)
         self.bell.wait_for(lambda: self.stopped or place.given_back(), None)
         place.take_back()
+
+    @contextmanager
+    def wait_of(self, activation: LiveActivation | None) -> Iterator[None]:
+        """Around a wait for room inside an activation: what a paused job keeps back may be what is in the way."""
+        members = () if activation is None else activation.job.members
+        if [member for member in members if member.begin_wait()]:
+            self.let_resumed_go()
+        try:
+            yield
+        finally:
+            for member in members:
+                member.end_wait()
 
     def wait_for_room(
         self,
@@ -381,12 +396,12 @@ class Worker:
             self.bell.ring()  # whoever waits for a place looks anew
         return launched
 
-    def _at_work(self, consumers: set[Mailbox], risky: list[Mailbox]) -> bool:
+    def _at_work(self, consumers: Collection[Mailbox], risky: list[Mailbox]) -> bool:
         """Whether one of the consumers runs, and does not wait itself, or will start without help."""
         waiting = {a for a, _, _ in list(self.blocked.values()) if a is not None and a.mailbox in consumers}
         if sum(mailbox.running for mailbox in consumers) > len(waiting):
             return True
-        return any(mailbox.startable() for mailbox in consumers.difference(risky))
+        return any(mailbox.startable() for mailbox in consumers if mailbox not in risky)
 
     def stuck(self) -> bool:
         """Whether nothing that runs or waits for a time can make room: only somebody from outside could.
@@ -458,9 +473,9 @@ class Worker:
             for job in ended:
                 job.error = error
             self.sweep()
-            for activation in self.engine.driver.running():
-                if activation.cancel is not None and activation.job.ended:
-                    activation.cancel()
+            for activation in self.engine.running():
+                if activation.job.ended:
+                    activation.ask_to_stop()
             for job in ended:
                 self._over(job)
         return ended
@@ -496,11 +511,11 @@ class Worker:
                 self._dropped(item, mailbox.slots[item[1]], "job cancelled")
 
     def dead_letter(self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None) -> None:
-        if len(self.letters) == LETTER_LIMIT:
+        if self.letters.full:
             self.engine.warn(
                 f"worker {self.worker_id} keeps {LETTER_LIMIT} dead letters; the oldest is dropped"
             )
-        self.letters.append(
+        self.letters.add(
             DeadLetter(
                 self.worker_id,
                 self.flow.flow_id,
@@ -561,8 +576,29 @@ class Worker:
         self.queue.hold()
 
     def release(self) -> None:
-        for mailbox in self.queue.resume():
+        self._go_on_with(self.queue.resume())
+
+    @contextmanager
+    def held_for_a_cut(self) -> Iterator[None]:
+        """Start nothing within the block, whoever resumes meanwhile; what was paused, or is, stays so after it."""
+        self.queue.begin_cut()
+        try:
+            yield
+        finally:
+            self._go_on_with(self.queue.end_cut())
+
+    def _go_on_with(self, ready: Iterable[Mailbox]) -> None:
+        for mailbox in ready:
             self.schedule(mailbox)
+        self.bell.ring()  # who waits for room looks anew whether it can come
+
+    def let_resumed_go(self) -> None:
+        """Jobs are not paused any more: queue again what was kept back of them."""
+        for node in self.nodes.values():
+            more, ended = node.mailbox.release_held()
+            if more:
+                self.schedule(node.mailbox)
+            self.at_rest(ended)
         self.bell.ring()  # who waits for room looks anew whether it can come
 
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
@@ -596,7 +632,7 @@ class Worker:
         self.queue.hold()
         for node in self.nodes.values():
             node.mailbox.close()
-        for activation in list(self.retries):
+        for activation in [*self.retries, *self.at_gate]:
             self.forget_retry(activation)
         if self.execution_timer is not None:
             self.execution_timer.cancel()
@@ -683,14 +719,14 @@ class Worker:
     # -- looking in ----------------------------------------------------------------------------------------
 
     def running(self) -> list[LiveActivation]:
-        return [a for a in self.engine.driver.running() if a.node.worker is self]
+        return [a for a in self.engine.running() if a.node.worker is self]
 
     def counters(self, routine_id: str) -> dict[str, Any]:
         node = self.nodes.get(routine_id)
         return {} if node is None else node.counters()
 
-    def snapshot(self) -> dict[str, Any]:
-        return self.engine.snapshot(self)
+    def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
+        return self.engine.snapshot(self, use)
 
 
 def _item_ended(item: Item) -> bool:
