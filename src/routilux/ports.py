@@ -431,6 +431,8 @@ _IMPLEMENTATIONS = {
     "monitor": "routilux.monitoring.feed:Feed",
     "journal": "routilux.runtime.journal.log:Journal",
     "journaled worker": "routilux.runtime.journal.opening:create",
+    "opener": "routilux.runtime.journal.opening:Opener",
+    "store of a URL": "routilux.store:open_store",
     "memory store": "routilux.store.memory:MemoryStore",
 }
 

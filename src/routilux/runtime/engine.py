@@ -56,6 +56,11 @@ class Engine:
         self._observers: tuple[Observer | RowObserver, ...] = ()
         self._warned: set[str] = set()
 
+    @property
+    def broken(self) -> BaseException | None:
+        """Why nothing can be written any more, so that nothing can go on."""
+        return None if self.journal is None else self.journal.broken
+
     def running(self) -> list[Any]:
         """Every activation that runs now, wherever it does, in no order."""
         return [*self.driver.running(), *list(self.elsewhere)]

@@ -17,6 +17,7 @@ from routilux.errors import (
     shown,
 )
 from routilux.model.context import running
+from routilux.model.item import DeadLetter
 from routilux.model.status import JobStatus
 from routilux.ports import KeyRow
 from routilux.runtime.job import JobContext
@@ -54,6 +55,10 @@ class _KeyedPost:
         self.refused = False
 
 
+class KeyTaken(Exception):
+    """An idempotency key came first from somebody else, who shares the store."""
+
+
 class Posting:
     """``check_open`` raises when the runtime accepts nothing any more."""
 
@@ -75,6 +80,7 @@ class Posting:
         """The first post with a key makes the job; others wait for it and get the same."""
         if not isinstance(idempotency_key, str):
             raise refused(InvalidTypeError, "idempotency_key", idempotency_key, "text")
+        stored_key = worker.key(idempotency_key, payload)
         key = (worker.flow.flow_id, idempotency_key)
         bell = self._engine.bell
         mine = _KeyedPost(dict(payload))
@@ -84,19 +90,47 @@ class Posting:
             if first.posted is not None:
                 return self._same(first.posted, first.payload, payload, key)
         try:
-            job, _ = self.new_job(worker, None, metadata, deadline)
-            self.offer(worker, node, slot, payload, job, deadline)
-            mine.posted = Posted(worker.state, job)
+            mine.posted = self._first(worker, node, slot, payload, metadata, deadline, stored_key)
         except BaseException:
             mine.refused = True
             del self._keys[key]
             raise
         finally:
             bell.ring()
+        if stored_key is not None:
+            del self._keys[key]  # the store remembers it
         while len(self._keys) > REMEMBERED_KEYS:
             with suppress(RuntimeError):  # another thread has changed it between two steps of this one
                 self._keys.pop(next(iter(self._keys)), None)
         return mine.posted
+
+    def _first(
+        self,
+        worker: Worker,
+        node: Node,
+        slot: str,
+        payload: dict[str, Any],
+        metadata: Mapping[str, Any] | None,
+        deadline: float | None,
+        key: KeyRow | None,
+    ) -> Posted:
+        """Nobody here uses this key at the moment; the store may know it, from before or from elsewhere."""
+        while True:
+            known = None if key is None else worker.job_of_key(key)
+            if known is not None:
+                return Posted(worker.state, known)
+            job, _ = self.new_job(worker, None, metadata, deadline)
+            try:
+                self.offer(worker, node, slot, payload, job, deadline, key)
+            except KeyTaken:
+                continue
+            return Posted(worker.state, job)
+
+    def redrive(self, worker: Worker, node: Node, letter: DeadLetter, deadline: float | None) -> Posted:
+        """A dead letter becomes an item of a new job, and is a dead letter no longer."""
+        job, _ = self.new_job(worker, None, {"redriven_from": list(letter.job_ids)}, deadline)
+        self.offer(worker, node, letter.slot, dict(letter.data), job, deadline, redriven=letter)
+        return Posted(worker.state, job)
 
     def _same(
         self, posted: Posted, before: Mapping[str, Any], payload: Mapping[str, Any], key: tuple[str, str]
@@ -160,10 +194,11 @@ class Posting:
         job: JobContext,
         deadline: float | None,
         key: KeyRow | None = None,
+        redriven: DeadLetter | None = None,
     ) -> None:
         """Put the first item of a new job into its slot."""
         undo = partial(self._take_back, worker, job)
-        worker.admit(node, slot, payload, job, deadline, undo=undo, key=key)
+        worker.admit(node, slot, payload, job, deadline, undo=undo, key=key, redriven=redriven)
         self._look_after(worker, job)
 
     def join(
@@ -195,10 +230,13 @@ class Posting:
         if job.account.ended:
             worker.sweep()
 
-    def known_job(self, worker: Worker, job_id: str) -> JobContext | None:
+    def check_job_id(self, job_id: str) -> None:
         if not isinstance(job_id, str) or not job_id:
             raise InvalidValueError(f"job_id is non-empty text, got {job_id!r}")
-        job = self._engine.book.jobs.get(job_id)
+
+    def known_job(self, worker: Worker, job_id: str) -> JobContext | None:
+        self.check_job_id(job_id)
+        job = self._engine.book.jobs.get(job_id) or worker.stored_job(job_id)
         if job is not None and (job.worker_id != worker.worker_id or job.account.ended):
             what = f"is {job.status}" if job.account.ended else f"belongs to worker {job.worker_id!r}"
             raise StateError(f"job {job_id!r} {what}; post with a new job_id, or with none", job_id=job_id)

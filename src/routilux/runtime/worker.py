@@ -40,6 +40,7 @@ class Worker:
     """See the module's docstring. Implements what :class:`WorkerState` asks of its worker."""
 
     carry_out = turns.carry_out  # an activation on a thread, and what its mailbox has claimed behind it
+    for_good = False  # it ends for good, and is not opened again
     journaled = False  # whether every step is written to a store
 
     def __init__(self, engine: Engine, flow: Flow, state: WorkerState) -> None:
@@ -60,7 +61,7 @@ class Worker:
         self.nodes: dict[str, Node] = build_nodes(self, flow)
         self.paths = Paths(self.nodes)
         self.jobs: dict[str, JobContext] = {}  # the open ones
-        self.letters = Letters()
+        self.letters = self.new_letters()
         self.retries: dict[LiveActivation, tuple[float, Any]] = {}  # when each is due, and its timer
         self.at_gate: dict[LiveActivation, None] = {}
         # Who waits inside emit(), for which slot, on which seat. An activation may emit from several threads.
@@ -101,6 +102,9 @@ class Worker:
     def timer_due(self, mailbox: Mailbox) -> None:
         if mailbox.timer_due():
             self.schedule(mailbox)
+
+    def new_letters(self) -> Letters:
+        return Letters()
 
     def activation_type(self, node: Node) -> type[LiveActivation]:
         """What a mailbox of this worker hands out."""
@@ -215,6 +219,7 @@ class Worker:
         *,
         undo: Callable[[], None],
         key: KeyRow | None = None,
+        redriven: DeadLetter | None = None,
     ) -> None:
         """Put an item from outside into a slot; its job's account has been moved.
 
@@ -485,6 +490,21 @@ class Worker:
 
     def job_changed(self, job: JobContext) -> None:
         """A job was paused or resumed."""
+
+    def stored_job(self, job_id: str) -> JobContext | None:
+        """A job that is not in the book, from the store."""
+        return None
+
+    def key(self, idempotency_key: str, payload: Payload) -> KeyRow | None:
+        """The row of a key, where keys are stored."""
+        return None
+
+    def job_of_key(self, key: KeyRow) -> JobContext | None:
+        """The job that a stored key names. Raises IdempotencyConflictError if it came with another payload."""
+        return None
+
+    def flush(self) -> None:
+        """Return when everything that has happened until now is kept as safely as it will be."""
 
     def sweep(self) -> None:
         """Take out everything that belongs only to jobs that have ended."""

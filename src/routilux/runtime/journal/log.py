@@ -27,6 +27,7 @@ from routilux.errors import (
 from routilux.ports import Codec, Store, load
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.record import Record, merged
+from routilux.runtime.posting import KeyTaken
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
@@ -43,10 +44,6 @@ KEEP_FINISHED_JOBS = 100_000
 
 def _nothing() -> None:
     return None
-
-
-class KeyTaken(Exception):
-    """An idempotency key came first from somebody else."""
 
 
 class Journal:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from functools import partial
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from routilux.errors import IdempotencyConflictError, RoutiluxError, StoreError, describe
-from routilux.kernel.account import JobAccount
+from routilux.errors import RoutiluxError, StoreError, describe
 from routilux.model.item import DeadLetter
-from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
-from routilux.ports import KeyRow, StoredJob, WorkerRow
+from routilux.model.status import ExecutionStatus, WorkerStatus
+from routilux.ports import StoredJob, WorkerRow
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.reopening import check_row, set_strangers_aside
@@ -22,9 +20,6 @@ if TYPE_CHECKING:
     from routilux.model.flow import Flow
     from routilux.runtime.engine import Engine
     from routilux.runtime.state import WorkerState
-
-KEY_SECONDS = 7 * 86_400.0
-STATUSES = tuple(status.value for status in JobStatus)
 
 
 class NotReopened(NamedTuple):
@@ -87,7 +82,7 @@ class Opener:
         self._enter(worker, WorkerStatus.RUNNING)
         return worker
 
-    def begin(self, worker: JournaledWorker, job_id: str | None) -> None:
+    def begin(self, worker: Any, job_id: str | None) -> None:
         """A new one-shot execution; its row is written with its first item."""
         worker.about = {"named": job_id is not None}
         self._store.claim(worker.worker_id)
@@ -171,7 +166,9 @@ class Opener:
         found: list[JobContext] = []
         while limit is None or len(found) < limit:
             page = self._store.jobs(flow_id=flow_id, statuses=statuses, after=after, limit=limit)
-            shown = [self._engine.book.jobs.get(one.row.job_id) or self._shown(one, find_flow) for one in page]
+            shown = [
+                self._engine.book.jobs.get(one.row.job_id) or self._shown(one, find_flow) for one in page
+            ]
             found += [job for job in shown if status is None or job.status == status]
             if limit is None or len(page) < limit:
                 break
@@ -180,21 +177,9 @@ class Opener:
 
     def _shown(self, stored: StoredJob, find_flow: Callable[[str], Flow | None]) -> JobContext:
         """A job that does not live here, as it was last written."""
-        row, driver = stored.row, self._engine.driver
-        account = JobAccount(driver.lock())
-        job = account.job = JobContext(row.job_id, row.worker_id, row.flow_id, account, driver)
-        about = rows.fill_job(self._journal.codec, self._store, job, row)
-        for note, value in self._store.notes(row.worker_id):
-            if note.kind == "job.data" and note.owner == row.job_id:
-                decode = self._journal.codec.decode
-                job.data[decode(note.name.encode(), row.job_id)] = decode(value, row.job_id)
-        account.status = JobStatus(row.status)
-        account.pause(about["paused"])
-        if rows.is_open(stored):
-            job.blocked = self._blocked(row.worker_id, find_flow(row.flow_id))
-            job.leave()
-        else:
-            job.announce_end()
+        job = rows.detached_job(self._journal.codec, self._store, self._engine.driver, stored)
+        if job.left:
+            job.blocked = self._blocked(stored.row.worker_id, find_flow(stored.row.flow_id))
         return job
 
     def _blocked(self, worker_id: str, flow: Flow | None) -> str | None:
@@ -203,28 +188,6 @@ class Opener:
         if flow is None or row is None:
             return None
         return None if row.fingerprint == flow.fingerprint() else "flow changed"
-
-    # -- keys ----------------------------------------------------------------------------------------------
-
-    def key(self, flow_id: str, key: str, worker_id: str, payload: Any) -> KeyRow:
-        """The row of a new key; the caller adds the job."""
-        now = self._engine.driver.clock.time()
-        encoded = self._journal.codec.encode(payload, f"payload of idempotency_key {key!r}")
-        digest = blake2b(encoded, digest_size=16).hexdigest()
-        return KeyRow(flow_id, key, worker_id, "", digest, now, now + KEY_SECONDS)
-
-    def job_of_key(self, key: KeyRow, find_flow: Callable[[str], Flow | None]) -> JobContext | None:
-        """The job that a key names already. Raises IdempotencyConflictError if it came with another payload."""
-        known = self._store.key(key.flow_id, key.key, key.created_at)
-        if known is None:
-            return None
-        if known.digest != key.digest:
-            raise IdempotencyConflictError(
-                f"idempotency_key {key.key!r} was used on flow {key.flow_id!r} before with another payload (job "
-                f"{known.job_id!r}); a key names one piece of work, give the new one a key of its own",
-                job_id=known.job_id,
-            )
-        return self._engine.book.jobs.get(known.job_id) or self.job(known.job_id, find_flow)
 
     # -- dead letters --------------------------------------------------------------------------------------
 
@@ -243,13 +206,30 @@ class Opener:
         if record is not None:
             self._journal.written_or_raise(record, partial(self._journal.hand_over, record))
 
-    def leave(self, workers: Iterable[JournaledWorker]) -> None:
-        """Others may run these workers now."""
-        for worker in workers:
+    # -- the end -------------------------------------------------------------------------------------------
+
+    def is_over(self, worker: Any) -> bool:
+        """Whether nobody has named a worker, and it holds nothing that anybody could go on with."""
+        if worker.about.get("named") or worker.jobs or worker.queue.paused or worker.unreleased:
+            return False
+        try:
+            return not self._store.places(worker.worker_id)
+        except StoreError:
+            return False
+
+    def leave(self, worker: Any) -> None:
+        """Others may run this worker now; everything of it that was handed over is written first."""
+        try:
+            self._journal.flush()
             self._store.give_up(worker.worker_id)
+        except StoreError as error:
+            self._engine.warn(
+                f"worker {worker.worker_id} is left before all of it was written: {describe(error)}"
+            )
 
-
-def nothing_left(worker: JournaledWorker, jobs: Sequence[JobContext]) -> bool:
-    """Whether a worker that nobody has named holds nothing that anybody could go on with."""
-    empty = not any(worker.journal.store.places(worker.worker_id))
-    return not worker.about.get("named") and not jobs and empty
+    def close(self, deadline: float | None) -> bool:
+        """Write what was handed over; False if the store did not take it until the deadline."""
+        ended = self._journal.close(deadline)
+        for worker_id in list(self._engine.stopped):
+            self._store.give_up(worker_id)
+        return ended

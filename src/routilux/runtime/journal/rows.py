@@ -8,14 +8,16 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import ExecutionError, PoisonItemError, describe
+from routilux.kernel.account import JobAccount
 from routilux.model.item import DeadLetter, Item, Output, Payload
 from routilux.model.status import JobStatus
 from routilux.ports import Codec, ItemKey, ItemRow, JobRow, LetterRow, NoteKey, Store, StoredJob
+from routilux.runtime.job import JobContext
 from routilux.runtime.journal.record import Record
 
 if TYPE_CHECKING:
     from routilux.kernel.account import Account
-    from routilux.runtime.job import JobContext
+    from routilux.runtime.driver import Driver
     from routilux.runtime.journal.log import Journal
     from routilux.runtime.journal.state import JournaledJob
 
@@ -88,6 +90,24 @@ def fill_job(codec: Codec, store: Store, job: JobContext, row: JobRow) -> dict[s
     for entry in store.entries(row.worker_id, "job.error", row.job_id):
         job.errors.append(ExecutionError(codec.decode(entry.data, where), job_id=row.job_id))
     return about
+
+
+def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) -> JobContext:
+    """A job that does not live in this runtime, as it was last written; an unfinished one is ``left``."""
+    row = stored.row
+    account = JobAccount(driver.lock())
+    job = account.job = JobContext(row.job_id, row.worker_id, row.flow_id, account, driver)
+    about = fill_job(codec, store, job, row)
+    for note, value in store.notes(row.worker_id):
+        if note.kind == "job.data" and note.owner == row.job_id:
+            job.data[codec.decode(note.name.encode(), row.job_id)] = codec.decode(value, row.job_id)
+    account.status = JobStatus(row.status)
+    account.pause(about["paused"])
+    if is_open(stored):
+        job.leave()
+    else:
+        job.announce_end()
+    return job
 
 
 def is_open(stored: StoredJob) -> bool:

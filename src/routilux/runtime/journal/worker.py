@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from routilux.errors import PoisonItemError, StoreError, describe
+from routilux.errors import IdempotencyConflictError, PoisonItemError, StateError, StoreError, describe
 from routilux.kernel.account import Account, JobAccount
 from routilux.kernel.activation import OVER
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
 from routilux.model.context import running
-from routilux.model.item import Item, Payload
+from routilux.model.item import DeadLetter, Item, Payload
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import (
     Activated,
@@ -29,9 +30,11 @@ from routilux.runtime.activation import LiveActivation
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.activation import JournaledActivation
 from routilux.runtime.journal.draft import Draft
+from routilux.runtime.journal.letters import StoredLetters
 from routilux.runtime.journal.record import Record
 from routilux.runtime.journal.reopening import Revival
 from routilux.runtime.journal.state import JournaledJob
+from routilux.runtime.letters import Letters
 from routilux.runtime.worker import Worker
 
 if TYPE_CHECKING:
@@ -41,6 +44,8 @@ if TYPE_CHECKING:
     from routilux.runtime.nodes import Node, Route
     from routilux.runtime.pool import Seat
 
+T = TypeVar("T")
+KEY_SECONDS = 7 * 86_400.0
 NUMBERS_AHEAD = 1_000  # that the worker's row allows for, so that it is not written for every item
 
 Sent: TypeAlias = tuple["Route", Item, bool]
@@ -75,7 +80,6 @@ class JournaledWorker(Worker):
         self.deaths: dict[ItemKey, int] = {}  # of processes, while an activation ran on the item
         self.onces: dict[tuple[str, str], bytes] = {}
         self.about: dict[str, Any] = {}  # what else the worker's row says
-        self.for_good = False  # it ends for good: it is not opened again
         self.revival = Revival(self)
         super().__init__(engine, flow, state)
         self.number = self._take_number
@@ -549,6 +553,7 @@ class JournaledWorker(Worker):
         *,
         undo: Callable[[], None],
         key: KeyRow | None = None,
+        redriven: DeadLetter | None = None,
     ) -> None:
         """The item and its job are written when this returns. ``undo``: nothing of it is, and will not be."""
         place = rows.place_of(node.routine_id, slot)
@@ -556,7 +561,9 @@ class JournaledWorker(Worker):
         queue = node.mailbox.slots[slot]
         kept = self._wait_for_place(queue, deadline)
         record = Record(self)
-        record.key, record.size = key, len(form)
+        record.size = len(form)
+        record.key = None if key is None else key._replace(job_id=job.job_id)
+        record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)
         sent: list[Item] = []
 
         def hand_over() -> None:
@@ -759,6 +766,51 @@ class JournaledWorker(Worker):
             items, _ = node.mailbox.extract(lambda item: True)
             for item in items:
                 self.dead_letter(node.mailbox, item, "worker stopped", None)
+
+    def flush(self) -> None:
+        if not self.engine.driver.on_loop():
+            self.journal.flush()
+
+    def resting(self) -> bool:
+        return not self.unreleased and super().resting()
+
+    def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
+        if any(slot.beyond for slot in self.stretches):
+            raise StateError(
+                f"worker {self.worker_id!r} has more items in the store than in memory, which a file can not take "
+                "over; the store is its copy: export it, or let the worker get on with its queue",
+                worker_id=self.worker_id,
+            )
+        return super().snapshot(use)
+
+    def new_letters(self) -> Letters:
+        return StoredLetters(self)
+
+    def stored_job(self, job_id: str) -> JobContext | None:
+        stored = self.journal.store.job(job_id)
+        if stored is None:
+            return None
+        if stored.row.worker_id == self.worker_id and rows.is_open(stored):
+            return self.revival.job(job_id)
+        return rows.detached_job(self.journal.codec, self.journal.store, self.engine.driver, stored)
+
+    def key(self, idempotency_key: str, payload: Payload) -> KeyRow | None:
+        now = self.engine.driver.clock.time()
+        encoded = self.encode(payload, f"payload of idempotency_key {idempotency_key!r}")
+        digest = blake2b(encoded, digest_size=16).hexdigest()
+        return KeyRow(self.flow_id, idempotency_key, self.worker_id, "", digest, now, now + KEY_SECONDS)
+
+    def job_of_key(self, key: KeyRow) -> JobContext | None:
+        known = self.journal.store.key(key.flow_id, key.key, key.created_at)
+        if known is None:
+            return None
+        if known.digest != key.digest:
+            raise IdempotencyConflictError(
+                f"idempotency_key {key.key!r} was used on flow {key.flow_id!r} before with another payload (job "
+                f"{known.job_id!r}); a key names one piece of work, give the new one a key of its own",
+                job_id=known.job_id,
+            )
+        return self.engine.book.jobs.get(known.job_id) or self.stored_job(known.job_id)
 
     def drain(self, deadline: float | None) -> bool:
         return self.journal.broken is None and super().drain(deadline)
