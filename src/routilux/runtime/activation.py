@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import JobCancelledError, NotInActivationError, QueueFullError, describe
@@ -29,6 +30,7 @@ class LiveActivation(Activation):
     timer: Any = None  # of the routine's time-out
     released = False  # a gate has let it go: it is not asked again
     cancel: Any = None
+    done_once: dict[str, Any] | None = None
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
         self.mailbox = mailbox
@@ -100,6 +102,14 @@ class LiveActivation(Activation):
             worker.state.put_output(
                 OutputRecord(time, member.job.job_id, self.mailbox.routine_id, output_type, data)
             )
+
+    def once(self, name: str, call: Callable[[], Any]) -> Any:
+        """What ``call`` has returned in this attempt or an earlier one."""
+        if self.done_once is None:
+            self.done_once = {}
+        if name not in self.done_once:
+            self.done_once[name] = call()
+        return self.done_once[name]
 
     def routine_stats(self, routine: Routine, state: Any) -> dict[str, Any]:
         state = self.node.worker.state if state is None else state

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.errors import NotInActivationError
 from routilux.model.context import running
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from routilux.runtime.activation import LiveActivation
     from routilux.runtime.job import JobContext
     from routilux.runtime.state import WorkerState
+
+R = TypeVar("R")
 
 
 class ActivationContext:
@@ -69,6 +72,14 @@ class ActivationContext:
         """
         key = self._activation.idempotency_key
         return f"{key}/{name}" if name else key
+
+    def once(self, name: str, call: Callable[[], R]) -> R:
+        """The result of ``call()``, which is made once for this activation and ``name``, whatever the attempt.
+
+        In memory the result lasts as long as the activation is retried. With a store it is written before this
+        returns, and a later attempt, also in another process, gets what was written; it needs a JSON form.
+        """
+        return self._activation.once(name, call)  # type: ignore[no-any-return]
 
     @property
     def log(self) -> logging.LoggerAdapter[Any]:
