@@ -1,8 +1,5 @@
 """The memory store does what every store has to do."""
 
-import pytest
-
-from routilux.errors import InvalidTypeError
 from routilux.ports import Store, load
 from routilux.store.memory import MemoryStore
 from routilux.testing.store_contract import StoreContract
@@ -14,9 +11,3 @@ class TestMemoryStore(StoreContract):
 
     def test_it_is_the_one_that_comes_with_the_package(self):
         assert load("memory store") is MemoryStore
-
-    def test_a_worker_id_is_text(self, store):
-        with pytest.raises(
-            InvalidTypeError, match=r"put\(\): expected a worker id, which is text, got 7 \(int\)"
-        ):
-            store.put(7, {})
