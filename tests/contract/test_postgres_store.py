@@ -11,19 +11,31 @@ from routilux.store.postgres import PostgresStore
 from routilux.testing.store_contract import StoreContract
 from tests.postgres.server import Server
 
+TABLES = (
+    "owner",
+    "worker",
+    "item",
+    "note",
+    "entry",
+    "job",
+    "letter",
+    "key",
+)  # lease and batch go with their owner
+
 
 class TestPostgresStore(StoreContract):
     @pytest.fixture(autouse=True)
-    def _schemas(self, postgres_server: Server) -> Iterator[None]:
+    def _stores(self, postgres_server: Server) -> Iterator[None]:
         self.server = postgres_server
         self.urls: dict[Store, str] = {}
         yield
-        with postgres_server.connect() as connection:
-            for url in self.urls.values():
-                connection.execute(f"DROP SCHEMA IF EXISTS {url.rpartition('%3D')[2]} CASCADE".encode())
+        for url in set(self.urls.values()):
+            with postgres_server.connect(postgres_server.schema_of(url)) as connection:
+                connection.execute("; ".join(f"DELETE FROM {table}" for table in TABLES).encode())
+            postgres_server.empty_stores.append(url)
 
     def open_store(self) -> Store:
-        return self._open(self.server.url())
+        return self._open(self.server.empty_stores.pop() if self.server.empty_stores else self.server.url())
 
     def reopen_store(self, store: Store) -> Store:
         store.close()

@@ -22,6 +22,9 @@ class Server:
     def __init__(self) -> None:
         # Not in pytest's folders: those are closed to other users, and the path of a socket has to be short.
         self.folder = Path(tempfile.mkdtemp(prefix="routilux-pg-"))
+        self.empty_stores: list[
+            str
+        ] = []  # URLs to use again: to delete rows is much faster than to make tables
         self._schemas = count(1)
         self._keeper = subprocess.Popen(
             [sys.executable, str(KEEPER), str(self.folder)],
@@ -38,6 +41,10 @@ class Server:
         """Where a store can be opened; without a schema, in one that nobody else uses."""
         schema = schema or f"test_{next(self._schemas)}"
         return f"postgresql://{user}@/postgres?host={quote(str(self.folder), safe='')}&options=-csearch_path%3D{schema}"
+
+    @staticmethod
+    def schema_of(url: str) -> str:
+        return url.rpartition("%3D")[2]
 
     def connect(self, schema: str = "public") -> psycopg.Connection:
         return psycopg.connect(self.url(schema), autocommit=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Iterable, Iterator
 from threading import Event, Lock, Thread
 from typing import Final, NamedTuple
 
@@ -71,7 +72,7 @@ class Ownership:
 
     def close(self) -> None:
         """Everything is given up; if the server cannot be reached, the leases run out."""
-        if not self._closing.is_set():
+        if self._owner_id and not self._closing.is_set():
             try:
                 self._link.run(
                     lambda connection: connection.execute(_SQL["unregister"], [self._owner_id]), again=False
@@ -108,7 +109,7 @@ class Ownership:
                 return
             holder = self.holder(worker_id)
             if holder is not None and holder.seconds > 0:
-                raise locked(worker_id, holder)
+                raise _locked(worker_id, holder)
         raise StoreLockedError(
             f"worker {worker_id!r} is wanted by several processes at once", worker_id=worker_id
         )
@@ -126,8 +127,8 @@ class Ownership:
     def _taken(self, connection: psycopg.Connection, worker_id: str) -> int | None:
         """The epoch of the new lease; None while the worker has an owner."""
         try:
-            for row in self.take(connection, [worker_id]):
-                return row[1]
+            row = self.take(connection, [worker_id]).fetchone()
+            return None if row is None else int(row[1])
         except psycopg.errors.LockNotAvailable:
             # An owner that was stopped in the middle of a batch holds its lease as long as its connection lives.
             holder = _holder(connection, worker_id)
@@ -139,13 +140,14 @@ class Ownership:
 
     # -- batches -------------------------------------------------------------------------------------------
 
-    def epochs(self, worker_ids: set[str]) -> dict[str, int]:
-        """Of those of the workers that were claimed."""
+    def rights(self, worker_ids: set[str]) -> Rights:
+        """To write these workers in one batch; they have to be asked for as a part of it."""
         with self._lock:
-            return {worker_id: self._epochs[worker_id] for worker_id in worker_ids & self._epochs.keys()}
+            epochs = {worker_id: self._epochs[worker_id] for worker_id in worker_ids & self._epochs.keys()}
+        return Rights(self, epochs, sorted(worker_ids - epochs.keys()))
 
     def check(self, connection: psycopg.Connection, epochs: dict[str, int]) -> psycopg.Cursor:
-        """Within a batch: gives the workers that are still this owner's, and keeps them so until it ends."""
+        """Gives the workers that are this owner's, and keeps them so until the end of the transaction."""
         return connection.execute(_SQL["held"], [texts(epochs), list(epochs.values())])
 
     def take(self, connection: psycopg.Connection, worker_ids: list[str]) -> psycopg.Cursor:
@@ -174,7 +176,44 @@ class Ownership:
         connection.execute(_SQL["begin_writer"], [self._owner_id])
 
 
-def locked(worker_id: str, holder: Holder | None) -> StoreLockedError:
+class Rights:
+    """The rights of one batch: workers that were claimed, and others that are borrowed while it is written.
+
+    ``ask`` and ``give_back`` send their statements; what the server has said is looked at by ``check``.
+    """
+
+    def __init__(self, ownership: Ownership, epochs: dict[str, int], borrowed: list[str]) -> None:
+        self._ownership = ownership
+        self._epochs = epochs
+        self._borrowed = borrowed
+        self._held: psycopg.Cursor | None = None
+        self._lent: psycopg.Cursor | None = None
+
+    def ask(self, connection: psycopg.Connection) -> None:
+        if self._epochs:
+            self._held = self._ownership.check(connection, self._epochs)
+        if self._borrowed:
+            self._lent = self._ownership.take(connection, self._borrowed)
+
+    def give_back(self, connection: psycopg.Connection) -> None:
+        if self._borrowed:
+            self._ownership.give_back(connection, self._borrowed)
+
+    def check(self) -> None:
+        """Raise StoreFencedError or StoreLockedError where a right was not given. No answer is no refusal."""
+        for worker_id in _refused(self._epochs, self._held):
+            raise _fenced(worker_id, self._ownership.holder(worker_id))
+        for worker_id in _refused(self._borrowed, self._lent):
+            raise _locked(worker_id, self._ownership.holder(worker_id))
+
+
+def _refused(worker_ids: Iterable[str], answer: psycopg.Cursor | None) -> Iterator[str]:
+    if answer is not None and answer.pgresult is not None:
+        given = {worker_id for worker_id, *_ in answer}
+        yield from (worker_id for worker_id in worker_ids if storable(worker_id) not in given)
+
+
+def _locked(worker_id: str, holder: Holder | None) -> StoreLockedError:
     who = "another process" if holder is None else str(holder)
     left = (
         ""
@@ -187,7 +226,7 @@ def locked(worker_id: str, holder: Holder | None) -> StoreLockedError:
     )
 
 
-def fenced(worker_id: str, holder: Holder | None) -> StoreFencedError:
+def _fenced(worker_id: str, holder: Holder | None) -> StoreFencedError:
     who = "was given away meanwhile" if holder is None else f"is run by {holder} now"
     return StoreFencedError(
         f"worker {worker_id!r} {who}: the lease of this process had run out. Nothing was written; stop the worker here",

@@ -70,7 +70,9 @@ _STORED: Final[dict[Any, Callable[[Iterable[Any]], Column]]] = {
     str: texts, str | None: texts, int: list, float: _floats, float | None: _floats, bytes: list,
 }  # fmt: skip
 _ROWS: Final = (WorkerRow, ItemRow, ItemKey, NoteRow, NoteKey, EntryRow, JobRow, LetterRow, KeyRow)
-_COLUMNS: Final = {kind: [_STORED[hint] for hint in get_type_hints(kind).values()] for kind in _ROWS}
+_COLUMNS: Final[dict[type, list[Callable[[Iterable[Any]], Column]]]] = {
+    kind: [_STORED[hint] for hint in get_type_hints(kind).values()] for kind in _ROWS
+}
 
 
 def columns(kind: type, rows: Iterable[Sequence[Any]]) -> list[Column]:

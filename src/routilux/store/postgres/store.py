@@ -21,10 +21,9 @@ from routilux.store.postgres.address import address_of
 from routilux.store.postgres.failures import is_lost
 from routilux.store.postgres.link import Link
 from routilux.store.postgres.migrating import check_server, migrate
-from routilux.store.postgres.ownership import Ownership, fenced, locked
+from routilux.store.postgres.ownership import Ownership
 from routilux.store.postgres.pruning import prune
 from routilux.store.postgres.reading import Reading
-from routilux.store.postgres.rows import storable
 from routilux.store.postgres.writing import (
     Statement,
     key_statement,
@@ -148,38 +147,27 @@ class PostgresStore(Reading, Store):
         batch: Sequence[Statement],
     ) -> frozenset[int]:
         """Everything but the commit, in one round trip. Gives the positions of the keys that are taken."""
-        epochs = self._ownership.epochs(worker_ids)
-        borrowed = sorted(worker_ids - epochs.keys())
+        rights = self._ownership.rights(worker_ids)
         keys = None
-        with connection.pipeline():
-            connection.execute("BEGIN")
-            held = self._ownership.check(connection, epochs)
-            lent = self._ownership.take(connection, borrowed) if borrowed else None
-            noted = self._ownership.begin(connection, self._batch)
-            if changes.keys:
-                keys = connection.execute(*key_statement(changes))
-            for statement, parameters in batch:
-                connection.execute(statement, parameters)
-            if borrowed:
-                self._ownership.give_back(connection, borrowed)
-        self._check_owned(epochs, borrowed, held, lent)
+        try:
+            with connection.pipeline():
+                connection.execute("BEGIN")
+                rights.ask(connection)
+                noted = self._ownership.begin(connection, self._batch)
+                if changes.keys:
+                    keys = connection.execute(*key_statement(changes))
+                for statement, parameters in batch:
+                    connection.execute(statement, parameters)
+                rights.give_back(connection)
+        except psycopg.Error:
+            rights.check()  # where a worker has been lost, its rows are another's, and any refusal follows from that
+            raise
+        rights.check()
         if noted.rowcount != 1:
             raise StoreError(
                 f"{self.name}: this store was silent for so long that it was taken for dead; open it again"
             )
         return frozenset() if keys is None else taken_keys(changes, keys.fetchall())
-
-    def _check_owned(
-        self, epochs: dict[str, int], borrowed: list[str], held: psycopg.Cursor, lent: psycopg.Cursor | None
-    ) -> None:
-        still = {worker_id for (worker_id,) in held}
-        for worker_id in epochs:
-            if storable(worker_id) not in still:
-                raise fenced(worker_id, self._ownership.holder(worker_id))
-        free = {worker_id for worker_id, _ in lent or ()}
-        for worker_id in borrowed:
-            if storable(worker_id) not in free:
-                raise locked(worker_id, self._ownership.holder(worker_id))
 
     def _commit(self, connection: psycopg.Connection) -> None:
         try:
