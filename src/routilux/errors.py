@@ -35,6 +35,7 @@
     │       ├── StoreFencedError      another process runs the worker
     │       ├── StoreFullError
     │       ├── StoreLockedError
+    │       ├── StoreFencedError      another process has taken the worker over
     │       └── StoreCorruptError
     ├── SlotHandlerError              user code raised; __cause__ is the original
     └── SerializationError            has path, such as "$.order.client"
@@ -202,6 +203,10 @@ class StoreFullError(StoreError):
 
 class StoreLockedError(StoreError):
     pass
+
+
+class StoreFencedError(StoreError):
+    """Another process has taken the worker ``worker_id`` over: nothing of it can be written here any more."""
 
 
 class StoreCorruptError(StoreError):
