@@ -32,7 +32,6 @@
     │   ├── PoisonItemError
     │   └── StoreError
     │       ├── StoreUnknownError
-    │       ├── StoreFencedError      another process runs the worker
     │       ├── StoreFullError
     │       ├── StoreLockedError
     │       ├── StoreFencedError      another process has taken the worker over
@@ -191,10 +190,6 @@ class StoreError(ExecutionError):
 
 class StoreUnknownError(StoreError):
     """The connection was lost during the commit: repeat with the same idempotency key."""
-
-
-class StoreFencedError(StoreError):
-    """The worker of the id ``worker_id`` is run by another process now: this one can write nothing of it any more."""
 
 
 class StoreFullError(StoreError):
