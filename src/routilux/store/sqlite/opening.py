@@ -54,10 +54,11 @@ def inspect(path: Path, *, whole: bool | None = None, migrations: Migrations | N
 
     Every page and every row are looked at if ``whole``, or by default if the database is small.
     """
+    mark = mark_of(path)  # before the database: a store that is in use goes on
     with translated(path), closing(connect(path, "ro", busy_timeout=5.0)) as connection:
         check_format(connection, path, migrations or released())
         state = read_state(connection)
-        _compare_with_mark(path, state)
+        compare(path, state, mark)
         if _size(path) <= LARGEST_CHECKED_AT_ONCE if whole is None else whole:
             for problem in problems(connection, path):
                 raise problem
@@ -76,13 +77,17 @@ def problems(connection: sqlite3.Connection, path: Path) -> Iterator[StoreCorrup
                     yield found
 
 
-def _compare_with_mark(path: Path, state: State) -> None:
+def mark_of(path: Path) -> Mark | None:
     try:
-        mark = read_mark(beside(path, ".mark"))
+        return read_mark(beside(path, ".mark"))
     except BrokenMarkError:
         raise damaged(
             path, f"the file {path.name}.mark, which says how far history went, is not readable"
         ) from None
+
+
+def compare(path: Path, state: State, mark: Mark | None) -> None:
+    """Raise StoreCorruptError for a history that went further than the database does."""
     if mark is None:
         _without_mark(path, state)
     elif mark.id != state.id:
