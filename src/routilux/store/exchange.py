@@ -69,13 +69,21 @@ def from_lines(lines: Iterable[str]) -> Iterator[AnyRow]:
         )
 
 
-def into(store: Store, rows: Iterable[AnyRow]) -> Counter[str]:
-    """Write rows into a store that has none of them; the items of a job, which come before it, are counted anew."""
-    written: Counter[str] = Counter()
+def recounted(rows: Iterable[AnyRow]) -> Iterator[AnyRow]:
+    """The rows, each job with the number of its items among the rows before it."""
     items: Counter[str] = Counter()
+    for row in rows:
+        if isinstance(row, ItemRow):
+            items.update(json.loads(row.job_ids))
+        yield row._replace(items=items[row.row.job_id]) if isinstance(row, StoredJob) else row
+
+
+def into(store: Store, rows: Iterable[AnyRow]) -> Counter[str]:
+    """Write rows into a store that has none of them; returns how many there were of each table."""
+    written: Counter[str] = Counter()
     changes = Changes()
     for row in rows:
-        _add(changes, row, items)
+        _add(changes, row)
         written[table_of(row)] += 1
         if written.total() % _BATCH == 0:
             store.write(changes)
@@ -84,18 +92,17 @@ def into(store: Store, rows: Iterable[AnyRow]) -> Counter[str]:
     return written
 
 
-def _add(changes: Changes, row: AnyRow, items: Counter[str]) -> None:
+def _add(changes: Changes, row: AnyRow) -> None:
     match row:
         case WorkerRow():
             changes.workers[row.worker_id] = row
         case ItemRow():
             changes.items.append(row)
-            items.update(json.loads(row.job_ids))
         case EntryRow():
             changes.entries.append(row)
-        case StoredJob(job, _):
+        case StoredJob(job, items):
             changes.jobs[job.job_id] = job
-            changes.counts[job.job_id] = items[job.job_id]
+            changes.counts[job.job_id] = items
         case LetterRow():
             changes.letters.append(row)
         case KeyRow():

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from routilux.errors import InvalidValueError, StoreCorruptError, StoreError, refused
-from routilux.store.exchange import AnyRow, from_lines, into, to_lines
+from routilux.store.exchange import AnyRow, from_lines, into, recounted, to_lines
 from routilux.store.urls import Address, address_of, open_store, part_of
 
 _AT_ONCE = 1_000  # rows that one transaction of prune() removes
@@ -82,7 +82,7 @@ def repair(url: str, new_url: str) -> Repair:
             else:
                 yield found
 
-    return Repair(_fill("repair()", new_url, readable()), lost)
+    return Repair(_fill("repair()", new_url, recounted(readable())), lost)
 
 
 def prune(url: str, *, older_than: float = 3_600.0, keep_finished: int = 10_000) -> int:
