@@ -17,23 +17,23 @@ _REVIVAL = "routilux.runtime.journal.reopening:Revival"
 _OPENER = "routilux.runtime.journal.opening:Opener"
 _STORE = "routilux.store.sqlite.store:SqliteStore"
 _STEPS = {
-    f"{_LOG}.append": 60,
-    f"{_LOG}._next_batch": 40,
-    f"{_LOG}._release": 40,
-    f"{_LOG}._prune_sometimes": 40,
-    f"{_LOG}.takes_off": 60,
-    f"{_LOG}.landed": 60,
-    "routilux.runtime.journal.record:Record.release": 60,
-    f"{_WORKER}._hand_over": 60,
-    f"{_WORKER}._released": 60,
-    f"{_WORKER}._deliver": 60,
-    f"{_WORKER}.may_begin": 60,
+    f"{_LOG}.append": 20,
+    f"{_LOG}._next_batch": 8,
+    f"{_LOG}._release": 8,
+    f"{_LOG}._prune_sometimes": 8,
+    "routilux.runtime.journal.flights:Flights.begin": 30,
+    "routilux.runtime.journal.flights:Flights.end": 20,
+    "routilux.runtime.journal.record:Record.release": 20,
+    f"{_WORKER}._hand_over": 20,
+    f"{_WORKER}._released": 20,
+    f"{_WORKER}._deliver": 20,
+    f"{_WORKER}.may_begin": 20,
     f"{_WORKER}._claim_written": 20,
     f"{_WORKER}.retry_decided": 10,
     f"{_WORKER}.once": 20,
-    f"{_WORKER}.admit": 60,
-    f"{_WORKER}._admit": 60,
-    f"{_WORKER}._admitted": 60,
+    f"{_WORKER}.admit": 20,
+    f"{_WORKER}._admit": 20,
+    f"{_WORKER}._admitted": 20,
     f"{_WORKER}._load": 20,
     f"{_WORKER}.write_row": 2,
     f"{_REVIVAL}.open": 1,
@@ -47,18 +47,18 @@ _STEPS = {
     f"{_OPENER}._open": 1,
     f"{_STORE}._open": 1,
     f"{_STORE}._begin": 1,
-    f"{_STORE}._advance": 40,
-    f"{_STORE}._committed": 40,
-    f"{_STORE}.write": 40,
-    "routilux.store.sqlite.batch:apply": 40,
-    "routilux.store.sqlite.mark:MarkFile.write": 40,
+    f"{_STORE}._advance": 8,
+    f"{_STORE}._committed": 8,
+    f"{_STORE}.write": 8,
+    "routilux.store.sqlite.batch:apply": 8,
+    "routilux.store.sqlite.mark:MarkFile.write": 8,
 }
 """Steps, and how many times each happens soon after a start, roughly."""
 
 POINTS = {
     **{f"{when} {step}": often for step, often in _STEPS.items() for when in ("before", "after")},
-    "logic begins": 80,
-    "logic ends": 80,
+    "logic begins": 30,
+    "logic ends": 30,
 }
 
 _wanted: str | None = None

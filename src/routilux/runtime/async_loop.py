@@ -58,6 +58,7 @@ class AsyncTasks:
         try:
             if task.activation.job.halted and turns.put_back(task.activation):
                 self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
+                task.activation.node.worker.landed(task.activation)
                 turns.leave(task.activation.node.worker)
                 return
             await _Paced(task.activation, task.logic(task.slot_data, task.message, task.state), self._loop)

@@ -565,11 +565,13 @@ class Runtime:
             if found.state.status == "paused":
                 found.set_status(type(found.state.status)("running"))
             found.release()
+            found.flush()
             return
         found.account.pause(False)
         worker = self._directory.worker(found.worker_id)
         worker.job_changed(found)
         worker.let_resumed_go()
+        worker.flush()
 
     def cancel(self, target: str | WorkerState | JobContext) -> None:
         """Cancel a job, or every job of a worker and the worker with them.

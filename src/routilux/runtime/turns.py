@@ -444,6 +444,7 @@ def _launch(worker: Worker, activation: LiveActivation) -> None:
     slot_data = node.data_of(activation.batch)
     try:
         if (activation.job.halted and put_back(activation)) or not begin(worker, activation, slot_data):
+            worker.landed(activation)
             leave(worker)
             return
     except BaseException as error:  # noqa: BLE001 a merge function is user code

@@ -122,6 +122,9 @@ class Worker:
         """Whether an activation may start now; if not, it was put back and starts later."""
         return True
 
+    def landed(self, activation: LiveActivation) -> None:
+        """Its logic does not run, or no longer."""
+
     def holds_back(self, mailbox: Mailbox) -> bool:
         """Whether nothing is to be started at the moment; then the worker sees to the mailbox later."""
         return False

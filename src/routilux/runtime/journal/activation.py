@@ -28,6 +28,7 @@ class JournaledActivation(LiveActivation):
     outbox = None  # asynchronous logic has nothing to wait for either
     claimed = False  # its items are written down as its own, so a later attempt has just the same ones
     noted = False  # the store has a note of it
+    tried_alone = False  # it was given the chance to run with nothing beside it
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
         super().__init__(mailbox, batch, job, started)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import (
@@ -25,7 +24,7 @@ from routilux.errors import (
     describe,
 )
 from routilux.ports import Codec, Store, load
-from routilux.runtime.journal import rows
+from routilux.runtime.journal.flights import Flights
 from routilux.runtime.journal.record import Record, merged
 from routilux.runtime.posting import KeyTaken
 
@@ -64,10 +63,8 @@ class Journal:
         self._waiting_mailboxes: deque[tuple[Any, Any]] = deque()
         self._next_try = 0.0
         self._pruned = 0
-        self._recorder = store.watch()
-        self._seats = count()
-        self._free_seats: list[int] = []
         self._attendant = driver.attendant("routilux-journal", self.step)
+        self.flights = Flights(store.watch(), driver, self.wake)
 
     # -- handing over --------------------------------------------------------------------------------------
 
@@ -141,27 +138,6 @@ class Journal:
         self._waiting_mailboxes.append((worker, mailbox))
         self.wake()
 
-    # -- what runs -----------------------------------------------------------------------------------------
-
-    def takes_off(self, activation: Any) -> int | None:
-        """Note what a thread begins to run, for whoever finds out why the process died; the seat of the note."""
-        recorder = self._recorder
-        if recorder is None:
-            return None
-        try:
-            seat = self._free_seats.pop()
-        except IndexError:
-            seat = next(self._seats)
-        item = activation.batch[0]
-        place = rows.place_of(activation.mailbox.routine_id, item[1])
-        recorder.enter(seat, rows.flight_text(activation.worker.worker_id, place, item[0]))
-        return seat
-
-    def landed(self, seat: int | None) -> None:
-        if seat is not None and self._recorder is not None:
-            self._recorder.leave(seat)
-            self._free_seats.append(seat)
-
     # -- the committer -------------------------------------------------------------------------------------
 
     def step(self) -> bool:
@@ -176,6 +152,7 @@ class Journal:
         did = self._do_tasks()
         if self._log or self._unsettled is not None:
             did = self._commit() or did
+        did = self.flights.step() or did
         if not self.is_full and self._waiting_mailboxes:
             while self._waiting_mailboxes:
                 worker, mailbox = self._waiting_mailboxes.popleft()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -163,18 +163,21 @@ def crash_note(worker_id: str, place: str, number: int) -> NoteKey:
     return NoteKey(worker_id, "crash", place, str(number))
 
 
-def flight_text(worker_id: str, place: str, number: int) -> str:
-    """What a flight recorder is told: short, and read back by :func:`flight_of`."""
-    return json.dumps([worker_id, place, number])
+def flight_text(worker_id: str, place: str, number: int, *, alone: bool) -> str:
+    """What a flight recorder is told: short, and read back by :func:`suspects_of`."""
+    return json.dumps([worker_id, place, number, alone])
 
 
-def flight_of(text: str) -> ItemKey | None:
-    """The item that a thread ran on; None where the text was cut."""
-    try:
-        worker_id, place, number = json.loads(text)
-    except (ValueError, TypeError):
-        return None
-    return ItemKey(worker_id, place, number)
+def suspects_of(texts: Iterable[str]) -> list[ItemKey]:
+    """The items against which the death of a process is held: all that ran, or only one that ran alone."""
+    beside, alone = [], []
+    for text in texts:
+        try:
+            worker_id, place, number, by_itself = json.loads(text)
+        except (ValueError, TypeError):
+            continue  # it was cut
+        (alone if by_itself else beside).append(ItemKey(worker_id, place, number))
+    return alone or beside
 
 
 def deaths_record(journal: Journal, keys: list[ItemKey]) -> Record | None:

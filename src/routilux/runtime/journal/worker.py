@@ -125,7 +125,8 @@ class JournaledWorker(Worker):
             seat.activation = activation
             turns.set_running(activation)
             slot_data = node.data_of(activation.batch)
-            flight = self.journal.takes_off(activation)
+            if not self.journal.flights.begin(activation):
+                return False, clock()
             try:
                 if (activation.job.halted and turns.put_back(activation)) or (
                     (node.guarded or node.gathers) and not turns.begin(self, activation, slot_data)
@@ -138,7 +139,7 @@ class JournaledWorker(Worker):
                 now = clock()
                 return turns.failed(self, activation, error, now), now
             finally:
-                self.journal.landed(flight)
+                self.landed(activation)
             activation.abandoned = OVER
             now = clock()
             self._note_completed(activation, now)
@@ -164,7 +165,7 @@ class JournaledWorker(Worker):
     def may_begin(self, activation: Any) -> bool:
         """Activations of policies that gather are written down first: a later attempt has the same items."""
         if activation.claimed or not activation.node.gathers:
-            return True
+            return not activation.node.detached or self.journal.flights.begin(activation)
         activation.claimed = True
         record = Record(self)
         record.notes = {self._activation_note(activation): self._about(activation, 0.0)}
@@ -181,6 +182,9 @@ class JournaledWorker(Worker):
     def _claim_written(self, activation: Any) -> None:
         if activation.mailbox.go_on(activation):
             self.schedule(activation.mailbox)
+
+    def landed(self, activation: LiveActivation) -> None:
+        self.journal.flights.end(activation)
 
     def holds_back(self, mailbox: Mailbox) -> bool:
         """Whether so much waits to be written that this mailbox is to wait; it is queued again later."""
@@ -208,6 +212,7 @@ class JournaledWorker(Worker):
         noted: BaseException | None = None,
         fatal: BaseException | None = None,
     ) -> bool:
+        self.landed(activation)
         self._hand_over(activation, outcome, error, noted=noted, fatal=fatal)
         more: bool = activation.mailbox.finish(activation, now, outcome)
         return more
@@ -434,6 +439,7 @@ class JournaledWorker(Worker):
     # -- notes of activations --------------------------------------------------------------------------------
 
     def retry_decided(self, activation: Any, delay: float) -> None:
+        self.landed(activation)
         activation.draft = Draft()
         activation.claimed = activation.noted = True
         record = Record(self)
