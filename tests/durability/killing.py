@@ -145,11 +145,14 @@ class Run:
 class Loop:
     """Kill after kill on stores in a folder; each store is drained and checked in the end."""
 
-    def __init__(self, folder: Path, seed: int, *, most_acks: int = 300, most_seconds: float = 1.5) -> None:
+    def __init__(
+        self, folder: Path, seed: int, *, most_acks: int = 300, most_seconds: float = 1.5, fault: str | None = None
+    ) -> None:
         self._folder = folder
         self._rng = random.Random(seed)
         self._most_acks = most_acks
         self._most_seconds = most_seconds
+        self._fault = fault
         self.score = Score(seed)
         self._stores = 0
 
@@ -161,6 +164,7 @@ class Loop:
         durability = self._rng.choice(["full", "process"])
         log = str(path / "ledger")
         orders = Orders(f"sqlite:///{path / 'store.db'}", log, durability, 0, self.score.seed, 100_000)
+        orders.fault = self._fault
         killed = 0
         while killed < kills:
             orders.round += 1

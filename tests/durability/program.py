@@ -18,6 +18,7 @@ from typing import Any
 from routilux import Runtime
 from routilux.errors import QueueFullError, SerializationError
 from tests.durability import points, works
+from tests.durability.faults import FAULTS
 from tests.durability.ledger import Ledger
 
 THREADS = 3
@@ -37,6 +38,7 @@ class Orders:
     """Where each thread goes on with its stream of posts that have a key."""
     point: str | None = None
     count: int = 1
+    fault: str | None = None
 
     def text(self) -> str:
         return json.dumps(asdict(self))
@@ -48,6 +50,8 @@ def say(*words: Any) -> None:
 
 def main(orders: Orders) -> None:
     works.world = Ledger(orders.ledger)
+    if orders.fault is not None:
+        FAULTS[orders.fault]()
     points.die_at(orders.point, orders.count)
     flow = works.build()
     runtime = Runtime(store=orders.url, durability=orders.durability, thread_pool_size=4)
