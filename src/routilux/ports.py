@@ -414,11 +414,14 @@ class Store(Protocol):
         """Give back everything. What was written stays."""
 
 
+FLIGHT_SEATS = 1_024
+
+
 class FlightRecorder(Protocol):
     """Remembers what each thread runs, without a flush: a dead process leaves it behind, a dead machine does not."""
 
     def enter(self, seat: int, text: str) -> None:
-        """The thread in this seat (0, 1, …) begins; called for every activation."""
+        """The thread in this seat, below ``FLIGHT_SEATS``, begins; called for every activation."""
 
     def leave(self, seat: int) -> None: ...
 

@@ -103,6 +103,12 @@ class LiveActivation(Activation):
                 OutputRecord(time, member.job.job_id, self.mailbox.routine_id, output_type, data)
             )
 
+    def takes_off(self) -> None:
+        """The logic begins."""
+
+    def landed(self) -> None:
+        """The logic has ended, one way or the other."""
+
     def once(self, name: str, call: Callable[[], Any]) -> Any:
         """What ``call`` has returned in this attempt or an earlier one."""
         if self.done_once is None:

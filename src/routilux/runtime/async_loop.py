@@ -60,9 +60,12 @@ class AsyncTasks:
                 self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
                 turns.leave(task.activation.node.worker)
                 return
+            task.activation.takes_off()
             await _Paced(task.activation, task.logic(task.slot_data, task.message, task.state), self._loop)
         except BaseException as error:  # noqa: BLE001 user code; SystemExit would end the loop for everybody
             failure = error
+        finally:
+            task.activation.landed()
         self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]  # before anybody looks what runs
         done(failure)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import current_thread, main_thread
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from routilux.errors import InsideActivationError, describe
 from routilux.model.context import running
@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     from routilux.runtime.driver import Driver
     from routilux.runtime.journal.log import Journal
     from routilux.runtime.worker import Worker
+
+class Health(NamedTuple):
+    """``status`` is ``"ok"``, ``"degraded"`` while the store takes nothing and is asked again and again, or
+    ``"failed"`` when it will take nothing any more; ``reason`` says why."""
+
+    status: str
+    reason: str | None
+
 
 STOPPED_LIMIT = 1_000
 T = TypeVar("T")
@@ -55,6 +63,12 @@ class Engine:
         self.journal: Journal | None = None if store is None else load("journal")(self, store)
         self._observers: tuple[Observer | RowObserver, ...] = ()
         self._warned: set[str] = set()
+
+    def health(self) -> Health:
+        """Whether what happens is kept."""
+        if self.journal is None or self.journal.health is None:
+            return Health("ok", None)
+        return Health("failed" if self.journal.broken is not None else "degraded", str(self.journal.health))
 
     @property
     def broken(self) -> BaseException | None:

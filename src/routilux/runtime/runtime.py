@@ -33,7 +33,7 @@ from routilux.runtime import cut, turns
 from routilux.runtime.checks import checked_count, checked_timeout
 from routilux.runtime.directory import Directory
 from routilux.runtime.driver import Driver, ThreadDriver
-from routilux.runtime.engine import Engine
+from routilux.runtime.engine import Engine, Health
 from routilux.runtime.job import JobContext
 from routilux.runtime.letters import LETTER_LIMIT
 from routilux.runtime.posting import Posted, Posting, check_metadata, checked_payload
@@ -479,6 +479,10 @@ class Runtime:
             if not there:
                 raise _letter_gone(letter)
             return self._posting.redrive(worker, node, letter, deadline)
+
+    def health(self) -> Health:
+        """Whether what happens is kept: always in memory, and with a store while it takes what it is given."""
+        return self._engine.health()
 
     # -- wait ----------------------------------------------------------------------------------------------
 

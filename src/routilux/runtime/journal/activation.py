@@ -28,6 +28,7 @@ class JournaledActivation(LiveActivation):
     outbox = None  # asynchronous logic has nothing to wait for either
     claimed = False  # its items are written down as its own, so a later attempt has just the same ones
     noted = False  # the store has a note of it
+    _seat: int | None = None  # of the flight recorder
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
         super().__init__(mailbox, batch, job, started)
@@ -75,6 +76,15 @@ class JournaledActivation(LiveActivation):
             self.draft.outputs.append(output)
             if worker.state.output_handler is not None:
                 worker.state.output_handler.handle(output)
+
+    def takes_off(self) -> None:
+        item = self.batch[0]
+        prefix = self.worker.flight_texts[self.node.places[item[1]]]
+        self._seat = self.worker.journal.takes_off(f"{prefix}{item[0]}]")
+
+    def landed(self) -> None:
+        seat, self._seat = self._seat, None
+        self.worker.journal.landed(seat)
 
     def once(self, name: str, call: Callable[[], Any]) -> Any:
         return self.worker.once(self, name, call)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import (
@@ -24,8 +23,7 @@ from routilux.errors import (
     StoreUnknownError,
     describe,
 )
-from routilux.ports import Codec, Store, load
-from routilux.runtime.journal import rows
+from routilux.ports import FLIGHT_SEATS, Codec, Store, load
 from routilux.runtime.journal.record import Record, merged
 from routilux.runtime.posting import KeyTaken
 
@@ -65,8 +63,7 @@ class Journal:
         self._next_try = 0.0
         self._pruned = 0
         self._recorder = store.watch()
-        self._seats = count()
-        self._free_seats: list[int] = []
+        self._free_seats = list(range(FLIGHT_SEATS))
         self._attendant = driver.attendant("routilux-journal", self.step)
 
     # -- handing over --------------------------------------------------------------------------------------
@@ -143,18 +140,16 @@ class Journal:
 
     # -- what runs -----------------------------------------------------------------------------------------
 
-    def takes_off(self, activation: Any) -> int | None:
-        """Note what a thread begins to run, for whoever finds out why the process died; the seat of the note."""
+    def takes_off(self, text: str) -> int | None:
+        """Note what begins to run, for whoever finds out why the process died; the seat of the note, if any."""
         recorder = self._recorder
         if recorder is None:
             return None
         try:
             seat = self._free_seats.pop()
         except IndexError:
-            seat = next(self._seats)
-        item = activation.batch[0]
-        place = rows.place_of(activation.mailbox.routine_id, item[1])
-        recorder.enter(seat, rows.flight_text(activation.worker.worker_id, place, item[0]))
+            return None  # more runs at once than a recorder has seats
+        recorder.enter(seat, text)
         return seat
 
     def landed(self, seat: int | None) -> None:

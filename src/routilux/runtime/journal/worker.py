@@ -83,6 +83,8 @@ class JournaledWorker(Worker):
         self.revival = Revival(self)
         super().__init__(engine, flow, state)
         self.number = self._take_number
+        places = [place for node in self.nodes.values() for place in node.places.values()]
+        self.flight_texts = {place: rows.flight_prefix(self.worker_id, place) for place in places}
         state.attach(self)
         for node in self.nodes.values():
             for slot in node.mailbox.slots.values():
@@ -125,12 +127,12 @@ class JournaledWorker(Worker):
             seat.activation = activation
             turns.set_running(activation)
             slot_data = node.data_of(activation.batch)
-            flight = self.journal.takes_off(activation)
             try:
                 if (activation.job.halted and turns.put_back(activation)) or (
                     (node.guarded or node.gathers) and not turns.begin(self, activation, slot_data)
                 ):
                     return False, clock()
+                activation.takes_off()
                 node.logic(slot_data, activation.message, self.state)
                 turns.end_guarded(activation)
                 self.seal(activation)
@@ -138,7 +140,7 @@ class JournaledWorker(Worker):
                 now = clock()
                 return turns.failed(self, activation, error, now), now
             finally:
-                self.journal.landed(flight)
+                activation.landed()
             activation.abandoned = OVER
             now = clock()
             self._note_completed(activation, now)
@@ -322,8 +324,9 @@ class JournaledWorker(Worker):
 
     def _take(self, record: Record, mailbox: Mailbox, items: Iterable[Item]) -> None:
         """These items have ended; the caller holds the journal's lock."""
-        keys = [rows.item_key(self.worker_id, mailbox.routine_id, item) for item in items]
-        record.taken = [*record.taken, *keys]
+        places = mailbox.node.places
+        keys = [ItemKey(self.worker_id, places[item[1]], item[0]) for item in items]
+        record.taken = [*record.taken, *keys] if record.taken else keys
         for item in items:
             self._count(record, item[3], -1)
         if self.deaths:
@@ -374,7 +377,7 @@ class JournaledWorker(Worker):
                 continue
             why = "job failed" if JobStatus.FAILED in statuses else reason
             text = None if error is None else describe(error)
-            place = rows.place_of(mailbox.routine_id, item[1])
+            place = mailbox.node.places[item[1]]
             data = self.encode(item[2], f"slot {place!r}")
             letters.append(LetterRow(
                 self.worker_id, item[0], self.flow_id, place, rows.job_ids_text(item[3]), why, text, time, data
@@ -443,7 +446,7 @@ class JournaledWorker(Worker):
     def _about(self, activation: Any, delay: float) -> bytes:
         mailbox = activation.mailbox
         about = {
-            "items": [[rows.place_of(mailbox.routine_id, item[1]), item[0]] for item in activation.batch],
+            "items": [[mailbox.node.places[item[1]], item[0]] for item in activation.batch],
             "attempt": activation.attempt,
             "message": activation.message,
             "delay": delay,
@@ -556,7 +559,7 @@ class JournaledWorker(Worker):
         redriven: DeadLetter | None = None,
     ) -> None:
         """The item and its job are written when this returns. ``undo``: nothing of it is, and will not be."""
-        place = rows.place_of(node.routine_id, slot)
+        place = node.places[slot]
         form = self.encode(payload, f"post() to {place!r}")
         queue = node.mailbox.slots[slot]
         kept = self._wait_for_place(queue, deadline)
