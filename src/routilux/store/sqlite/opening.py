@@ -15,7 +15,7 @@ from routilux.store.sqlite.connection import connect, damaged, reading, translat
 from routilux.store.sqlite.mark import BrokenMarkError, Mark, read_mark
 from routilux.store.sqlite.rows import corrupt, seal
 from routilux.store.sqlite.scan import TABLES, scan
-from routilux.store.sqlite.schema import Migrations, check_format, released
+from routilux.store.sqlite.schema import Migrations, check_format
 from routilux.store.sqlite.sql import statement
 
 log = logging.getLogger("routilux.store")
@@ -49,16 +49,17 @@ def exists(path: Path) -> bool:
     return False
 
 
-def inspect(path: Path, *, whole: bool | None = None, migrations: Migrations | None = None) -> State:
+def inspect(path: Path, migrations: Migrations) -> State:
     """Raise StoreError or StoreCorruptError unless the database is whole, as far as its history went.
 
-    Every page and every row are looked at if ``whole``, or by default if the database is small.
+    In a small database every page and every row are looked at.
     """
+    mark = mark_of(path)  # before the database: a store that is in use goes on
     with translated(path), closing(connect(path, "ro", busy_timeout=5.0)) as connection:
-        check_format(connection, path, migrations or released())
+        check_format(connection, path, migrations)
         state = read_state(connection)
-        _compare_with_mark(path, state)
-        if _size(path) <= LARGEST_CHECKED_AT_ONCE if whole is None else whole:
+        compare(path, state, mark)
+        if is_small(path):
             for problem in problems(connection, path):
                 raise problem
     return state
@@ -76,13 +77,17 @@ def problems(connection: sqlite3.Connection, path: Path) -> Iterator[StoreCorrup
                     yield found
 
 
-def _compare_with_mark(path: Path, state: State) -> None:
+def mark_of(path: Path) -> Mark | None:
     try:
-        mark = read_mark(beside(path, ".mark"))
+        return read_mark(beside(path, ".mark"))
     except BrokenMarkError:
         raise damaged(
             path, f"the file {path.name}.mark, which says how far history went, is not readable"
         ) from None
+
+
+def compare(path: Path, state: State, mark: Mark | None) -> None:
+    """Raise StoreCorruptError for a history that went further than the database does."""
     if mark is None:
         _without_mark(path, state)
     elif mark.id != state.id:
@@ -128,5 +133,7 @@ def _wal(path: Path) -> Path:
     return beside(path, "-wal")
 
 
-def _size(path: Path) -> int:
-    return sum(file.stat().st_size for file in (path, _wal(path)) if file.exists())
+def is_small(path: Path) -> bool:
+    """Whether looking at all of it takes no time to speak of."""
+    size = sum(file.stat().st_size for file in (path, _wal(path)) if file.exists())
+    return size <= LARGEST_CHECKED_AT_ONCE

@@ -10,7 +10,7 @@ from routilux.errors import StoreCorruptError, shown
 from routilux.ports import EntryRow, ItemRow, JobRow, KeyRow, LetterRow, NoteKey, StoredJob, WorkerRow
 
 Fields = Sequence[Any]
-R = TypeVar("R", WorkerRow, ItemRow, EntryRow, LetterRow)
+R = TypeVar("R", WorkerRow, ItemRow, EntryRow, JobRow, LetterRow)
 
 
 def seal(fields: Fields, data: bytes = b"") -> int:

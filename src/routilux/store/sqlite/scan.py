@@ -17,15 +17,14 @@ from routilux.ports import (
     KeyRow,
     LetterRow,
     NoteKey,
-    StoredJob,
     WorkerRow,
 )
+from routilux.store.exchange import AnyRow
 from routilux.store.sqlite.rows import Fields, corrupt, opened, opened_job, opened_key, opened_notes
 
 _CHUNK = 500  # rows that are read at a time: no transaction stays open for longer than these take
 
 Key: TypeAlias = tuple[Any, ...]
-Found: TypeAlias = WorkerRow | ItemRow | tuple[NoteKey, bytes] | EntryRow | StoredJob | LetterRow | KeyRow
 
 
 class Table(NamedTuple):
@@ -34,7 +33,7 @@ class Table(NamedTuple):
     name: str
     key: tuple[str, ...]
     columns: tuple[str, ...]
-    open: Callable[[Fields], Found]
+    open: Callable[[Fields], AnyRow]
 
     def key_of(self, row: Fields) -> Key:
         return tuple([row[self.columns.index(name)] for name in self.key])
@@ -50,7 +49,7 @@ class Table(NamedTuple):
         )
 
 
-TABLES = (
+TABLES: tuple[Table, ...] = (
     Table("workers", ("worker_id",), (*WorkerRow._fields, "crc"), lambda row: opened(WorkerRow, [row])[0]),
     Table(
         "items",
@@ -83,25 +82,27 @@ TABLES = (
 
 def scan(
     connection: sqlite3.Connection, table: Table, after: Key | None = None, *, backwards: bool = False
-) -> Iterator[tuple[Key, Found | StoreCorruptError]]:
+) -> Iterator[tuple[Key, AnyRow | StoreCorruptError]]:
     """The rows of a table in the order of its key, beyond a key if given; an error in the place of an altered row.
 
     Raises StoreCorruptError where the order is broken, and what SQLite raises where it cannot read on.
     """
-    skip = 0  # altered rows since the last whole one: their keys are not to be trusted for going on
-    while skip < _CHUNK:
-        chunk = connection.execute(table.select(after, backwards), after or ()).fetchall()
-        for row in chunk[skip:]:
+    altered = 0  # rows since the last whole one: their keys are not to be trusted for going on
+    while altered < _CHUNK:
+        seen, at = altered, 0
+        for at, row in enumerate(connection.execute(table.select(after, backwards), after or ()), start=1):
+            if at <= seen:
+                continue
             key = table.key_of(row)
             try:
-                found: Found | StoreCorruptError = table.open(row)
+                found: AnyRow | StoreCorruptError = table.open(row)
             except StoreCorruptError as error:
-                found, skip = error, skip + 1
+                found, altered = error, altered + 1
             else:
                 if after is not None and not (key < after if backwards else key > after):
                     raise corrupt(f"order of the {table.name}", key)
-                after, skip = key, 0
+                after, altered = key, 0
             yield key, found
-        if len(chunk) < _CHUNK:
+        if at < _CHUNK:
             return
     raise corrupt(f"run of {table.name}", after or ())

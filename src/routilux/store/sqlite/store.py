@@ -47,8 +47,9 @@ from routilux.store.sqlite.connection import (
     translated,
     writing,
 )
+from routilux.store.sqlite.late import LateCheck
 from routilux.store.sqlite.mark import Mark, MarkFile
-from routilux.store.sqlite.opening import exists, inspect, read_state
+from routilux.store.sqlite.opening import exists, inspect, is_small, read_state
 from routilux.store.sqlite.place import Place
 from routilux.store.sqlite.readers import Readers
 from routilux.store.sqlite.rows import opened, opened_job, opened_key, opened_notes, seal
@@ -89,6 +90,7 @@ class SqliteStore(Store):
         self._writing = Lock()
         self._claims = Claims()
         self._unsettled: int | None = None
+        self._late: LateCheck | None = None
         with ExitStack() as opened_so_far, translated(self._path):
             self._open(opened_so_far, durability, busy_timeout, migrations or released())
             self._opened = opened_so_far.pop_all()
@@ -102,7 +104,7 @@ class SqliteStore(Store):
         lock = OwnerLock(self._path)
         opened.callback(lock.close)
         if exists(self._path):
-            found = inspect(self._path, migrations=migrations)
+            found = inspect(self._path, migrations)
             self._id, self._batch = found.id, found.batch
         else:
             self._id, self._batch = str(uuid4()), 0
@@ -119,6 +121,9 @@ class SqliteStore(Store):
         self._recorder = self._open_recorder(opened)
         self._readers = Readers(self._path, busy_timeout)
         opened.callback(self._readers.close)
+        if not is_small(self._path):
+            self._late = LateCheck(self._path, busy_timeout)
+            opened.callback(self._late.close)
 
     def _begin(self, migrations: Migrations) -> None:
         """Migrate, and note in the main file that from here on the files beside it are needed."""
@@ -246,6 +251,7 @@ class SqliteStore(Store):
         self._check_process()
         with self._writing:
             self._readers.check_open()
+            self._check_whole()
             self._place.check()
             yield
 
@@ -330,8 +336,13 @@ class SqliteStore(Store):
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
         self._check_process()
+        self._check_whole()
         with translated(self._path), self._readers.lend() as connection:
             yield connection
+
+    def _check_whole(self) -> None:
+        if self._late is not None:
+            self._late.check()
 
     def _check_process(self) -> None:
         if os.getpid() != self._pid:
