@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
-from routilux.errors import StoreError, StoreLockedError
+from routilux.errors import StoreError
 from routilux.ports import (
     Changes,
     EntryRow,
@@ -23,6 +23,7 @@ from routilux.ports import (
     StoredJob,
     WorkerRow,
 )
+from routilux.store.claims import Claims
 
 OPEN_STATUSES = ("pending", "running")
 
@@ -44,7 +45,7 @@ class MemoryStore(Store):
         self._counts: dict[str, int] = {}  # of the stored items of a job
         self._letters: dict[tuple[str, int], LetterRow] = {}
         self._keys: dict[tuple[str, str], KeyRow] = {}
-        self._claimed: set[str] = set()
+        self._claims = Claims()
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -230,16 +231,10 @@ class MemoryStore(Store):
 
     def claim(self, worker_id: str) -> None:
         with self._opened():
-            if worker_id in self._claimed:
-                raise StoreLockedError(
-                    f"worker {worker_id!r} is run by another runtime with the same store; shut that one down first",
-                    worker_id=worker_id,
-                )
-            self._claimed.add(worker_id)
+            self._claims.take(worker_id)
 
     def give_up(self, worker_id: str) -> None:
-        with self._lock:
-            self._claimed.discard(worker_id)
+        self._claims.give_up(worker_id)
 
     def suspects(self) -> list[str]:
         return []

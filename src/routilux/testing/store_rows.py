@@ -97,7 +97,7 @@ def changes_of_texts(texts: list[str]) -> Changes:
     """Every text in every field that holds a text."""
     return changes(
         workers=[WorkerRow(text, text, text, text, text, 1, 2.0, text.encode()) for text in texts],
-        items=[ItemRow(text, text, 1, text, text, 2.0, text.encode()) for text in texts],
+        items=[ItemRow(text, text, 1, json.dumps([text]), text, 2.0, text.encode()) for text in texts],
         notes={NoteKey(text, text, text, text): text.encode() for text in texts},
         entries=[EntryRow(text, text, text, 1, text.encode()) for text in texts],
         jobs=[JobRow(text, text, text, text, 1, 2.0, None, 3.0, text.encode()) for text in texts],

@@ -1,0 +1,142 @@
+"""Operating a store: check, export, restore, repair and prune it. Nothing here needs a runtime."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from routilux.errors import InvalidValueError, StoreCorruptError, StoreError, refused
+from routilux.store.exchange import AnyRow, from_lines, into, recounted, to_lines
+from routilux.store.urls import Address, address_of, open_store, part_of
+
+_AT_ONCE = 1_000  # rows that one transaction of prune() removes
+
+
+class Problem(NamedTuple):
+    """Something that a store has lost, or that is not as it was written."""
+
+    message: str
+
+
+class Repair(NamedTuple):
+    """How many rows of each table were saved, and what was lost."""
+
+    saved: dict[str, int]
+    lost: list[Problem]
+
+
+def check(url: str) -> list[Problem]:
+    """All damage that there is; an empty list says that every page and every row is whole.
+
+    Reads everything, and may be used while a runtime has the store open. Raises StoreError where there is nothing to
+    look at: no database, one of another program or of a newer format.
+    """
+    address = address_of(url)
+    return [Problem(str(error)) for error in _operate(address).check(_target(address))]
+
+
+def export(url: str, file: str | os.PathLike[str]) -> dict[str, int]:
+    """Write every row into a file of JSON lines, as it was at one moment; returns how many there are of each table.
+
+    The file appears when it is whole, and replaces one that was there. May be used while a runtime has the store open.
+    Raises StoreCorruptError at the first row that cannot be read: ``repair`` first.
+    """
+    address, counts = address_of(url), Counter[str]()
+    _write_whole(Path(file), to_lines(_operate(address).rows(_target(address)), counts))
+    return dict(counts)
+
+
+def read_export(file: str | os.PathLike[str]) -> Iterator[AnyRow]:
+    """The rows in a file that ``export`` wrote. Raises StoreCorruptError, naming the line, if it is not whole."""
+    with open(file, encoding="utf-8") as lines:
+        yield from from_lines(lines)
+
+
+def restore(file: str | os.PathLike[str], url: str) -> dict[str, int]:
+    """Put the rows of an export into a new store, of whatever kind; returns how many there are of each table.
+
+    The file is read to its end before the store is made.
+    """
+    for _ in read_export(file):
+        pass
+    return _fill("restore()", url, read_export(file))
+
+
+def repair(url: str, new_url: str) -> Repair:
+    """Save every row that can be read into a new store, and list what cannot. The old store stays as it is.
+
+    No runtime may have the old store open. Look at what was lost before the new store is used: an item that is lost is
+    work that will not be done.
+    """
+    address, lost = address_of(url), list[Problem]()
+
+    def readable() -> Iterator[AnyRow]:
+        for found in _operate(address).salvage(_target(address)):
+            if isinstance(found, StoreCorruptError):
+                lost.append(Problem(str(found)))
+            else:
+                yield found
+
+    return Repair(_fill("repair()", new_url, recounted(readable())), lost)
+
+
+def prune(url: str, *, older_than: float = 3_600.0, keep_finished: int = 10_000) -> int:
+    """Remove finished jobs that ended more than ``older_than`` seconds ago or are beyond the newest so many, expired
+    idempotency keys, and stopped workers without jobs; returns how many rows that were.
+
+    No runtime may have the store open: one that has it does this by itself. The file of a SQLite store keeps its size,
+    and uses the space again.
+    """
+    if older_than < 0 or keep_finished < 0:
+        raise refused(InvalidValueError, "prune()", min(older_than, keep_finished), "limits of 0 or more")
+    removed, now = 0, time.time()
+    store = open_store(url)
+    try:
+        while more := store.prune(
+            now, finished_before=now - older_than, keep_finished=keep_finished, limit=_AT_ONCE
+        ):
+            removed += more
+    finally:
+        store.close()
+    return removed
+
+
+def _operate(address: Address) -> Any:
+    return part_of(address, ".operate")
+
+
+def _target(address: Address) -> Path | str:
+    return address.url if address.path is None else Path(os.path.realpath(address.path))
+
+
+def _fill(where: str, url: str, rows: Iterator[AnyRow]) -> dict[str, int]:
+    address = address_of(url)
+    if address.path is not None and address.path.exists():
+        raise refused(InvalidValueError, where, url, "a store that does not exist yet", fix="name a new file")
+    first = list(islice(rows, 1))  # before anything is made: what cannot be read at all fails here
+    store = open_store(url)
+    try:
+        if store.workers() or store.jobs(limit=1):
+            raise refused(InvalidValueError, where, url, "a store without rows", fix="name an empty database")
+        return dict(into(store, chain(first, rows)))
+    finally:
+        store.close()
+
+
+def _write_whole(file: Path, lines: Iterator[str]) -> None:
+    part = file.with_name(f"{file.name}.part")
+    try:
+        with open(part, "w", encoding="utf-8") as out:
+            out.writelines(lines)
+            out.flush()
+            os.fsync(out.fileno())
+        os.replace(part, file)
+    except OSError as error:
+        raise StoreError(f"the export to {file} cannot be written: {error}") from error
+    finally:
+        part.unlink(missing_ok=True)

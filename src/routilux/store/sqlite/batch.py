@@ -1,0 +1,73 @@
+"""One transaction of the engine, as statements that each take many rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from sqlite3 import Connection
+
+from routilux.ports import Changes, KeyRow
+from routilux.store.sqlite.rows import counted, opened_key, sealed, sealed_key, sealed_note
+from routilux.store.sqlite.sql import by_key, put, statement
+
+
+def taken_keys(connection: Connection, rows: Sequence[KeyRow]) -> frozenset[int]:
+    """The positions of the idempotency keys that are held by a row which had not expired."""
+    if not rows:
+        return frozenset()
+    found = map(opened_key, by_key(connection, "keys_of", [(row.flow_id, row.key) for row in rows]))
+    known = {(row.flow_id, row.key): row.expires_at for row in found}
+    return frozenset(
+        at
+        for at, row in enumerate(rows)
+        if (row.flow_id, row.key) in known and known[row.flow_id, row.key] > row.created_at
+    )
+
+
+def apply(connection: Connection, changes: Changes) -> None:
+    """Run all of it, within the transaction that the caller has begun."""
+    if changes.forgotten:
+        forget(connection, changes.forgotten)
+    put(connection, "workers_in", [sealed(row) for row in changes.workers.values()])
+    put(connection, "items_in", [sealed(row) for row in changes.items])
+    by_key(connection, "items_out", changes.taken)
+    put(
+        connection,
+        "notes_in",
+        [sealed_note(key, data) for key, data in changes.notes.items() if data is not None],
+    )
+    by_key(connection, "notes_out", [key for key, data in changes.notes.items() if data is None])
+    put(connection, "entries_in", [sealed(row) for row in changes.entries])
+    put(connection, "jobs_in", [sealed(row) for row in changes.jobs.values()])
+    put(connection, "counts_in", [counted(job_id, change) for job_id, change in changes.counts.items()])
+    put(connection, "letters_in", [sealed(row) for row in changes.letters])
+    by_key(connection, "letters_out", changes.redriven)
+    put(connection, "keys_in", [sealed_key(row) for row in changes.keys])
+
+
+def forget(connection: Connection, worker_ids: Sequence[str]) -> None:
+    for name in ("forget_items", "forget_notes", "forget_entries", "forget_workers"):
+        by_key(connection, name, [(worker_id,) for worker_id in worker_ids])
+
+
+def prune(
+    connection: Connection, now: float, *, finished_before: float, keep_finished: int, limit: int
+) -> int:
+    """Remove what ``ports.Store.prune`` says; returns how many keys, jobs and workers that were."""
+    keys = connection.execute(statement("expired_keys"), (now, limit)).fetchall()
+    by_key(connection, "keys_out", keys)
+    jobs = _finished_too_long(connection, finished_before, keep_finished, limit)
+    by_key(connection, "notes_of_jobs_out", jobs)
+    by_key(connection, "entries_of_jobs_out", jobs)
+    by_key(connection, "counts_out", [(job_id,) for _, job_id in jobs])
+    by_key(connection, "jobs_out", [(job_id,) for _, job_id in jobs])
+    workers = [row[0] for row in connection.execute(statement("stopped_without_jobs"), (limit,))]
+    forget(connection, workers)
+    return len(keys) + len(jobs) + len(workers)
+
+
+def _finished_too_long(connection: Connection, before: float, keep: int, limit: int) -> list[tuple[str, str]]:
+    """Worker and id of the oldest finished jobs: all that ended before a time or are beyond the newest so many."""
+    (finished,) = connection.execute(statement("count_finished")).fetchone()
+    (old,) = connection.execute(statement("count_finished_before"), (before,)).fetchone()
+    wanted = min(limit, max(old, finished - keep))
+    return connection.execute(statement("oldest_finished"), (max(wanted, 0),)).fetchall()

@@ -1,0 +1,113 @@
+"""The files beside a database: who owns it, and the space that is kept for a full disk."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from pathlib import Path
+from weakref import WeakSet
+
+from routilux.errors import StoreLockedError
+from routilux.store.space import take_space
+
+RESERVE_SIZE = 8 * 1024 * 1024  # bytes
+"""What SQLite needs to let a full store drain: it writes pages even to delete rows."""
+
+
+def beside(path: Path, what: str) -> Path:
+    return path.with_name(f"{path.name}{what}")
+
+
+class OwnerLock:
+    """The lock of the operating system on ``<database>.lock``; the file says whose it is, for people.
+
+    The lock belongs to the open file: it ends with the process, however that ends, and a second store in the same
+    process does not get it either. A forked child would share it, and would keep it for as long as it lives: children
+    close the file before they do anything else.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._file = os.open(beside(database, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            owner = os.pread(self._file, 1_000, 0)
+            os.close(self._file)
+            raise _locked(database, owner) from None
+        content = json.dumps({"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}).encode()
+        os.truncate(self._file, 0)
+        os.pwrite(self._file, content, 0)
+        _held.add(self)
+
+    def close(self) -> None:
+        """Give the lock back. The file stays: removing it would let two owners in, each with a file of its own."""
+        _held.discard(self)
+        os.close(self._file)
+
+
+_held: WeakSet[OwnerLock] = WeakSet()
+
+
+def _let_go_in_child() -> None:
+    for lock in list(_held):
+        lock.close()
+
+
+os.register_at_fork(after_in_child=_let_go_in_child)
+
+
+def _locked(database: Path, owner: bytes) -> StoreLockedError:
+    try:
+        fields = json.loads(owner)
+        who = f"process {fields['pid']}, since {fields['since']}"
+    except (ValueError, KeyError, TypeError):
+        who = "another process"
+    return StoreLockedError(
+        f"{database} is in use by {who}; stop it first: one process at a time owns a SQLite store. "
+        "Several processes can share a store in PostgreSQL"
+    )
+
+
+class Reserve:
+    """A file of some MiB that is given up when the disk is full, and made again when there is space."""
+
+    def __init__(self, database: Path) -> None:
+        self._path = beside(database, ".reserve")
+        self._held = False
+        self.restore()
+
+    @property
+    def is_held(self) -> bool:
+        return self._held
+
+    def give_up(self) -> None:
+        self._path.unlink(missing_ok=True)
+        self._held = False
+
+    def restore(self) -> bool:
+        """Whether the reserve is there; takes only space of which twice as much is free."""
+        if not self._held and self._is_whole():
+            self._held = True
+        if not self._held and self._free() >= 2 * RESERVE_SIZE:
+            self._held = self._allocate()
+        return self._held
+
+    def _is_whole(self) -> bool:
+        return self._path.exists() and self._path.stat().st_blocks * 512 >= RESERVE_SIZE
+
+    def _free(self) -> int:
+        volume = os.statvfs(self._path.parent)
+        return volume.f_bavail * volume.f_frsize
+
+    def _allocate(self) -> bool:
+        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            take_space(file, RESERVE_SIZE)
+        except OSError:
+            self.give_up()
+            return False
+        finally:
+            os.close(file)
+        return True

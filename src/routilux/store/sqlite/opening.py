@@ -1,0 +1,139 @@
+"""Whether a database is what was left behind: looked at before anything is written."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from routilux.errors import StoreCorruptError, StoreError
+from routilux.store.sqlite.beside import beside
+from routilux.store.sqlite.connection import connect, damaged, reading, translated
+from routilux.store.sqlite.mark import BrokenMarkError, Mark, read_mark
+from routilux.store.sqlite.rows import corrupt, seal
+from routilux.store.sqlite.scan import TABLES, scan
+from routilux.store.sqlite.schema import Migrations, check_format
+from routilux.store.sqlite.sql import statement
+
+log = logging.getLogger("routilux.store")
+
+LARGEST_CHECKED_AT_ONCE = 8 * 1024 * 1024  # bytes; about 0.2 s
+
+
+class State(NamedTuple):
+    """The row of the table ``store``: which database this is, and how far its history goes."""
+
+    id: str
+    batch: int
+    clean: bool
+
+
+def read_state(connection: sqlite3.Connection) -> State:
+    rows = connection.execute(statement("state")).fetchall()
+    if len(rows) != 1 or seal(rows[0][:-1]) != rows[0][-1]:
+        raise corrupt("state of the store", ())
+    id_, batch, clean, _ = rows[0]
+    return State(id_, batch, bool(clean))
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a database to open; raises StoreCorruptError if there was one, and it is gone."""
+    if path.exists() and path.stat().st_size > 0:
+        return True
+    left = [file.name for file in (_wal(path), beside(path, ".mark")) if _holds_history(file)]
+    if left:
+        raise damaged(path, f"the file is missing or empty, but {' and '.join(left)} beside it tell of one")
+    return False
+
+
+def inspect(path: Path, migrations: Migrations) -> State:
+    """Raise StoreError or StoreCorruptError unless the database is whole, as far as its history went.
+
+    In a small database every page and every row are looked at.
+    """
+    mark = mark_of(path)  # before the database: a store that is in use goes on
+    with translated(path), closing(connect(path, "ro", busy_timeout=5.0)) as connection:
+        check_format(connection, path, migrations)
+        state = read_state(connection)
+        compare(path, state, mark)
+        if is_small(path):
+            for problem in problems(connection, path):
+                raise problem
+    return state
+
+
+def problems(connection: sqlite3.Connection, path: Path) -> Iterator[StoreCorruptError]:
+    """What is wrong with the pages, the rows and their order."""
+    with reading(connection):
+        for (text,) in connection.execute("PRAGMA integrity_check(10)").fetchall():
+            if text != "ok":
+                yield damaged(path, text)
+        for table in TABLES:
+            for _, found in scan(connection, table):
+                if isinstance(found, StoreCorruptError):
+                    yield found
+
+
+def mark_of(path: Path) -> Mark | None:
+    try:
+        return read_mark(beside(path, ".mark"))
+    except BrokenMarkError:
+        raise damaged(
+            path, f"the file {path.name}.mark, which says how far history went, is not readable"
+        ) from None
+
+
+def compare(path: Path, state: State, mark: Mark | None) -> None:
+    """Raise StoreCorruptError for a history that went further than the database does."""
+    if mark is None:
+        _without_mark(path, state)
+    elif mark.id != state.id:
+        raise StoreCorruptError(
+            f"{path} is not the database that {path.name}.mark belongs to: one of them was swapped or copied alone; "
+            "put the files of one store together, or remove the mark if the database was copied after close()"
+        )
+    elif mark.batch > state.batch:
+        _behind(path, state, mark)
+
+
+def _without_mark(path: Path, state: State) -> None:
+    """A database that was closed in order can be copied alone; any other needs the files beside it."""
+    wal = _wal(path)
+    if not state.clean or _holds_history(wal):
+        raise damaged(
+            path,
+            f"it was not closed in order, and {path.name}.mark, which says how far history went, is missing",
+        )
+
+
+def _behind(path: Path, state: State, mark: Mark) -> None:
+    lost = f"its history ends at batch {state.batch}, but batch {mark.batch} was committed"
+    if mark.binds:
+        raise damaged(path, lost)
+    log.warning(
+        '%s: %s. The machine went down, and durability="process" does not cover that; the rest is whole',
+        path,
+        lost,
+    )
+
+
+def _holds_history(file: Path) -> bool:
+    try:
+        return any(file.read_bytes()) if file.suffix == ".mark" else file.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise StoreError(f"{file}: {error}") from error
+
+
+def _wal(path: Path) -> Path:
+    return beside(path, "-wal")
+
+
+def is_small(path: Path) -> bool:
+    """Whether looking at all of it takes no time to speak of."""
+    size = sum(file.stat().st_size for file in (path, _wal(path)) if file.exists())
+    return size <= LARGEST_CHECKED_AT_ONCE

@@ -1,0 +1,149 @@
+"""What can be done with a database beside running it: look at every row, and save what can be read."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from routilux.errors import StoreCorruptError, StoreError
+from routilux.ports import JobRow, StoredJob
+from routilux.store.exchange import AnyRow
+from routilux.store.sqlite.beside import OwnerLock
+from routilux.store.sqlite.connection import connect, reading, translated
+from routilux.store.sqlite.opening import compare, exists, mark_of, problems, read_state
+from routilux.store.sqlite.rows import Fields, opened
+from routilux.store.sqlite.scan import TABLES, Key, Table, scan
+from routilux.store.sqlite.schema import check_format, released
+
+_BUSY_TIMEOUT = 5.0  # seconds
+_JUMPS = 62  # over damage: 1, 2, 4, ... numbers
+
+Unreadable = (StoreCorruptError, sqlite3.DatabaseError)
+
+
+def check(path: Path) -> Iterator[StoreCorruptError]:
+    """Every problem of a database, which may be in use. Raises StoreError for one of another program or format."""
+    for look in (_history, _contents):
+        try:
+            yield from look(path)
+        except StoreCorruptError as error:
+            yield error
+
+
+def _history(path: Path) -> Iterator[StoreCorruptError]:
+    mark = mark_of(path)
+    with _looking_at(path) as connection:
+        check_format(connection, path, released())
+        compare(path, read_state(connection), mark)
+    yield from ()
+
+
+def _contents(path: Path) -> Iterator[StoreCorruptError]:
+    with _looking_at(path) as connection:
+        yield from problems(connection, path)
+
+
+def rows(path: Path) -> Iterator[AnyRow]:
+    """Every row, all of one moment. Raises StoreCorruptError at the first that cannot be read."""
+    with _looking_at(path) as connection:
+        check_format(connection, path, released())
+        with reading(connection):
+            for table in TABLES:
+                for _, found in scan(connection, table):
+                    if isinstance(found, StoreCorruptError):
+                        raise found
+                    yield found
+
+
+def salvage(path: Path) -> Iterator[AnyRow | StoreCorruptError]:
+    """Every row that can be read, and an error for each row or run of rows that cannot. No store may have it open.
+
+    How many items a job has is not read: whoever reads the items can count them.
+    """
+    lock = OwnerLock(path)
+    try:
+        with _looking_at(path) as connection:
+            try:
+                compare(path, read_state(connection), mark_of(path))
+            except StoreCorruptError as error:
+                yield error
+            for table in _SALVAGED:
+                yield from _salvage(connection, table)
+    finally:
+        lock.close()
+
+
+@contextmanager
+def _looking_at(path: Path) -> Iterator[sqlite3.Connection]:
+    if not exists(path):
+        raise StoreError(f"there is no database at {path}; check the path")
+    with translated(path), closing(connect(path, "ro", _BUSY_TIMEOUT)) as connection:
+        yield connection
+
+
+def _job_alone(row: Fields) -> StoredJob:
+    return StoredJob(opened(JobRow, [row])[0], 0)
+
+
+_JOBS = Table("jobs", ("job_id",), (*JobRow._fields, "crc"), _job_alone)
+_SALVAGED = tuple(_JOBS if table.name == "jobs" else table for table in TABLES)
+
+
+def _salvage(connection: sqlite3.Connection, table: Table) -> Iterator[AnyRow | StoreCorruptError]:
+    """Read forwards; where that fails, jump over the damage, and read backwards from there as far as it goes."""
+    after: Key | None = None
+    while True:
+        try:
+            for key, found in scan(connection, table, after):
+                after = after if isinstance(found, StoreCorruptError) else key
+                yield found
+            return
+        except Unreadable as error:
+            yield _gap(table, after, error)
+        landed = _beyond_damage(connection, table, after)
+        yield from reversed(list(_backwards(connection, table, after, landed and landed[0])))
+        if landed is None:
+            return
+        after, first = landed
+        yield first
+
+
+def _beyond_damage(
+    connection: sqlite3.Connection, table: Table, after: Key | None
+) -> tuple[Key, AnyRow] | None:
+    """A row behind the damage; None if there is no telling where one would be."""
+    if after is None or not isinstance(after[-1], int):
+        return None
+    for power in range(_JUMPS):
+        try:
+            key, found = next(scan(connection, table, (*after[:-1], after[-1] + 2**power)))
+        except Unreadable:
+            continue
+        except (StopIteration, OverflowError):
+            return None
+        if not isinstance(found, StoreCorruptError):
+            return key, found
+    return None
+
+
+def _backwards(
+    connection: sqlite3.Connection, table: Table, after: Key | None, start: Key | None
+) -> Iterator[AnyRow]:
+    """The rows before ``start``, or from the end, down to the damage."""
+    try:
+        for key, found in scan(connection, table, start, backwards=True):
+            if after is not None and key <= after:
+                return
+            if not isinstance(found, StoreCorruptError):
+                yield found
+    except Unreadable:
+        return  # the other side of the damage, which has been told
+
+
+def _gap(table: Table, after: Key | None, error: Exception) -> StoreCorruptError:
+    where = "from the first on" if after is None else f"after {' / '.join(map(repr, after))}"
+    gap = StoreCorruptError(f"{table.name} {where} cannot be read up to the next readable one: {error}")
+    gap.__cause__ = error
+    return gap
