@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from routilux.errors import InsideActivationError, describe
 from routilux.model.context import running
-from routilux.ports import Observer, Row, RowObserver, record_of
+from routilux.ports import Observer, Row, RowObserver, Tap, record_of
 from routilux.runtime import cut, turns
 from routilux.runtime.book import JobBook
 from routilux.runtime.checks import checked_timeout
@@ -37,6 +37,7 @@ class Engine:
         self.debug = debug
         self.default_strategy = default_strategy
         self.sink: Taker | None = None  # takes records, if somebody observes
+        self.taps: tuple[Tap, ...] = ()  # are shown what is emitted
         self.workers: dict[str, Worker] = {}
         self.stopped: dict[str, Worker] = {}
         self.directory: Directory  # of who can be reached by name; the runtime's
@@ -86,6 +87,11 @@ class Engine:
 
     def remove_observer(self, observer: Observer | RowObserver) -> None:
         self._set_observers(tuple(other for other in self._observers if other is not observer))
+
+    def set_taps(self, taps: tuple[Tap, ...]) -> None:
+        self.taps = taps
+        for worker in list(self.workers.values()):
+            worker.set_taps(taps)
 
     def warn(self, message: str) -> None:
         """Log each kind of warning once."""

@@ -17,7 +17,7 @@ from routilux.model.item import Item, Payload
 from routilux.model.policy import ImmediatePolicy, TimeIntervalPolicy
 from routilux.model.recovery import ErrorHandler
 from routilux.ports import TaskRunner, load
-from routilux.runtime.activation import AsyncActivation, LiveActivation
+from routilux.runtime.activation import activation_class
 
 if TYPE_CHECKING:
     from routilux.model.connection import Connection
@@ -108,7 +108,7 @@ class Node:
             gathering=gathering,
             concurrency=routine.concurrency,
             lock=worker.engine.driver.lock(),
-            make=AsyncActivation if self.is_async else LiveActivation,
+            make=activation_class(self.is_async, tapped=False),
         )
         mailbox.node = self
         return mailbox

@@ -19,7 +19,8 @@ from routilux.model.context import running
 from routilux.model.graph import cycle_path
 from routilux.model.item import DeadLetter, Item
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
-from routilux.ports import Dropped, Emitted, Gate, JobChanged, Record, Row, WorkerChanged
+from routilux.ports import Dropped, Emitted, Gate, JobChanged, Record, Row, Tap, WorkerChanged
+from routilux.runtime.activation import activation_class
 from routilux.runtime.nodes import Node, Paths, build_nodes
 from routilux.runtime.pool import Place, RunQueue, Seat
 from routilux.runtime.state import JobState, WorkerState
@@ -47,6 +48,7 @@ class Worker:
         self.flow_id = flow.flow_id
         self.one_shot = isinstance(state, JobState)
         self.sink: Callable[[Row], object] | None = engine.sink  # takes records, if somebody observes
+        self.taps: tuple[Tap, ...] = ()
         self.bell = Bell(driver.signal, driver.clock.monotonic)
         strategy = flow.execution_strategy or engine.default_strategy
         limit = 1 if strategy == "sequential" else flow.max_workers
@@ -131,6 +133,15 @@ class Worker:
                 self.schedule(node.mailbox)
                 return True
         return False
+
+    def set_taps(self, taps: tuple[Tap, ...]) -> None:
+        """Show these what is emitted, by activations that start from now on."""
+        for tap in taps:
+            if tap not in self.taps:
+                tap.watch(self.worker_id, self.flow)
+        self.taps = taps
+        for node in self.nodes.values():
+            node.mailbox.make = activation_class(node.is_async, tapped=bool(taps))
 
     def observe(self, record: Record) -> None:
         if self.sink is not None:
