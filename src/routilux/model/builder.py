@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple, Self, TypeAlias
 
 from routilux.errors import (
@@ -190,19 +191,19 @@ class FlowBuilder:
         problems: list[Issue] = []
         failed: set[str | None] = set()
         for added in self._added:
-            if not _attempt(problems, added.where, lambda added=added: self._add(flow, added, problems)):
+            if not _attempt(problems, added.where, partial(self._add, flow, added, problems)):
                 failed.add(added.id)
         failed -= flow.routines.keys()  # the second of two with one id
         for step in (*(step for steps in self._connections.values() for step in steps), *self._others):
             if not failed.intersection(step.needs):
-                _attempt(problems, step.where, lambda step=step: step.run(flow))
+                _attempt(problems, step.where, partial(step.run, flow))
         return problems
 
     def _add(self, flow: Flow, added: _Added, problems: list[Issue]) -> None:
         made = self._made(added.source)
         flow.add_routine(made, added.id)
         for name, value in added.settings.items():
-            _attempt(problems, added.where, lambda name=name, value=value: _SETTERS[name](made, value))
+            _attempt(problems, added.where, partial(_SETTERS[name], made, value))
         if added.description:
             _attempt(problems, added.where, lambda: flow.describe(added.description, made))
 
