@@ -42,10 +42,10 @@ class RoutineTester:
         seed: int = 0,
         **options: Any,
     ) -> None:
+        self.runtime = SimulatedRuntime(seed, **{"debug": True, **options})
         self._flow = FlowBuilder("routine_tester").add(routine, routine_id, config).build()
         [self.routine] = self._flow.routines.values()
         self._routine_id = self.routine.routine_id
-        self.runtime = SimulatedRuntime(seed, **{"debug": True, **options})
         self.trace = Trace(self.runtime)
         self.state: WorkerState = self.runtime.exec(self._flow)
         """The state of the worker, which the logic gets as its third argument."""

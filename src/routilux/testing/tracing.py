@@ -32,9 +32,8 @@ class Trace:
 
     def __init__(self, runtime: Runtime) -> None:
         if not isinstance(runtime, Runtime):
-            raise refused(
-                InvalidTypeError, "Trace(runtime)", runtime, "a Runtime", fix="write Trace(runtime)"
-            )
+            fix = "make one, give it here, and call its exec() after that"
+            raise refused(InvalidTypeError, "Trace()", runtime, "a Runtime or SimulatedRuntime", fix=fix)
         self._runtime = runtime
         self._lock = Lock()
         self._emissions: list[Emission] = []
