@@ -6,6 +6,7 @@ Routilux itself is imported when a fixture is first used. ``-p no:routilux`` lea
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -23,6 +24,9 @@ _MARKER = (
 _OPTIONS = ("seeds", "interruption", "early_timers", "thread_pool_size", "max_queue_size", "debug")
 
 
+RAISED, UNCLEAR = "raised", "unclear"
+
+
 class _Run(NamedTuple):
     """One run of a test with one of its seeds."""
 
@@ -32,7 +36,7 @@ class _Run(NamedTuple):
 
 
 _run = pytest.StashKey[_Run]()
-_raised = pytest.StashKey[bool]()
+_ended = pytest.StashKey[str]()  # by an exception of any phase: RAISED or UNCLEAR; else not there, or empty
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -58,7 +62,7 @@ def routilux_runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
     seconds = _drain_seconds(request.config)
     runtime = Runtime(debug=True)
     yield runtime
-    if request.node.stash.get(_raised, False):
+    if request.node.stash.get(_ended, ""):
         runtime.shutdown(wait=False)  # the test has failed already; what it left behind is no news
         return
     unfinished = [job for job in runtime.list_jobs() if not job.finished]
@@ -142,45 +146,56 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def _reports(item: pytest.Item, nextitem: pytest.Item | None, seeds: list[int]) -> list[pytest.TestReport]:
-    seconds, shown = 0.0, 0
-    reports: list[pytest.TestReport] = []
+    """The reports of the run that tells the most: the first that fails, else the last."""
+    told: list[pytest.TestReport] = []
+    seconds, shown, unclear = 0.0, 0, 0
     for number, seed in enumerate(seeds, 1):
         item.stash[_run] = _Run(seed, number, len(seeds))
-        item.stash[_raised] = False
-        last = number == len(seeds)
-        # Up to the last seed fixtures of a wider scope than the test stay: as if a sibling came next.
-        reports = runtestprotocol(item, log=False, nextitem=nextitem if last else item.parent)  # type: ignore[arg-type]
+        item.stash[_ended] = ""
+        # Fixtures of a wider scope than the test stay, as if a sibling came next.
+        reports = runtestprotocol(item, log=False, nextitem=item.parent)  # type: ignore[arg-type]
         seconds += sum(report.duration for report in reports if report.when == "call")
-        sections = len(reports[-1].sections)
+        captured = len(reports[-1].sections)
         for report in reports:
             report.sections = report.sections[
                 shown:
             ]  # pytest adds what was captured to that of the runs before
-        shown = sections
-        if item.stash[_raised] and not last:
-            reports += _rest_of_teardown(item, nextitem)
-        if item.stash[_raised] or item.session.shouldstop:
+        shown = captured
+        if item.stash[_ended] == UNCLEAR:
+            unclear += 1
+            if unclear <= len(seeds) // 2:
+                continue
+        told = reports
+        if item.stash[_ended] or item.session.shouldstop:
             break
-    for report in reports:
+    for report in told:
         if report.when == "call":
             report.duration = seconds
-    return reports
+    return told + _rest_of_teardown(item, nextitem)
 
 
 def _rest_of_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.TestReport]:
-    """Take down the wider fixtures that were kept for a seed which does not come any more."""
+    """Take down the wider fixtures that were kept; a report if that fails."""
     call = pytest.CallInfo.from_call(lambda: pytest_runtest_teardown(item, nextitem), when="teardown")
     return [] if call.excinfo is None else [item.ihook.pytest_runtest_makereport(item=item, call=call)]
+
+
+def _says_nothing(raised: BaseException) -> bool:
+    """Whether a run has come to the limits of the simulation, so that another seed has to be taken."""
+    simulated = sys.modules.get("routilux.testing.simulated")
+    return simulated is not None and isinstance(raised, simulated.SimulationLimit)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Say with a failure which seed it belongs to, and how to see it again."""
-    if call.excinfo is not None:
-        item.stash[_raised] = True
-        run = item.stash.get(_run, None)
-        if run is not None and not isinstance(call.excinfo.value, pytest.skip.Exception):
-            call.excinfo.value.add_note(_how_to_replay(item, run))
+    if call.excinfo is None:
+        return
+    if not item.stash.get(_ended, ""):
+        item.stash[_ended] = UNCLEAR if _says_nothing(call.excinfo.value) else RAISED
+    run = item.stash.get(_run, None)
+    if run is not None and not isinstance(call.excinfo.value, pytest.skip.Exception):
+        call.excinfo.value.add_note(_how_to_replay(item, run))
 
 
 def _how_to_replay(item: pytest.Item, run: _Run) -> str:
