@@ -191,7 +191,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """Say with a failure which seed it belongs to, and how to see it again."""
     if call.excinfo is None:
         return
-    if not item.stash.get(_ended, ""):
+    if item.stash.get(_ended, "") != RAISED:
         item.stash[_ended] = UNCLEAR if _says_nothing(call.excinfo.value) else RAISED
     run = item.stash.get(_run, None)
     if run is not None and not isinstance(call.excinfo.value, pytest.skip.Exception):

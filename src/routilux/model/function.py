@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any, ClassVar, overload
 
 from routilux.errors import InvalidTypeError, InvalidValueError, refused
@@ -123,6 +124,9 @@ def _routine_class(
 ) -> type[FunctionRoutine]:
     if not callable(fn) or isinstance(fn, type):
         raise refused(InvalidTypeError, "@routine", fn, "a function", fix=_fix(fn))
+    if _is_method(fn):
+        fix = "make a subclass of Routine, or move the function out of its class"
+        raise refused(InvalidTypeError, "@routine", fn, "a function, not a method", fix=fix)
     class_name = _own_name(fn) if name is None else checked_name("routine", name)
     body = {
         "__doc__": fn.__doc__,
@@ -144,6 +148,14 @@ def _fix(given: object) -> str:
     if isinstance(given, type):
         return "put the decorator above a function; for a class, subclass Routine"
     return "write @routine or @routine(name=...)"
+
+
+def _is_method(fn: Callable[..., Any]) -> bool:
+    """Whether ``fn`` stands in the body of a class and waits for its object; a bound method does not."""
+    outer = call_name(fn).rpartition(".")[0]
+    if not isinstance(fn, FunctionType) or not outer or outer.endswith("<locals>"):
+        return False
+    return fn.__code__.co_varnames[:1] in (("self",), ("cls",))
 
 
 def _own_name(fn: Callable[..., Any]) -> str:

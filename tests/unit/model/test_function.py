@@ -75,6 +75,14 @@ class Stepping:
             yield {"step": n}
 
 
+class Scale:
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    def times(self, n: int) -> dict[str, Any]:
+        return {"n": n * self.factor}
+
+
 named = routine(name="named")
 
 OUTCOMES: list[tuple[type[FunctionRoutine], list[dict[str, Any]], list[Any]]] = [
@@ -92,6 +100,7 @@ OUTCOMES: list[tuple[type[FunctionRoutine], list[dict[str, Any]], list[Any]]] = 
         [{"value": 2}, {"value": 2, "times": 4}],
         [{"value": 6}, {"value": 8}],
     ),
+    (routine(Scale(3).times), [{"n": 2}], [{"n": 6}]),
     (named(Stepping(2)), [{"n": 3}], [{"step": 2}, {"step": 1}]),
     (named(lambda *args, **payload: {"seen": payload}), [{"n": 3}], [{"seen": {"n": 3}}]),
 ]
@@ -164,6 +173,7 @@ WRONG: list[tuple[Callable[[], object], type[RoutiluxError], tuple[str, ...]]] =
     (lambda: routine("name"), InvalidTypeError, ("@routine",)),
     (lambda: routine(int), InvalidTypeError, ("@routine", "a function", "subclass Routine")),
     (lambda: routine(double), InvalidTypeError, ("@routine", "is one already, so leave the decorator out")),
+    (lambda: routine(Scale.times), InvalidTypeError, ("not a method", "a subclass of Routine")),
     (lambda: routine(lambda n: {}), InvalidValueError, ("a function with a name", "routine(name='double')")),
     (lambda: routine(functools.partial(double.fn)), InvalidValueError, ("a function with a name",)),
     (lambda: named(lambda a, /: None), InvalidTypeError, ("positional-only",)),
