@@ -157,9 +157,8 @@ def _reports(item: pytest.Item, nextitem: pytest.Item | None, seeds: list[int]) 
         seconds += sum(report.duration for report in reports if report.when == "call")
         captured = len(reports[-1].sections)
         for report in reports:
-            report.sections = report.sections[
-                shown:
-            ]  # pytest adds what was captured to that of the runs before
+            # pytest adds what was captured to that of the runs before
+            report.sections = report.sections[shown:]
         shown = captured
         if item.stash[_ended] == UNCLEAR:
             unclear += 1
@@ -175,7 +174,8 @@ def _reports(item: pytest.Item, nextitem: pytest.Item | None, seeds: list[int]) 
 
 
 def _rest_of_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> list[pytest.TestReport]:
-    """Take down the wider fixtures that were kept; a report if that fails."""
+    """Take down the wider fixtures that were kept; a report, which is of no seed, if that fails."""
+    del item.stash[_run]
     call = pytest.CallInfo.from_call(lambda: pytest_runtest_teardown(item, nextitem), when="teardown")
     return [] if call.excinfo is None else [item.ihook.pytest_runtest_makereport(item=item, call=call)]
 

@@ -200,6 +200,7 @@ def test_wider_fixtures_end_when_a_seed_fails_that_is_not_the_last(run) -> None:
     result.assert_outcomes(passed=1, failed=1, errors=1)
     assert printed.index("wide is down") < printed.index("after")
     assert "ValueError: of the wide one" in printed
+    assert printed.count("the first to fail of 3") == 1
 
 
 def test_a_failure_in_a_fixture_names_the_seed_too(run) -> None:
