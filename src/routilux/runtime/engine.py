@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from routilux.errors import InsideActivationError, describe
 from routilux.model.context import running
-from routilux.ports import Observer, Row, RowObserver, Store, load, record_of
+from routilux.ports import Observer, Row, RowObserver, Store, Tap, load, record_of
 from routilux.runtime import cut, turns
 from routilux.runtime.book import JobBook
 from routilux.runtime.checks import checked_timeout
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from routilux.runtime.driver import Driver
     from routilux.runtime.journal.log import Journal
     from routilux.runtime.worker import Worker
+
 
 class Health(NamedTuple):
     """``status`` is ``"ok"``, ``"degraded"`` while the store takes nothing and is asked again and again, or
@@ -56,6 +57,7 @@ class Engine:
         self.debug = debug
         self.default_strategy = default_strategy
         self.sink: Taker | None = None  # takes records, if somebody observes
+        self.taps: tuple[Tap, ...] = ()  # are shown what is emitted
         self.workers: dict[str, Worker] = {}
         self.stopped: dict[str, Worker] = {}
         self.elsewhere: dict[LiveActivation, None] = {}  # what task runners run that the driver does not know
@@ -122,6 +124,11 @@ class Engine:
 
     def remove_observer(self, observer: Observer | RowObserver) -> None:
         self._set_observers(tuple(other for other in self._observers if other is not observer))
+
+    def set_taps(self, taps: tuple[Tap, ...]) -> None:
+        self.taps = taps
+        for worker in list(self.workers.values()):
+            worker.set_taps(taps)
 
     def warn(self, message: str) -> None:
         """Log each kind of warning once."""

@@ -109,7 +109,7 @@ class Node:
             gathering=gathering,
             concurrency=routine.concurrency,
             lock=worker.engine.driver.lock(),
-            make=worker.activation_type(self),
+            make=worker.activation_type(self.is_async, tapped=False),
         )
         mailbox.node = self
         return mailbox

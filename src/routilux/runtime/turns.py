@@ -151,7 +151,7 @@ def carry_out(
         if activation.merged is not None:
             mailbox.merged.update(activation.merged)
         unsettled += 1
-        activation = LiveActivation(mailbox, following, following[0][3], now)
+        activation = mailbox.make(mailbox, following, following[0][3], now)
         if activation.job is not job:
             ended = job.remove(unsettled)
             unsettled = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from routilux.model.item import Item, Output, Payload
-from routilux.runtime.activation import LiveActivation
+from routilux.runtime.activation import LiveActivation, TappedActivation
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.output import OutputRecord
 
@@ -91,3 +91,7 @@ class JournaledActivation(LiveActivation):
 
     def _unusual(self, code: int, route: Any, item: Item) -> None:
         raise AssertionError("emits of a journaled activation are delivered when it has been written")
+
+
+class TappedJournaledActivation(TappedActivation, JournaledActivation):
+    pass

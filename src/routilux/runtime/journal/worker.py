@@ -28,7 +28,7 @@ from routilux.ports import (
 from routilux.runtime import turns
 from routilux.runtime.activation import LiveActivation
 from routilux.runtime.journal import rows
-from routilux.runtime.journal.activation import JournaledActivation
+from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.letters import StoredLetters
 from routilux.runtime.journal.record import Record
@@ -108,8 +108,8 @@ class JournaledWorker(Worker):
 
     # -- how it differs from a worker in memory --------------------------------------------------------------
 
-    def activation_type(self, node: Node) -> type[LiveActivation]:
-        return JournaledActivation
+    def activation_type(self, is_async: bool, *, tapped: bool) -> type[LiveActivation]:
+        return TappedJournaledActivation if tapped else JournaledActivation
 
     def entrance(self, mailbox: Mailbox) -> Callable[[Item], int]:
         return mailbox.take_in
@@ -154,7 +154,7 @@ class JournaledWorker(Worker):
             mailbox.emitted += activation.emitted
             if activation.merged is not None:
                 mailbox.merged.update(activation.merged)
-            activation = JournaledActivation(mailbox, following, following[0][3], now)
+            activation = mailbox.make(mailbox, following, following[0][3], now)
 
     def _note_completed(self, activation: Any, now: float) -> None:
         routine_id, job, started = activation.mailbox.routine_id, activation.job, activation.started
