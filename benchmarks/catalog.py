@@ -18,6 +18,8 @@ NAMES = (
     "stream",
     "fairness",
     "expressions",
+    "durable",
+    "peers",
 )
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.durability import ledger, works
+from tests.durability import ledger
 from tests.durability.points import POINTS
 from tests.durability.program import THREADS, Orders
 
@@ -74,7 +74,8 @@ class Score:
     def __str__(self) -> str:
         return (
             f"seed {self.seed}: {self.kills} kills ({self.at_points} at {len(self.reached)} named points, "
-            f"{self.before_ready} before the worker was open), {self.acknowledged} acknowledged, {self.refused} refused, "
+            f"{self.before_ready} before the worker was open), {self.acknowledged} acknowledged, "
+            f"{self.refused} refused, "
             f"{self.attempts_repeated} activations ran again, {self.letters} set aside as poison; "
             f"{len(self.lost)} lost, {len(self.twice)} twice, {len(self.wrong)} otherwise wrong"
         )
@@ -146,7 +147,13 @@ class Loop:
     """Kill after kill on stores in a folder; each store is drained and checked in the end."""
 
     def __init__(
-        self, folder: Path, seed: int, *, most_acks: int = 300, most_seconds: float = 1.5, fault: str | None = None
+        self,
+        folder: Path,
+        seed: int,
+        *,
+        most_acks: int = 300,
+        most_seconds: float = 1.5,
+        fault: str | None = None,
     ) -> None:
         self._folder = folder
         self._rng = random.Random(seed)
@@ -209,7 +216,9 @@ def check(told: Told, log: Path, score: Score) -> None:
     if not state:
         score.wrong += [*wrong, "nothing is known of the state in the end"]
         return
-    poison = {name for name, reason, error in state["letters"] if reason == "poison" and "PoisonItem" in error}
+    poison = {
+        name for name, reason, error in state["letters"] if reason == "poison" and "PoisonItem" in error
+    }
     score.letters += len(poison)
     done = {
         f"{stream}:{seq}"
@@ -271,6 +280,8 @@ def _outside(log: Path, tokens: dict[str, str], score: Score) -> list[str]:
             name, token = entry
             had[name].add(token)
     wrong += [f"once() gave {name} {len(got)} results" for name, got in had.items() if len(got) > 1]
-    wrong += [f"{name} has another token than the last" for name in tokens if charged[name][-1] != tokens[name]]
+    wrong += [
+        f"{name} has another token than the last" for name in tokens if charged[name][-1] != tokens[name]
+    ]
     score.attempts_repeated += sum(count - 1 for count in runs.values())
     return wrong

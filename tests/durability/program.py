@@ -49,7 +49,7 @@ def say(*words: Any) -> None:
 
 
 def main(orders: Orders) -> None:
-    works.world = Ledger(orders.ledger)
+    works.World.ledger = Ledger(orders.ledger)
     if orders.fault is not None:
         FAULTS[orders.fault]()
     points.die_at(orders.point, orders.count)
@@ -98,7 +98,7 @@ def refuse(runtime: Runtime, work: dict[str, Any]) -> None:
 
 
 def sequences(orders: Orders, thread: int, rng: random.Random) -> Iterator[tuple[str, int]]:
-    seqs = {kind: 0 for kind in works.ENTRANCES}
+    seqs = dict.fromkeys(works.ENTRANCES, 0)
     seqs["keyed"] = orders.keyed[thread]
     kinds = list(seqs)
     for _ in range(orders.posts):

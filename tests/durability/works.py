@@ -49,7 +49,9 @@ class Step(Routine):
         works = [work for payloads in slot_data.values() for work in payloads]
         names = sorted({name_of(work) for work in works})
         lap = works[0].get("laps", 0)
-        world.note("ran", f"{self.routine_id}/{lap}", current().idempotency_key(), names, current().attempt)
+        World.ledger.note(
+            "ran", f"{self.routine_id}/{lap}", current().idempotency_key(), names, current().attempt
+        )
         reach("logic begins")
         self.act(works)
         reach("logic ends")
@@ -119,11 +121,11 @@ class Outside(Step):
 
         def charge() -> str:
             token = uuid4().hex
-            world.note("charged", name, token)
+            World.ledger.note("charged", name, token)
             return token
 
         token = current().once("charge", charge)
-        world.note("had", name, token)
+        World.ledger.note("had", name, token)
         self.emit("output", **{**work, "token": token})
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from itertools import count
 from pathlib import Path
 from urllib.parse import quote
@@ -54,6 +54,19 @@ class Server:
 
     def start(self) -> None:
         self._command("start")
+
+    @contextmanager
+    def setting(self, name: str, value: str) -> Iterator[None]:
+        """The server runs with this setting, one that it takes up without a restart."""
+        with closing(self.connect()) as connection:
+            connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
+            connection.execute("SELECT pg_reload_conf()")
+            try:
+                yield
+            finally:
+                connection.execute("SET synchronous_commit = local")
+                connection.execute(f"ALTER SYSTEM RESET {name}".encode())
+                connection.execute("SELECT pg_reload_conf()")
 
     def close(self) -> None:
         assert self._keeper.stdin is not None

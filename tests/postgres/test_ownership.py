@@ -289,8 +289,8 @@ def test_an_owner_that_was_stopped_inside_its_transaction_does_not_hold_the_work
         read_to(process, 3)
         with blocking.transaction():
             blocking.execute("LOCK TABLE item IN EXCLUSIVE MODE")  # no batch comes further than here
-            waiting = """SELECT FROM pg_stat_activity JOIN owner ON pg_stat_activity.pid = backend_pid WHERE wait_event_type = 'Lock'"""
-            eventually(lambda: admin.execute(waiting).fetchone() is not None)
+            in_a_batch = "SELECT FROM owner JOIN pg_locks ON pg_locks.pid = backend_pid WHERE NOT granted"
+            eventually(lambda: admin.execute(in_a_batch).fetchone() is not None)
             process.send_signal(signal.SIGSTOP)
             take_over(store, 1.0)
         number = length(store)

@@ -8,7 +8,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from routilux import ErrorHandler, Flow
+from routilux import ErrorHandler, Flow, FlowBuilder
 from routilux.activation_policies import (
     all_slots_ready_policy,
     batch_size_policy,
@@ -16,6 +16,7 @@ from routilux.activation_policies import (
     time_interval_policy,
 )
 from routilux.dsl import DslError, loads_json, loads_yaml
+from routilux.model.policy import policy_from_dict
 from tests.unit.dsl.samples import GOOD, registry
 
 REGISTRY = registry()
@@ -99,6 +100,45 @@ def test_every_flow_comes_back_from_its_document(flow: Flow) -> None:
     assert again.to_json(registry=REGISTRY) == twin
     assert loads_json(twin, registry=REGISTRY).to_yaml(registry=REGISTRY) == text
     assert again.fingerprint() == flow.fingerprint()
+
+
+def rebuilt(document: dict[str, Any]) -> Flow:
+    """What a builder makes that is told all that the document says."""
+    execution = document.get("execution", {})
+    builder = FlowBuilder(
+        document["flow_id"],
+        execution_strategy=execution.get("strategy"),
+        max_workers=execution.get("max_workers"),
+        execution_timeout=execution.get("timeout"),
+        create=REGISTRY.create,
+    )
+    builder.describe(document.get("description", ""))
+    for each in document.get("connections", []):
+        builder.connect(each["from"], each["to"], mapping=each.get("mapping"))
+    if "entry" in document:
+        builder.entry(document["entry"])
+    if "error_handler" in document:
+        builder.error_handler(ErrorHandler.from_dict(document["error_handler"]))
+    for routine_id, each in document["routines"].items():
+        builder.add(
+            each["class"],
+            routine_id,
+            each.get("config"),
+            activation=policy_from_dict(each["activation"]) if "activation" in each else None,
+            error_handler=ErrorHandler.from_dict(each["error_handler"]) if "error_handler" in each else None,
+            concurrency=each.get("concurrency"),
+            timeout=each.get("timeout"),
+            slots=each.get("slots"),
+            description=each.get("description", ""),
+        )
+    return builder.build()
+
+
+@given(flows())
+@settings(max_examples=60)
+def test_a_builder_makes_the_flow_of_every_document(flow: Flow) -> None:
+    document = flow.to_dict(registry=REGISTRY)
+    assert rebuilt(document).to_dict(registry=REGISTRY) == document
 
 
 PIECES = [

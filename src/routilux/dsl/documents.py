@@ -18,6 +18,7 @@ from routilux.dsl.text import checked_text
 from routilux.dsl.writing import document_of, json_text, yaml_text
 from routilux.errors import ConfigurationError, InvalidTypeError, InvalidValueError, refused
 from routilux.model.flow import Flow
+from routilux.model.routine import Routine
 
 _YAML: Final = (".yaml", ".yml")
 _JSON: Final = (".json",)
@@ -120,6 +121,11 @@ def save(
         new.replace(file)
     finally:
         new.unlink(missing_ok=True)
+
+
+def create(name: str) -> Routine:
+    """A new routine of a type in the default registry; for what is built by name in Python."""
+    return RoutineRegistry.get_instance().create(name)
 
 
 def _suffix(file: Path) -> str:

@@ -75,8 +75,8 @@ class Mailbox:
     """See the module's docstring. ``make`` builds the runtime's kind of :class:`Activation`."""
 
     __slots__ = (
-        "_claim_size", "_gathering", "_held", "_held_prepared", "_lock", "_make", "_only_slot", "activations", "busy",
-        "claimed", "closed", "concurrency", "emitted", "failed", "feeds", "freed", "gate", "merged", "node", "pending",
+        "_claim_size", "_gathering", "_held", "_held_prepared", "_lock", "_only_slot", "activations", "busy", "claimed",
+        "closed", "concurrency", "emitted", "failed", "feeds", "freed", "gate", "make", "merged", "node", "pending",
         "prepared", "queued", "retried", "returned", "routine_id", "running", "skipped", "slots", "stalled", "waiting",
     )  # fmt: skip
 
@@ -99,7 +99,7 @@ class Mailbox:
         self.gate: Any = None  # asked by the runtime, outside the lock
         self.node: Any = None  # the runtime's side of this routine: opaque here
         self._lock = lock
-        self._make = make
+        self.make = make
         self._gathering = gathering
         self.pending: deque[Batch] = deque()  # complete batches, each one activation
         self.claimed: deque[Batch] = (
@@ -258,7 +258,7 @@ class Mailbox:
                 return screened
             pending.popleft()
             self.running += 1
-            activation = self._make(self, batch, job, now)
+            activation = self.make(self, batch, job, now)
             if isinstance(batch, BatchWithMessage):
                 activation.message = batch.message
             for item in batch:
@@ -315,7 +315,7 @@ class Mailbox:
                 return None
             batch = self.pending.pop()
             self.running += 1
-            activation = self._make(self, batch, joined([item[3] for item in batch]), now)
+            activation = self.make(self, batch, joined([item[3] for item in batch]), now)
             for item in batch:
                 self._count_out(self.slots[item[1]])
             return activation
@@ -541,7 +541,7 @@ class Mailbox:
     def restore_stalled(self, batch: Batch, job: Account, attempt: int, now: float) -> Activation:
         """An activation of a snapshot that waits to run again; what is queued stays behind it."""
         with self._lock:
-            activation = self._make(self, batch, job, now)
+            activation = self.make(self, batch, job, now)
             activation.attempt = attempt
             self.stalled[activation] = None
             return activation

@@ -10,7 +10,7 @@ from routilux.errors import JobCancelledError, NotInActivationError, QueueFullEr
 from routilux.kernel.activation import OVER, Activation
 from routilux.kernel.mailbox import PARKED, QUEUED, READY
 from routilux.model.item import Item, Output, Payload
-from routilux.ports import Emitted
+from routilux.ports import Emission, Emitted, job_ids_of
 from routilux.runtime.output import OutputRecord
 
 if TYPE_CHECKING:
@@ -102,6 +102,13 @@ class LiveActivation(Activation):
             worker.state.put_output(
                 OutputRecord(time, member.job.job_id, self.mailbox.routine_id, output_type, data)
             )
+
+    def takes_off(self) -> bool:
+        """The logic begins; False if it was put back instead, and begins later."""
+        return True
+
+    def landed(self) -> None:
+        """The logic has ended, one way or the other."""
 
     def once(self, name: str, call: Callable[[], Any]) -> Any:
         """What ``call`` has returned in this attempt or an earlier one."""
@@ -214,3 +221,38 @@ class AsyncActivation(LiveActivation):
                 slot=route.target,
             )
         self.outbox.append((route, item))
+
+
+class TappedActivation(LiveActivation):
+    """Shows to the worker's taps what it emits. A class of its own, so that without a tap nothing is asked."""
+
+    def emit(self, event: Event | str, data: Payload) -> None:
+        worker = self.node.worker
+        emission = Emission(
+            worker.engine.now(),
+            worker.worker_id,
+            job_ids_of(self.job),
+            self.mailbox.routine_id,
+            self.routine.event_name(event),
+            data.copy(),
+        )
+        taps = worker.taps
+        for tap in taps:
+            tap.note(emission)
+        try:
+            super().emit(event, data)
+        except BaseException:
+            for tap in taps:
+                tap.take_back(emission)
+            raise
+
+
+class TappedAsyncActivation(TappedActivation, AsyncActivation):
+    pass
+
+
+def activation_class(is_async: bool, *, tapped: bool) -> type[LiveActivation]:
+    """What the mailbox of a routine makes its activations of."""
+    if tapped:
+        return TappedAsyncActivation if is_async else TappedActivation
+    return AsyncActivation if is_async else LiveActivation

@@ -56,14 +56,17 @@ class AsyncTasks:
         running.set(task.activation)
         failure: BaseException | None = None
         try:
-            if task.activation.job.halted and turns.put_back(task.activation):
+            if (
+                task.activation.job.halted and turns.put_back(task.activation)
+            ) or not task.activation.takes_off():
                 self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
-                task.activation.node.worker.landed(task.activation)
                 turns.leave(task.activation.node.worker)
                 return
             await _Paced(task.activation, task.logic(task.slot_data, task.message, task.state), self._loop)
         except BaseException as error:  # noqa: BLE001 user code; SystemExit would end the loop for everybody
             failure = error
+        finally:
+            task.activation.landed()
         self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]  # before anybody looks what runs
         done(failure)
 

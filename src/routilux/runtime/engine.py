@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from threading import current_thread, main_thread
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from routilux.errors import InsideActivationError, describe
 from routilux.model.context import running
-from routilux.ports import Observer, Row, RowObserver, Store, load, record_of
+from routilux.ports import Observer, Row, RowObserver, Store, Tap, load, record_of
 from routilux.runtime import cut, turns
 from routilux.runtime.book import JobBook
 from routilux.runtime.checks import checked_timeout
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
     from routilux.runtime.driver import Driver
     from routilux.runtime.journal.log import Journal
     from routilux.runtime.worker import Worker
+
+
+class Health(NamedTuple):
+    """``status`` is ``"ok"``, ``"degraded"`` while the store takes nothing and is asked again and again, or
+    ``"failed"`` when it will take nothing any more; ``reason`` says why."""
+
+    status: str
+    reason: str | None
+
 
 STOPPED_LIMIT = 1_000
 T = TypeVar("T")
@@ -48,6 +57,7 @@ class Engine:
         self.debug = debug
         self.default_strategy = default_strategy
         self.sink: Taker | None = None  # takes records, if somebody observes
+        self.taps: tuple[Tap, ...] = ()  # are shown what is emitted
         self.workers: dict[str, Worker] = {}
         self.stopped: dict[str, Worker] = {}
         self.elsewhere: dict[LiveActivation, None] = {}  # what task runners run that the driver does not know
@@ -55,6 +65,12 @@ class Engine:
         self.journal: Journal | None = None if store is None else load("journal")(self, store)
         self._observers: tuple[Observer | RowObserver, ...] = ()
         self._warned: set[str] = set()
+
+    def health(self) -> Health:
+        """Whether what happens is kept."""
+        if self.journal is None or self.journal.health is None:
+            return Health("ok", None)
+        return Health("failed" if self.journal.broken is not None else "degraded", str(self.journal.health))
 
     @property
     def broken(self) -> BaseException | None:
@@ -108,6 +124,11 @@ class Engine:
 
     def remove_observer(self, observer: Observer | RowObserver) -> None:
         self._set_observers(tuple(other for other in self._observers if other is not observer))
+
+    def set_taps(self, taps: tuple[Tap, ...]) -> None:
+        self.taps = taps
+        for worker in list(self.workers.values()):
+            worker.set_taps(taps)
 
     def warn(self, message: str) -> None:
         """Log each kind of warning once."""

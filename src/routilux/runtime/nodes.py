@@ -54,14 +54,15 @@ class Node:
     """A routine in a worker, seen from the runtime."""
 
     __slots__ = (
-        "checks", "gathers", "guarded", "is_async", "logic", "mailbox", "merges", "offer", "recovery", "routes",
-        "routine", "routine_id", "runner", "single", "slot_checks", "slot_data", "timed", "timeout", "worker",
+        "checks", "gathers", "guarded", "is_async", "logic", "mailbox", "merges", "offer", "places", "recovery",
+        "routes", "routine", "routine_id", "runner", "single", "slot_checks", "slot_data", "timed", "timeout", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, routine: Routine, recovery: ErrorHandler) -> None:
         self.worker = worker
         self.routine = routine
         self.routine_id: str = routine.routine_id or ""
+        self.places = {slot: f"{self.routine_id}.{slot}" for slot in routine.slots}
         self.logic = routine.bound_logic
         self.is_async = routine.is_async
         self.runner: TaskRunner | None = None  # where the logic runs, if it is told to run elsewhere
@@ -108,7 +109,7 @@ class Node:
             gathering=gathering,
             concurrency=routine.concurrency,
             lock=worker.engine.driver.lock(),
-            make=worker.activation_type(self),
+            make=worker.activation_type(self.is_async, tapped=False),
         )
         mailbox.node = self
         return mailbox

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from routilux.errors import (
     DuplicateNameError,
@@ -28,12 +28,12 @@ from routilux.model.flow import Flow
 from routilux.model.item import DeadLetter
 from routilux.model.registry import FlowRegistry
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
-from routilux.ports import Gate, Observer, RowObserver, Store, TaskRunner, load
+from routilux.ports import Gate, Observer, RowObserver, Store, Tap, TaskRunner, job_ids_of, load
 from routilux.runtime import cut, turns
 from routilux.runtime.checks import checked_count, checked_timeout
 from routilux.runtime.directory import Directory
 from routilux.runtime.driver import Driver, ThreadDriver
-from routilux.runtime.engine import Engine
+from routilux.runtime.engine import Engine, Health
 from routilux.runtime.job import JobContext
 from routilux.runtime.letters import LETTER_LIMIT
 from routilux.runtime.posting import Posted, Posting, check_metadata, checked_payload
@@ -48,6 +48,16 @@ T = TypeVar("T")
 
 MAX_THREADS = 1024
 GRACE_SECONDS = 1.0  # for what still runs when a program is interrupted or ends
+
+
+class Running(NamedTuple):
+    """An activation whose logic runs, for this many seconds."""
+
+    routine_id: str
+    worker_id: str
+    flow_id: str
+    job_ids: tuple[str, ...]
+    seconds: float
 
 
 class Runtime:
@@ -303,6 +313,8 @@ class Runtime:
         self._engine.driver.start()
         worker.flow.hold(worker.worker_id)
         self._engine.workers[worker.worker_id] = worker
+        if self._engine.taps:
+            worker.set_taps(self._engine.taps)
         if not worker.one_shot:
             self._directory.enter(worker)
             worker.set_status(status)
@@ -479,6 +491,25 @@ class Runtime:
             if not there:
                 raise _letter_gone(letter)
             return self._posting.redrive(worker, node, letter, deadline)
+
+    def health(self) -> Health:
+        """Whether what happens is kept: always in memory, and with a store while it takes what it is given."""
+        return self._engine.health()
+
+    def list_running(self) -> list[Running]:
+        """The activations whose logic runs now, the longest-running first."""
+        now = self._engine.now()
+        found = [
+            Running(
+                activation.mailbox.routine_id,
+                activation.node.worker.worker_id,
+                activation.node.worker.flow_id,
+                job_ids_of(activation.job),
+                now - activation.started,
+            )
+            for activation in self._engine.driver.running()
+        ]
+        return sorted(found, key=lambda one: -one.seconds)
 
     # -- wait ----------------------------------------------------------------------------------------------
 
@@ -740,6 +771,13 @@ class Runtime:
 
     def remove_observer(self, observer: Observer | RowObserver) -> None:
         self._engine.remove_observer(observer)
+
+    def add_tap(self, tap: Tap) -> None:
+        """Show this tap what all workers emit, from now on."""
+        self._engine.set_taps((*self._engine.taps, tap))
+
+    def remove_tap(self, tap: Tap) -> None:
+        self._engine.set_taps(tuple(other for other in self._engine.taps if other is not tap))
 
     def set_gate(self, worker: str | WorkerState, routine_id: str, gate: Gate | None) -> None:
         """Ask this gate before activations of the routine start and before items enter its slots; None: ask

@@ -151,7 +151,7 @@ def carry_out(
         if activation.merged is not None:
             mailbox.merged.update(activation.merged)
         unsettled += 1
-        activation = LiveActivation(mailbox, following, following[0][3], now)
+        activation = mailbox.make(mailbox, following, following[0][3], now)
         if activation.job is not job:
             ended = job.remove(unsettled)
             unsettled = 0
@@ -444,7 +444,6 @@ def _launch(worker: Worker, activation: LiveActivation) -> None:
     slot_data = node.data_of(activation.batch)
     try:
         if (activation.job.halted and put_back(activation)) or not begin(worker, activation, slot_data):
-            worker.landed(activation)
             leave(worker)
             return
     except BaseException as error:  # noqa: BLE001 a merge function is user code

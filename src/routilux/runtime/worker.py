@@ -19,9 +19,9 @@ from routilux.model.context import running
 from routilux.model.graph import cycle_path
 from routilux.model.item import DeadLetter, Item, Payload
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
-from routilux.ports import Dropped, Emitted, Gate, JobChanged, KeyRow, Record, Row, WorkerChanged
+from routilux.ports import Dropped, Emitted, Gate, JobChanged, KeyRow, Record, Row, Tap, WorkerChanged
 from routilux.runtime import turns
-from routilux.runtime.activation import AsyncActivation, LiveActivation
+from routilux.runtime.activation import LiveActivation, activation_class
 from routilux.runtime.job import JobContext
 from routilux.runtime.letters import LETTER_LIMIT, Letters
 from routilux.runtime.nodes import Node, Paths, build_nodes
@@ -53,6 +53,7 @@ class Worker:
         self.flow_id = flow.flow_id
         self.one_shot = isinstance(state, JobState)
         self.sink: Callable[[Row], object] | None = engine.sink  # takes records, if somebody observes
+        self.taps: tuple[Tap, ...] = ()
         self.bell = Bell(driver.signal, driver.clock.monotonic)
         strategy = flow.execution_strategy or engine.default_strategy
         limit = 1 if strategy == "sequential" else flow.max_workers
@@ -106,9 +107,9 @@ class Worker:
     def new_letters(self) -> Letters:
         return Letters()
 
-    def activation_type(self, node: Node) -> type[LiveActivation]:
+    def activation_type(self, is_async: bool, *, tapped: bool) -> type[LiveActivation]:
         """What a mailbox of this worker hands out."""
-        return AsyncActivation if node.is_async else LiveActivation
+        return activation_class(is_async, tapped=tapped)
 
     def entrance(self, mailbox: Mailbox) -> Callable[[Item], int]:
         """How items get into a mailbox."""
@@ -121,9 +122,6 @@ class Worker:
     def may_begin(self, activation: LiveActivation) -> bool:
         """Whether an activation may start now; if not, it was put back and starts later."""
         return True
-
-    def landed(self, activation: LiveActivation) -> None:
-        """Its logic does not run, or no longer."""
 
     def holds_back(self, mailbox: Mailbox) -> bool:
         """Whether nothing is to be started at the moment; then the worker sees to the mailbox later."""
@@ -205,6 +203,15 @@ class Worker:
                 self.schedule(node.mailbox)
                 return True
         return False
+
+    def set_taps(self, taps: tuple[Tap, ...]) -> None:
+        """Show these what is emitted, by activations that start from now on."""
+        for tap in taps:
+            if tap not in self.taps:
+                tap.watch(self.worker_id, self.flow)
+        self.taps = taps
+        for node in self.nodes.values():
+            node.mailbox.make = self.activation_type(node.is_async, tapped=bool(taps))
 
     def observe(self, record: Record) -> None:
         if self.sink is not None:

@@ -12,9 +12,7 @@ from routilux import ConfigurationError, Flow, Routine, Runtime
 from routilux.routines import ReadCsv, ReadJsonl, ReadLines, WriteCsv, WriteJsonl
 from routilux.routines.files import number_of
 from routilux.routines.paths import Draft
-from tests.unit.routines.running import SEEDS, emitted, only, saved_in_the_middle
-
-over_seeds = pytest.mark.parametrize("seed", SEEDS)
+from tests.unit.routines.running import emitted, only, over_seeds, saved_in_the_middle
 
 
 def read(routine: Routine, path: Path, content: str | bytes) -> Any:
@@ -114,12 +112,12 @@ class TestReading:
 
 class TestWriting:
     @over_seeds
-    def test_jsonl(self, seed: int, tmp_path: Path) -> None:
+    def test_jsonl(self, routilux_seed: int, tmp_path: Path) -> None:
         path = tmp_path / "new" / "out.jsonl"
         found = emitted(
             WriteJsonl().set_config(path=str(path)),
             [{"a": "ä"}, {"a": {1}}, {"a": float("nan")}, {}],
-            seed=seed,
+            seed=routilux_seed,
         )
         assert path.read_text(encoding="utf-8") == '{"a": "ä"}\n{}\n'
         assert only("written", found) == [{"path": str(path), "count": 2}]
@@ -127,10 +125,10 @@ class TestWriting:
         assert os.listdir(path.parent) == ["out.jsonl"]
 
     @over_seeds
-    def test_csv(self, seed: int, tmp_path: Path) -> None:
+    def test_csv(self, routilux_seed: int, tmp_path: Path) -> None:
         path = tmp_path / "out.csv"
         payloads = [{"a": 1, "b": "x,y"}, {"b": None}, {"a": 1, "c": 2}, {"a": []}]
-        found = emitted(WriteCsv().set_config(path=str(path)), payloads, seed=seed)
+        found = emitted(WriteCsv().set_config(path=str(path)), payloads, seed=routilux_seed)
         assert path.read_text() == 'a,b\n1,"x,y"\n,\n'
         assert [data["payload"] for data in only("error", found)] == payloads[2:]
 

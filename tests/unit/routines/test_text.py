@@ -9,7 +9,7 @@ import pytest
 
 from routilux import ConfigurationError, Routine
 from routilux.routines import ChangeCase, Clip, Extract, JoinText, RegexExtract, SplitText, Template
-from tests.unit.routines.running import SEEDS, emitted, only, saved_in_the_middle
+from tests.unit.routines.running import emitted, only, over_seeds, saved_in_the_middle
 
 ANSWER = """Here is what I found:
 
@@ -161,10 +161,10 @@ def test_json_of_many_brackets_is_given_up() -> None:
 
 
 class TestJoinText:
-    @pytest.mark.parametrize("seed", SEEDS)
-    def test_on_drain_and_every_n(self, seed: int) -> None:
+    @over_seeds
+    def test_on_drain_and_every_n(self, routilux_seed: int) -> None:
         routine = JoinText().set_config(separator="+", every=3)
-        found = emitted(routine, [{"text": text} for text in "abcde"], seed=seed)
+        found = emitted(routine, [{"text": text} for text in "abcde"], seed=routilux_seed)
         assert found == [
             ("output", {"text": "a+b+c", "count": 3}),
             ("output", {"text": "d+e", "count": 2}),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from routilux.model.item import Item, Output, Payload
-from routilux.runtime.activation import LiveActivation
+from routilux.runtime.activation import LiveActivation, TappedActivation
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.output import OutputRecord
 
@@ -77,8 +77,18 @@ class JournaledActivation(LiveActivation):
             if worker.state.output_handler is not None:
                 worker.state.output_handler.handle(output)
 
+    def takes_off(self) -> bool:
+        return self.worker.journal.flights.begin(self)
+
+    def landed(self) -> None:
+        self.worker.journal.flights.end(self)
+
     def once(self, name: str, call: Callable[[], Any]) -> Any:
         return self.worker.once(self, name, call)
 
     def _unusual(self, code: int, route: Any, item: Item) -> None:
         raise AssertionError("emits of a journaled activation are delivered when it has been written")
+
+
+class TappedJournaledActivation(TappedActivation, JournaledActivation):
+    pass

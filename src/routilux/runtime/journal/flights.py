@@ -14,16 +14,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from routilux.ports import FLIGHT_SEATS, ItemKey
 from routilux.runtime.journal import rows
 
 if TYPE_CHECKING:
     from routilux.ports import FlightRecorder
     from routilux.runtime.driver import Driver
 
-SEATS = 1_024  # of a recorder; what runs beyond them is not noted
 ALONE_SECONDS = 10.0  # that others wait for one that runs alone, and it for them
 
 
@@ -34,9 +33,10 @@ class Flights:
         self._recorder = recorder
         self._driver = driver
         self._wake = wake
-        self._seats = count()
-        self._free_seats: list[int] = []
-        self._flying: dict[Any, int] = {}  # activations, and their seats
+        self._free_seats = list(range(FLIGHT_SEATS))
+        self._flying: dict[
+            Any, int | None
+        ] = {}  # activations, and their seats; beyond those they are not noted
         self._suspects: deque[Any] = deque()  # that wait to fly alone
         self._alone: Any = None  # the one whose turn it is
         self._until = 0.0  # when its turn is over, or it begins although others fly
@@ -49,7 +49,7 @@ class Flights:
         try:
             seat = self._free_seats.pop()
         except IndexError:
-            seat = next(self._seats)
+            seat = None
         self._flying[activation] = seat
         if self._alone is not None and activation is not self._alone:
             self._wait(activation, self._others)
@@ -57,18 +57,16 @@ class Flights:
         if self._alone is None and _is_suspect(activation) and not activation.tried_alone:
             self._wait(activation, self._suspects)
             return False
-        if seat < SEATS:
+        if seat is not None:
             self._recorder.enter(seat, _text(activation, alone=activation is self._alone))
         return True
 
     def end(self, activation: Any) -> None:
         """It has ended, or was put back; may be called again."""
         seat = self._flying.pop(activation, None)
-        if seat is None or self._recorder is None:
-            return
-        if seat < SEATS:
+        if seat is not None and self._recorder is not None:
             self._recorder.leave(seat)
-        self._free_seats.append(seat)
+            self._free_seats.append(seat)
         if activation is self._alone:
             self._alone = None
         if self._suspects or self._others or self._alone is not None:
@@ -90,6 +88,9 @@ class Flights:
 
     def _wait(self, activation: Any, where: deque[Any]) -> None:
         mailbox, worker = activation.mailbox, activation.node.worker
+        if activation.timer is not None:
+            activation.timer.cancel()
+        activation.merged = None
         if mailbox.stall(activation, retry=False):
             worker.schedule(mailbox)
         where.append(activation)
@@ -121,14 +122,13 @@ def _let_go(activation: Any) -> bool:
 
 
 def _is_suspect(activation: Any) -> bool:
-    worker, routine_id = activation.node.worker, activation.mailbox.routine_id
+    worker, places = activation.node.worker, activation.node.places
     if not worker.deaths:
         return False
-    keys = (rows.item_key(worker.worker_id, routine_id, item) for item in activation.batch)
+    keys = (ItemKey(worker.worker_id, places[item[1]], item[0]) for item in activation.batch)
     return any(worker.deaths.get(key, 0) >= rows.POISON_DEATHS - 1 for key in keys)
 
 
 def _text(activation: Any, *, alone: bool) -> str:
-    item, mailbox = activation.batch[0], activation.mailbox
-    place = rows.place_of(mailbox.routine_id, item[1])
-    return rows.flight_text(activation.node.worker.worker_id, place, item[0], alone=alone)
+    node, item = activation.node, activation.batch[0]
+    return rows.flight_text(node.worker.flight_texts[node.places[item[1]]], item[0], alone=alone)

@@ -62,20 +62,26 @@ def merged(records: Sequence[Record]) -> tuple[Changes, list[Record]]:
     """All that these records change, and which of them has which key of ``Changes.keys``."""
     changes = Changes()
     keyed: list[Record] = []
+    counts = changes.counts
     for record in records:
-        changes.forgotten.extend(record.forgotten)
-        changes.items.extend(record.items)
-        changes.taken.extend(record.taken)
-        changes.notes.update(record.notes)
-        changes.entries.extend(record.entries)
-        changes.letters.extend(record.letters)
-        changes.redriven.extend(record.redriven)
-        changes.workers.update({row.worker_id: row for row in record.workers})
-        changes.jobs.update({row.job_id: row for row in record.jobs})
+        changes.items += record.items
+        changes.taken += record.taken
         for job_id, count in record.counts.items():
-            changes.counts[job_id] = changes.counts.get(job_id, 0) + count
+            counts[job_id] = counts.get(job_id, 0) + count
+        for row in record.jobs:
+            changes.jobs[row.job_id] = row
+        if record.notes:
+            changes.notes.update(record.notes)
+        if record.entries:
+            changes.entries += record.entries
+        if record.letters or record.redriven:
+            changes.letters += record.letters
+            changes.redriven += record.redriven
+        if record.workers or record.forgotten:
+            changes.forgotten += record.forgotten
+            changes.workers.update({row.worker_id: row for row in record.workers})
         if record.key is not None:
             changes.keys.append(record.key)
             keyed.append(record)
-    changes.counts = {job_id: count for job_id, count in changes.counts.items() if count}
+    changes.counts = {job_id: count for job_id, count in counts.items() if count}
     return changes, keyed

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from routilux.errors import ExecutionError, PoisonItemError, describe
 from routilux.kernel.account import JobAccount
-from routilux.model.item import DeadLetter, Item, Output, Payload
+from routilux.model.item import DeadLetter, Output, Payload
 from routilux.model.status import JobStatus
-from routilux.ports import Codec, ItemKey, ItemRow, JobRow, LetterRow, NoteKey, Store, StoredJob
+from routilux.ports import Codec, ItemKey, JobRow, LetterRow, NoteKey, Store, StoredJob
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal.record import Record
 
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
     from routilux.runtime.journal.state import JournaledJob
 
 POISON_DEATHS = 3
-
-
-def place_of(routine_id: str, slot: str) -> str:
-    return f"{routine_id}.{slot}"
 
 
 def split_place(place: str) -> tuple[str, str]:
@@ -54,12 +50,7 @@ def job_ids_of(text: str) -> tuple[str, ...]:
 
 
 def job_row(codec: Codec, job: JournaledJob, status: str, completed_at: float | None) -> JobRow:
-    about = {
-        "metadata": dict(job.metadata),
-        "paused": job.paused,
-        "error": None if job.error is None else describe(job.error),
-        "outputs_dropped": job.outputs_dropped,
-    }
+    error = None if job.error is None else describe(job.error)
     return JobRow(
         job.job_id,
         job.worker_id,
@@ -69,8 +60,23 @@ def job_row(codec: Codec, job: JournaledJob, status: str, completed_at: float | 
         job.created_at,
         job.started_at,
         completed_at,
-        codec.encode(about, f"job {job.job_id!r}"),
+        _about_job(codec, job, error),
     )
+
+
+def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
+    if error is None and not (job.metadata or job.paused or job.outputs_dropped):
+        return _NOTHING_SPECIAL
+    about = {
+        "metadata": dict(job.metadata),
+        "paused": job.paused,
+        "error": error,
+        "outputs_dropped": job.outputs_dropped,
+    }
+    return codec.encode(about, f"job {job.job_id!r}")
+
+
+_NOTHING_SPECIAL = b'{"metadata":{},"paused":false,"error":null,"outputs_dropped":0}'
 
 
 def fill_job(codec: Codec, store: Store, job: JobContext, row: JobRow) -> dict[str, Any]:
@@ -119,14 +125,6 @@ def is_open(stored: StoredJob) -> bool:
 # -- items and letters -------------------------------------------------------------------------------------------
 
 
-def item_key(worker_id: str, routine_id: str, item: Item) -> ItemKey:
-    return ItemKey(worker_id, place_of(routine_id, item[1]), item[0])
-
-
-def item_row(worker_id: str, place: str, item: Item, time: float, data: bytes) -> ItemRow:
-    return ItemRow(worker_id, place, item[0], job_ids_text(item[3]), item[4], time, data)
-
-
 def letter_of(codec: Codec, row: LetterRow) -> DeadLetter:
     routine_id, slot = split_place(row.place)
     data: Payload = codec.decode(row.data, f"dead letter {row.number} of worker {row.worker_id!r}")
@@ -163,17 +161,23 @@ def crash_note(worker_id: str, place: str, number: int) -> NoteKey:
     return NoteKey(worker_id, "crash", place, str(number))
 
 
-def flight_text(worker_id: str, place: str, number: int, *, alone: bool) -> str:
-    """What a flight recorder is told: short, and read back by :func:`suspects_of`."""
-    return json.dumps([worker_id, place, number, alone])
+def flight_prefix(worker_id: str, place: str) -> str:
+    """What a flight recorder is told before the number of the item; :func:`flight_text` completes it."""
+    return f"[{json.dumps(worker_id)}, {json.dumps(place)}, "
+
+
+def flight_text(prefix: str, number: int, *, alone: bool) -> str:
+    """Short, because it is written for every activation; :func:`suspects_of` reads it."""
+    return f"{prefix}{number}, 1]" if alone else f"{prefix}{number}]"
 
 
 def suspects_of(texts: Iterable[str]) -> list[ItemKey]:
     """The items against which the death of a process is held: all that ran, or only one that ran alone."""
-    beside, alone = [], []
+    beside: list[ItemKey] = []
+    alone: list[ItemKey] = []
     for text in texts:
         try:
-            worker_id, place, number, by_itself = json.loads(text)
+            worker_id, place, number, *by_itself = json.loads(text)
         except (ValueError, TypeError):
             continue  # it was cut
         (alone if by_itself else beside).append(ItemKey(worker_id, place, number))

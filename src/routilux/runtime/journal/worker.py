@@ -28,7 +28,7 @@ from routilux.ports import (
 from routilux.runtime import turns
 from routilux.runtime.activation import LiveActivation
 from routilux.runtime.journal import rows
-from routilux.runtime.journal.activation import JournaledActivation
+from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.letters import StoredLetters
 from routilux.runtime.journal.record import Record
@@ -83,6 +83,8 @@ class JournaledWorker(Worker):
         self.revival = Revival(self)
         super().__init__(engine, flow, state)
         self.number = self._take_number
+        places = [place for node in self.nodes.values() for place in node.places.values()]
+        self.flight_texts = {place: rows.flight_prefix(self.worker_id, place) for place in places}
         state.attach(self)
         for node in self.nodes.values():
             for slot in node.mailbox.slots.values():
@@ -106,8 +108,8 @@ class JournaledWorker(Worker):
 
     # -- how it differs from a worker in memory --------------------------------------------------------------
 
-    def activation_type(self, node: Node) -> type[LiveActivation]:
-        return JournaledActivation
+    def activation_type(self, is_async: bool, *, tapped: bool) -> type[LiveActivation]:
+        return TappedJournaledActivation if tapped else JournaledActivation
 
     def entrance(self, mailbox: Mailbox) -> Callable[[Item], int]:
         return mailbox.take_in
@@ -125,12 +127,12 @@ class JournaledWorker(Worker):
             seat.activation = activation
             turns.set_running(activation)
             slot_data = node.data_of(activation.batch)
-            if not self.journal.flights.begin(activation):
-                return False, clock()
             try:
                 if (activation.job.halted and turns.put_back(activation)) or (
                     (node.guarded or node.gathers) and not turns.begin(self, activation, slot_data)
                 ):
+                    return False, clock()
+                if not activation.takes_off():
                     return False, clock()
                 node.logic(slot_data, activation.message, self.state)
                 turns.end_guarded(activation)
@@ -139,7 +141,7 @@ class JournaledWorker(Worker):
                 now = clock()
                 return turns.failed(self, activation, error, now), now
             finally:
-                self.landed(activation)
+                activation.landed()
             activation.abandoned = OVER
             now = clock()
             self._note_completed(activation, now)
@@ -153,7 +155,7 @@ class JournaledWorker(Worker):
             mailbox.emitted += activation.emitted
             if activation.merged is not None:
                 mailbox.merged.update(activation.merged)
-            activation = JournaledActivation(mailbox, following, following[0][3], now)
+            activation = mailbox.make(mailbox, following, following[0][3], now)
 
     def _note_completed(self, activation: Any, now: float) -> None:
         routine_id, job, started = activation.mailbox.routine_id, activation.job, activation.started
@@ -165,7 +167,7 @@ class JournaledWorker(Worker):
     def may_begin(self, activation: Any) -> bool:
         """Activations of policies that gather are written down first: a later attempt has the same items."""
         if activation.claimed or not activation.node.gathers:
-            return not activation.node.detached or self.journal.flights.begin(activation)
+            return True
         activation.claimed = True
         record = Record(self)
         record.notes = {self._activation_note(activation): self._about(activation, 0.0)}
@@ -182,9 +184,6 @@ class JournaledWorker(Worker):
     def _claim_written(self, activation: Any) -> None:
         if activation.mailbox.go_on(activation):
             self.schedule(activation.mailbox)
-
-    def landed(self, activation: LiveActivation) -> None:
-        self.journal.flights.end(activation)
 
     def holds_back(self, mailbox: Mailbox) -> bool:
         """Whether so much waits to be written that this mailbox is to wait; it is queued again later."""
@@ -212,7 +211,6 @@ class JournaledWorker(Worker):
         noted: BaseException | None = None,
         fatal: BaseException | None = None,
     ) -> bool:
-        self.landed(activation)
         self._hand_over(activation, outcome, error, noted=noted, fatal=fatal)
         more: bool = activation.mailbox.finish(activation, now, outcome)
         return more
@@ -327,8 +325,9 @@ class JournaledWorker(Worker):
 
     def _take(self, record: Record, mailbox: Mailbox, items: Iterable[Item]) -> None:
         """These items have ended; the caller holds the journal's lock."""
-        keys = [rows.item_key(self.worker_id, mailbox.routine_id, item) for item in items]
-        record.taken = [*record.taken, *keys]
+        places = mailbox.node.places
+        keys = [ItemKey(self.worker_id, places[item[1]], item[0]) for item in items]
+        record.taken = [*record.taken, *keys] if record.taken else keys
         for item in items:
             self._count(record, item[3], -1)
         if self.deaths:
@@ -379,7 +378,7 @@ class JournaledWorker(Worker):
                 continue
             why = "job failed" if JobStatus.FAILED in statuses else reason
             text = None if error is None else describe(error)
-            place = rows.place_of(mailbox.routine_id, item[1])
+            place = mailbox.node.places[item[1]]
             data = self.encode(item[2], f"slot {place!r}")
             letters.append(LetterRow(
                 self.worker_id, item[0], self.flow_id, place, rows.job_ids_text(item[3]), why, text, time, data
@@ -439,7 +438,6 @@ class JournaledWorker(Worker):
     # -- notes of activations --------------------------------------------------------------------------------
 
     def retry_decided(self, activation: Any, delay: float) -> None:
-        self.landed(activation)
         activation.draft = Draft()
         activation.claimed = activation.noted = True
         record = Record(self)
@@ -449,7 +447,7 @@ class JournaledWorker(Worker):
     def _about(self, activation: Any, delay: float) -> bytes:
         mailbox = activation.mailbox
         about = {
-            "items": [[rows.place_of(mailbox.routine_id, item[1]), item[0]] for item in activation.batch],
+            "items": [[mailbox.node.places[item[1]], item[0]] for item in activation.batch],
             "attempt": activation.attempt,
             "message": activation.message,
             "delay": delay,
@@ -562,7 +560,7 @@ class JournaledWorker(Worker):
         redriven: DeadLetter | None = None,
     ) -> None:
         """The item and its job are written when this returns. ``undo``: nothing of it is, and will not be."""
-        place = rows.place_of(node.routine_id, slot)
+        place = node.places[slot]
         form = self.encode(payload, f"post() to {place!r}")
         queue = node.mailbox.slots[slot]
         kept = self._wait_for_place(queue, deadline)

@@ -16,6 +16,10 @@ OLDEST_SERVER: Final = 140000
 _FORMAT_TABLE: Final = b"""
 CREATE TABLE IF NOT EXISTS format (version integer PRIMARY KEY, made_at timestamptz NOT NULL DEFAULT clock_timestamp())
 """
+# Not to_regclass, which may answer from what the connection remembers from before it had the lock.
+_HAS_FORMAT: Final = b"""
+SELECT FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE relname = 'format' AND nspname = %s
+"""
 
 
 def check_server(connection: psycopg.Connection, address: Address) -> None:
@@ -71,10 +75,7 @@ def _take_steps(connection: psycopg.Connection, schema: str, steps: list[tuple[i
 
 def _format_of(connection: psycopg.Connection, schema: str) -> int:
     """0: there is no store yet."""
-    known = connection.execute(
-        "SELECT to_regclass(quote_ident(%s) || '.format') IS NOT NULL", [schema]
-    ).fetchone()
-    if known == (False,):
+    if connection.execute(_HAS_FORMAT, [schema]).fetchone() is None:
         return 0
     row = connection.execute("SELECT coalesce(max(version), 0) FROM format").fetchone()
     return 0 if row is None else int(row[0])
