@@ -28,8 +28,12 @@ ENTRANCES = {
 }
 ORDERED = ("chain", "fan", "batch", "retry", "outside", "keyed")
 """Kinds whose way to the tally is one connection after the other, so their order is kept."""
-world: Ledger
-"""Opened by the program."""
+
+
+class World:
+    """What is outside of the runtime."""
+
+    ledger: Ledger  # opened by the program
 
 
 def name_of(work: dict[str, Any]) -> str:
