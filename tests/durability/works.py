@@ -10,7 +10,12 @@ from typing import Any
 from uuid import uuid4
 
 from routilux import ErrorHandler, ErrorStrategy, Flow, Routine, current
-from routilux.activation_policies import all_slots_ready_policy, batch_size_policy, immediate_policy
+from routilux.activation_policies import (
+    all_slots_ready_policy,
+    batch_size_policy,
+    immediate_policy,
+    time_interval_policy,
+)
 from tests.durability.ledger import Ledger
 from tests.durability.points import reach
 
@@ -21,12 +26,13 @@ ENTRANCES = {
     "fan": ("fan", "input"),
     "loop": ("loop", "input"),
     "batch": ("batch", "input"),
+    "bundle": ("bundle", "input"),
     "retry": ("flaky", "input"),
     "outside": ("outside", "input"),
     "keyed": ("first", "input"),
     "narrow": ("narrow", "input"),
 }
-ORDERED = ("chain", "fan", "batch", "retry", "outside", "keyed")
+ORDERED = ("chain", "fan", "batch", "bundle", "retry", "outside", "keyed")
 """Kinds whose way to the tally is one connection after the other, so their order is kept."""
 
 
@@ -101,6 +107,14 @@ class Batch(Step):
     def __init__(self) -> None:
         super().__init__()
         self.set_activation_policy(batch_size_policy(BATCH))
+
+
+class Bundle(Step):
+    """Takes what is there: at another time that would be something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_activation_policy(time_interval_policy(0.01))
 
 
 class Flaky(Step):
@@ -186,6 +200,7 @@ def build() -> Flow:
         "join": Join(),
         "loop": Loop(),
         "batch": Batch(),
+        "bundle": Bundle(),
         "flaky": Flaky(),
         "outside": Outside(),
         "narrow": Narrow(),
@@ -201,6 +216,6 @@ def build() -> Flow:
     ]:
         flow.connect(source, "output", target, slot)
     flow.connect("loop", "again", "loop", "input")
-    for source in ("second", "join", "loop", "batch", "flaky", "outside", "narrow"):
+    for source in ("second", "join", "loop", "batch", "bundle", "flaky", "outside", "narrow"):
         flow.connect(source, "output", "tally", "input")
     return flow

@@ -61,7 +61,8 @@ class Journal:
         self._tasks: deque[Callable[[], None]] = deque()
         self._unsettled: list[Record] | None = None  # a batch of which nobody knows whether it is durable
         self._waiting_mailboxes: deque[tuple[Any, Any]] = deque()
-        self._next_try = 0.0
+        self._will_ask = False  # a timer is set
+        self._asks = False  # whether the store takes records again: with what waits, or with nothing
         self._pruned = 0
         self._attendant = driver.attendant("routilux-journal", self.step)
         self.flights = Flights(store.watch(), driver, self.wake)
@@ -150,7 +151,7 @@ class Journal:
 
     def _step(self) -> bool:
         did = self._do_tasks()
-        if self._log or self._unsettled is not None:
+        if self._log or self._unsettled is not None or self._asks:
             did = self._commit() or did
         did = self.flights.step() or did
         if not self.is_full and self._waiting_mailboxes:
@@ -187,6 +188,7 @@ class Journal:
             return False
         if self._unsettled is not None:
             return self._settle()
+        self._asks = False
         batch = self._next_batch()
         changes, keyed = merged(batch)
         try:
@@ -234,9 +236,10 @@ class Journal:
 
     def _refused(self, batch: list[Record], error: StoreError) -> bool:
         """The store took nothing: whoever waits is told, everything else is kept and tried again."""
+        self._ask_again(error)
         kept = self._tell(batch, error)
         self._put_back(kept)
-        return self._ask_again(error) if kept else True
+        return not kept
 
     def _tell(self, batch: Sequence[Record], error: BaseException) -> list[Record]:
         """Refuse what can be refused; returns the others."""
@@ -262,8 +265,15 @@ class Journal:
         if self.health is None or type(self.health) is not type(error):
             self.engine.warn(f"the store {self.store.name} takes no records: {error}; trying again")
         self.health = error
-        self.engine.driver.call_at(self.engine.now() + RETRY_SECONDS, self.wake)
+        if not self._will_ask:
+            self._will_ask = True
+            self.engine.driver.call_at(self.engine.now() + RETRY_SECONDS, self._time_to_ask)
         return False
+
+    def _time_to_ask(self) -> None:
+        self._will_ask = False
+        self._asks = True
+        self.wake()
 
     def _keys_taken(self, batch: Sequence[Record], losers: Sequence[Record]) -> bool:
         """Some keys belong to other jobs: those posts hear it, everything else is written anew."""
