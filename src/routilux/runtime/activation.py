@@ -31,6 +31,7 @@ class LiveActivation(Activation):
     released = False  # a gate has let it go: it is not asked again
     cancel: Any = None
     done_once: dict[str, Any] | None = None
+    checkpointed: Any = None  # what the last checkpoint of this attempt or an earlier one has noted
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
         self.mailbox = mailbox
@@ -116,6 +117,10 @@ class LiveActivation(Activation):
         if name not in self.done_once:
             self.done_once[name] = call()
         return self.done_once[name]
+
+    def checkpoint(self, value: Any) -> None:
+        """Note how far the logic has come. In memory everything that it did has taken effect already."""
+        self.checkpointed = value
 
     def routine_stats(self, routine: Routine, state: Any) -> dict[str, Any]:
         state = self.node.worker.state if state is None else state

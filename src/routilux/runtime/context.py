@@ -81,6 +81,21 @@ class ActivationContext:
         """
         return self._activation.once(name, call)  # type: ignore[no-any-return]
 
+    def checkpoint(self, value: Any = None) -> None:
+        """Note how far the logic has come: another attempt finds ``value`` in :attr:`checkpointed`.
+
+        With a store, everything that the activation has done until now (emits, state, outputs) is written with it
+        and takes effect; a failure or a crash does not take it back. It returns when that is written and the slots
+        that the routine feeds have room again, so a long activation that reaches a checkpoint now and then keeps
+        memory bounded. The value needs a JSON form there.
+        """
+        self._activation.checkpoint(value)
+
+    @property
+    def checkpointed(self) -> Any:
+        """What the last :meth:`checkpoint` has noted, in this attempt or an earlier one; None if there was none."""
+        return self._activation.checkpointed
+
     @property
     def log(self) -> logging.LoggerAdapter[Any]:
         """A logger that knows the worker, the routine and the job."""

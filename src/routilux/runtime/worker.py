@@ -285,7 +285,12 @@ class Worker:
             case "drop_old":
                 self._displace(slot, item)
             case _:
-                self._wait_inside(slot, item, activation)
+                try:
+                    code = self.wait_inside(slot, partial(slot.mailbox.node.offer, item), activation)
+                except BaseException:
+                    item[3].remove()
+                    raise
+                self.accept(code, slot, item, activation)
 
     def _displace(self, slot: SlotQueue, item: Item) -> None:
         code = FULL
@@ -298,23 +303,23 @@ class Worker:
             code = slot.mailbox.offer(item)
         self.accept(code, slot, item, None)
 
-    def _wait_inside(self, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> None:
-        """An activation emitted into a full slot: help until there is room."""
+    def wait_inside(
+        self, slot: SlotQueue, offer: Callable[[], int], activation: LiveActivation | None
+    ) -> int:
+        """An activation needs room in a full slot: help until there is some; returns what the offer said."""
         waiting, place = object(), Place(self.queue)
         self.blocked[waiting] = (activation, slot, self.engine.driver.seat())
         try:
             with self.wait_of(activation):
-                offer = partial(slot.mailbox.node.offer, item)
                 code = self.wait_for_room(slot, offer, None, activation, place)
         except BaseException:
-            item[3].remove()
             place.take_back()
             raise
         finally:
             del self.blocked[waiting]
-        self.accept(code, slot, item, activation)
         self.bell.wait_for(lambda: self.stopped or place.given_back(), None)
         place.take_back()
+        return code
 
     @contextmanager
     def wait_of(self, activation: LiveActivation | None) -> Iterator[None]:
