@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.errors import NotInActivationError
@@ -80,6 +80,14 @@ class ActivationContext:
         returns, and a later attempt, also in another process, gets what was written; it needs a JSON form.
         """
         return self._activation.once(name, call)  # type: ignore[no-any-return]
+
+    async def aonce(self, name: str, call: Callable[[], Awaitable[R]]) -> R:
+        """:meth:`once` for coroutines: ``await current().aonce("charge", lambda: client.charge(order))``."""
+        return await self._activation.aonce(name, call)  # type: ignore[no-any-return]
+
+    async def acheckpoint(self, value: Any = None) -> None:
+        """:meth:`checkpoint` for coroutines."""
+        await self._activation.acheckpoint(value)
 
     def checkpoint(self, value: Any = None) -> None:
         """Note how far the logic has come: another attempt finds ``value`` in :attr:`checkpointed`.

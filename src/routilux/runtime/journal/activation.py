@@ -11,7 +11,7 @@ from routilux.runtime.journal.draft import Draft
 from routilux.runtime.output import OutputRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from routilux.kernel.account import Account
     from routilux.kernel.gathering import Batch
@@ -110,6 +110,13 @@ class JournaledActivation(LiveActivation):
     def checkpoint(self, value: Any) -> None:
         self.worker.checkpoint(self, value)
         self.checkpointed = value
+
+    async def acheckpoint(self, value: Any) -> None:
+        await self.worker.checkpoint_async(self, value)
+        self.checkpointed = value
+
+    async def aonce(self, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        return await self.worker.once_async(self, name, call)
 
     def once(self, name: str, call: Callable[[], Any]) -> Any:
         return self.worker.once(self, name, call)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -295,6 +295,35 @@ class JournaledWorker(Worker):
         for slot in activation.mailbox.feeds:
             if slot.full:
                 self.wait_inside(slot, partial(_room, slot), activation)
+
+    async def checkpoint_async(self, activation: Any, value: Any) -> None:
+        """The same for a coroutine, which does not hold the event loop while it waits."""
+        await self._written(partial(self.checkpoint, activation, value))
+
+    async def once_async(self, activation: Any, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        """:meth:`once` for a coroutine."""
+        known = (activation.idempotency_key, name)
+        where = f"result of aonce({name!r}) in routine {activation.mailbox.routine_id!r}"
+        if known in self.onces:
+            return self.decode(self.onces[known], where)
+        data = self.encode(await call(), where)
+        record = Record(self)
+        record.notes = {NoteKey(self.worker_id, "once", *known): data}
+        await self._written(partial(self.journal.hand_over, record))
+        self.onces[known] = data
+        return self.decode(data, where)
+
+    async def _written(self, hand_over: Callable[[], None]) -> None:
+        """Hand something over, and go on when everything until then is written."""
+        from asyncio import get_running_loop  # only coroutines come here, and it is slow to import
+
+        loop = get_running_loop()
+        written = loop.create_future()
+        hand_over()
+        behind = Record(None)
+        behind.then(partial(loop.call_soon_threadsafe, _resolve, written))
+        self.journal.hand_over(behind)
+        await written
 
     def _send(self, activation: Any, sent: list[Sent]) -> None:
         """It is written: the items are delivered."""
@@ -809,6 +838,13 @@ class JournaledWorker(Worker):
             record.forgotten = [self.worker_id]
         self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
 
+    def limit_time(self) -> None:
+        """An execution that was opened again has the time that was left to it, however the clock was moved."""
+        seconds = self.about.get("seconds")
+        if seconds is not None:
+            left = self.about["until"] - self.engine.driver.clock.time()
+            self.fail_after(min(seconds, max(0.0, left)))
+
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
         super().set_status(status)
         if not self.stopped:
@@ -891,7 +927,19 @@ class JournaledWorker(Worker):
     def close(self) -> None:
         if self.one_shot and self.state.status in ("completed", "failed", "cancelled"):
             self.for_good = True
+        if self.stopped:
+            return
         super().close()
+        last = Record(None)
+        last.then(self._given_up)
+        self.journal.slip_in(last)
+
+    def _given_up(self) -> None:
+        """Everything of it is written: others may run this worker now."""
+        try:
+            self.journal.store.give_up(self.worker_id)
+        except StoreError as error:
+            self.engine.warn(f"worker {self.worker_id} is not given up: {describe(error)}")
 
     def lost(self, error: StoreError) -> None:
         """Another process runs this worker now: leave everything to it."""
@@ -905,6 +953,11 @@ class JournaledWorker(Worker):
         if node.mailbox.gate is None:  # it was taken away while it was asked
             self.let_go(node, everything=True)
         return QUEUED
+
+
+def _resolve(future: Any) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _room(slot: SlotQueue) -> int:
