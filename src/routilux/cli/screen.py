@@ -1,0 +1,112 @@
+"""What goes to stdout: text, JSON and tables. Whole on a pipe; on a terminal, within its width."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import date, time
+from typing import Any, Final
+
+_UNBOUNDED: Final = 1_000_000  # columns of what is no terminal
+_TEXT_TYPES: Final = (date, time)
+
+
+def write(text: str) -> None:
+    """Write to stdout at once, so that a reader gets it, and a closed pipe shows."""
+    if text:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+
+
+# -- JSON --------------------------------------------------------------------------------------------------
+
+
+def json_text(value: Any, *, indent: int | None = None) -> str:
+    """JSON of anything: what has no JSON form becomes the nearest that has one, or its ``repr``."""
+    ascii_only = (sys.stdout.encoding or "ascii").lower().replace("-", "") != "utf8"
+    try:
+        text = json.dumps(value, ensure_ascii=ascii_only, allow_nan=False, indent=indent)
+    except (TypeError, ValueError, RecursionError):
+        text = json.dumps(_plain(value), ensure_ascii=ascii_only, allow_nan=False, indent=indent)
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def print_json(value: Any) -> None:
+    write(f"{json_text(value, indent=2)}\n")
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if depth > 100:
+        return "…"
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each, depth + 1) for key, each in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(each, depth + 1) for each in value]
+    return _text_of(value)
+
+
+def _text_of(value: Any) -> str:
+    if isinstance(value, _TEXT_TYPES):
+        return value.isoformat()
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    return str(value)
+
+
+# -- tables ------------------------------------------------------------------------------------------------
+
+
+def print_table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> None:
+    """A column for each key, numbers to the right; cells are folded on a terminal that is too narrow."""
+    from rich.console import Console  # dear to import, and only tables need it
+    from rich.table import Table
+    from rich.text import Text
+
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for column in columns:
+        numeric = all(_is_number(row.get(column)) for row in rows)
+        table.add_column(Text(_visible(column)), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(Text(_cell(row[column])) if column in row else "" for column in columns))
+    terminal = sys.stdout.isatty()
+    console = Console(
+        file=sys.stdout, width=None if terminal else _UNBOUNDED, highlight=False, soft_wrap=False
+    )
+    with console.capture() as capture:
+        if title:
+            console.print(Text(title, style="bold"))
+        if columns:
+            console.print(table)
+        else:
+            console.print(Text(f"{len(rows)} without data"))
+    write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+
+
+def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:
+    """Names and what they stand for, in two columns."""
+    listed = list(pairs)
+    width = max((len(name) for name, _ in listed), default=0)
+    write("".join(f"{name:{width}}  {text}".rstrip() + "\n" for name, text in listed))
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, str):
+        return _visible(value)
+    return "" if value is None else json_text(value)
+
+
+def _visible(text: str) -> str:
+    """Without what would move the cursor or ring the bell."""
+    return "".join(character if character.isprintable() else "·" for character in text)

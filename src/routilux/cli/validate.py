@@ -1,0 +1,68 @@
+"""``routilux validate``: everything that is wrong with flow documents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from routilux import DslError, Flow
+from routilux.cli.command import DONE, INVALID, Call, command, import_option
+from routilux.cli.flows import flow_named
+from routilux.cli.screen import print_json, write
+from routilux.model.validation import Issue
+
+EXAMPLES = """
+routilux validate weather.flow.yaml
+routilux validate flows/*.flow.yaml --json
+"""
+
+
+@command("validate", EXAMPLES)
+@click.argument("flows", metavar="FLOW...", nargs=-1, required=True)
+@import_option
+def validate(call: Call, flows: tuple[str, ...], modules: tuple[str, ...]) -> int:
+    """Check flow documents: all problems at once, each with its place and its fix.
+
+    The exit code is 3 if a document has a problem. Warnings do not change it.
+    """
+    allowed = (*call.settings.modules, *modules)
+    verdicts = [_verdict(call, name, allowed) for name in flows]
+    if call.as_json:
+        print_json(verdicts)
+    return DONE if all(verdict["valid"] for verdict in verdicts) else INVALID
+
+
+def _verdict(call: Call, name: str, allowed: tuple[str, ...]) -> dict[str, Any]:
+    """What is found in one document, printed if it is for people."""
+    try:
+        flow = flow_named(name, allowed)
+    except DslError as error:
+        if not call.as_json:
+            write(f"{error}\n")
+        return _answer(name, None, [problem._asdict() for problem in error.problems], [])
+    issues = flow.validate()
+    errors = [issue for issue in issues if issue.severity == "error"]
+    warnings = [issue for issue in issues if issue.severity != "error"]
+    if not call.as_json:
+        write(_text(name, flow, errors, warnings))
+    return _answer(name, flow, [each._asdict() for each in errors], [each._asdict() for each in warnings])
+
+
+def _answer(name: str, flow: Flow | None, problems: list[Any], warnings: list[Any]) -> dict[str, Any]:
+    flow_id = None if flow is None else flow.flow_id
+    return {
+        "flow": name,
+        "flow_id": flow_id,
+        "valid": not problems,
+        "problems": problems,
+        "warnings": warnings,
+    }
+
+
+def _text(name: str, flow: Flow, errors: list[Issue], warnings: list[Issue]) -> str:
+    counts = f"{len(flow.routines)} routines, {len(flow.connections)} connections"
+    verdict = f"{len(errors)} problems" if errors else "valid"
+    lines = [f"{name}: {verdict}; flow {flow.flow_id!r}, {counts}"]
+    lines += [f"  {issue.severity}: {issue}" for issue in (*errors, *warnings)]
+    return "".join(f"{line}\n" for line in lines)
