@@ -18,6 +18,7 @@ from routilux.errors import (
     FlowValidationError,
     MissingPolicyError,
     RoutiluxError,
+    SerializationError,
 )
 
 DONE: Final = 0
@@ -47,14 +48,14 @@ class Call:
         """What has gone wrong: to stderr, always."""
         click.echo(f"Error: {text}", err=True)
 
-    def show(self, error: BaseException) -> None:
+    def show(self, error: BaseException, where: str = "") -> None:
         """An error as its message; with ``--debug`` its traceback before that."""
         if self.debug:
             traceback.print_exception(error)
         if isinstance(error, OSError) and error.filename and not isinstance(error, RoutiluxError):
-            self.complain(f"{error.filename}: {error.strerror}")
+            self.complain(f"{where}{error.filename}: {error.strerror}")
         else:
-            self.complain(str(error) or type(error).__name__)
+            self.complain(f"{where}{str(error) or type(error).__name__}")
 
 
 class Command(click.Command):
@@ -90,7 +91,7 @@ def code_of(error: BaseException) -> int:
 
     if isinstance(error, (DslError, FlowValidationError, MissingPolicyError)):
         return INVALID
-    if isinstance(error, ConfigurationError):
+    if isinstance(error, (ConfigurationError, SerializationError)):
         return USAGE
     return TIMED_OUT if isinstance(error, ExecutionTimeoutError) else FAILED
 

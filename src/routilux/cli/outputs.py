@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 from routilux import JobContext, Output
 from routilux.cli.screen import json_text, print_table, write
 
-MOST_ERRORS = 10
+MOST_FAILURES = 5
 
 
 class _Followed(NamedTuple):
@@ -35,9 +35,11 @@ class Outputs:
         self.completed = 0
         self.failed = 0
         self.outputs = 0
+        self.rejected = 0
+        """Outputs on events named ``error``, by which built-in routines give back what they cannot treat."""
         self.dropped = 0
-        self.errors: list[BaseException] = []
-        """The first failures."""
+        self.failures: list[JobContext] = []
+        """The first jobs that have failed."""
 
     def add(self, job: JobContext, taken: int = 0) -> None:
         """Follow a job, of which so many outputs are known already."""
@@ -63,6 +65,7 @@ class Outputs:
                 self._followed.append(followed._replace(taken=followed.taken + len(fresh)))
         self._forget()
         self.outputs += len(new)
+        self.rejected += sum(output.event == "error" for output in new)
         return new
 
     def end(self) -> list[Output]:
@@ -81,8 +84,8 @@ class Outputs:
         self.dropped += job.outputs_dropped
         self.completed += job.status == "completed"
         self.failed += job.status == "failed"
-        if job.error is not None and len(self.errors) < MOST_ERRORS:
-            self.errors.append(job.error)
+        if job.status == "failed" and len(self.failures) < MOST_FAILURES:
+            self.failures.append(job)
 
     def _is_new(self, output: Output) -> bool:
         if id(output) in self._shown_ids:

@@ -56,14 +56,16 @@ class Report:
         outputs = self._live.outputs
         self._call.say(self._headline())
         self._tell_letters()
+        if outputs.rejected:
+            self._call.say(
+                f"{_counted(outputs.rejected, 'output')} came from events named 'error': look at the reasons"
+            )
         if outputs.dropped:
             self._call.say(
                 f"{outputs.dropped:,} outputs are missing: a job keeps the first 100,000 of its own"
             )
-        for error in outputs.errors if self._ending is Ending.FAILED else ():
-            self._call.show(error)
-        if outputs.failed > len(outputs.errors) > 0:
-            self._call.complain(f"and {outputs.failed - len(outputs.errors):,} more")
+        if self._ending is Ending.FAILED:
+            self._tell_failures()
         if self._ending is Ending.TIMED_OUT:
             self._call.complain(self._too_long())
         if kept or self._ending in (Ending.TIMED_OUT, Ending.INTERRUPTED):
@@ -76,6 +78,15 @@ class Report:
         failed = f", {outputs.failed:,} failed" if outputs.failed and outputs.jobs > 1 else ""
         made = _counted(outputs.outputs, "output")
         return f"{live.flow.flow_id}: {self._ending} after {live.seconds:.1f} s; {count}{made}{failed}"
+
+    def _tell_failures(self) -> None:
+        outputs = self._live.outputs
+        for job in outputs.failures:
+            if job.error is not None:
+                line = job.metadata.get("line")
+                self._call.show(job.error, f"line {line}: " if line else "")
+        if outputs.failed > len(outputs.failures):
+            self._call.complain(f"{outputs.failed - len(outputs.failures):,} more items have failed")
 
     def _tell_letters(self) -> None:
         letters = self._live.runtime.dead_letters(worker=self._live.state)

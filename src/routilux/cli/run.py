@@ -17,7 +17,7 @@ from routilux.cli.outputs import PRINTERS
 from routilux.cli.plan import Plan
 from routilux.cli.progress import progress_of
 from routilux.cli.reporting import Report, RunView
-from routilux.cli.running import Ending, Run
+from routilux.cli.running import Ending, Run, signals_to
 from routilux.cli.settings import FORMATS
 from routilux.cli.watching import watch_files
 from routilux.errors import ExecutionTimeoutError, InvalidValueError, describe, shown
@@ -114,17 +114,16 @@ def run_plan(call: Call, plan: Plan, flow: Flow) -> int:
         progress = progress_of(RunView(live), quiet=call.quiet)
         idle = saved is not None and plan.source is None and not plan.given
         items = iter(()) if idle else items_of(plan.source, plan.given)
-        with logs_shown(call, progress.aside):
+        with signals_to(live.interrupt), logs_shown(call, progress.aside):
             ending = live.follow(items, printer, progress, plan.timeout or flow.execution_timeout)
-        if ending is not Ending.COMPLETED and plan.save_state is None:
-            live.stop()
-        kept = _keep(call, live, plan.save_state)
-        printer.add(live.outputs.end())
-        printer.end()
-        report = Report(call, plan, live, ending)
-        code = report.tell(kept)
-        runtime.stop(live.state, drain=False, timeout=1.0)
-        return code
+            kept = _keep(call, live, plan.save_state)
+            if ending is not Ending.COMPLETED:
+                live.stop()
+            printer.add(live.outputs.end())
+            printer.end()
+            code = Report(call, plan, live, ending).tell(kept)
+            runtime.shutdown(wait=False)
+    return code
 
 
 def _usual_output() -> str:
@@ -176,7 +175,7 @@ def _keep(call: Call, live: Run, path: str | None) -> bool:
     if path is None:
         return False
     try:
-        live.save(path)
+        live.save(path, call.say)
     except (ExecutionTimeoutError, SerializationError, OSError) as error:
         call.complain(f"the state could not be saved to {shown(path)}: {describe(error)}")
         return False

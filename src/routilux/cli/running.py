@@ -16,11 +16,11 @@ from routilux import Flow, JobState, Runtime, WorkerState
 from routilux.cli.inputs import Item
 from routilux.cli.outputs import Outputs, Printer
 from routilux.cli.progress import Progress
-from routilux.errors import QueueFullError, RuntimeClosedError
+from routilux.errors import ExecutionTimeoutError, QueueFullError, RuntimeClosedError
 
 TICK: Final = 0.1  # seconds between two looks
 PATIENCE: Final = 0.5  # seconds that a post waits before it looks whether the run has been stopped
-GRACE: Final = 10.0  # seconds for what runs to end, when a run that has been stopped is saved
+GRACE: Final = 60.0  # seconds for what runs to end, when a run that has been stopped is saved
 
 
 class Ending(StrEnum):
@@ -64,9 +64,10 @@ class Feeder(Thread):
             self._run.wake.set()
 
     def stop(self) -> None:
-        """Post nothing more. It may still wait for its input, which nobody can end."""
+        """Post nothing more. It may still wait for its input, which nobody can end, or for the jobs."""
         self._stopped = True
-        self.join(2 * PATIENCE)
+        if not self.draining:
+            self.join(2 * PATIENCE)
 
     def _post(self, item: Item) -> bool:
         """Post an item as soon as there is room; False if the run has been stopped meanwhile."""
@@ -75,7 +76,12 @@ class Feeder(Thread):
             start = monotonic()
             try:
                 posted = run.runtime.post(
-                    run.flow, *run.target, item.payload, worker_id=run.state.worker_id, timeout=PATIENCE
+                    run.flow,
+                    *run.target,
+                    item.payload,
+                    worker_id=run.state.worker_id,
+                    metadata={"line": item.line} if item.line else None,
+                    timeout=PATIENCE,
                 )
             except QueueFullError:
                 if monotonic() - start < PATIENCE:
@@ -130,12 +136,11 @@ class Run:
     ) -> Ending:
         """Feed, print and tell until the run has ended, or has to."""
         self.feeder = Feeder(self, items)
-        with _signals(self._interrupt):
-            self.feeder.start()
-            try:
-                ending = self._wait(printer, progress, timeout)
-            finally:
-                progress.end()
+        self.feeder.start()
+        try:
+            ending = self._wait(printer, progress, timeout)
+        finally:
+            progress.end()
         if self.feeder.error is not None:
             self.stop()
             raise self.feeder.error
@@ -159,37 +164,41 @@ class Run:
 
     def stop(self) -> None:
         """Let nothing go on."""
-        self.feeder.stop()
         self.runtime.cancel(self.state)
-
-    def save(self, path: str) -> None:
-        """Write the state as it is; what runs may end first. ExecutionTimeoutError if it does not."""
         self.feeder.stop()
+
+    def save(self, path: str, say: Callable[[str], None]) -> None:
+        """Write the state as it is; what runs ends first. ExecutionTimeoutError if it takes too long for that."""
         if not isinstance(self.state, JobState) or self.state.status == "running":
-            self.runtime.pause(self.state, timeout=GRACE)
+            self._pause(say)
+        self.feeder.stop()
         self.state.save(path)
 
-    def _interrupt(self, number: int) -> None:
+    def _pause(self, say: Callable[[str], None]) -> None:
+        try:
+            self.runtime.pause(self.state, timeout=PATIENCE)
+        except ExecutionTimeoutError:
+            say("Saving the state as soon as what runs has ended. Ctrl-C gives up.")
+            self.runtime.pause(self.state, timeout=GRACE)
+
+    def interrupt(self, number: int) -> None:
         self.interruption = Interruption(number)
         self.wake.set()
 
 
 @contextmanager
-def _signals(interrupt: Callable[[int], None]) -> Iterator[None]:
-    """The first signal asks for an end; the next one is as it was before."""
+def signals_to(interrupt: Callable[[int], None]) -> Iterator[None]:
+    """The first Ctrl-C or SIGTERM asks for an end; the next one does not ask."""
     numbers = (signal.SIGINT, signal.SIGTERM)
 
     def first(number: int, frame: FrameType | None) -> None:
-        restore()
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         interrupt(number)
 
     before = {number: signal.signal(number, first) for number in numbers}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
     try:
         yield
     finally:
-        restore()
+        for number, handler in before.items():
+            signal.signal(number, handler)

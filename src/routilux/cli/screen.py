@@ -6,11 +6,10 @@ import base64
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, time
 from typing import Any, Final
 
-_UNBOUNDED: Final = 1_000_000  # columns of what is no terminal
 _TEXT_TYPES: Final = (date, time)
 
 
@@ -64,30 +63,48 @@ def _text_of(value: Any) -> str:
 
 
 def print_table(rows: Sequence[Mapping[str, Any]], *, title: str = "") -> None:
-    """A column for each key, numbers to the right; cells are folded on a terminal that is too narrow."""
-    from rich.console import Console  # dear to import, and only tables need it
+    """A column for each key, numbers to the right. On a terminal that is too narrow, cells are folded."""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [[_cell(row[column]) if column in row else "" for column in columns] for row in rows]
+    right = [all(_is_number(row.get(column)) for row in rows) for column in columns]
+    draw = _drawn if sys.stdout.isatty() else _aligned
+    lines = [title] if title else []
+    lines += (
+        draw([_visible(column) for column in columns], cells, right)
+        if columns
+        else [f"{len(rows)} × no data"]
+    )
+    write("".join(f"{line.rstrip()}\n" for line in lines))
+
+
+def _aligned(head: list[str], cells: list[list[str]], right: list[bool]) -> Iterator[str]:
+    from rich.cells import cell_len  # a Chinese character takes two columns
+
+    table = [head, *cells]
+    widths = [max(cell_len(row[at]) for row in table) for at in range(len(head))]
+    for row in table:
+        padded = []
+        for text, width, to_the_right in zip(row, widths, right, strict=True):
+            blank = " " * (width - cell_len(text))
+            padded.append(blank + text if to_the_right else text + blank)
+        yield "  ".join(padded)
+
+
+def _drawn(head: list[str], cells: list[list[str]], right: list[bool]) -> list[str]:
+    """Within the width of the terminal; whoever looks at a terminal reads few rows, and rich takes its time."""
+    from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    columns = list(dict.fromkeys(key for row in rows for key in row))
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for column in columns:
-        numeric = all(_is_number(row.get(column)) for row in rows)
-        table.add_column(Text(_visible(column)), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(_cell(row[column])) if column in row else "" for column in columns))
-    terminal = sys.stdout.isatty()
-    console = Console(
-        file=sys.stdout, width=None if terminal else _UNBOUNDED, highlight=False, soft_wrap=False
-    )
+    for name, to_the_right in zip(head, right, strict=True):
+        table.add_column(Text(name), justify="right" if to_the_right else "left", overflow="fold")
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console = Console(file=sys.stdout, highlight=False)
     with console.capture() as capture:
-        if title:
-            console.print(Text(title, style="bold"))
-        if columns:
-            console.print(table)
-        else:
-            console.print(Text(f"{len(rows)} without data"))
-    write("".join(f"{line.rstrip()}\n" for line in capture.get().splitlines()))
+        console.print(table)
+    return capture.get().splitlines()
 
 
 def print_pairs(pairs: Iterable[tuple[str, str]]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from routilux import DslError, Flow
+from routilux import ConfigurationError, DslError, Flow
 from routilux.cli.command import DONE, INVALID, Call, command, import_option
 from routilux.cli.flows import flow_named
 from routilux.cli.screen import print_json, write
@@ -41,6 +41,10 @@ def _verdict(call: Call, name: str, allowed: tuple[str, ...]) -> dict[str, Any]:
         if not call.as_json:
             write(f"{error}\n")
         return _answer(name, None, [problem._asdict() for problem in error.problems], [])
+    except ConfigurationError as error:
+        if not call.as_json:
+            write(f"{name}: {error}\n")
+        return _answer(name, None, [{"code": "no-flow", "message": str(error)}], [])
     issues = flow.validate()
     errors = [issue for issue in issues if issue.severity == "error"]
     warnings = [issue for issue in issues if issue.severity != "error"]

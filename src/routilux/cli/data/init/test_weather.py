@@ -14,5 +14,5 @@ def test_days_are_added_up_by_their_kind() -> None:
         assert state.wait(timeout=10)
     assert state.status == "completed", state.error
     reports = {row.data["weather"]: row.data for row in state.outputs if row.routine_id == "report"}
-    assert reports["snow"] == {"weather": "snow", "days": 1, "rain_mm": 2.5, "warmest": 5.0}
+    assert reports["snow"] == {"weather": "snow", "days": 1, "rain_mm": 4.1, "warmest": 4.4}
     assert sum(report["days"] for report in reports.values()) == 14
