@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import click
 
+from routilux.cli.screen import folded
 from routilux.cli.settings import Settings, read_settings
 from routilux.errors import (
     ConfigurationError,
@@ -42,11 +43,11 @@ class Call:
     def say(self, text: str = "") -> None:
         """Progress, hints and warnings: to stderr, unless it is to be quiet."""
         if not self.quiet:
-            click.echo(text, err=True)
+            click.echo(folded(text, sys.stderr), err=True)
 
     def complain(self, text: str) -> None:
         """What has gone wrong: to stderr, always."""
-        click.echo(f"Error: {text}", err=True)
+        click.echo(folded(f"Error: {text}", sys.stderr), err=True)
 
     def show(self, error: BaseException, where: str = "") -> None:
         """An error as its message; with ``--debug`` its traceback before that."""

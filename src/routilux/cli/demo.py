@@ -15,7 +15,8 @@ routilux demo --json
 """
 
 NEXT = """
-That was 1,461 days of weather in Seattle (NOAA, public domain), read from a CSV file, through this flow:
+That was four years of weather in Seattle (NOAA, public domain), read day by day
+from a CSV file, through the flow in
 
   {document}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import click
 from routilux import ConfigurationError, DslError, Flow, FlowRegistry, Routine, RoutineRegistry
 from routilux.cli.command import Call, command, import_option
 from routilux.cli.flows import documents_in, import_modules
-from routilux.cli.screen import print_json, print_pairs, print_table, write
+from routilux.cli.screen import folded, print_json, print_pairs, print_table, write
 from routilux.errors import describe
 from routilux.model.config import ConfigField, declared_fields, type_label
 
@@ -103,7 +104,9 @@ def _show_details(call: Call, routines: list[dict[str, Any]]) -> None:
         print_json(routines)
         return
     for number, each in enumerate(routines):
-        write(f"{'' if not number else chr(10)}{each['name']}: {each['description']}\n\n")
+        text = folded(f"{each['name']}: {each['description']}", sys.stdout)
+        write("\n" if number else "")
+        write(f"{text}\n\n")
         print_pairs([("slots", ", ".join(each["slots"])), ("events", ", ".join(each["events"]))])
         if each["config"]:
             write("\n")

@@ -76,9 +76,10 @@ class Outputs:
         return new
 
     @property
-    def open(self) -> int:
-        """Jobs of which something can still come."""
-        return len(self._followed) + len(self._added)
+    def done(self) -> int:
+        """Jobs that have ended, well or not."""
+        open_jobs = sum(not followed.job.finished for followed in self._followed)
+        return self.jobs - open_jobs
 
     def _count(self, job: JobContext) -> None:
         self.dropped += job.outputs_dropped

@@ -25,7 +25,7 @@ class RunView:
         outputs = live.outputs
         parts = [f"{live.flow.flow_id}: {live.seconds:.1f} s"]
         if outputs.jobs > 1:
-            parts.append(f"{outputs.jobs - outputs.open:,} of {outputs.jobs:,} items done")
+            parts.append(f"{outputs.done:,} of {outputs.jobs:,} items done")
         parts += [_counted(outputs.outputs, "output")]
         if outputs.failed:
             parts.append(f"{outputs.failed:,} failed")

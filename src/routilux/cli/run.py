@@ -121,6 +121,8 @@ def run_plan(call: Call, plan: Plan, flow: Flow) -> int:
                 live.stop()
             printer.add(live.outputs.end())
             printer.end()
+            if plan.output == "table" and live.outputs.outputs and sys.stdout.isatty():
+                call.say()
             code = Report(call, plan, live, ending).tell(kept)
             runtime.shutdown(wait=False)
     return code

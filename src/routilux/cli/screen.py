@@ -5,10 +5,11 @@ from __future__ import annotations
 import base64
 import json
 import math
+import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import date, time
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 _TEXT_TYPES: Final = (date, time)
 
@@ -18,6 +19,21 @@ def write(text: str) -> None:
     if text:
         sys.stdout.write(text)
         sys.stdout.flush()
+
+
+def folded(text: str, stream: TextIO) -> str:
+    """Long lines with line ends where a terminal would break words; on a pipe, and where indented, as they are."""
+    columns = shutil.get_terminal_size().columns
+    if not stream.isatty() or all(len(line) < columns for line in text.splitlines()):
+        return text
+    from textwrap import fill  # only terminals need it
+
+    return "\n".join(
+        line
+        if len(line) < columns or line[:1].isspace()
+        else fill(line, columns - 1, break_on_hyphens=False, break_long_words=False)
+        for line in text.splitlines()
+    )
 
 
 # -- JSON --------------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ def watch_files(call: Call, files: Sequence[str], act: Callable[[], int]) -> int
                 never.wait(_SECONDS_BETWEEN_LOOKS)
             call.say()
     except KeyboardInterrupt:
+        call.say()
         return INTERRUPTED
 
 
