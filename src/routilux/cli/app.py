@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import click
 
 from routilux import __version__
-from routilux.cli.command import CLOSED_PIPE, INTERRUPTED, USAGE
+from routilux.cli.codes import CLOSED_PIPE, INTERRUPTED
 from routilux.errors import nearest
 
 
@@ -95,6 +95,3 @@ def _be_lenient_about_encodings() -> None:
         reconfigure = getattr(stream, "reconfigure", None)
         if reconfigure is not None:
             reconfigure(errors="backslashreplace")
-
-
-__all__ = ["COMMANDS", "USAGE", "app", "run_app"]

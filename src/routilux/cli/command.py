@@ -7,10 +7,11 @@ import sys
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import click
 
+from routilux.cli.codes import CLOSED_PIPE, DONE, FAILED, INVALID, TIMED_OUT, USAGE
 from routilux.cli.screen import folded
 from routilux.cli.settings import Settings, read_settings
 from routilux.errors import (
@@ -21,14 +22,6 @@ from routilux.errors import (
     RoutiluxError,
     SerializationError,
 )
-
-DONE: Final = 0
-FAILED: Final = 1
-USAGE: Final = 2
-INVALID: Final = 3
-TIMED_OUT: Final = 4
-INTERRUPTED: Final = 130
-CLOSED_PIPE: Final = 141  # as a program that SIGPIPE ends
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from importlib.resources import as_file, files
 
 from routilux import Flow
-from routilux.cli.command import DONE, Call, command
+from routilux.cli.codes import DONE
+from routilux.cli.command import Call, command
 from routilux.cli.plan import Plan
 from routilux.cli.run import run_plan
 

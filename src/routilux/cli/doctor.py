@@ -14,7 +14,8 @@ from typing import Final, NamedTuple
 
 import routilux
 from routilux import ConfigurationError, RoutineRegistry
-from routilux.cli.command import DONE, FAILED, Call, command, import_option
+from routilux.cli.codes import DONE, FAILED
+from routilux.cli.command import Call, command, import_option
 from routilux.cli.flows import import_modules
 from routilux.cli.screen import print_json, print_pairs
 from routilux.cli.settings import KEYS, VARIABLES, unknown_variables

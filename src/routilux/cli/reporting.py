@@ -5,7 +5,8 @@ from __future__ import annotations
 import shlex
 from typing import Final
 
-from routilux.cli.command import DONE, FAILED, TIMED_OUT, Call
+from routilux.cli.codes import DONE, FAILED, TIMED_OUT
+from routilux.cli.command import Call, code_of
 from routilux.cli.inputs import STDIN
 from routilux.cli.plan import Plan
 from routilux.cli.running import Ending, Run
@@ -48,7 +49,7 @@ class Report:
 
     def __init__(self, call: Call, plan: Plan, live: Run, ending: Ending) -> None:
         self._call, self._plan, self._live = call, plan, live
-        failed = ending is Ending.COMPLETED and live.outputs.failed
+        failed = ending is Ending.COMPLETED and (live.outputs.failed or live.feeder.error)
         self._ending = Ending.FAILED if failed else ending
 
     def tell(self, kept: bool) -> int:
@@ -80,7 +81,9 @@ class Report:
         return f"{live.flow.flow_id}: {self._ending} after {live.seconds:.1f} s; {count}{made}{failed}"
 
     def _tell_failures(self) -> None:
-        outputs = self._live.outputs
+        outputs, feeder = self._live.outputs, self._live.feeder
+        if feeder.error is not None:
+            self._call.show(feeder.error, f"line {feeder.reached}: " if feeder.reached > feeder.line else "")
         for job in outputs.failures:
             if job.error is not None:
                 line = job.metadata.get("line")
@@ -118,6 +121,8 @@ class Report:
         interruption = self._live.interruption
         if interruption is not None and self._ending is Ending.INTERRUPTED:
             return interruption.code
+        if self._ending is Ending.FAILED and self._live.feeder.error is not None:
+            return code_of(self._live.feeder.error)
         return {Ending.TIMED_OUT: TIMED_OUT, Ending.FAILED: FAILED}.get(self._ending, DONE)
 
 

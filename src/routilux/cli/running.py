@@ -16,7 +16,7 @@ from routilux import Flow, JobState, Runtime, WorkerState
 from routilux.cli.inputs import Item
 from routilux.cli.outputs import Outputs, Printer
 from routilux.cli.progress import Progress
-from routilux.errors import ExecutionTimeoutError, QueueFullError, RuntimeClosedError
+from routilux.errors import ExecutionTimeoutError, QueueFullError, RoutiluxError, RuntimeClosedError
 
 TICK: Final = 0.1  # seconds between two looks
 PATIENCE: Final = 0.5  # seconds that a post waits before it looks whether the run has been stopped
@@ -40,39 +40,48 @@ class Feeder(Thread):
         super().__init__(name="routilux-input", daemon=True)
         self._run = run
         self._items = items
-        self._stopped = False
+        self.stopped = False
         self.line = 0
         """The last line that was taken."""
+        self.reached = 0
+        """The line that was tried last."""
         self.exhausted = False
         self.draining = False
         self.error: Exception | None = None
 
     def run(self) -> None:
         try:
-            for item in self._items:
-                if self._stopped or not self._post(item):
-                    return
-                self.line = item.line
-            self.exhausted = True
-            self.draining = True
-            self._run.runtime.wait_until_all_jobs_finished()
+            if self._feed():
+                self.draining = True
+                self._run.runtime.wait_until_all_jobs_finished()
         except RuntimeClosedError:
-            return  # the run was ended
-        except Exception as error:  # noqa: BLE001 - it is raised again on the thread that waits for this one
-            self.error = error
+            pass  # the run was ended
         finally:
             self._run.wake.set()
 
+    def _feed(self) -> bool:
+        """Post all items, or those before one that cannot be read or is not accepted; False if stopped."""
+        try:
+            for item in self._items:
+                self.reached = item.line
+                if not self._post(item):
+                    return False
+                self.line = item.line
+            self.exhausted = True
+        except Exception as error:  # noqa: BLE001 - the thread that waits for this one shows it or raises it
+            self.error = None if self.stopped else error
+        return not self.stopped
+
     def stop(self) -> None:
         """Post nothing more. It may still wait for its input, which nobody can end, or for the jobs."""
-        self._stopped = True
+        self.stopped = True
         if not self.draining:
             self.join(2 * PATIENCE)
 
     def _post(self, item: Item) -> bool:
         """Post an item as soon as there is room; False if the run has been stopped meanwhile."""
         run = self._run
-        while not self._stopped:
+        while not self.stopped:
             start = monotonic()
             try:
                 posted = run.runtime.post(
@@ -141,9 +150,9 @@ class Run:
             ending = self._wait(printer, progress, timeout)
         finally:
             progress.end()
-        if self.feeder.error is not None:
-            self.stop()
-            raise self.feeder.error
+        error = self.feeder.error
+        if error is not None and not isinstance(error, RoutiluxError | OSError):
+            raise error
         return ending
 
     def _wait(self, printer: Printer, progress: Progress, timeout: float | None) -> Ending:
@@ -164,6 +173,7 @@ class Run:
 
     def stop(self) -> None:
         """Let nothing go on."""
+        self.feeder.stopped = True
         self.runtime.cancel(self.state)
         self.feeder.stop()
 

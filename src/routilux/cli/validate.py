@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from routilux import ConfigurationError, DslError, Flow
-from routilux.cli.command import DONE, INVALID, Call, command, import_option
+from routilux.cli.codes import DONE, INVALID
+from routilux.cli.command import Call, command, import_option
 from routilux.cli.flows import flow_named
 from routilux.cli.screen import print_json, write
 from routilux.model.validation import Issue

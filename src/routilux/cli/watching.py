@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from threading import Event
 from typing import Final
 
-from routilux.cli.command import INTERRUPTED, Call, code_of
+from routilux.cli.codes import INTERRUPTED
+from routilux.cli.command import Call, code_of
 from routilux.errors import RoutiluxError
 
 _SECONDS_BETWEEN_LOOKS: Final = 0.3
