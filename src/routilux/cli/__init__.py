@@ -15,10 +15,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return run_app(sys.argv[1:] if arguments is None else list(arguments))
     except ModuleNotFoundError as error:
-        if error.name not in _NEEDED:
+        package = (error.name or "").partition(".")[0]
+        if package not in _NEEDED:
             raise
         print(
-            f"Error: the command line needs the package {error.name}: pip install 'routilux[cli]'",
+            f"Error: the command line needs the package {package}: pip install 'routilux[cli]'",
             file=sys.stderr,
         )
         return 2

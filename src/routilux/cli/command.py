@@ -70,6 +70,7 @@ class Command(click.Command):
             code = CLOSED_PIPE
         except (RoutiluxError, OSError) as error:
             call.show(error)
+            _tell_hint(call, error)
             code = code_of(error)
         return ctx.exit(code or DONE)
 
@@ -77,6 +78,14 @@ class Command(click.Command):
         with formatter.section("Examples"):
             for line in (self.epilog or "").strip().splitlines():
                 formatter.write(f"  {line.strip()}\n")
+
+
+def _tell_hint(call: Call, error: BaseException) -> None:
+    from routilux.cli.flows import hint_for  # only errors come here
+
+    hint = hint_for(error)
+    if hint:
+        call.say(hint)
 
 
 def code_of(error: BaseException) -> int:

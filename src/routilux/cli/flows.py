@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-from routilux import Flow, FlowRegistry
+from routilux import DslError, Flow, FlowRegistry
 from routilux.errors import ConfigurationError, InvalidValueError, describe, nearest, shown
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
@@ -49,6 +49,13 @@ def flow_named(name: str, modules: Iterable[str]) -> Flow:
             return registry.get(name)
         raise _missing(path, registry.list_flows())
     return Flow.load(path, allow_imports=allowed)
+
+
+def hint_for(error: BaseException) -> str:
+    """What the command line can do about an error that the library cannot know of; empty if nothing."""
+    if isinstance(error, DslError) and any(problem.code == "unknown-class" for problem in error.problems):
+        return "Routines of your own: --import MODULE, or [routines] modules in routilux.toml."
+    return ""
 
 
 def documents_in(folder: Path) -> list[Path]:

@@ -81,6 +81,11 @@ class Outputs:
         open_jobs = sum(not followed.job.finished for followed in self._followed)
         return self.jobs - open_jobs
 
+    @property
+    def followed(self) -> int:
+        """Jobs of which something can still come."""
+        return len(self._followed) + len(self._added)
+
     def _count(self, job: JobContext) -> None:
         self.dropped += job.outputs_dropped
         self.completed += job.status == "completed"

@@ -9,7 +9,7 @@ import click
 from routilux import ConfigurationError, DslError, Flow
 from routilux.cli.codes import DONE, INVALID
 from routilux.cli.command import Call, command, import_option
-from routilux.cli.flows import flow_named
+from routilux.cli.flows import flow_named, hint_for
 from routilux.cli.screen import print_json, write
 from routilux.model.validation import Issue
 
@@ -28,19 +28,23 @@ def validate(call: Call, flows: tuple[str, ...], modules: tuple[str, ...]) -> in
     The exit code is 3 if a document has a problem. Warnings do not change it.
     """
     allowed = (*call.settings.modules, *modules)
-    verdicts = [_verdict(call, name, allowed) for name in flows]
+    hints: list[str] = []
+    verdicts = [_verdict(call, name, allowed, hints) for name in flows]
     if call.as_json:
         print_json(verdicts)
+    for hint in filter(None, dict.fromkeys(hints)):
+        call.say(hint)
     return DONE if all(verdict["valid"] for verdict in verdicts) else INVALID
 
 
-def _verdict(call: Call, name: str, allowed: tuple[str, ...]) -> dict[str, Any]:
+def _verdict(call: Call, name: str, allowed: tuple[str, ...], hints: list[str]) -> dict[str, Any]:
     """What is found in one document, printed if it is for people."""
     try:
         flow = flow_named(name, allowed)
     except DslError as error:
         if not call.as_json:
             write(f"{error}\n")
+            hints.append(hint_for(error))
         return _answer(name, None, [problem._asdict() for problem in error.problems], [])
     except ConfigurationError as error:
         if not call.as_json:
