@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import click
 from routilux import ConfigurationError, DslError, Flow, FlowRegistry, Routine, RoutineRegistry
 from routilux.cli.command import Call, command, import_option
 from routilux.cli.flows import documents_in, import_modules
-from routilux.cli.screen import folded, print_json, print_pairs, print_table, write
+from routilux.cli.screen import print_json, print_pairs, print_table, write, write_folded
 from routilux.errors import describe
 from routilux.model.config import ConfigField, declared_fields, type_label
 
@@ -104,9 +103,9 @@ def _show_details(call: Call, routines: list[dict[str, Any]]) -> None:
         print_json(routines)
         return
     for number, each in enumerate(routines):
-        text = folded(f"{each['name']}: {each['description']}", sys.stdout)
         write("\n" if number else "")
-        write(f"{text}\n\n")
+        write_folded(f"{each['name']}: {each['description']}")
+        write("\n")
         print_pairs([("slots", ", ".join(each["slots"])), ("events", ", ".join(each["events"]))])
         if each["config"]:
             write("\n")

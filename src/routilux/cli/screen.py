@@ -36,6 +36,10 @@ def folded(text: str, stream: TextIO) -> str:
     )
 
 
+def write_folded(text: str) -> None:
+    write(f"{folded(text, sys.stdout)}\n")
+
+
 # -- JSON --------------------------------------------------------------------------------------------------
 
 

@@ -10,7 +10,7 @@ from routilux import ConfigurationError, DslError, Flow
 from routilux.cli.codes import DONE, INVALID
 from routilux.cli.command import Call, command, import_option
 from routilux.cli.flows import flow_named, hint_for
-from routilux.cli.screen import print_json, write
+from routilux.cli.screen import print_json, write_folded
 from routilux.model.validation import Issue
 
 EXAMPLES = """
@@ -43,18 +43,18 @@ def _verdict(call: Call, name: str, allowed: tuple[str, ...], hints: list[str]) 
         flow = flow_named(name, allowed)
     except DslError as error:
         if not call.as_json:
-            write(f"{error}\n")
+            write_folded(str(error))
             hints.append(hint_for(error))
         return _answer(name, None, [problem._asdict() for problem in error.problems], [])
     except ConfigurationError as error:
         if not call.as_json:
-            write(f"{name}: {error}\n")
+            write_folded(f"{name}: {error}")
         return _answer(name, None, [{"code": "no-flow", "message": str(error)}], [])
     issues = flow.validate()
     errors = [issue for issue in issues if issue.severity == "error"]
     warnings = [issue for issue in issues if issue.severity != "error"]
     if not call.as_json:
-        write(_text(name, flow, errors, warnings))
+        write_folded(_text(name, flow, errors, warnings))
     return _answer(name, flow, [each._asdict() for each in errors], [each._asdict() for each in warnings])
 
 
@@ -74,4 +74,4 @@ def _text(name: str, flow: Flow, errors: list[Issue], warnings: list[Issue]) -> 
     verdict = f"{len(errors)} problems" if errors else "valid"
     lines = [f"{name}: {verdict}; flow {flow.flow_id!r}, {counts}"]
     lines += [f"  {issue.severity}: {issue}" for issue in (*errors, *warnings)]
-    return "".join(f"{line}\n" for line in lines)
+    return "\n".join(lines)

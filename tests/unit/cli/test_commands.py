@@ -19,7 +19,12 @@ from tests.docs.document import ROOT
 from tests.unit.cli.calling import call, process
 
 DATA = ROOT / "src" / "routilux" / "cli" / "data"
-BAD = "version: 1\nflow_id: bad\nroutines:\n  read: {class: red_csv}\n  pick: {class: pick, config: {keys: [a], key: 1}}\n"
+BAD = """version: 1
+flow_id: bad
+routines:
+  read: {class: red_csv}
+  pick: {class: pick, config: {keys: [a], key: 1}}
+"""
 
 
 class TestValidate:
