@@ -24,7 +24,7 @@ from routilux.errors import nearest
 EXTRAS: Final = {
     "yaml": {"yaml": "PyYAML"},
     "routines": {"jsonschema": "jsonschema", "re2": "google-re2"},
-    "cli": {"click": "click", "rich": "rich"},
+    "cli": {"click": "click", "rich": "rich", "yaml": "PyYAML"},
     "postgres": {"psycopg": "psycopg"},
 }
 

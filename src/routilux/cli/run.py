@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from routilux import ConfigurationError, Flow, Runtime, SerializationError, WorkerState
+from routilux import ConfigurationError, Flow, JobState, Runtime, SerializationError, WorkerState
 from routilux.cli.command import Call, command, import_option
 from routilux.cli.flows import flow_named
 from routilux.cli.inputs import STDIN, check_input, check_keys, items_of, parameters
@@ -105,14 +105,14 @@ def run(
 def run_plan(call: Call, plan: Plan, flow: Flow) -> int:
     """Run a flow once and return the exit code."""
     target = _target(flow, plan)
-    saved = _loaded(plan.load_state)
+    idle = plan.load_state is not None and plan.source is None and not plan.given
+    saved = _loaded(plan.load_state, idle)
     check_input(plan.source)
     _check_writable(plan.save_state)
     printer = PRINTERS[plan.output]()
     with Runtime(thread_pool_size=plan.threads) as runtime:
         live = Run(runtime, flow, target, saved)
         progress = progress_of(RunView(live), quiet=call.quiet)
-        idle = saved is not None and plan.source is None and not plan.given
         items = iter(()) if idle else items_of(plan.source, plan.given)
         with signals_to(live.interrupt), logs_shown(call, progress.aside):
             ending = live.follow(items, printer, progress, plan.timeout or flow.execution_timeout)
@@ -144,7 +144,7 @@ def _target(flow: Flow, plan: Plan) -> tuple[str, str]:
     return target
 
 
-def _loaded(path: str | None) -> WorkerState | None:
+def _loaded(path: str | None, idle: bool) -> WorkerState | None:
     if path is None:
         return None
     try:
@@ -156,6 +156,10 @@ def _loaded(path: str | None) -> WorkerState | None:
     if state.status in ("completed", "failed", "cancelled"):
         raise InvalidValueError(
             f"--load-state {shown(path)}: that execution has {state.status} already, and there is nothing to go on with"
+        )
+    if isinstance(state, JobState) and not idle:
+        raise InvalidValueError(
+            f"--load-state {shown(path)} holds an execution of one job, which takes no more data; leave -i and -p away"
         )
     return state
 

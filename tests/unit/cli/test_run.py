@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from routilux import Runtime
+from routilux.cli.flows import flow_named
 from routilux.runtime import snapshots
 from tests.unit.cli.calling import call, process
 
@@ -216,3 +218,22 @@ class TestStates:
         result = call("run", "wait.flow.yaml", "--load-state", "state")
         assert (result.exit_code, result.stdout) == (2, "")
         assert "was made by flow 'even', and flow 'wait' is not 'even'" in result.stderr
+
+    def test_an_execution_that_a_program_has_saved_goes_on(self, folder: Path, steps: str) -> None:
+        flow = flow_named("wait.flow.yaml", (steps,))
+        with Runtime(thread_pool_size=1) as runtime:
+            holding = runtime.exec(flow, entry_params={"n": 0, "seconds": 0.2})  # keeps the one thread busy
+            state = runtime.exec(flow, entry_params={"n": 1, "seconds": 0})
+            runtime.pause(state)
+            state.save("state")
+            runtime.cancel(state)
+            runtime.cancel(holding)
+        refused = call("run", "wait.flow.yaml", "--load-state", "state", "-p", "n:=2")
+        assert (refused.exit_code, refused.stdout) == (2, "")
+        assert "which takes no more data" in refused.stderr
+        assert data_of(call("run", "wait.flow.yaml", "--load-state", "state").stdout) == [{"n": 1}]
+        done = call("run", "wait.flow.yaml", "--load-state", "state", "--save-state", "after")
+        assert done.exit_code == 0
+        over = call("run", "wait.flow.yaml", "--load-state", "after")
+        assert (over.exit_code, over.stdout) == (2, "")
+        assert "that execution has completed already" in over.stderr
