@@ -38,7 +38,7 @@ def count_up(n):
 
 
 @routine
-def wait(n, seconds):
+def wait(n, seconds=0.05):
     time.sleep(seconds)
     return {"n": n}
 

@@ -213,6 +213,21 @@ class TestStates:
         assert second.exit_code == 0
         assert data_of(first.stdout) + data_of(second.stdout) == [{"n": n} for n in range(12)]
 
+    def test_what_a_job_had_put_out_before_it_was_saved_is_not_printed_again(
+        self, folder: Path, steps: str
+    ) -> None:
+        (folder / "long.flow.yaml").write_text(
+            f"version: 1\nflow_id: long\nroutines:\n  up: {{class: {steps}.count_up}}\n"
+            f"  wait: {{class: {steps}.wait}}\n"
+            "connections:\n- {from: up.output, to: wait.input, mapping: {i: n}}\n"
+        )
+        arguments = ("run", "long.flow.yaml", "-p", "n:=12", "--timeout", "0.2", "--save-state", "state")
+        first = call(*arguments)
+        assert first.exit_code == 4
+        assert len(snapshots.read("state")["jobs"][0]["outputs"]) == len(first.stdout.splitlines()) > 0
+        second = call("run", "long.flow.yaml", "--load-state", "state")
+        assert data_of(first.stdout) + data_of(second.stdout) == [{"n": n} for n in range(12)]
+
     def test_a_state_of_another_flow_is_refused(self) -> None:
         call("run", "even.flow.yaml", "-p", "n:=2", "--save-state", "state")
         result = call("run", "wait.flow.yaml", "--load-state", "state")

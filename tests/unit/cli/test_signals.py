@@ -94,6 +94,13 @@ def test_an_input_on_which_nothing_comes_does_not_hold_up_the_end(folder: Path) 
     rest_of(running)
 
 
+def test_logic_that_goes_on_does_not_hold_up_the_end(folder: Path) -> None:
+    (folder / "in.jsonl").write_text(items(0, 1) + '{"n": 1, "seconds": 40}\n')
+    done = interrupted("-i", "in.jsonl", folder=folder)
+    assert done.returncode == 130
+    assert "shut down while these routines still ran: it" in done.stderr
+
+
 def test_a_second_ctrl_c_gives_up_at_once(folder: Path) -> None:
     (folder / "in.jsonl").write_text(items(0, 1) + '{"n": 1, "seconds": 40}\n')
     running = started("run", "wait.flow.yaml", "-i", "in.jsonl", "--save-state", "state", folder=folder)
