@@ -15,7 +15,7 @@ from routilux.store.sqlite.connection import connect, damaged, reading, translat
 from routilux.store.sqlite.mark import BrokenMarkError, Mark, read_mark
 from routilux.store.sqlite.rows import corrupt, seal
 from routilux.store.sqlite.scan import TABLES, scan
-from routilux.store.sqlite.schema import Migrations, check_format
+from routilux.store.sqlite.schema import Migrations, check_format, format_of, schema_of
 from routilux.store.sqlite.sql import statement
 
 log = logging.getLogger("routilux.store")
@@ -40,7 +40,7 @@ def read_state(connection: sqlite3.Connection) -> State:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a database to open; raises StoreCorruptError if there was one, and it is gone."""
+    """Whether there is a file to open; raises StoreCorruptError if there was one, and it is gone."""
     if path.exists() and path.stat().st_size > 0:
         return True
     left = [file.name for file in (_wal(path), beside(path, ".mark")) if _holds_history(file)]
@@ -49,13 +49,18 @@ def exists(path: Path) -> bool:
     return False
 
 
-def inspect(path: Path, migrations: Migrations) -> State:
-    """Raise StoreError or StoreCorruptError unless the database is whole, as far as its history went.
+def inspect(path: Path, migrations: Migrations) -> State | None:
+    """The state of the database; None if there is none yet.
 
-    In a small database every page and every row are looked at.
+    Raises StoreError or StoreCorruptError unless it is whole, as far as its history went. In a small database every
+    page and every row are looked at.
     """
+    if not exists(path):
+        return None
     mark = mark_of(path)  # before the database: a store that is in use goes on
     with translated(path), closing(connect(path, "ro", busy_timeout=5.0)) as connection:
+        if _is_blank(connection, path, mark):
+            return None
         check_format(connection, path, migrations)
         state = read_state(connection)
         compare(path, state, mark)
@@ -63,6 +68,15 @@ def inspect(path: Path, migrations: Migrations) -> State:
             for problem in problems(connection, path):
                 raise problem
     return state
+
+
+def _is_blank(connection: sqlite3.Connection, path: Path, mark: Mark | None) -> bool:
+    """Whether there are no tables: the process that made the file was ended before the first transaction."""
+    if schema_of(connection) or format_of(connection):
+        return False
+    if mark is not None and mark.batch:
+        raise damaged(path, f"it is empty, but batch {mark.batch} was committed")
+    return True
 
 
 def problems(connection: sqlite3.Connection, path: Path) -> Iterator[StoreCorruptError]:
