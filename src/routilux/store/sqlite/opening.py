@@ -111,6 +111,11 @@ def compare(path: Path, state: State, mark: Mark | None) -> None:
         )
     elif mark.batch > state.batch:
         _behind(path, state, mark)
+    elif mark.is_of_this_boot and mark.batch + 1 < state.batch:
+        raise damaged(
+            path,
+            f"it is at batch {state.batch}, but {path.name}.mark at {mark.batch}: files of different moments",
+        )
 
 
 def _without_mark(path: Path, state: State) -> None:

@@ -200,15 +200,20 @@ class SqliteStore(Store):
         except StoreUnknownError:
             self._unsettled = self._batch + 1
             raise
-        self._committed()
+        self._committed(self._batch + 1)
 
     def _advance(self, connection: sqlite3.Connection, *, clean: bool) -> None:
         state = self._id, self._batch + 1, int(clean)
         connection.execute(statement("advance"), (*state[1:], seal(state)))
 
-    def _committed(self) -> None:
-        self._batch += 1
-        self._mark.write(self._mark_at(self._batch))
+    def _committed(self, batch: int) -> None:
+        """The mark follows at once: it is never more than one batch behind within one boot."""
+        try:
+            self._mark.write(self._mark_at(batch))
+        except OSError as error:
+            self._unsettled = batch
+            raise StoreUnknownError(f"{self._path}: committed, but the mark was not: {error}") from error
+        self._batch, self._unsettled = batch, None
 
     def _draining(self, commit: Callable[[], T], *, may_retry: bool = True) -> T:
         """Commit; where the disk is full, once more with the space of the reserve."""
@@ -227,8 +232,7 @@ class SqliteStore(Store):
                     f"{self._path}: how the last write ended is known; there is nothing to settle"
                 )
             if read_state(self._connection).batch == self._unsettled:
-                self._unsettled = None
-                self._committed()
+                self._committed(self._unsettled)
                 return True
             with self._transaction():
                 pass  # takes the place in the log of what may have been written of the other one
