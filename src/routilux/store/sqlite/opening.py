@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from routilux.errors import StoreCorruptError, StoreError
+from routilux.errors import StoreCorruptError
 from routilux.store.sqlite.beside import beside
 from routilux.store.sqlite.connection import connect, damaged, reading, translated
 from routilux.store.sqlite.mark import BrokenMarkError, Mark, read_mark
@@ -43,9 +43,9 @@ def exists(path: Path) -> bool:
     """Whether there is a file to open; raises StoreCorruptError if there was one, and it is gone."""
     if path.exists() and path.stat().st_size > 0:
         return True
-    left = [file.name for file in (_wal(path), beside(path, ".mark")) if _holds_history(file)]
-    if left:
-        raise damaged(path, f"the file is missing or empty, but {' and '.join(left)} beside it tell of one")
+    mark = mark_of(path)
+    if _has_log(path) or (mark is not None and mark.batch):
+        raise damaged(path, "the file is missing or empty, but the files beside it tell of a history")
     return False
 
 
@@ -120,8 +120,7 @@ def compare(path: Path, state: State, mark: Mark | None) -> None:
 
 def _without_mark(path: Path, state: State) -> None:
     """A database that was closed in order can be copied alone; any other needs the files beside it."""
-    wal = _wal(path)
-    if not state.clean or _holds_history(wal):
+    if not state.clean or _has_log(path):
         raise damaged(
             path,
             f"it was not closed in order, and {path.name}.mark, which says how far history went, is missing",
@@ -139,13 +138,9 @@ def _behind(path: Path, state: State, mark: Mark) -> None:
     )
 
 
-def _holds_history(file: Path) -> bool:
-    try:
-        return any(file.read_bytes()) if file.suffix == ".mark" else file.stat().st_size > 0
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise StoreError(f"{file}: {error}") from error
+def _has_log(path: Path) -> bool:
+    wal = _wal(path)
+    return wal.exists() and wal.stat().st_size > 0
 
 
 def _wal(path: Path) -> Path:
