@@ -188,6 +188,13 @@ class _Paced:
         try:
             with worker.wait_of(self._activation):
                 await self._deliver(place)
+        finally:
+            await self._take_back(place)
+
+    async def _take_back(self, place: Place) -> None:
+        """The coroutine goes on, with an error or without, when nobody runs in its place any more."""
+        worker = self._activation.node.worker
+        try:
             while not (worker.stopped or place.given_back()):
                 await self._place(place)
         finally:

@@ -187,13 +187,19 @@ class Worker:
                 code = self.wait_for_room(slot, item, None, activation, place)
         except BaseException:
             item[3].remove()
-            place.take_back()
-            raise
-        finally:
             del self.blocked[waiting]
+            self._take_back(place)
+            raise
+        del self.blocked[waiting]
         self.accept(code, slot, item, activation)
-        self.bell.wait_for(lambda: self.stopped or place.given_back(), None)
-        place.take_back()
+        self._take_back(place)
+
+    def _take_back(self, place: Place) -> None:
+        """Logic goes on, with an error or without, when nobody runs in its place any more."""
+        try:
+            self.bell.wait_for(lambda: self.stopped or place.given_back(), None)
+        finally:
+            place.take_back()
 
     @contextmanager
     def wait_of(self, activation: LiveActivation | None) -> Iterator[None]:
