@@ -238,7 +238,7 @@ class _Paced:
         with worker.bell.heard_by(signal):
             worker.blocked[waiting] = (self._activation, queue, Seat())
             try:
-                if worker.stuck() and not signal.is_set():
+                if worker.stuck(inside=True) and not signal.is_set():
                     raise worker.deadlock(queue, inside=True)
                 if queue.length >= queue.capacity and not worker.stopped:
                     await signal.future

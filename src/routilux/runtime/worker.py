@@ -247,8 +247,9 @@ class Worker:
                     return True
             if place is not None and self._lend(place, slot):
                 return True
-            if self.stuck() and not signal.is_set():
-                raise self.deadlock(slot, inside=activation is not None)
+            inside = activation is not None
+            if self.stuck(inside=inside) and not signal.is_set():
+                raise self.deadlock(slot, inside=inside)
             return False
 
         if not self.bell.wait_for(taken, deadline, before_sleep=help_or_give_up):
@@ -303,13 +304,15 @@ class Worker:
             return True
         return any(mailbox.startable() for mailbox in consumers if mailbox not in risky)
 
-    def stuck(self) -> bool:
+    def stuck(self, *, inside: bool) -> bool:
         """Whether nothing that runs or waits for a time can make room: only somebody from outside could.
+
+        For an activation, ``inside``, a pause does not matter: what makes room for it may start all the same.
 
         Everything that runs waits inside ``emit()`` for a full slot, and nothing can be started. The mailboxes
         are looked at one after the other; if one has started something meanwhile, the picture is not valid.
         """
-        if self.queue.held or self.at_gate:
+        if self.at_gate or (self.queue.held and not inside):
             return False
         mailboxes = [node.mailbox for node in self.nodes.values()]
         if any(mailbox.keeps_back for mailbox in mailboxes):
