@@ -25,6 +25,7 @@ BROKEN_ONCE = {
     "the pause of a job that waits for room among its own items never returned": ("everything", 639),
     "what a gate kept for a job that ended meanwhile was kept for ever": ("everything", 20203),
     "a dead-lock was not noticed while the worker was being paused": ("everything", 27825),
+    "what came to wait for it was run on a thread that waited for a gate": ("gates", 32510),
     "logic that gave up waiting for room went on beside what ran in its place": ("everything", 28439),
 }
 

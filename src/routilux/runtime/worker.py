@@ -298,9 +298,12 @@ class Worker:
         return launched
 
     def _at_work(self, consumers: Collection[Mailbox], risky: list[Mailbox]) -> bool:
-        """Whether one of the consumers runs, and does not wait itself, or will start without help."""
+        """Whether one of the consumers runs, and does not wait itself, or will start without help: of its own
+        accord, or when a gate or a paused job lets it."""
         waiting = {a for a, _, _ in list(self.blocked.values()) if a is not None and a.mailbox in consumers}
         if sum(mailbox.running for mailbox in consumers) > len(waiting):
+            return True
+        if any(mailbox.keeps_back for mailbox in consumers):
             return True
         return any(mailbox.startable() for mailbox in consumers if mailbox not in risky)
 
