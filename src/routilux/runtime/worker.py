@@ -7,7 +7,7 @@ effects: queueing what is ready, waking what waits for room, ending jobs, settin
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -242,8 +242,11 @@ class Worker:
 
         def help_or_give_up(signal: Signal) -> bool:
             helpers = self._helpers(slot) if helps and (place is not None or not self.queue.held) else []
+            if helps and place is None:
+                helpers += self._detached(slot)
             if place is None or not helpers or place.given_back():
-                if any(self.engine.run_nested(self, mailbox) for mailbox in helpers):
+                in_place = place is not None
+                if any(self.engine.run_nested(self, mailbox, in_place=in_place) for mailbox in helpers):
                     return True
             if place is not None and self._lend(place, slot):
                 return True
@@ -252,13 +255,32 @@ class Worker:
                 raise self.deadlock(slot, inside=inside)
             return False
 
-        if not self.bell.wait_for(taken, deadline, before_sleep=help_or_give_up):
-            raise self.full_error(slot, "no room came within the time-out")
+        outer: Any = running.get()
+        with nullcontext() if outer is None or place is not None else outer.node.worker.away():
+            if not self.bell.wait_for(taken, deadline, before_sleep=help_or_give_up):
+                raise self.full_error(slot, "no room came within the time-out")
         return code
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Around a wait of an activation for room that post() needs, in another worker perhaps."""
+        place = Place(self.queue)
+        if self.queue.limit is not None:
+            if place.lend():
+                self.engine.driver.submit(self.queue)
+            self.bell.ring()  # whoever waits for a place looks anew
+        try:
+            yield
+        finally:
+            self._take_back(place)
+
     def help(self) -> bool:
-        """Run what is ready on this thread, the furthest downstream first; False if nothing is."""
-        return any(self.engine.run_nested(self, mailbox) for mailbox in self._helpers(None))
+        """Run what is ready inside an activation on this thread, the furthest downstream first; False if nothing is."""
+        outer: Any = running.get()
+        in_place = outer.node.worker is self
+        return any(
+            self.engine.run_nested(self, mailbox, in_place=in_place) for mailbox in self._helpers(None)
+        )
 
     def _helpers(self, slot: SlotQueue | None) -> list[Mailbox]:
         """What is ready and can be run on this thread, the furthest downstream first.
@@ -282,13 +304,17 @@ class Worker:
         nodes = reversed(self.nodes.values())  # built upstream first
         return [node.mailbox for node in nodes if not node.detached and node.mailbox.has_work_now()]
 
+    def _detached(self, slot: SlotQueue) -> list[Mailbox]:
+        """What makes room in a slot, and is started from a thread but does not run on it."""
+        return [m for m in self.paths.beyond(slot.mailbox) if m.node.detached and m.queued]
+
     def _lend(self, place: Place, slot: SlotQueue) -> bool:
         """What can not run on this thread may run in its place; True if something of it was started."""
         if self.queue.limit is None and not self.queue.held:
             return False  # there is room for all
         launched = False
-        for mailbox in self.paths.beyond(slot.mailbox):
-            if mailbox.node.detached and mailbox.queued and place.given_back():
+        for mailbox in self._detached(slot):
+            if place.given_back():
                 launched = self.engine.launch(self, mailbox)
                 break
         if self.queue.limit is not None and not place.lent:
