@@ -390,8 +390,10 @@ class SimulatedPlay(Play):
 
     def _let_go_in_the_middle(self) -> bool:
         """Whether something can happen now; what is in the way may be a pause that has only begun."""
-        keeps = self.plan.features.gates or self.plan.features.pauses
-        if not keeps or len(self.simulation._seats) == 1:
+        paused = any(job.paused for job in self.ledger.jobs.values()) or any(
+            worker.queue.paused and not worker.stopped for worker in self.ledger.workers.values()
+        )
+        if not (self.gates or paused) or len(self.simulation._seats) == 1:
             return False
         self.let_everything_go()
         return self.step_of_engine(None)
