@@ -751,9 +751,11 @@ class JournaledWorker(Worker):
             queue, lambda: QUEUED if queue.mailbox.keep_place(queue.name) else FULL, deadline, None
         )
 
-    def stuck(self) -> bool:
+    def stuck(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is still to be written or loaded."""
-        return not self.unreleased and not any(slot.beyond for slot in self.stretches) and super().stuck()
+        if self.unreleased or any(slot.beyond for slot in self.stretches):
+            return False
+        return super().stuck(inside=inside)
 
     # -- what waits in the store -------------------------------------------------------------------------------
 
