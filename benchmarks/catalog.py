@@ -18,6 +18,7 @@ NAMES = (
     "stream",
     "fairness",
     "expressions",
+    "files",
 )
 
 
