@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 from routilux import ConfigurationError
 from routilux.routines.settings import Unsuitable
@@ -104,6 +104,7 @@ def yaml_value(text: str) -> Any:
 
 
 # The core schema, without what is no number in JSON either. ``no``, ``1:30`` and dates are text in it.
+_CORE = "tag:yaml.org,2002:"
 _SCALARS = {
     "null": re.compile(r"(null|Null|NULL|~|)\Z"),
     "bool": re.compile(r"(true|True|TRUE|false|False|FALSE)\Z"),
@@ -123,18 +124,18 @@ def _core_loader() -> Any:
     """A loader of PyYAML that knows the core schema of YAML 1.2 and nothing else."""
     import yaml
 
-    class CoreLoader(yaml.SafeLoader):
-        yaml_implicit_resolvers: ClassVar[dict[str, Any]] = {}
-        yaml_constructors: ClassVar[dict[Any, Any]] = {
-            tag: constructor
-            for tag, constructor in yaml.SafeLoader.yaml_constructors.items()
-            if tag in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:map", None)
-        }
-
+    known = {_CORE + "str", _CORE + "seq", _CORE + "map", None}
+    made = yaml.SafeLoader.yaml_constructors
+    loader: Any = type(
+        "CoreLoader",
+        (yaml.SafeLoader,),
+        {"yaml_implicit_resolvers": {}, "yaml_constructors": {tag: made[tag] for tag in known}},
+    )
     for name, wanted in _SCALARS.items():
-        tag = f"tag:yaml.org,2002:{name}"
-        CoreLoader.add_implicit_resolver(tag, wanted, None)
-        CoreLoader.add_constructor(
-            tag, lambda loader, node, read=_READ[name]: read(loader.construct_scalar(node))
-        )
-    return CoreLoader
+        loader.add_implicit_resolver(_CORE + name, wanted, None)
+        loader.add_constructor(_CORE + name, _constructor(_READ[name]))
+    return loader
+
+
+def _constructor(read: Callable[[str], Any]) -> Callable[[Any, Any], Any]:
+    return lambda loader, node: read(loader.construct_scalar(node))

@@ -122,10 +122,24 @@ class TestMerge:
         found = emitted_at(merge, [(0.0, "a", {"id": 1}), (0.0, "a", {"id": 2})], seed=seed)
         assert [(event, data["missing"]) for event, data in found] == [("incomplete", ["b"])] * 2
 
-    def test_a_payload_without_the_key_is_told_too(self) -> None:
-        merge = Merge().set_config(inputs=["a", "b"], by="key", key="id")
-        [(event, data)] = emitted_at(merge, [(0.0, "a", {"x": 1})])
-        assert (event, data["payload"]) == ("incomplete", {"a": {"x": 1}})
+    @over_seeds
+    def test_a_payload_without_the_key_is_told_at_once(self, seed: int) -> None:
+        merge = Merge().set_config(inputs=["a", "b"], by="key", key="id", timeout=60)
+        posts = [
+            (0.0, "a", {"id": 1}),
+            (1.0, "a", {"x": 1}),
+            (2.0, "b", {"id": [object]}),
+            (3.0, "b", {"id": 1}),
+        ]
+        found = timed(merge, posts, seed=seed)
+        assert [(time, event) for time, event, _ in found] == [
+            (1.0, "error"),
+            (2.0, "error"),
+            (3.0, "output"),
+        ]
+        assert found[0][2]["payload"] == {"x": 1}
+        assert "no value named 'id'" in found[0][2]["reason"]
+        assert "plain data" in found[1][2]["reason"]
 
 
 class TestLoop:
@@ -284,6 +298,28 @@ class TestApprove:
                 {"reason": "nothing with that key waits", "payload": {"key": 1, "approved": True}},
             ),
         ]
+
+    @over_seeds
+    def test_what_no_decision_can_name_and_a_decision_that_says_neither_are_told_at_once(
+        self, seed: int
+    ) -> None:
+        posts = [
+            (0.0, "input", {"id": 1}),
+            (1.0, "input", {"x": 1}),
+            (2.0, "decision", {"key": 1}),
+            (3.0, "decision", {"key": 1, "approved": "yes"}),
+            (4.0, "decision", {"key": 1, "approved": True}),
+        ]
+        found = timed(Approve().set_config(key="id"), posts, seed=seed)
+        assert [(time, event) for time, event, _ in found] == [
+            (1.0, "error"),
+            (2.0, "error"),
+            (3.0, "error"),
+            (4.0, "approved"),
+        ]
+        assert [data["payload"] for _, _, data in found[:3]] == [posts[1][2], posts[2][2], posts[3][2]]
+        assert "no value named 'id'" in found[0][2]["reason"]
+        assert "true or false" in found[1][2]["reason"]
 
     @over_seeds
     def test_without_a_key_the_oldest_is_decided_and_the_rest_expires(self, seed: int) -> None:

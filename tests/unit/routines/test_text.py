@@ -132,6 +132,24 @@ def test_change_case(case: str, text: str, changed: str) -> None:
         ({"kind": "json"}, 'so: {"a": {"b": 1}} it is', [{"a": {"b": 1}}]),
         ({"kind": "yaml"}, ANSWER, [FOUND]),
         ({"kind": "yaml"}, "a: 1", [{"a": 1}]),
+        (
+            {"kind": "yaml"},
+            "country: no\nat: 1:30\nday: 2024-01-31\ncode: 010\noct: 0o10\nrate: 1e3\nup: .inf\n<<: {b: ~}",
+            [
+                {
+                    "country": "no",
+                    "at": "1:30",
+                    "day": "2024-01-31",
+                    "code": 10,
+                    "oct": 8,
+                    "rate": 1000.0,
+                    "up": ".inf",
+                    "<<": {"b": None},
+                }
+            ],
+        ),
+        ({"kind": "yaml"}, "yes: [true, 'true', \"1\", -2, .5]", [{"yes": [True, "true", "1", -2, 0.5]}]),
+        ({"kind": "json"}, 'no: {"a": NaN}, yes: {"a": 1}', [{"a": 1}]),
         ({"kind": "code", "language": "Python"}, ANSWER, ['print("hello")']),
         ({"kind": "code", "all": True}, "```\none\n```\ntext\n```\ntwo", ["one", "two"]),
     ],
@@ -149,7 +167,18 @@ def test_nothing_to_extract(kind: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a: &x [1]\nb: *x", "[" * 60 + "]" * 60, "a: !!python/object:os.system {}", "a: [", "x" * 70_000],
+    [
+        "a: &x [1]\nb: *x",
+        "[" * 60 + "]" * 60,
+        "a: !!python/object:os.system {}",
+        "a: [",
+        "a: !!binary aGk=",
+        "a: !!timestamp 2024-01-31",
+        "a: !!set {b}",
+        "? [a]\n: b",
+        "a: " + "9" * 5_000,
+        "x" * 70_000,
+    ],
 )
 def test_yaml_that_is_not_read(text: str) -> None:
     assert [event for event, _ in emitted(Extract().set_config(kind="yaml"), [{"text": text}])] == ["error"]
