@@ -13,7 +13,7 @@ from routilux.errors import (
     refused,
 )
 from routilux.model.calls import call_name
-from routilux.model.flow import Flow
+from routilux.model.flow import Flow, documents
 from routilux.model.recovery import ErrorHandler
 from routilux.model.routine import Routine
 from routilux.model.validation import Issue, refusal
@@ -34,7 +34,7 @@ class FlowBuilder:
     Nothing is looked at before :meth:`build`, so the order of the calls does not matter, except that
     connections deliver in the order in which they were made.
 
-    :param create: makes a routine of a name that :meth:`add` was given, such as a registered routine type.
+    :param create: makes a routine of a name that :meth:`add` was given; names of the default registry if not given.
     """
 
     def __init__(
@@ -128,10 +128,7 @@ class FlowBuilder:
         if isinstance(source, Routine):
             return source
         if isinstance(source, str):
-            if self._create is None:
-                fix = "give the class or an object, or FlowBuilder(create=...) to make routines of names"
-                raise refused(InvalidTypeError, "add()", source, "a routine", fix=fix)
-            return self._create(source)
+            return (self._create or documents().create)(source)
         if not callable(source):
             raise refused(InvalidTypeError, "add()", source, "a routine, a class of routines or a factory")
         routine = source()

@@ -11,6 +11,7 @@ from routilux.errors import (
     RoutiluxError,
 )
 from routilux.model.builder import FlowBuilder
+from routilux.model.flow import Flow
 from routilux.model.recovery import ErrorHandler
 from routilux.model.routine import Routine
 from tests.unit.model.samples import Step, refusal, table
@@ -79,6 +80,21 @@ def test_names_are_made_into_routines_by_what_was_given() -> None:
     assert (made, list(flow.routines)) == (["read_csv", "log"], ["read", "Step"])
 
 
+def test_without_that_names_are_those_of_a_document() -> None:
+    flow = (
+        FlowBuilder("storms", execution_strategy="sequential")
+        .add("read_csv", "read")
+        .add("filter", "storms", config={"when": "wind > 8"})
+        .connect("read.row", "storms.input", mapping={"speed": "wind"})
+        .entry("read.path")
+        .build()
+    )
+    assert flow.to_dict() == Flow.from_dict(flow.to_dict()).to_dict()
+    assert flow.to_dict()["routines"]["storms"] == {"class": "filter", "config": {"when": "wind > 8"}}
+    wrong = FlowBuilder("storms").add("filter", "storms", config={"when": "wind >"})
+    refusal(wrong.build, FlowValidationError, "config.when")
+
+
 def test_all_problems_are_found_at_once() -> None:
     builder = (
         FlowBuilder("etl")
@@ -131,7 +147,7 @@ def test_routine_objects_are_free_again_after_a_refusal() -> None:
             FlowValidationError,
             ("add()", "a routine, a class of routines or a factory"),
         ),
-        (FlowBuilder().add("log").build, FlowValidationError, ("'log' (str)", "create=")),
+        (FlowBuilder().add("lgo").build, FlowValidationError, ("no routine type 'lgo'", "'log'")),
         (FlowBuilder().add(dict).build, FlowValidationError, ("what dict() made", "{} (dict)")),
         (FlowBuilder("a\nb").build, InvalidValueError, ("name of a flow",)),
         (FlowBuilder(max_workers="2").build, InvalidTypeError, ("max_workers",)),
