@@ -169,10 +169,10 @@ class ReadCsv(Reader[ReadCsvConfig]):
 
     def _row(self, columns: Sequence[str], cells: Sequence[str]) -> Payload:
         numbers = self.settings.numbers
-        if numbers is False:
-            return dict(zip(columns, cells, strict=True))
+        if isinstance(numbers, bool):
+            return dict(zip(columns, map(number_of, cells) if numbers else cells, strict=True))
         return {
-            name: number_of(cell) if numbers is True or name in numbers else cell
+            name: number_of(cell) if name in numbers else cell
             for name, cell in zip(columns, cells, strict=True)
         }
 
@@ -294,15 +294,15 @@ class Writer(Configured[W], Generic[W]):
         count, columns = memory["count"], memory["columns"]
         for payload in slot_data["input"]:
             try:
-                columns = columns or self.columns(payload)
-                line = self.line(payload, columns).encode()
+                wanted = columns or self.columns(payload, draft)
+                line = self.line(payload, wanted).encode()
             except (Unsuitable, UnicodeEncodeError) as problem:
                 self.reject(payload, problem)
                 continue
             if not draft.size and not lines:
-                lines.append(self.head(columns).encode())
+                lines.append(self.head(wanted).encode())
             lines.append(line)
-            count += 1
+            count, columns = count + 1, wanted
         draft.write(b"".join(lines))
         if policy_message == FLUSH:
             draft.finish()
@@ -333,8 +333,8 @@ class Writer(Configured[W], Generic[W]):
                     "give each a path of its own, or connect what feeds them to one of the two"
                 )
 
-    def columns(self, payload: Payload) -> list[str]:
-        """What is the same in every line."""
+    def columns(self, payload: Payload, draft: Draft) -> list[str]:
+        """What is the same in every line, as far as the file or its first payload says."""
         return []
 
     def head(self, columns: list[str]) -> str:
@@ -375,8 +375,24 @@ class WriteCsv(Writer[WriteCsvConfig]):
 
     config_type = WriteCsvConfig
 
-    def columns(self, payload: Payload) -> list[str]:
-        return self.settings.columns or list(payload)
+    def columns(self, payload: Payload, draft: Draft) -> list[str]:
+        if draft.size:
+            return self._columns_there(draft)
+        columns = self.settings.columns or list(payload)
+        if not columns:
+            raise Unsuitable("a payload without keys names no columns")
+        return columns
+
+    def _columns_there(self, draft: Draft) -> list[str]:
+        """Those of the file that is added to: rows with others, or in another order, would mean something else."""
+        with draft.temporary.open(encoding="utf-8-sig", newline="") as file:
+            columns = next(csv.reader(file, delimiter=self.settings.delimiter))
+        if self.settings.columns not in (None, columns):
+            raise ConfigurationError(
+                f"{self} adds to {str(draft.target)!r}, which has the columns {columns}; config.columns are "
+                f"{self.settings.columns}; leave them out, or write another file"
+            )
+        return columns
 
     def head(self, columns: list[str]) -> str:
         return self._row(columns)

@@ -47,6 +47,7 @@ class Draft:
         seen = _seen(target)
         if append and seen is not None:
             shutil.copyfile(target, temporary)
+            _end_last_line(temporary)
         else:
             temporary.open("xb").close()
         return cls(target, temporary, temporary.stat().st_size, seen)
@@ -94,6 +95,15 @@ class Draft:
             )
         shutil.copyfile(self.target, self.temporary)
         self._seen = now
+
+
+def _end_last_line(path: Path) -> None:
+    """So that what is added begins a line of its own."""
+    with path.open("r+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
 
 
 def _seen(path: Path) -> list[int] | None:

@@ -260,6 +260,43 @@ class TestWriting:
         emitted(WriteCsv().set_config(path=str(path), existing=existing), [{"a": 1}])
         assert path.read_text() == content
 
+    @pytest.mark.parametrize("there", ["b,a\n2,1\n", "b,a\n2,1", "\ufeffb,a\r\n2,1\r\n"])
+    def test_rows_that_are_added_stand_under_the_columns_that_are_there(
+        self, there: str, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "out.csv"
+        path.write_text(there, newline="")
+        found = emitted(
+            WriteCsv().set_config(path=str(path), existing="append"),
+            [{"a": 3, "b": 4}, {"a": 5, "c": 6}],
+        )
+        assert path.read_text().removeprefix("\ufeff").splitlines() == ["b,a", "2,1", "4,3"]
+        assert [data["reason"] for data in only("error", found)] == ["no column for 'c'"]
+
+    def test_columns_other_than_those_that_are_there_are_refused(self, tmp_path: Path) -> None:
+        path = tmp_path / "out.csv"
+        path.write_text("b,a\n2,1\n")
+        flow = Flow("adding")
+        config = {"path": str(path), "existing": "append", "columns": ["a", "b"]}
+        flow.add_routine(WriteCsv().set_config(**config), "write")
+        with simulated(0) as runtime:
+            state = runtime.exec(flow, entry_params={"a": 3, "b": 4})
+            assert state.wait()
+            assert (state.status, "has the columns ['b', 'a']" in str(state.error)) == ("failed", True)
+        assert path.read_text() == "b,a\n2,1\n"
+
+    def test_lines_are_added_to_a_file_that_does_not_end_with_a_line_end(self, tmp_path: Path) -> None:
+        path = tmp_path / "out.jsonl"
+        path.write_text('{"n": 0}')
+        emitted(WriteJsonl().set_config(path=str(path), existing="append"), [{"n": 1}])
+        assert path.read_text() == '{"n": 0}\n{"n": 1}\n'
+
+    def test_a_payload_that_is_refused_names_no_columns(self, tmp_path: Path) -> None:
+        path = tmp_path / "out.csv"
+        found = emitted(WriteCsv().set_config(path=str(path)), [{}, {"x": []}, {"a": 1}])
+        assert path.read_text() == "a\n1\n"
+        assert [data["payload"] for data in only("error", found)] == [{}, {"x": []}]
+
     def test_half_of_a_character_is_told_and_not_written(self, tmp_path: Path) -> None:
         for kind in (WriteJsonl, WriteCsv):
             path = tmp_path / kind.__name__
