@@ -409,8 +409,9 @@ class WriteCsv(Writer[WriteCsvConfig]):
 
     def _row(self, cells: Sequence[Any]) -> str:
         written = io.StringIO()
-        csv.writer(written, delimiter=self.settings.delimiter, lineterminator="\n").writerow(cells)
-        return written.getvalue()
+        csv.writer(written, delimiter=self.settings.delimiter).writerow(cells)
+        # Cells with either half of the writer's own line end are quoted; files have the short one.
+        return written.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _fits(cell: Any) -> bool:
