@@ -140,8 +140,8 @@ def key_text(value: Any) -> str:
     """The same text for equal keys, and only for those; keys are plain data."""
     try:
         return json.dumps(value, sort_keys=True, ensure_ascii=False)
-    except (TypeError, ValueError):
-        raise Unsuitable(f"a key is plain data, not {type(value).__name__}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Unsuitable(f"a key is plain data: {error}"[:200]) from None
 
 
 def expression(doc: str, **options: Any) -> Any:

@@ -106,6 +106,12 @@ def test_a_pattern_that_would_take_for_ever_elsewhere() -> None:
     assert emitted(RegexExtract().set_config(pattern="^(a+)+$"), [payload]) == [("unmatched", payload)]
 
 
+def test_text_that_no_file_could_hold_is_not_matched() -> None:
+    [(event, data)] = emitted(RegexExtract().set_config(pattern="a"), [{"text": "ab\ud800"}])
+    assert (event, data["payload"]) == ("error", {"text": "ab\ud800"})
+    assert "half of a surrogate pair at character 3" in data["reason"]
+
+
 @pytest.mark.parametrize(
     ("case", "text", "changed"),
     [
