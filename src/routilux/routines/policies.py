@@ -246,16 +246,22 @@ def oldest(group: dict[str, int], slots: SlotViews) -> float:
 
 def _key(payload: dict[str, Any], text: str | None, number: int) -> Hashable:
     try:
-        return key_text(key_of(text, payload))
+        return _comparable(key_of(text, payload))
     except (ExpressionError, Unsuitable):
         return NoKey(number)
 
 
 def _key_given(decision: dict[str, Any]) -> Hashable:
     try:
-        return key_text(decision.get("key"))
+        return _comparable(decision.get("key"))
     except Unsuitable:
         return None
+
+
+def _comparable(value: Any) -> Hashable:
+    """Equal for equal keys, and only for those: ``1``, ``1.0``, ``True`` and ``"1"`` are four."""
+    kind = type(value)
+    return (kind, value) if kind is str or kind is int else key_text(value)
 
 
 def _fire(group: dict[str, int], message: str) -> Fire:

@@ -68,6 +68,17 @@ class TestMerge:
             ("output", {"a": {"id": n, "a": n}, "b": {"id": n, "b": n}}) for n in (1, 2)
         ]
 
+    def test_keys_that_look_alike_are_different_keys(self) -> None:
+        keys: list[Any] = [1, 1.0, True, "1", "true", None, [1]]
+        merge = Merge().set_config(inputs=["a", "b"], by="key", key="id")
+        posts = [(0.0, "a", {"id": key}) for key in keys] + [
+            (1.0, "b", {"id": key}) for key in reversed(keys)
+        ]
+        found = [data for _, data in emitted_at(merge, posts)]
+        assert [(repr(data["a"]["id"]), repr(data["b"]["id"])) for data in found] == [
+            (repr(key), repr(key)) for key in reversed(keys)
+        ]
+
     @over_seeds
     def test_two_of_three_flat_then_the_late_one_is_told(self, seed: int) -> None:
         merge = Merge().set_config(inputs=["a", "b", "c"], need=2, shape="flat", timeout=5.0)
