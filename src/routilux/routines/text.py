@@ -183,7 +183,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 @dataclass
 class RegexExtractConfig:
     pattern: str = setting(
-        "what is looked for, in the syntax of RE2, with groups: '(?P<user>\\w+)@(?P<host>\\S+)'",
+        "what is looked for, in the syntax of RE2, with groups: `(?P<user>\\w+)@(?P<host>\\S+)`",
         check=pattern,
     )
     field: str = setting("the key that holds the text", default="text", min=1)
