@@ -50,6 +50,8 @@ class Draft:
             _end_last_line(temporary)
         else:
             temporary.open("xb").close()
+        if seen is not None:
+            shutil.copymode(target, temporary)  # what only some may read stays so
         return cls(target, temporary, temporary.stat().st_size, seen)
 
     @classmethod

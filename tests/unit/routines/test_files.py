@@ -392,6 +392,18 @@ class TestWriting:
 
 
 class TestDraft:
+    @pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+    @pytest.mark.parametrize("append", [False, True])
+    def test_the_permissions_of_the_target_stay(self, append: bool, tmp_path: Path) -> None:
+        path = tmp_path / "out"
+        path.write_text("secret\n")
+        path.chmod(0o600)
+        draft = Draft.begin(path, append=append)
+        assert draft.temporary.stat().st_mode & 0o777 == 0o600
+        draft.write(b"more\n")
+        draft.finish()
+        assert path.stat().st_mode & 0o777 == 0o600
+
     def test_what_a_failed_attempt_wrote_is_cut_off(self, tmp_path: Path) -> None:
         draft = Draft.begin(tmp_path / "out", append=False)
         draft.write(b"one\n")
