@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
@@ -45,13 +46,13 @@ class Draft:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{token_hex(4)}.part")
         seen = _seen(target)
-        if append and seen is not None:
-            shutil.copyfile(target, temporary)
-            _end_last_line(temporary)
-        else:
-            temporary.open("xb").close()
+        temporary.open("xb").close()
         if seen is not None:
-            shutil.copymode(target, temporary)  # what only some may read stays so
+            # What only some may read stays so, from the first byte on.
+            temporary.chmod(target.stat().st_mode & 0o777 | stat.S_IWUSR)
+            if append:
+                shutil.copyfile(target, temporary)
+                _end_last_line(temporary)
         return cls(target, temporary, temporary.stat().st_size, seen)
 
     @classmethod
