@@ -10,7 +10,7 @@ import pytest
 
 from routilux import ConfigurationError, ErrorHandler, ExecutionError, Flow, Routine, Runtime, current
 from routilux.activation_policies import immediate_policy
-from routilux.routines import Dedupe, ReadCsv, ReadJsonl, ReadLines, WriteCsv, WriteJsonl
+from routilux.routines import Dedupe, ReadCsv, ReadJsonl, ReadLines, Split, WriteCsv, WriteJsonl
 from routilux.routines.files import number_of
 from routilux.routines.paths import Draft
 from routilux.testing import simulated
@@ -246,6 +246,20 @@ class TestWriting:
         found = emitted(WriteCsv().set_config(path=str(path)), payloads, seed=seed)
         assert path.read_text() == 'a,b\n1,"x,y"\n,\n'
         assert [data["payload"] for data in only("error", found)] == payloads[2:]
+
+    def test_rows_that_come_at_once_all_stand_under_the_columns_of_the_first(self, tmp_path: Path) -> None:
+        path = tmp_path / "out.csv"
+        flow = Flow("burst", execution_strategy="sequential")
+        flow.add_routine(Split().set_config(spread=True), "split")
+        flow.add_routine(WriteCsv().set_config(path=str(path), columns=None, extra="ignore"), "write")
+        flow.connect("split", "output", "write", "input")
+        items = [{"b": 1, "a": 2}, {"a": 3}, {"c": 4, "b": 5}, {"b": 6, "a": 7}]
+        with simulated(0) as runtime:
+            state = runtime.exec(flow, entry_params={"items": items})
+            assert state.wait()
+        assert path.read_text().splitlines() == [
+            "index,count,b,a", "0,4,1,2", "1,4,,3", "2,4,5,", "3,4,6,7",
+        ]  # fmt: skip
 
     def test_csv_with_given_columns(self, tmp_path: Path) -> None:
         path = tmp_path / "out.csv"

@@ -43,6 +43,15 @@ def test_a_state_is_made_of_tuples_of_which_a_change_leaves_nearly_all_as_they_w
     assert max(map(len, after)) < 60
 
 
+def test_it_can_be_used_on_after_its_state_was_taken() -> None:
+    table = Table()
+    for number in range(3_000):
+        table.put(str(number), number)
+        table.as_state()
+    assert [table.get(str(number)) for number in range(3_000)] == list(range(3_000))
+    assert sorted(table.values()) == list(range(3_000))
+
+
 def test_a_key_has_the_same_place_in_every_process() -> None:
     table = Table()
     table.put("ключ", 1)

@@ -210,6 +210,11 @@ class TestJoinText:
         assert [data["payload"]["text"] for data in only("error", found)] == [1, "d"]
         assert only("output", found) == [{"text": "ab\nc", "count": 2}]
 
+    @pytest.mark.parametrize(("length", "fits"), [(4, False), (5, True)])
+    def test_separators_count(self, length: int, fits: bool) -> None:
+        found = emitted(JoinText().set_config(max_length=length), [{"text": "ab"}, {"text": "cd"}])
+        assert only("output", found) == [{"text": "ab\ncd" if fits else "ab", "count": 1 + fits}]
+
     def test_what_is_held_is_saved(self, tmp_path: Path) -> None:
         letters = [{"text": text} for text in "abc"]
         found = saved_in_the_middle(JoinText, letters, [{"text": "d"}], tmp_path / "state")
