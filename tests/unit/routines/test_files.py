@@ -244,7 +244,7 @@ class TestWriting:
         path = tmp_path / "out.csv"
         payloads = [{"a": 1, "b": "x,y"}, {"b": None}, {"a": 1, "c": 2}, {"a": []}]
         found = emitted(WriteCsv().set_config(path=str(path)), payloads, seed=seed)
-        assert path.read_text() == 'a,b\n1,"x,y"\n,\n'
+        assert path.read_bytes() == b'a,b\n1,"x,y"\n,\n'
         assert [data["payload"] for data in only("error", found)] == payloads[2:]
 
     def test_rows_that_come_at_once_all_stand_under_the_columns_of_the_first(self, tmp_path: Path) -> None:
