@@ -149,7 +149,7 @@ class JsonArray:
 
 
 class Tables:
-    """At the end, a table for each event that gave something."""
+    """At the end, a table for each event that gave something, by name: which came first may differ from run to run."""
 
     def __init__(self) -> None:
         self._rows: dict[str, list[dict[str, Any]]] = {}
@@ -159,7 +159,7 @@ class Tables:
             self._rows.setdefault(f"{output.routine_id}.{output.event}", []).append(output.data)
 
     def end(self) -> None:
-        for number, (event, rows) in enumerate(self._rows.items()):
+        for number, (event, rows) in enumerate(sorted(self._rows.items())):
             if number:
                 write("\n")
             print_table(rows, title=event)

@@ -144,9 +144,9 @@ def test_json_is_one_array_of_the_same(capsys: pytest.CaptureFixture[str]) -> No
     assert json.loads(printed("json", [], capsys)) == []
 
 
-def test_a_table_stands_for_each_event(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_stands_for_each_event_in_the_order_of_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed("table", OUTPUTS, capsys) == (
-        "read.row\n n  text  more\n 1  one\n20        [1]\n\ndone.output\n1 × no data\n"
+        "done.output\n1 × no data\n\nread.row\n n  text  more\n 1  one\n20        [1]\n"
     )
 
 
