@@ -82,7 +82,7 @@ class JournaledWorker(Worker):
         self.about: dict[str, Any] = {}  # what else the worker's row says
         self.revival = Revival(self)
         super().__init__(engine, flow, state)
-        self.number = self._take_number
+        self.number = self._take_number_now
         state.attach(self)
         for node in self.nodes.values():
             for slot in node.mailbox.slots.values():
@@ -282,7 +282,7 @@ class JournaledWorker(Worker):
         items: list[ItemRow] = []
         for route, payload, form in draft.emits:
             time = self.engine.now() if route.timed else activation.started
-            item = (self._take_number(record), route.slot, payload, job, route.source, time)
+            item = (self._take_number(), route.slot, payload, job, route.source, time)
             kept = self._place(record, route.queue, item)
             if kept is None:
                 continue
@@ -557,9 +557,13 @@ class JournaledWorker(Worker):
     ) -> None:
         """The item and its job are written when this returns. ``undo``: nothing of it is, and will not be."""
         place = rows.place_of(node.routine_id, slot)
-        form = self.encode(payload, f"post() to {place!r}")
         queue = node.mailbox.slots[slot]
-        kept = self._wait_for_place(queue, deadline)
+        try:
+            form = self.encode(payload, f"post() to {place!r}")
+            kept = self._wait_for_place(queue, deadline)
+        except BaseException:
+            undo()
+            raise
         record = Record(self)
         record.size = len(form)
         record.key = None if key is None else key._replace(job_id=job.job_id)
@@ -594,7 +598,7 @@ class JournaledWorker(Worker):
         kept: bool | None,
         sent: list[Item],
     ) -> None:
-        number = self._take_number(record)
+        number = self._take_number()
         item = (number, queue.name, payload, job.account, "post", self.engine.now())
         if kept is None:
             queue.mailbox.drop(queue.name)
@@ -655,7 +659,7 @@ class JournaledWorker(Worker):
 
     def stuck(self) -> bool:
         """Nothing makes room: and nothing that could is still to be written or loaded."""
-        return not self.unreleased and not any(slot.beyond for slot in self.stretches) and super().stuck()
+        return not self.unreleased and not any(slot.draws for slot in self.stretches) and super().stuck()
 
     # -- what waits in the store -------------------------------------------------------------------------------
 
@@ -667,7 +671,7 @@ class JournaledWorker(Worker):
 
     def load_if_room(self, slot: SlotQueue) -> None:
         stretch = self.stretches[slot]
-        if stretch.loading or slot.length > slot.resume_length:
+        if stretch.loading or not slot.draws:
             return
         stretch.loading = True
         self.journal.do(partial(self._load, slot))
@@ -702,15 +706,19 @@ class JournaledWorker(Worker):
 
     # -- the worker ------------------------------------------------------------------------------------------
 
-    def _take_number(self, record: Record | None = None) -> int:
+    def _take_number(self) -> int:
+        """The caller holds the journal's lock. The worker's row goes ahead in a record that nobody can refuse."""
         number = self.next_number
         self.next_number = number + 1
         if number >= self.number_limit:
             self.number_limit = number + NUMBERS_AHEAD
-            if record is not None:
-                record.workers = [self.row()]
-            else:
-                self.write_row()
+            self._append_row(None)
+        return number
+
+    def _take_number_now(self) -> int:
+        with self.journal.lock:
+            number = self._take_number()
+        self.journal.wake()
         return number
 
     def row(self, status: str | None = None) -> WorkerRow:
@@ -727,9 +735,15 @@ class JournaledWorker(Worker):
         )
 
     def write_row(self, status: str | None = None) -> None:
+        with self.journal.lock:
+            self._append_row(status)
+        self.journal.wake()
+
+    def _append_row(self, status: str | None) -> None:
+        """The row as it is now; the caller holds the journal's lock, so that no older one can come later."""
         record = Record(self)
         record.workers = [self.row(status)]
-        self.journal.hand_over(record)
+        self.journal.append(record)
 
     def write_row_now(self, *, forget: bool) -> None:
         """Write the row of a new worker, in place of what the store had under its id."""
