@@ -123,6 +123,7 @@ class Opener:
             job = worker.state.job  # type: ignore[attr-defined]
             status = ExecutionStatus.PAUSED if paused else ExecutionStatus(job.status.value)
             worker.set_status(status)
+        worker.load_all()
         if not paused:
             worker.release()
         return worker

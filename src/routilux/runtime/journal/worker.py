@@ -20,6 +20,7 @@ from routilux.ports import (
     Gate,
     ItemKey,
     ItemRow,
+    JobRow,
     KeyRow,
     LetterRow,
     NoteKey,
@@ -522,17 +523,25 @@ class JournaledWorker(Worker):
 
     def _over(self, job: Any) -> None:
         if job.final != job.status:
-            self._write_job(job, self.engine.driver.clock.time())
+            self._write_job(job)
         super()._over(job)
 
     def job_changed(self, job: JobContext) -> None:
-        self._write_job(job, job.completed_at)
+        self._write_job(job)
 
-    def _write_job(self, job: Any, completed_at: float | None) -> None:
-        record, status = Record(self), job.status
-        job.final = status.value if status.finished else None
-        record.jobs = [rows.job_row(self.journal.codec, job, status.value, completed_at)]
-        self.journal.hand_over(record)
+    def _write_job(self, job: Any) -> None:
+        record = Record(self)
+        with self.journal.lock:
+            record.jobs = [self._row_of(job)]
+            job.final = record.jobs[0].status if job.status.finished else None
+            self.journal.append(record)
+        self.journal.wake()
+
+    def _row_of(self, job: Any) -> JobRow:
+        """A job as it is now; the caller holds the journal's lock, so that no older row can come later."""
+        status = job.status
+        ended = job.completed_at or self.engine.driver.clock.time() if status.finished else None
+        return rows.job_row(self.journal.codec, job, status.value, ended)
 
     def trace(self, job: Any, action: str, **details: Any) -> None:
         entry = {"time": self.engine.driver.clock.time(), "action": action, **details}
@@ -618,7 +627,7 @@ class JournaledWorker(Worker):
             sent.append(item)
         job.serial = job.serial or number
         job.final = None
-        record.jobs = [rows.job_row(self.journal.codec, job, job.status.value, None)]
+        record.jobs = [self._row_of(job)]
 
     def _admitted(self, queue: SlotQueue, job: JobContext, sent: list[Item], kept: bool | None) -> None:
         if not sent:
@@ -675,6 +684,11 @@ class JournaledWorker(Worker):
             return
         stretch.loading = True
         self.journal.do(partial(self._load, slot))
+
+    def load_all(self) -> None:
+        """Where there is room, such as that of items which activations have claimed."""
+        for slot in self.stretches:
+            self.load_if_room(slot)
 
     def _load(self, slot: SlotQueue) -> None:
         """Bring the next items of a slot into memory, as many as there is room for. On the committer only."""
@@ -804,7 +818,8 @@ class JournaledWorker(Worker):
         stored = self.journal.store.job(job_id)
         if stored is None:
             return None
-        if stored.row.worker_id == self.worker_id and rows.is_open(stored):
+        finished = JobStatus(stored.row.status).finished
+        if stored.row.worker_id == self.worker_id and (stored.items or not finished):
             return self.revival.job(job_id)
         return rows.detached_job(self.journal.codec, self.journal.store, self.engine.driver, stored)
 
