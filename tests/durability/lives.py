@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -108,6 +109,7 @@ class Life:
         self._dies_at: int | None = None
         self._dies_in: tuple[str, int] | None = None
         self.resumes = 0
+        self.stopped: set[str] = set()  # workers that were told to end for good
         self.posting: set[str] = set()  # posts with a key that are on their way
         self.states: dict[str, Any] = {}  # by flow
         self.store.rise()
@@ -229,7 +231,7 @@ class Life:
             )
         for flow_id, flow in flows.items():
             if flow_id not in self.states:
-                generation = self.lives.generation.setdefault(flow_id, 0)
+                generation = self.lives.generation[flow_id] = self.lives.generation.get(flow_id, -1) + 1
                 self.states[flow_id] = self._insist(
                     lambda flow=flow, n=generation: self.runtime.exec(
                         flow, worker_id=f"worker {n} of {flow.flow_id}"
@@ -326,7 +328,7 @@ class Life:
         except (StoreError, QueueFullError, StateError) as error:
             self._check_alive()
             witness.tell(f"post {uid}: {error}")
-            known = f"job {uid}" != job_id or state.worker_id in witness.cancel_asked
+            known = f"job {uid}" != job_id or state.worker_id in self.stopped
             witness.expect(not isinstance(error, StateError) or known, f"post {uid} was refused: {error}")
             witness.expect(
                 uid not in self.audit.posted, f"post {uid} was refused, and is in the store: {error}"
@@ -372,7 +374,7 @@ class Life:
             return
         self._check_alive()
         self.witness.tell(f"{id_} rests")
-        stopped = getattr(target, "worker_id", None) in self.witness.cancel_asked
+        stopped = target.worker_id in self.stopped
         if self.resumes == resumes and not stopped:
             self.witness.resting.add(id_)
 
@@ -383,7 +385,7 @@ class Life:
         id_ = getattr(target, "job_id", None) or target.worker_id
         self.resumes += 1
         self.witness.resting.discard(id_)
-        if target.worker_id in self.witness.cancel_asked:
+        if target.worker_id in self.stopped:
             return
         self.witness.tell(f"resume {id_}")
         self.runtime.resume(target)
@@ -417,6 +419,7 @@ class Life:
     def _cancel_worker(self) -> None:
         flow_id = self.rng.choice([*self.states])
         state = self.states[flow_id]
+        self.stopped.add(state.worker_id)
         self.witness.cancel_asked.add(state.worker_id)
         self.witness.tell(f"cancel {state.worker_id}")
         try:
@@ -426,7 +429,7 @@ class Life:
 
     def redrive(self) -> None:
         letters = self._insist(lambda: self.runtime.dead_letters())
-        live = {state.worker_id for state in self.states.values()} - self.witness.cancel_asked
+        live = {state.worker_id for state in self.states.values()} - self.stopped
         mine = [letter for letter in letters if letter.worker_id in live]
         if not mine:
             return
@@ -470,7 +473,7 @@ class Life:
         while self.lives.keyed and not self.lives.fate.ten_years:
             uid = next(iter(self.lives.keyed))
             flow = self.lives.keyed[uid][0]
-            if self.states[flow.flow_id].worker_id in self.witness.cancel_asked:
+            if self.states[flow.flow_id].worker_id in self.stopped:
                 del self.lives.keyed[uid]
             else:
                 self._post(uid, *self.lives.keyed[uid])
@@ -501,6 +504,7 @@ class Life:
         witness.expect(started == witness.started, "something starts again that had ended")
         self._check_items()
         self._check_notes()
+        self._check_left()
         for job_id, row in audit.jobs.items():
             self._check_job(job_id, row)
         letters = sorted((letter.worker_id, letter.item_id) for letter in self.runtime.dead_letters())
@@ -552,21 +556,19 @@ class Life:
         expect(
             outputs == self.audit.outputs[job_id], f"{job_id} has {outputs}, of {self.audit.outputs[job_id]}"
         )
-        left = self.audit.counts[job_id]
-        expect(row.status == "completed" or left <= self._beyond(job_id), f"{job_id} has {left} items left")
 
-    def _beyond(self, job_id: str) -> int:
-        """How many items of a job wait in the store for room that is not there."""
-        slots = {}
-        for state in self.states.values():
-            for slot, stretch in state.control.stretches.items():
-                if slot.beyond:
-                    slots[state.worker_id, slot.qualified_name] = stretch.cursor
-        return sum(
-            key.number > slots.get((key.worker_id, key.place), key.number)
-            for key, row in self.audit.items.items()
-            if job_id in json.loads(row.job_ids)
-        )
+    def _check_left(self) -> None:
+        """Of ended jobs nothing is left but what waits in the store for room that is not there."""
+        cursors = {
+            (state.worker_id, slot.qualified_name): stretch.cursor
+            for state in self.states.values()
+            for slot, stretch in state.control.stretches.items()
+            if slot.beyond
+        }
+        for key, row in self.audit.items.items():
+            statuses = {self.audit.jobs[job_id].status for job_id in json.loads(row.job_ids)}
+            waits = key.number > cursors.get((key.worker_id, key.place), key.number)
+            self.witness.expect(waits or "completed" in statuses, f"{key} is left, and its jobs have ended")
 
     # -- what routines do ----------------------------------------------------------------------------------------
 
