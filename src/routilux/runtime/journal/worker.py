@@ -346,7 +346,7 @@ class JournaledWorker(Worker):
         ended = []
         for member in account.members:
             job = member.job
-            if member.status.finished or (fatal is None and job.stored):
+            if member.status.finished or job.final is not None or (fatal is None and job.stored):
                 continue
             status = JobStatus.COMPLETED if fatal is None else JobStatus.FAILED
             if fatal is not None:
@@ -494,36 +494,54 @@ class JournaledWorker(Worker):
 
     def end_job(self, job: JobContext, status: JobStatus, error: BaseException | None = None) -> bool:
         """The end of a job is seen when it is written."""
-        record = self._ending(job, status, error)
-        if record is None:
-            return False
-        self.journal.hand_over(record)
-        return True
+        record = Record(self)
+        begun = self._begin_end(record, job, status, error)
+        self.journal.wake()
+        return begun
 
     def cancel_job(self, job: JobContext) -> None:
         """Returns when it is written and nothing of the job starts any more."""
-        record = self._ending(job, JobStatus.CANCELLED, None)
-        if record is not None:
-            self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
+        record = Record(self)
 
-    def _ending(self, job: Any, status: JobStatus, error: BaseException | None) -> Record | None:
-        if job.account.status.finished:
-            return None
-        record, now = Record(self), self.engine.driver.clock.time()
-        before, job.error = job.error, error
-        record.jobs = [rows.job_row(self.journal.codec, job, status.value, now)]
-        job.error = before
+        def begin() -> None:
+            if not self._begin_end(record, job, JobStatus.CANCELLED, None):
+                self.journal.hand_over(record)  # how it ends is on its way: return when that is written
 
-        def release() -> None:
-            job.final = status.value
-            self._end_jobs([job], status, error)
+        self.journal.written_or_raise(record, begin, partial(self._not_ended, record, job))
 
-        record.then(release)
-        return record
+    def _begin_end(self, record: Record, job: Any, status: JobStatus, error: BaseException | None) -> bool:
+        """Hand over the end of a job; False if it has another one. Until it is written the job does not come to rest."""
+        now = self.engine.driver.clock.time()
+        with self.journal.lock:
+            job.account.add()
+            if job.account.status.finished or job.final is not None:
+                job.account.remove()
+                return False
+            before, job.error, job.final = job.error, error, status.value
+            record.jobs = [rows.job_row(self.journal.codec, job, status.value, now)]
+            job.error = before
+            record.then(partial(self._end_jobs, [job], status, error))
+            record.then(job.account.remove)
+            self.journal.append(record)
+        return True
 
-    def _over(self, job: Any) -> None:
+    def _not_ended(self, record: Record, job: Any) -> None:
+        """The store has refused the end of a job."""
+        if record.jobs:
+            job.final = None
+            self.at_rest(job.account.remove())
+
+    def have_ended(self, jobs: Sequence[JobContext]) -> None:
+        """Their rows are written before their items are taken out."""
+        for job in jobs:
+            self._write_end(job)
+
+    def _write_end(self, job: Any) -> None:
         if job.final != job.status:
             self._write_job(job)
+
+    def _over(self, job: Any) -> None:
+        self._write_end(job)
         super()._over(job)
 
     def job_changed(self, job: JobContext) -> None:
@@ -532,14 +550,15 @@ class JournaledWorker(Worker):
     def _write_job(self, job: Any) -> None:
         record = Record(self)
         with self.journal.lock:
+            if job.status.finished:
+                job.final = job.status.value
             record.jobs = [self._row_of(job)]
-            job.final = record.jobs[0].status if job.status.finished else None
             self.journal.append(record)
         self.journal.wake()
 
     def _row_of(self, job: Any) -> JobRow:
         """A job as it is now; the caller holds the journal's lock, so that no older row can come later."""
-        status = job.status
+        status = JobStatus(job.final or job.status)
         ended = job.completed_at or self.engine.driver.clock.time() if status.finished else None
         return rows.job_row(self.journal.codec, job, status.value, ended)
 
@@ -626,7 +645,8 @@ class JournaledWorker(Worker):
             self._count(record, job.account, 1)
             sent.append(item)
         job.serial = job.serial or number
-        job.final = None
+        if job.final == JobStatus.COMPLETED and not job.status.finished:
+            job.final = None  # it was to complete with what is on its way, and goes on with this item
         record.jobs = [self._row_of(job)]
 
     def _admitted(self, queue: SlotQueue, job: JobContext, sent: list[Item], kept: bool | None) -> None:
@@ -726,7 +746,7 @@ class JournaledWorker(Worker):
         self.next_number = number + 1
         if number >= self.number_limit:
             self.number_limit = number + NUMBERS_AHEAD
-            self._append_row(None)
+            self._append_row()
         return number
 
     def _take_number_now(self) -> int:
@@ -735,45 +755,43 @@ class JournaledWorker(Worker):
         self.journal.wake()
         return number
 
-    def row(self, status: str | None = None) -> WorkerRow:
+    def row(self) -> WorkerRow:
         paused = self.state.status in (WorkerStatus.PAUSED, ExecutionStatus.PAUSED)
         return WorkerRow(
             self.worker_id,
             self.flow_id,
             self.flow.fingerprint(),
             "execution" if self.one_shot else "worker",
-            status or ("paused" if paused else "running"),
+            "stopped" if self.stopped and self.for_good else "paused" if paused else "running",
             self.number_limit,
             self.engine.driver.clock.time(),
             self.encode(self.about, f"worker {self.worker_id!r}"),
         )
 
-    def write_row(self, status: str | None = None) -> None:
+    def write_row(self) -> None:
         with self.journal.lock:
-            self._append_row(status)
+            self._append_row()
         self.journal.wake()
 
-    def _append_row(self, status: str | None) -> None:
+    def _append_row(self) -> None:
         """The row as it is now; the caller holds the journal's lock, so that no older one can come later."""
         record = Record(self)
-        record.workers = [self.row(status)]
+        record.workers = [self.row()]
         self.journal.append(record)
 
     def write_row_now(self, *, forget: bool) -> None:
         """Write the row of a new worker, in place of what the store had under its id."""
         record = Record(self)
         self.number_limit = self.next_number + NUMBERS_AHEAD
-        record.workers = [self.row("running")]
+        record.workers = [self.row()]
         if forget:
             record.forgotten = [self.worker_id]
         self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
 
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
         super().set_status(status)
-        if not self.stopped:
+        if self.for_good or not self.stopped:
             self.write_row()
-        elif self.for_good:
-            self.write_row("stopped")
 
     def quiet(self) -> bool:
         return self.journal.broken is not None or (not self.unreleased and super().quiet())
