@@ -509,6 +509,7 @@ def end_detached(activation: LiveActivation, error: BaseException | None) -> Non
         if error is not None:
             raise error
         end_guarded(activation)
+        worker.seal(activation)
     except BaseException as raised:  # noqa: BLE001 the outcome of user code
         more = failed(worker, activation, raised, now)
     else:

@@ -127,6 +127,9 @@ class Worker:
         """Whether nothing is to be started at the moment; then the worker sees to the mailbox later."""
         return False
 
+    def seal(self, activation: LiveActivation) -> None:
+        """Logic has ended well; raises what it leaves that can not be kept."""
+
     def conclude(
         self,
         activation: LiveActivation,
@@ -537,6 +540,7 @@ class Worker:
         if ended:
             for job in ended:
                 job.error = error
+            self.have_ended(ended)
             self.sweep()
             for activation in self.engine.running():
                 if activation.job.ended:
@@ -544,6 +548,9 @@ class Worker:
             for job in ended:
                 self._over(job)
         return ended
+
+    def have_ended(self, jobs: Sequence[JobContext]) -> None:
+        """These jobs have failed or were cancelled; nothing of them has been taken out yet."""
 
     def cancel_job(self, job: JobContext) -> None:
         self.end_job(job, JobStatus.CANCELLED)

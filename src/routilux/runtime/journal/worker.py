@@ -20,6 +20,7 @@ from routilux.ports import (
     Gate,
     ItemKey,
     ItemRow,
+    JobRow,
     KeyRow,
     LetterRow,
     NoteKey,
@@ -83,7 +84,7 @@ class JournaledWorker(Worker):
         self.about: dict[str, Any] = {}  # what else the worker's row says
         self.revival = Revival(self)
         super().__init__(engine, flow, state)
-        self.number = self._take_number
+        self.number = self._take_number_now
         places = [place for node in self.nodes.values() for place in node.places.values()]
         self.flight_texts = {place: rows.flight_prefix(self.worker_id, place) for place in places}
         state.attach(self)
@@ -375,7 +376,7 @@ class JournaledWorker(Worker):
         items: list[ItemRow] = []
         for (route, form), payload in zip(draft.emits, payloads, strict=True):
             time = self.engine.now() if route.timed else activation.started
-            item: Any = (self._take_number(record), route.slot, payload, job, route.source, time)
+            item: Any = (self._take_number(), route.slot, payload, job, route.source, time)
             kept = self._place(record, route.queue, item)
             if kept is None:
                 continue
@@ -439,7 +440,7 @@ class JournaledWorker(Worker):
         ended = []
         for member in account.members:
             job = member.job
-            if member.status.finished or (fatal is None and job.stored):
+            if member.status.finished or job.final is not None or (fatal is None and job.stored):
                 continue
             status = JobStatus.COMPLETED if fatal is None else JobStatus.FAILED
             if fatal is not None:
@@ -591,46 +592,73 @@ class JournaledWorker(Worker):
 
     def end_job(self, job: JobContext, status: JobStatus, error: BaseException | None = None) -> bool:
         """The end of a job is seen when it is written."""
-        record = self._ending(job, status, error)
-        if record is None:
-            return False
-        self.journal.hand_over(record)
-        return True
+        record = Record(self)
+        begun = self._begin_end(record, job, status, error)
+        self.journal.wake()
+        return begun
 
     def cancel_job(self, job: JobContext) -> None:
         """Returns when it is written and nothing of the job starts any more."""
-        record = self._ending(job, JobStatus.CANCELLED, None)
-        if record is not None:
-            self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
+        record = Record(self)
 
-    def _ending(self, job: Any, status: JobStatus, error: BaseException | None) -> Record | None:
-        if job.account.status.finished:
-            return None
-        record, now = Record(self), self.engine.driver.clock.time()
-        before, job.error = job.error, error
-        record.jobs = [rows.job_row(self.journal.codec, job, status.value, now)]
-        job.error = before
+        def begin() -> None:
+            if not self._begin_end(record, job, JobStatus.CANCELLED, None):
+                self.journal.hand_over(record)  # how it ends is on its way: return when that is written
 
-        def release() -> None:
-            job.final = status.value
-            self._end_jobs([job], status, error)
+        self.journal.written_or_raise(record, begin, partial(self._not_ended, record, job))
 
-        record.then(release)
-        return record
+    def _begin_end(self, record: Record, job: Any, status: JobStatus, error: BaseException | None) -> bool:
+        """Hand over the end of a job; False if it has another one. Until that is written it does not come to rest."""
+        now = self.engine.driver.clock.time()
+        with self.journal.lock:
+            job.account.add()
+            if job.account.status.finished or job.final is not None:
+                job.account.remove()
+                return False
+            before, job.error, job.final = job.error, error, status.value
+            record.jobs = [rows.job_row(self.journal.codec, job, status.value, now)]
+            job.error = before
+            record.then(partial(self._end_jobs, [job], status, error))
+            record.then(job.account.remove)
+            self.journal.append(record)
+        return True
+
+    def _not_ended(self, record: Record, job: Any) -> None:
+        """The store has refused the end of a job."""
+        if record.jobs:
+            job.final = None
+            self.at_rest(job.account.remove())
+
+    def have_ended(self, jobs: Sequence[JobContext]) -> None:
+        """Their rows are written before their items are taken out."""
+        for job in jobs:
+            self._write_end(job)
+
+    def _write_end(self, job: Any) -> None:
+        if job.final != job.status:
+            self._write_job(job)
 
     def _over(self, job: Any) -> None:
-        if job.final != job.status:
-            self._write_job(job, self.engine.driver.clock.time())
+        self._write_end(job)
         super()._over(job)
 
     def job_changed(self, job: JobContext) -> None:
-        self._write_job(job, job.completed_at)
+        self._write_job(job)
 
-    def _write_job(self, job: Any, completed_at: float | None) -> None:
-        record, status = Record(self), job.status
-        job.final = status.value if status.finished else None
-        record.jobs = [rows.job_row(self.journal.codec, job, status.value, completed_at)]
-        self.journal.hand_over(record)
+    def _write_job(self, job: Any) -> None:
+        record = Record(self)
+        with self.journal.lock:
+            if job.status.finished:
+                job.final = job.status.value
+            record.jobs = [self._row_of(job)]
+            self.journal.append(record)
+        self.journal.wake()
+
+    def _row_of(self, job: Any) -> JobRow:
+        """A job as it is now; the caller holds the journal's lock, so that no older row can come later."""
+        status = JobStatus(job.final or job.status)
+        ended = job.completed_at or self.engine.driver.clock.time() if status.finished else None
+        return rows.job_row(self.journal.codec, job, status.value, ended)
 
     def trace(self, job: Any, action: str, **details: Any) -> None:
         entry = {"time": self.engine.driver.clock.time(), "action": action, **details}
@@ -655,9 +683,13 @@ class JournaledWorker(Worker):
     ) -> None:
         """The item and its job are written when this returns. ``undo``: nothing of it is, and will not be."""
         place = node.places[slot]
-        form = self.encode(payload, f"post() to {place!r}")
         queue = node.mailbox.slots[slot]
-        kept = self._wait_for_place(queue, deadline)
+        try:
+            form = self.encode(payload, f"post() to {place!r}")
+            kept = self._wait_for_place(queue, deadline)
+        except BaseException:
+            undo()
+            raise
         record = Record(self)
         record.size = len(form)
         record.key = None if key is None else key._replace(job_id=job.job_id)
@@ -692,7 +724,7 @@ class JournaledWorker(Worker):
         kept: bool | None,
         sent: list[Item],
     ) -> None:
-        number = self._take_number(record)
+        number = self._take_number()
         item = (number, queue.name, payload, job.account, "post", self.engine.now())
         if kept is None:
             queue.mailbox.drop(queue.name)
@@ -711,8 +743,9 @@ class JournaledWorker(Worker):
             self._count(record, job.account, 1)
             sent.append(item)
         job.serial = job.serial or number
-        job.final = None
-        record.jobs = [rows.job_row(self.journal.codec, job, job.status.value, None)]
+        if job.final == JobStatus.COMPLETED and not job.status.finished:
+            job.final = None  # it was to complete with what is on its way, and goes on with this item
+        record.jobs = [self._row_of(job)]
 
     def _admitted(self, queue: SlotQueue, job: JobContext, sent: list[Item], kept: bool | None) -> None:
         if not sent:
@@ -753,7 +786,7 @@ class JournaledWorker(Worker):
 
     def stuck(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is still to be written or loaded."""
-        if self.unreleased or any(slot.beyond for slot in self.stretches):
+        if self.unreleased or any(slot.draws for slot in self.stretches):
             return False
         return super().stuck(inside=inside)
 
@@ -767,10 +800,15 @@ class JournaledWorker(Worker):
 
     def load_if_room(self, slot: SlotQueue) -> None:
         stretch = self.stretches[slot]
-        if stretch.loading or slot.length > slot.resume_length:
+        if stretch.loading or not slot.draws:
             return
         stretch.loading = True
         self.journal.do(partial(self._load, slot))
+
+    def load_all(self) -> None:
+        """Where there is room, such as that of items which activations have claimed."""
+        for slot in self.stretches:
+            self.load_if_room(slot)
 
     def _load(self, slot: SlotQueue) -> None:
         """Bring the next items of a slot into memory, as many as there is room for. On the committer only."""
@@ -802,40 +840,50 @@ class JournaledWorker(Worker):
 
     # -- the worker ------------------------------------------------------------------------------------------
 
-    def _take_number(self, record: Record | None = None) -> int:
+    def _take_number(self) -> int:
+        """The caller holds the journal's lock. The worker's row goes ahead in a record that nobody can refuse."""
         number = self.next_number
         self.next_number = number + 1
         if number >= self.number_limit:
             self.number_limit = number + NUMBERS_AHEAD
-            if record is not None:
-                record.workers = [self.row()]
-            else:
-                self.write_row()
+            self._append_row()
         return number
 
-    def row(self, status: str | None = None) -> WorkerRow:
+    def _take_number_now(self) -> int:
+        with self.journal.lock:
+            number = self._take_number()
+        self.journal.wake()
+        return number
+
+    def row(self) -> WorkerRow:
         paused = self.state.status in (WorkerStatus.PAUSED, ExecutionStatus.PAUSED)
         return WorkerRow(
             self.worker_id,
             self.flow_id,
             self.flow.fingerprint(),
             "execution" if self.one_shot else "worker",
-            status or ("paused" if paused else "running"),
+            "stopped" if self.stopped and self.for_good else "paused" if paused else "running",
             self.number_limit,
             self.engine.driver.clock.time(),
             self.encode(self.about, f"worker {self.worker_id!r}"),
         )
 
-    def write_row(self, status: str | None = None) -> None:
+    def write_row(self) -> None:
+        with self.journal.lock:
+            self._append_row()
+        self.journal.wake()
+
+    def _append_row(self) -> None:
+        """The row as it is now; the caller holds the journal's lock, so that no older one can come later."""
         record = Record(self)
-        record.workers = [self.row(status)]
-        self.journal.hand_over(record)
+        record.workers = [self.row()]
+        self.journal.append(record)
 
     def write_row_now(self, *, forget: bool) -> None:
         """Write the row of a new worker, in place of what the store had under its id."""
         record = Record(self)
         self.number_limit = self.next_number + NUMBERS_AHEAD
-        record.workers = [self.row("running")]
+        record.workers = [self.row()]
         if forget:
             record.forgotten = [self.worker_id]
         self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
@@ -849,10 +897,8 @@ class JournaledWorker(Worker):
 
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
         super().set_status(status)
-        if not self.stopped:
+        if self.for_good or not self.stopped:
             self.write_row()
-        elif self.for_good:
-            self.write_row("stopped")
 
     def quiet(self) -> bool:
         return self.journal.broken is not None or (not self.unreleased and super().quiet())
@@ -897,7 +943,8 @@ class JournaledWorker(Worker):
         stored = self.journal.store.job(job_id)
         if stored is None:
             return None
-        if stored.row.worker_id == self.worker_id and rows.is_open(stored):
+        finished = JobStatus(stored.row.status).finished
+        if stored.row.worker_id == self.worker_id and (stored.items or not finished):
             return self.revival.job(job_id)
         return rows.detached_job(self.journal.codec, self.journal.store, self.engine.driver, stored)
 
