@@ -190,9 +190,12 @@ class JournaledWorker(Worker):
         activation.noted = True
         record.then(partial(self._claim_written, activation))
         mailbox = activation.mailbox
-        if mailbox.stall(activation, retry=False):
+        with self.journal.lock:  # whoever withdraws it removes its note behind this record
+            more = mailbox.stall(activation, retry=False)
+            self.journal.append(record)
+        self.journal.wake()
+        if more:
             self.schedule(mailbox)
-        self.journal.hand_over(record)
         if activation.job.ended:  # it ended meanwhile
             self.sweep()
         return False
