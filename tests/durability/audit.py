@@ -58,6 +58,7 @@ class Audit:
         for worker_id in changes.forgotten:
             self._forget(worker_id)
         self._check_workers(changes)
+        self._check_jobs(changes)
         done = [
             _Done(entry.worker_id, self._decode(entry.data))
             for entry in changes.entries
@@ -70,7 +71,9 @@ class Audit:
         self._check_letters(changes, unexplained)
         self._check_discarded(unexplained)
         self._check_new_items(done, changes)
-        self._check_jobs(changes)
+        for item in changes.items:
+            for job_id in json.loads(item.job_ids):
+                self._expect(job_id in self.jobs, f"item {item.number} belongs to {job_id}, which is not there")
 
     def _decode(self, data: bytes) -> Any:
         return self._codec.decode(data, "audit")
@@ -97,7 +100,7 @@ class Audit:
         for worker_id, row in changes.workers.items():
             before = self.workers.get(worker_id)
             if before is not None:
-                self._expect(before.status != "stopped", f"worker {worker_id} is {row.status} after its end")
+                self._expect(before.status in ("running", "paused", row.status), f"worker {worker_id} is {row.status} after its end")
                 self._expect(row.next_number >= before.next_number, f"numbers of {worker_id} go back")
             self.workers[worker_id] = row
 

@@ -569,6 +569,7 @@ class Life:
         for key, row in self.audit.items.items():
             statuses = {self.audit.jobs[job_id].status for job_id in json.loads(row.job_ids)}
             waits = key.number > cursors.get((key.worker_id, key.place), key.number)
+            waits = waits or self.audit.workers[key.worker_id].status == "stopped"  # goes with the worker
             self.witness.expect(waits or "completed" in statuses, f"{key} is left, and its jobs have ended")
 
     # -- what routines do ----------------------------------------------------------------------------------------
