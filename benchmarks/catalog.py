@@ -21,6 +21,7 @@ NAMES = (
     "durable",
     "backlog",
     "peers",
+    "files",
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from random import Random
 from typing import Any, NamedTuple
 
@@ -101,16 +102,17 @@ class Stage(NamedTuple):
     breathe: Callable[[], object]
 
 
-def build(flow_plan: FlowPlan, stage: Stage) -> Flow:
+def build(flow_plan: FlowPlan, logic_of: Callable[[Routine, RoutinePlan], Callable[..., Any]]) -> Flow:
     flow = Flow(flow_plan.flow_id, execution_strategy=flow_plan.strategy, max_workers=flow_plan.max_workers)
     for plan in flow_plan.routines:
-        flow.add_routine(_routine(plan, stage), plan.routine_id)
+        routine = _routine(plan)
+        flow.add_routine(routine.set_logic(logic_of(routine, plan)), plan.routine_id)
     for connection in flow_plan.connections:
         flow.connect(*connection)
     return flow
 
 
-def _routine(plan: RoutinePlan, stage: Stage) -> Routine:
+def _routine(plan: RoutinePlan) -> Routine:
     routine = Routine()
     for slot in plan.slots:
         routine.add_slot(
@@ -126,7 +128,6 @@ def _routine(plan: RoutinePlan, stage: Stage) -> Routine:
     routine.set_concurrency(plan.concurrency)
     routine.set_timeout(plan.timeout)
     routine.set_error_handler(plan.handler)
-    routine.set_logic(_async_logic(routine, plan, stage) if plan.is_async else _logic(routine, plan, stage))
     return routine
 
 
@@ -141,6 +142,10 @@ class Nap(NamedTuple):
 class Emission(NamedTuple):
     event: str
     payload: dict[str, Any]
+
+
+def _logic_of(routine: Routine, plan: RoutinePlan, stage: Stage) -> Callable[..., Any]:
+    return _async_logic(routine, plan, stage) if plan.is_async else _logic(routine, plan, stage)
 
 
 def _logic(routine: Routine, plan: RoutinePlan, stage: Stage) -> Callable[..., None]:
@@ -231,13 +236,15 @@ class Play:
         self.gates: set[tuple[str, str]] = set()
         self.posts = 0
         self.resumes = 0  # begun
+        self.resuming = 0  # begun and not ended
 
     def breathe(self) -> None:
         """A moment at which others could run."""
 
     def start(self) -> None:
         for flow_plan in self.plan.flows:
-            flow = build(flow_plan, Stage(self.ledger, self.breathe))
+            stage = Stage(self.ledger, self.breathe)
+            flow = build(flow_plan, partial(_logic_of, stage=stage))
             state = self.runtime.exec(flow, worker_id=f"worker of {flow_plan.flow_id}")
             self.states.append(state)
             self.ledger.enter(state, flow_plan)
@@ -294,7 +301,8 @@ class Play:
             self.runtime.pause(target, timeout=timeout)
         except ExecutionTimeoutError:
             return
-        if self.resumes == resumes and id_ not in self.ledger.stopped:
+        undone = self.resuming or self.resumes != resumes  # perhaps by a resume that it came in the middle of
+        if not undone and id_ not in self.ledger.stopped:
             self.ledger.resting.add(id_)
 
     def resume(self) -> None:
@@ -307,8 +315,9 @@ class Play:
         self.resumes += 1
         if id_ not in self.ledger.stopped:
             self.ledger.resting.discard(id_)
+            self.resuming += 1
             self.runtime.resume(target)
-            self.ledger.resting.discard(id_)  # a pause that came in the middle is undone with the rest
+            self.resuming -= 1
 
     def cancel(self) -> None:
         jobs = list(self.ledger.jobs.values())
@@ -387,8 +396,10 @@ class SimulatedPlay(Play):
 
     def _let_go_in_the_middle(self) -> bool:
         """Whether something can happen now; what is in the way may be a pause that has only begun."""
-        keeps = self.plan.features.gates or self.plan.features.pauses
-        if not keeps or len(self.simulation._seats) == 1:
+        paused = any(job.paused for job in self.ledger.jobs.values()) or any(
+            worker.queue.paused and not worker.stopped for worker in self.ledger.workers.values()
+        )
+        if not (self.gates or paused) or len(self.simulation._seats) == 1:
             return False
         self.let_everything_go()
         return self.step_of_engine(None)

@@ -43,16 +43,20 @@ class SimulationLimit(SimulationStuck):
 
 
 class VirtualClock:
-    """Time that only moves when the simulation says so; starts at 0, which is shown as 2020-01-01."""
+    """Time that only moves when the simulation says so; starts at 0, which is shown as 2020-01-01.
+
+    ``shown_at_zero`` may be moved at any moment: somebody sets the clock on the wall.
+    """
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.shown_at_zero = 1_577_836_800.0
 
     def monotonic(self) -> float:
         return self.now
 
     def time(self) -> float:
-        return 1_577_836_800.0 + self.now
+        return self.shown_at_zero + self.now
 
 
 class SimulatedLock:
@@ -235,13 +239,16 @@ class SimulatedDriver:
 
     def stuck(self) -> SimulationStuck:
         """Something is waited for, and nothing is left to be done."""
-        if not self._interrupted and not any(signal.is_set() for signal in self.waiting):
+        held_back = any(
+            queue.ready for queue in self._queues
+        )  # it might wait for what is further down the stack
+        if not self._interrupted and not held_back and not any(signal.is_set() for signal in self.waiting):
             return SimulationStuck(
                 f"seed {self.seed}: nothing can happen any more, but something is waited for"
             )
         self.fault = SimulationLimit(
-            f"seed {self.seed}: what is waited for may come from a virtual thread further down the stack; this says "
-            "nothing about the engine, take another seed"
+            f"seed {self.seed}: what is waited for may come from a virtual thread further down the stack, or from one "
+            "that could not go on above it; this says nothing about the engine, take another seed"
         )
         return self.fault
 

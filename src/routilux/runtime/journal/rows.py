@@ -109,17 +109,11 @@ def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) 
             job.data[codec.decode(note.name.encode(), row.job_id)] = codec.decode(value, row.job_id)
     account.status = JobStatus(row.status)
     account.pause(about["paused"])
-    if is_open(stored):
-        job.leave()
-    else:
+    if account.status.finished:
         job.announce_end()
+    else:
+        job.leave()
     return job
-
-
-def is_open(stored: StoredJob) -> bool:
-    """Whether a job can still move. One whose items were on their way when its end was written can."""
-    status = JobStatus(stored.row.status)
-    return not status.finished or (status is JobStatus.COMPLETED and stored.items > 0)
 
 
 # -- items and letters -------------------------------------------------------------------------------------------
@@ -155,6 +149,10 @@ def poison(place: str, number: int, deaths: int) -> PoisonItemError:
 
 def activation_note(worker_id: str, routine_id: str, key: str) -> NoteKey:
     return NoteKey(worker_id, "activation", routine_id, key)
+
+
+def checkpoint_note(worker_id: str, routine_id: str, key: str) -> NoteKey:
+    return NoteKey(worker_id, "checkpoint", routine_id, key)
 
 
 def crash_note(worker_id: str, place: str, number: int) -> NoteKey:

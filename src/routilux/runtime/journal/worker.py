@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -20,6 +20,7 @@ from routilux.ports import (
     Gate,
     ItemKey,
     ItemRow,
+    JobRow,
     KeyRow,
     LetterRow,
     NoteKey,
@@ -53,14 +54,32 @@ Sent: TypeAlias = tuple["Route", Item, bool]
 
 
 class Stretch:
-    """What of a slot is in memory: everything up to ``cursor``; the store has items up to ``tail``."""
+    """What of a slot is in memory: everything up to ``cursor``.
 
-    __slots__ = ("cursor", "loading", "tail")
+    When the worker was opened the store had items up to ``tail``; ``added`` counts those that went there since and are
+    still to be loaded. Moved under the journal's lock.
+    """
+
+    __slots__ = ("added", "cursor", "loading", "tail")
 
     def __init__(self) -> None:
+        self.added = 0
         self.cursor = -1
         self.tail = -1
         self.loading = False
+
+    @property
+    def all_here(self) -> bool:
+        return not self.added and self.cursor >= self.tail
+
+    def account_for(self, slot: SlotQueue, number: int, kept: bool) -> None:
+        """A new item of the slot: a place is kept for it, or it waits in the store."""
+        if kept:
+            self.cursor = number
+            return
+        self.added += 1
+        if not slot.beyond:
+            slot.mailbox.set_beyond(slot.name, True)
 
 
 class JournaledWorker(Worker):
@@ -78,11 +97,12 @@ class JournaledWorker(Worker):
         self.stretches: dict[SlotQueue, Stretch] = {}
         self.claimed: set[ItemKey] = set()  # items in the store that an activation has
         self.deaths: dict[ItemKey, int] = {}  # of processes, while an activation ran on the item
+        self.checkpoints: dict[tuple[str, str], Any] = {}  # of activations that are to run again
         self.onces: dict[tuple[str, str], bytes] = {}
         self.about: dict[str, Any] = {}  # what else the worker's row says
         self.revival = Revival(self)
         super().__init__(engine, flow, state)
-        self.number = self._take_number
+        self.number = self._take_number_now
         places = [place for node in self.nodes.values() for place in node.places.values()]
         self.flight_texts = {place: rows.flight_prefix(self.worker_id, place) for place in places}
         state.attach(self)
@@ -174,9 +194,12 @@ class JournaledWorker(Worker):
         activation.noted = True
         record.then(partial(self._claim_written, activation))
         mailbox = activation.mailbox
-        if mailbox.stall(activation, retry=False):
+        with self.journal.lock:  # whoever withdraws it removes its note behind this record
+            more = mailbox.stall(activation, retry=False)
+            self.journal.append(record)
+        self.journal.wake()
+        if more:
             self.schedule(mailbox)
-        self.journal.hand_over(record)
         if activation.job.ended:  # it ended meanwhile
             self.sweep()
         return False
@@ -229,17 +252,14 @@ class JournaledWorker(Worker):
         draft, activation.draft = activation.draft, Draft()
         wanted = error is None and not job.ended
         self._forget_notes(activation, record)
+        payloads = self._payloads(draft) if wanted else []
         if error is not None:
             record.letters = self._letters(activation.mailbox, activation.batch, outcome, error)
         sent: list[Sent] = []
         with journal.lock:
             if wanted:
-                self._address(draft, activation, record, sent)
-                draft.apply(record)
-                self.state.output_log.extend(draft.outputs)
+                self._apply(draft, activation, record, payloads, sent)
             self._take(record, activation.mailbox, activation.batch)
-            if sent:
-                self._count(record, job, len(sent))
             if noted is not None:
                 self._note_error(record, job, noted)
             self._end_rows(record, job, fatal)
@@ -247,8 +267,89 @@ class JournaledWorker(Worker):
             journal.append(record)
         journal.wake()
 
-    def _released(self, activation: Any, sent: list[Sent], fatal: BaseException | None) -> None:
-        """It is written: its items are delivered, and those that it took have ended."""
+    def _apply(
+        self,
+        draft: Draft,
+        activation: Any,
+        record: Record,
+        payloads: Sequence[Payload | None],
+        sent: list[Sent],
+    ) -> None:
+        """What an activation did takes effect; the caller holds the journal's lock."""
+        self._address(draft, activation, record, payloads, sent)
+        draft.apply(record)
+        self.state.output_log.extend(draft.outputs)
+        if sent:
+            self._count(record, activation.job, len(sent))
+
+    def _payloads(self, draft: Draft) -> list[Payload | None]:
+        """What receivers get is what was stored, read back; None for what has no place in memory anyway."""
+        left: dict[SlotQueue, int] = {}
+        payloads: list[Payload | None] = []
+        for route, form in draft.emits:
+            left[route.queue] = room = left.get(route.queue, route.queue.capacity) - 1
+            wanted = room >= 0 or route.queue.on_full == "drop_old"
+            payloads.append(self.decode(form, route.target) if wanted else None)
+        return payloads
+
+    def checkpoint(self, activation: Any, value: Any) -> None:
+        """What the activation did until now takes effect; returns when it is written and there is room for more."""
+        routine_id, record = activation.mailbox.routine_id, Record(self)
+        data = self.encode(value, f"checkpoint of routine {routine_id!r}")
+        if activation.abandoned is not None or activation.job.ended:
+            raise activation.unwanted()
+        draft, activation.draft = activation.draft, Draft()
+        payloads = self._payloads(draft)
+        sent: list[Sent] = []
+        record.notes = {rows.checkpoint_note(self.worker_id, routine_id, activation.key): data}
+        activation.has_checkpoint = True
+
+        def hand_over() -> None:
+            with self.journal.lock:
+                self._apply(draft, activation, record, payloads, sent)
+                record.then(partial(self._send, activation, sent))
+                self.journal.append(record)
+
+        if self.engine.driver.on_loop():
+            hand_over()
+            self.journal.wake()
+            return
+        self.journal.kept_or_raise(record, hand_over)
+        for slot in activation.mailbox.feeds:
+            if slot.full:
+                self.wait_inside(slot, partial(_room, slot), activation)
+
+    async def checkpoint_async(self, activation: Any, value: Any) -> None:
+        """The same for a coroutine, which does not hold the event loop while it waits."""
+        await self._written(partial(self.checkpoint, activation, value))
+
+    async def once_async(self, activation: Any, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        """:meth:`once` for a coroutine."""
+        known = (activation.idempotency_key, name)
+        where = f"result of aonce({name!r}) in routine {activation.mailbox.routine_id!r}"
+        if known in self.onces:
+            return self.decode(self.onces[known], where)
+        data = self.encode(await call(), where)
+        record = Record(self)
+        record.notes = {NoteKey(self.worker_id, "once", *known): data}
+        await self._written(partial(self.journal.hand_over, record))
+        self.onces[known] = data
+        return self.decode(data, where)
+
+    async def _written(self, hand_over: Callable[[], None]) -> None:
+        """Hand something over, and go on when everything until then is written."""
+        from asyncio import get_running_loop  # only coroutines come here, and it is slow to import
+
+        loop = get_running_loop()
+        written = loop.create_future()
+        hand_over()
+        behind = Record(None)
+        behind.then(partial(loop.call_soon_threadsafe, _resolve, written))
+        self.journal.hand_over(behind)
+        await written
+
+    def _send(self, activation: Any, sent: list[Sent]) -> None:
+        """It is written: the items are delivered."""
         job = activation.job
         if sent:
             job.add(len(sent))
@@ -256,6 +357,11 @@ class JournaledWorker(Worker):
                 self._deliver(activation, *line)
             if job.halted and job.ended:
                 self.sweep()
+
+    def _released(self, activation: Any, sent: list[Sent], fatal: BaseException | None) -> None:
+        """It is written: its items are delivered, and those that it took have ended."""
+        job = activation.job
+        self._send(activation, sent)
         if fatal is not None:
             self._end_jobs([member.job for member in job.members], JobStatus.FAILED, fatal)
         self.settle(activation.batch)
@@ -277,15 +383,22 @@ class JournaledWorker(Worker):
             if ended:
                 self.at_rest(ended)
 
-    def _address(self, draft: Draft, activation: Any, record: Record, sent: list[Sent]) -> None:
+    def _address(
+        self,
+        draft: Draft,
+        activation: Any,
+        record: Record,
+        payloads: Sequence[Payload | None],
+        sent: list[Sent],
+    ) -> None:
         """Number what was emitted, in its order, and find a place for each item: in memory, or in the store."""
         if not draft.emits:
             return
         job, wall = activation.job, self.engine.driver.clock.time()
         items: list[ItemRow] = []
-        for route, payload, form in draft.emits:
+        for (route, form), payload in zip(draft.emits, payloads, strict=True):
             time = self.engine.now() if route.timed else activation.started
-            item = (self._take_number(record), route.slot, payload, job, route.source, time)
+            item: Any = (self._take_number(), route.slot, payload, job, route.source, time)
             kept = self._place(record, route.queue, item)
             if kept is None:
                 continue
@@ -298,18 +411,14 @@ class JournaledWorker(Worker):
     def _place(self, record: Record, slot: SlotQueue, item: Item) -> bool | None:
         """Where an item goes: True to a place that is kept for it, False to the store, None nowhere."""
         stretch, mailbox = self.stretches[slot], slot.mailbox
-        kept = mailbox.keep_place(slot.name)
+        kept = item[2] is not None and mailbox.keep_place(slot.name)
         if not kept and slot.on_full == "drop_new":
             mailbox.drop(slot.name)
             self._dropped(item, slot, "slot full, newest dropped")
             return None
         if not kept and slot.on_full == "drop_old" and not slot.beyond:
             kept = self._displaced(record, slot)
-        stretch.tail = item[0]
-        if kept:
-            stretch.cursor = item[0]
-        elif not slot.beyond:
-            mailbox.set_beyond(slot.name, True)
+        stretch.account_for(slot, item[0], kept)
         return kept
 
     def _displaced(self, record: Record, slot: SlotQueue) -> bool:
@@ -349,7 +458,7 @@ class JournaledWorker(Worker):
         ended = []
         for member in account.members:
             job = member.job
-            if member.status.finished or (fatal is None and job.stored):
+            if member.status.finished or job.final is not None or (fatal is None and job.stored):
                 continue
             status = JobStatus.COMPLETED if fatal is None else JobStatus.FAILED
             if fatal is not None:
@@ -463,6 +572,10 @@ class JournaledWorker(Worker):
         if activation.noted:
             notes[self._activation_note(activation)] = None
             activation.noted = False
+        if activation.has_checkpoint:
+            note = rows.checkpoint_note(self.worker_id, activation.mailbox.routine_id, activation.key)
+            notes[note] = None
+            activation.has_checkpoint = False
         if self.onces:
             key = activation.idempotency_key
             for known in [known for known in self.onces if known[0] == key]:
@@ -489,7 +602,7 @@ class JournaledWorker(Worker):
         data = self.encode(result, where)
         record = Record(self)
         record.notes = {NoteKey(self.worker_id, "once", *known): data}
-        self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
+        self.journal.kept_or_raise(record, partial(self.journal.hand_over, record))
         self.onces[known] = data
         return self.decode(data, where)
 
@@ -497,46 +610,79 @@ class JournaledWorker(Worker):
 
     def end_job(self, job: JobContext, status: JobStatus, error: BaseException | None = None) -> bool:
         """The end of a job is seen when it is written."""
-        record = self._ending(job, status, error)
-        if record is None:
-            return False
-        self.journal.hand_over(record)
-        return True
+        record = Record(self)
+        begun = self._begin_end(record, job, status, error)
+        self.journal.wake()
+        return begun
 
     def cancel_job(self, job: JobContext) -> None:
         """Returns when it is written and nothing of the job starts any more."""
-        record = self._ending(job, JobStatus.CANCELLED, None)
-        if record is not None:
-            self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
+        record = Record(self)
 
-    def _ending(self, job: Any, status: JobStatus, error: BaseException | None) -> Record | None:
-        if job.account.status.finished:
-            return None
-        record, now = Record(self), self.engine.driver.clock.time()
-        before, job.error = job.error, error
-        record.jobs = [rows.job_row(self.journal.codec, job, status.value, now)]
-        job.error = before
+        def begin() -> None:
+            if not self._begin_end(record, job, JobStatus.CANCELLED, None):
+                self.journal.hand_over(record)  # how it ends is on its way: return when that is written
 
-        def release() -> None:
-            job.final = status.value
-            self._end_jobs([job], status, error)
+        self.journal.written_or_raise(record, begin, partial(self._not_ended, record, job))
 
-        record.then(release)
-        return record
+    def _begin_end(self, record: Record, job: Any, status: JobStatus, error: BaseException | None) -> bool:
+        """Hand over the end of a job; False if it has another one. Until that is written it does not come to rest."""
+        now = self.engine.driver.clock.time()
+        with self.journal.lock:
+            job.account.add()
+            if job.account.status.finished or job.final is not None:
+                job.account.remove()
+                return False
+            before, job.error, job.final = job.error, error, status.value
+            record.jobs = [rows.job_row(self.journal.codec, job, status.value, now)]
+            job.error = before
+            record.then(partial(self._end_jobs, [job], status, error))
+            record.then(job.account.remove)
+            self.journal.append(record)
+        return True
+
+    def _not_ended(self, record: Record, job: Any) -> None:
+        """The store has refused the end of a job."""
+        if record.jobs:
+            job.final = None
+            self.at_rest(job.account.remove())
+
+    def mark_ended(
+        self, jobs: Iterable[JobContext], status: JobStatus, error: BaseException | None
+    ) -> list[JobContext]:
+        """Under the journal's lock, so that their rows are written before anybody takes out their items."""
+        with self.journal.lock:
+            ended = super().mark_ended(jobs, status, error)
+            for job in ended:
+                self._append_end(job)
+        return ended
+
+    def _append_end(self, job: Any) -> None:
+        """The row of a job that has ended, unless it has it already; the caller holds the journal's lock."""
+        if job.final != job.status:
+            job.final = job.status.value
+            record = Record(self)
+            record.jobs = [self._row_of(job)]
+            self.journal.append(record)
 
     def _over(self, job: Any) -> None:
-        if job.final != job.status:
-            self._write_job(job, self.engine.driver.clock.time())
+        with self.journal.lock:
+            self._append_end(job)
+        self.journal.wake()
         super()._over(job)
 
     def job_changed(self, job: JobContext) -> None:
-        self._write_job(job, job.completed_at)
+        record = Record(self)
+        with self.journal.lock:
+            record.jobs = [self._row_of(job)]
+            self.journal.append(record)
+        self.journal.wake()
 
-    def _write_job(self, job: Any, completed_at: float | None) -> None:
-        record, status = Record(self), job.status
-        job.final = status.value if status.finished else None
-        record.jobs = [rows.job_row(self.journal.codec, job, status.value, completed_at)]
-        self.journal.hand_over(record)
+    def _row_of(self, job: Any) -> JobRow:
+        """A job as it is now; the caller holds the journal's lock, so that no older row can come later."""
+        status = JobStatus(job.final or job.status)
+        ended = job.completed_at or self.engine.driver.clock.time() if status.finished else None
+        return rows.job_row(self.journal.codec, job, status.value, ended)
 
     def trace(self, job: Any, action: str, **details: Any) -> None:
         entry = {"time": self.engine.driver.clock.time(), "action": action, **details}
@@ -561,14 +707,18 @@ class JournaledWorker(Worker):
     ) -> None:
         """The item and its job are written when this returns. ``undo``: nothing of it is, and will not be."""
         place = node.places[slot]
-        form = self.encode(payload, f"post() to {place!r}")
         queue = node.mailbox.slots[slot]
-        kept = self._wait_for_place(queue, deadline)
+        try:
+            form = self.encode(payload, f"post() to {place!r}")
+            kept = self._wait_for_place(queue, deadline)
+        except BaseException:
+            undo()
+            raise
         record = Record(self)
         record.size = len(form)
         record.key = None if key is None else key._replace(job_id=job.job_id)
         record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)
-        sent: list[Item] = []
+        sent: list[tuple[Item, bool]] = []
 
         def hand_over() -> None:
             with self.journal.lock:
@@ -576,15 +726,10 @@ class JournaledWorker(Worker):
                 self.journal.append(record)
 
         def taken_back() -> None:
-            with self.journal.lock:
-                for _ in sent:
-                    job.stored -= 1
-            if kept and sent:
-                queue.mailbox.give_place(slot)
-                self.room(queue.mailbox)
+            self._taken_back(queue, job, kept, sent)
             undo()
 
-        record.then(partial(self._admitted, queue, job, sent, kept))
+        record.then(partial(self._admitted, queue, job, sent))
         self.journal.written_or_raise(record, hand_over, taken_back)
 
     def _admit(
@@ -596,34 +741,47 @@ class JournaledWorker(Worker):
         form: bytes,
         job: Any,
         kept: bool | None,
-        sent: list[Item],
+        sent: list[tuple[Item, bool]],
     ) -> None:
-        number = self._take_number(record)
+        number = self._take_number()
         item = (number, queue.name, payload, job.account, "post", self.engine.now())
         if kept is None:
             queue.mailbox.drop(queue.name)
             self._dropped(item, queue, "slot full, newest dropped")
         else:
-            stretch = self.stretches[queue]
-            stretch.tail = number
-            if kept:
-                stretch.cursor = number
-            elif not queue.beyond:
-                queue.mailbox.set_beyond(queue.name, True)
+            if kept and queue.beyond:  # others came first, and wait in the store
+                queue.mailbox.give_place(queue.name)
+                kept = False
+            self.stretches[queue].account_for(queue, number, kept)
             wall = self.engine.driver.clock.time()
             record.items = [
                 ItemRow(self.worker_id, place, number, rows.job_ids_text(job.account), "post", wall, form)
             ]
             self._count(record, job.account, 1)
-            sent.append(item)
+            sent.append((item, kept))
         job.serial = job.serial or number
-        job.final = None
-        record.jobs = [rows.job_row(self.journal.codec, job, job.status.value, None)]
+        if job.final == JobStatus.COMPLETED and not job.status.finished:
+            job.final = None  # it was to complete with what is on its way, and goes on with this item
+        record.jobs = [self._row_of(job)]
 
-    def _admitted(self, queue: SlotQueue, job: JobContext, sent: list[Item], kept: bool | None) -> None:
+    def _taken_back(
+        self, queue: SlotQueue, job: Any, kept: bool | None, sent: list[tuple[Item, bool]]
+    ) -> None:
+        """Nothing of a post was written, and its item, if it had come so far, does not come."""
+        with self.journal.lock:
+            for _, kept in sent:
+                job.stored -= 1
+                self.stretches[queue].added -= not kept
+        if kept:
+            queue.mailbox.give_place(queue.name)
+            self.room(queue.mailbox)
+        elif sent:
+            self.load_if_room(queue)
+
+    def _admitted(self, queue: SlotQueue, job: JobContext, sent: list[tuple[Item, bool]]) -> None:
         if not sent:
             self.at_rest(job.account.remove())
-        for item in sent:
+        for item, kept in sent:
             if kept:
                 self._accepted(queue.mailbox.node.offer(item), queue.mailbox, item)
             else:
@@ -657,9 +815,11 @@ class JournaledWorker(Worker):
             queue, lambda: QUEUED if queue.mailbox.keep_place(queue.name) else FULL, deadline, None
         )
 
-    def stuck(self) -> bool:
+    def stuck(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is still to be written or loaded."""
-        return not self.unreleased and not any(slot.beyond for slot in self.stretches) and super().stuck()
+        if self.unreleased or any(slot.draws for slot in self.stretches):
+            return False
+        return super().stuck(inside=inside)
 
     # -- what waits in the store -------------------------------------------------------------------------------
 
@@ -671,10 +831,15 @@ class JournaledWorker(Worker):
 
     def load_if_room(self, slot: SlotQueue) -> None:
         stretch = self.stretches[slot]
-        if stretch.loading or slot.length > slot.resume_length:
+        if stretch.loading or not slot.draws:
             return
         stretch.loading = True
         self.journal.do(partial(self._load, slot))
+
+    def load_all(self) -> None:
+        """Where there is room, such as that of items which activations have claimed."""
+        for slot in self.stretches:
+            self.load_if_room(slot)
 
     def _load(self, slot: SlotQueue) -> None:
         """Bring the next items of a slot into memory, as many as there is room for. On the committer only."""
@@ -687,11 +852,13 @@ class JournaledWorker(Worker):
             self.worker_id, slot.qualified_name, after=stretch.cursor, limit=wanted
         )
         for row in found:
-            stretch.cursor = row.number
             if ItemKey(*row[:3]) not in self.claimed:
                 self.revival.item(slot, row)
+            with self.journal.lock:
+                stretch.cursor = row.number
+                stretch.added -= row.number > stretch.tail
         with self.journal.lock:
-            all_here = stretch.cursor >= stretch.tail
+            all_here = stretch.all_here
             if all_here and slot.beyond:
                 mailbox.set_beyond(slot.name, False)
         if all_here:
@@ -706,50 +873,65 @@ class JournaledWorker(Worker):
 
     # -- the worker ------------------------------------------------------------------------------------------
 
-    def _take_number(self, record: Record | None = None) -> int:
+    def _take_number(self) -> int:
+        """The caller holds the journal's lock. The worker's row goes ahead in a record that nobody can refuse."""
         number = self.next_number
         self.next_number = number + 1
         if number >= self.number_limit:
             self.number_limit = number + NUMBERS_AHEAD
-            if record is not None:
-                record.workers = [self.row()]
-            else:
-                self.write_row()
+            self._append_row()
         return number
 
-    def row(self, status: str | None = None) -> WorkerRow:
+    def _take_number_now(self) -> int:
+        with self.journal.lock:
+            number = self._take_number()
+        self.journal.wake()
+        return number
+
+    def row(self) -> WorkerRow:
         paused = self.state.status in (WorkerStatus.PAUSED, ExecutionStatus.PAUSED)
         return WorkerRow(
             self.worker_id,
             self.flow_id,
             self.flow.fingerprint(),
             "execution" if self.one_shot else "worker",
-            status or ("paused" if paused else "running"),
+            "stopped" if self.stopped and self.for_good else "paused" if paused else "running",
             self.number_limit,
             self.engine.driver.clock.time(),
             self.encode(self.about, f"worker {self.worker_id!r}"),
         )
 
-    def write_row(self, status: str | None = None) -> None:
+    def write_row(self) -> None:
+        with self.journal.lock:
+            self._append_row()
+        self.journal.wake()
+
+    def _append_row(self) -> None:
+        """The row as it is now; the caller holds the journal's lock, so that no older one can come later."""
         record = Record(self)
-        record.workers = [self.row(status)]
-        self.journal.hand_over(record)
+        record.workers = [self.row()]
+        self.journal.append(record)
 
     def write_row_now(self, *, forget: bool) -> None:
         """Write the row of a new worker, in place of what the store had under its id."""
         record = Record(self)
         self.number_limit = self.next_number + NUMBERS_AHEAD
-        record.workers = [self.row("running")]
+        record.workers = [self.row()]
         if forget:
             record.forgotten = [self.worker_id]
         self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
 
+    def limit_time(self) -> None:
+        """An execution that was opened again has the time that was left to it, however the clock was moved."""
+        seconds = self.about.get("seconds")
+        if seconds is not None:
+            left = self.about["until"] - self.engine.driver.clock.time()
+            self.fail_after(min(seconds, max(0.0, left)))
+
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
         super().set_status(status)
-        if not self.stopped:
+        if self.for_good or not self.stopped:
             self.write_row()
-        elif self.for_good:
-            self.write_row("stopped")
 
     def quiet(self) -> bool:
         return self.journal.broken is not None or (not self.unreleased and super().quiet())
@@ -768,6 +950,10 @@ class JournaledWorker(Worker):
         """Items that waited for others, which can not come any more."""
         for node in self.nodes.values():
             items, _ = node.mailbox.extract(lambda item: True)
+            withdrawn: Any = node.mailbox.withdraw(lambda activation: True)
+            for activation in withdrawn:
+                self.drop_activation(activation)
+                items += activation.batch
             for item in items:
                 self.dead_letter(node.mailbox, item, "worker stopped", None)
 
@@ -794,7 +980,8 @@ class JournaledWorker(Worker):
         stored = self.journal.store.job(job_id)
         if stored is None:
             return None
-        if stored.row.worker_id == self.worker_id and rows.is_open(stored):
+        finished = JobStatus(stored.row.status).finished
+        if stored.row.worker_id == self.worker_id and (stored.items or not finished):
             return self.revival.job(job_id)
         return rows.detached_job(self.journal.codec, self.journal.store, self.engine.driver, stored)
 
@@ -826,7 +1013,19 @@ class JournaledWorker(Worker):
     def close(self) -> None:
         if self.one_shot and self.state.status in ("completed", "failed", "cancelled"):
             self.for_good = True
+        if self.stopped:
+            return
         super().close()
+        last = Record(None)
+        last.then(self._given_up)
+        self.journal.slip_in(last)
+
+    def _given_up(self) -> None:
+        """Everything of it is written: others may run this worker now."""
+        try:
+            self.journal.store.give_up(self.worker_id)
+        except StoreError as error:
+            self.engine.warn(f"worker {self.worker_id} is not given up: {describe(error)}")
 
     def lost(self, error: StoreError) -> None:
         """Another process runs this worker now: leave everything to it."""
@@ -840,3 +1039,13 @@ class JournaledWorker(Worker):
         if node.mailbox.gate is None:  # it was taken away while it was asked
             self.let_go(node, everything=True)
         return QUEUED
+
+
+def _resolve(future: Any) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _room(slot: SlotQueue) -> int:
+    """As an offer would answer."""
+    return FULL if slot.full else QUEUED

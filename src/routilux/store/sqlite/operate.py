@@ -33,7 +33,7 @@ def check(path: Path) -> Iterator[StoreCorruptError]:
 
 
 def _history(path: Path) -> Iterator[StoreCorruptError]:
-    mark = mark_of(path)
+    mark = mark_of(path)  # before the database: a store that is in use goes on
     with _looking_at(path) as connection:
         check_format(connection, path, released())
         compare(path, read_state(connection), mark)
@@ -87,7 +87,7 @@ def _job_alone(row: Fields) -> StoredJob:
     return StoredJob(opened(JobRow, [row])[0], 0)
 
 
-_JOBS = Table("jobs", ("job_id",), (*JobRow._fields, "crc"), _job_alone)
+_JOBS = Table.of("jobs", ("job_id",), (*JobRow._fields, "crc"), _job_alone)
 _SALVAGED = tuple(_JOBS if table.name == "jobs" else table for table in TABLES)
 
 
