@@ -262,6 +262,30 @@ def test_shutdown_with_unwritten_work_returns_false_and_the_work_is_done_by_the_
         assert list(state.shared_log) == [0]
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_store_that_breaks_its_promises_stops_everything_and_nobody_waits_for_ever() -> None:
+    """What is no StoreError is a fault of the store: it is shown with its traceback, and everybody hears of it."""
+
+    class Broken(MemoryStore):
+        breaks = Event()
+
+        def write(self, changes: Changes) -> frozenset[int]:
+            if self.breaks.is_set():
+                raise ZeroDivisionError
+            return super().write(changes)
+
+    store = Broken()
+    runtime = Runtime(store=store, thread_pool_size=2)
+    flow = flow_of(Copy(), Log())
+    runtime.exec(flow, worker_id="worker")
+    store.breaks.set()
+    for _ in range(2):
+        with pytest.raises(StoreError, match="ZeroDivisionError"):
+            runtime.post(flow, "0", "input", {"n": 0})
+    assert runtime.health().status == "failed"
+    assert runtime.shutdown(timeout=1) is False
+
+
 def test_posts_wait_while_another_program_has_locked_the_database(tmp_path: Path) -> None:
     posted: list[float] = []
     with Runtime(store=url_of(tmp_path), thread_pool_size=2) as runtime:

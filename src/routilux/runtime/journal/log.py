@@ -204,8 +204,8 @@ class Journal:
             return self._settle()
         self._asks = False
         batch = self._next_batch()
-        changes, keyed = merged(batch)
         try:
+            changes, keyed = merged(batch)
             taken = self.store.write(changes)
         except StoreUnknownError as error:
             self._unsettled = batch
@@ -218,6 +218,9 @@ class Journal:
             return False
         except StoreError as error:
             return self._refused(batch, error)
+        except BaseException:
+            self._put_back(batch)  # whoever waits for it hears that the journal has failed
+            raise
         if taken:
             return self._keys_taken(batch, [keyed[at] for at in taken])
         self._release(batch)
