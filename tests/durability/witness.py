@@ -16,7 +16,7 @@ from typing import Any
 from routilux.model.context import running
 from routilux.ports import ItemKey
 from tests.property.ledger import queued_in
-from tests.property.plans import FlowPlan, Plan, RoutinePlan, message_of, moody
+from tests.property.plans import FlowPlan, Plan, RoutinePlan, message_of
 
 MOST_BREACHES = 20
 
