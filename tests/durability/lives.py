@@ -24,7 +24,7 @@ from tests.durability.audit import DROPPING, FINISHED, Audit
 from tests.durability.frail import Death, FrailStore
 from tests.durability.kinds import MOST_ITEMS, Fate, draw_run, sources
 from tests.durability.witness import Witness
-from tests.property.ledger import all_of, stalled_in
+from tests.property.ledger import all_of, queued_in, stalled_in
 from tests.property.plans import Features, FlowPlan, Plan, RoutinePlan, Trouble, draw
 from tests.property.stage import Emission, Nap, build
 
@@ -520,6 +520,9 @@ class Life:
             if worker.stopped:
                 continue
             self.witness.check_capacity(worker)
+            for slot in worker.stretches:
+                kept = slot.length - len(queued_in(slot))
+                self.witness.expect(not kept, f"{slot.qualified_name} keeps {kept} places for nothing")
             here = {item[0] for node in worker.nodes.values() for item in all_of(node.mailbox)}
             stored = {key.number for key in self.audit.items if key.worker_id == state.worker_id}
             beyond = any(
