@@ -30,7 +30,7 @@ class FrailStore(MemoryStore):
         self.others: Callable[[], None] = bool  # type: ignore[assignment]
         self.spend: Callable[[float], None] = bool  # type: ignore[assignment]
         self._rng = rng
-        self._full = 0  # writes that find no space, still
+        self.full = 0  # writes that find no space, still
         self._unsure = 0  # times that nobody can say what became of the last write, still
         self._written = False  # what became of it
 
@@ -76,12 +76,12 @@ class FrailStore(MemoryStore):
             raise Death
 
     def _fault(self) -> str:
-        if self._full:
-            self._full -= 1
+        if self.full:
+            self.full -= 1
             return "full"
         if self._rng.random() >= self.trouble:
             return ""
         fault = self._rng.choice(("full", "refused", "refused", "slow", "lost", "lost"))
         if fault == "full":
-            self._full = self._rng.choice((0, 2, 5))
+            self.full = self._rng.choice((0, 2, 5))
         return fault

@@ -76,9 +76,9 @@ FAULTS = (
     Fault(
         "lost wake-up of the committer",
         "chains",
-        Journal,
-        "hand_over",
-        "        self.wake()",
+        JournaledWorker,
+        "_hand_over",
+        "        journal.wake()",
         "        pass",
     ),
     Fault(
@@ -107,7 +107,7 @@ FAULTS = (
     ),
     Fault(
         "items that wait in the store are overtaken",
-        "chains",
+        "overlap",
         Mailbox,
         "keep_place",
         "if slot.beyond or (",
@@ -168,8 +168,8 @@ MORE_FAULTS = (
         "chains",
         Journal,
         "written_or_raise",
-        "        undo()\n        leave_open(error)",
-        "        leave_open(error)",
+        "            undo()\n            leave_open(error)",
+        "            leave_open(error)",
     ),
     Fault(
         "the place of a refused post stays kept",
@@ -285,7 +285,7 @@ MORE_FAULTS = (
     ),
     Fault(
         "jobs of which nothing is left stay open",
-        "failures",
+        "drops",
         Revival,
         "everything_is_here",
         "if self._idle_jobs_known:",
