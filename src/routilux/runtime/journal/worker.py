@@ -560,9 +560,13 @@ class JournaledWorker(Worker):
     ) -> None:
         """The item and its job are written when this returns. ``undo``: nothing of it is, and will not be."""
         place = node.places[slot]
-        form = self.encode(payload, f"post() to {place!r}")
         queue = node.mailbox.slots[slot]
-        kept = self._wait_for_place(queue, deadline)
+        try:
+            form = self.encode(payload, f"post() to {place!r}")
+            kept = self._wait_for_place(queue, deadline)
+        except BaseException:
+            undo()
+            raise
         record = Record(self)
         record.size = len(form)
         record.key = None if key is None else key._replace(job_id=job.job_id)
