@@ -592,14 +592,18 @@ def test_a_runtime_that_stops_without_draining_leaves_its_jobs_to_the_next_one(u
 
 
 def test_what_is_not_all_in_memory_is_not_saved_to_a_file(url: str, tmp_path: Path) -> None:
-    flow = spreading(5, lambda routine, payload, state: go_on.wait(SECONDS))
-    go_on = Event()
-    with Runtime(store=url, thread_pool_size=2) as runtime:
+    paused = Event()
+
+    def pause(routine: Any, payload: Any, state: Any) -> None:
+        runtime.pause(state)
+        paused.set()
+
+    with Runtime(store=url) as runtime:
+        flow = spreading(5, pause)
         worker = runtime.exec(flow)
-        job = runtime.post(flow, "a", "input", {"count": 20}).job_context
-        while flow.routines["b"].stats(worker)["activations"] == 0:
-            assert not job.wait(0.01)
-        go_on.set()
+        runtime.post(flow, "a", "input", {"count": 20})
+        assert paused.wait(SECONDS)
+        runtime.pause(worker)  # returns when what ran has ended
         with pytest.raises(StateError, match="the store is its copy"):
             worker.save(tmp_path / "state.json")
         assert not (tmp_path / "state.json").exists()
