@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -25,7 +27,10 @@ TABLES = (
 
 class TestPostgresStore(StoreContract):
     @pytest.fixture(autouse=True)
-    def _stores(self, postgres_server: Server) -> Iterator[None]:
+    def _stores(
+        self, postgres_server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> Iterator[None]:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # for the flight recorder
         self.server = postgres_server
         self.urls: dict[Store, str] = {}
         yield

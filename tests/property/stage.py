@@ -231,6 +231,7 @@ class Play:
         self.gates: set[tuple[str, str]] = set()
         self.posts = 0
         self.resumes = 0  # begun
+        self.resuming = 0  # begun and not ended
 
     def breathe(self) -> None:
         """A moment at which others could run."""
@@ -294,7 +295,8 @@ class Play:
             self.runtime.pause(target, timeout=timeout)
         except ExecutionTimeoutError:
             return
-        if self.resumes == resumes and id_ not in self.ledger.stopped:
+        undone = self.resuming or self.resumes != resumes  # perhaps by a resume that it came in the middle of
+        if not undone and id_ not in self.ledger.stopped:
             self.ledger.resting.add(id_)
 
     def resume(self) -> None:
@@ -307,8 +309,9 @@ class Play:
         self.resumes += 1
         if id_ not in self.ledger.stopped:
             self.ledger.resting.discard(id_)
+            self.resuming += 1
             self.runtime.resume(target)
-            self.ledger.resting.discard(id_)  # a pause that came in the middle is undone with the rest
+            self.resuming -= 1
 
     def cancel(self) -> None:
         jobs = list(self.ledger.jobs.values())
@@ -387,8 +390,10 @@ class SimulatedPlay(Play):
 
     def _let_go_in_the_middle(self) -> bool:
         """Whether something can happen now; what is in the way may be a pause that has only begun."""
-        keeps = self.plan.features.gates or self.plan.features.pauses
-        if not keeps or len(self.simulation._seats) == 1:
+        paused = any(job.paused for job in self.ledger.jobs.values()) or any(
+            worker.queue.paused and not worker.stopped for worker in self.ledger.workers.values()
+        )
+        if not (self.gates or paused) or len(self.simulation._seats) == 1:
             return False
         self.let_everything_go()
         return self.step_of_engine(None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import JobCancelledError, NotInActivationError, QueueFullError, describe
@@ -31,6 +31,7 @@ class LiveActivation(Activation):
     released = False  # a gate has let it go: it is not asked again
     cancel: Any = None
     done_once: dict[str, Any] | None = None
+    checkpointed: Any = None  # what the last checkpoint of this attempt or an earlier one has noted
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
         self.mailbox = mailbox
@@ -116,6 +117,21 @@ class LiveActivation(Activation):
         if name not in self.done_once:
             self.done_once[name] = call()
         return self.done_once[name]
+
+    async def aonce(self, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        """:meth:`once` for coroutines."""
+        if self.done_once is None:
+            self.done_once = {}
+        if name not in self.done_once:
+            self.done_once[name] = await call()
+        return self.done_once[name]
+
+    async def acheckpoint(self, value: Any) -> None:
+        self.checkpoint(value)
+
+    def checkpoint(self, value: Any) -> None:
+        """Note how far the logic has come. In memory everything that it did has taken effect already."""
+        self.checkpointed = value
 
     def routine_stats(self, routine: Routine, state: Any) -> dict[str, Any]:
         state = self.node.worker.state if state is None else state

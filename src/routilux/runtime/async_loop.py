@@ -191,6 +191,13 @@ class _Paced:
         try:
             with worker.wait_of(self._activation):
                 await self._deliver(place)
+        finally:
+            await self._take_back(place)
+
+    async def _take_back(self, place: Place) -> None:
+        """The coroutine goes on, with an error or without, when nobody runs in its place any more."""
+        worker = self._activation.node.worker
+        try:
             while not (worker.stopped or place.given_back()):
                 await self._place(place)
         finally:
@@ -234,7 +241,7 @@ class _Paced:
         with worker.bell.heard_by(signal):
             worker.blocked[waiting] = (self._activation, queue, Seat())
             try:
-                if worker.stuck() and not signal.is_set():
+                if worker.stuck(inside=True) and not signal.is_set():
                     raise worker.deadlock(queue, inside=True)
                 if queue.length >= queue.capacity and not worker.stopped:
                     await signal.future

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.errors import NotInActivationError
@@ -80,6 +80,29 @@ class ActivationContext:
         returns, and a later attempt, also in another process, gets what was written; it needs a JSON form.
         """
         return self._activation.once(name, call)  # type: ignore[no-any-return]
+
+    async def aonce(self, name: str, call: Callable[[], Awaitable[R]]) -> R:
+        """:meth:`once` for coroutines: ``await current().aonce("charge", lambda: client.charge(order))``."""
+        return await self._activation.aonce(name, call)  # type: ignore[no-any-return]
+
+    async def acheckpoint(self, value: Any = None) -> None:
+        """:meth:`checkpoint` for coroutines."""
+        await self._activation.acheckpoint(value)
+
+    def checkpoint(self, value: Any = None) -> None:
+        """Note how far the logic has come: another attempt finds ``value`` in :attr:`checkpointed`.
+
+        With a store, everything that the activation has done until now (emits, state, outputs) is written with it
+        and takes effect; a failure or a crash does not take it back. It returns when that is written and the slots
+        that the routine feeds have room again, so a long activation that reaches a checkpoint now and then keeps
+        memory bounded. The value needs a JSON form there.
+        """
+        self._activation.checkpoint(value)
+
+    @property
+    def checkpointed(self) -> Any:
+        """What the last :meth:`checkpoint` has noted, in this attempt or an earlier one; None if there was none."""
+        return self._activation.checkpointed
 
     @property
     def log(self) -> logging.LoggerAdapter[Any]:

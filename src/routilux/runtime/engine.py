@@ -89,8 +89,8 @@ class Engine:
         for worker_id in list(self.stopped)[:-STOPPED_LIMIT]:
             self.stopped.pop(worker_id, None)
 
-    def run_nested(self, worker: Worker, mailbox: Mailbox) -> bool:
-        return turns.nested(worker, mailbox, self.driver.seat())
+    def run_nested(self, worker: Worker, mailbox: Mailbox, *, in_place: bool) -> bool:
+        return turns.nested(worker, mailbox, self.driver.seat(), in_place=in_place)
 
     def launch(self, worker: Worker, mailbox: Mailbox) -> bool:
         """Start one activation of detached logic past the limit of the worker; False if there was none."""

@@ -100,6 +100,14 @@ class RunQueue:
             self.in_flight += 1
             return True
 
+    def step_in(self) -> bool:
+        """Begin a turn on a thread that has something of another worker in hand; False while none may start."""
+        with self._lock:
+            if self._shut():
+                return False
+            self.in_flight += 1
+            return True
+
     def forget(self, mailbox: Mailbox) -> None:
         """Somebody else takes the turn that this routine is waiting for."""
         with self._lock:

@@ -201,8 +201,9 @@ class Runtime:
         assert isinstance(state, JobState)
         if metadata is not None:
             check_metadata(metadata)
+        seconds = min((s for s in (timeout, flow.execution_timeout) if s is not None), default=None)
         if self._opener is not None:
-            self._opener.begin(worker, job_id)
+            self._opener.begin(worker, job_id, seconds)
         self._enter(worker)
         try:
             job, _ = self._posting.new_job(worker, job_id, metadata, None)
@@ -210,7 +211,6 @@ class Runtime:
             worker.close()
             raise
         state.job = job
-        seconds = min((s for s in (timeout, flow.execution_timeout) if s is not None), default=None)
         if seconds is not None:
             worker.fail_after(seconds)
         self._posting.offer(worker, worker.nodes[target[0]], target[1], data, job, None)
@@ -647,8 +647,7 @@ class Runtime:
         found.cancel_jobs()
         ended = found.bell.wait_for(found.resting, deadline) and ended
         found.close()
-        if self._opener is not None:
-            self._opener.leave(found)
+        found.flush()
         return ended
 
     def shutdown(self, wait: bool = True, *, timeout: float | None = None) -> bool:

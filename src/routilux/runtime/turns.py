@@ -57,8 +57,15 @@ def leave(worker: Worker) -> None:
         worker.bell.ring()
 
 
-def nested(worker: Worker, mailbox: Mailbox, seat: Seat) -> bool:
-    """One turn inside another activation that waits for room; False if there was nothing to run."""
+def nested(worker: Worker, mailbox: Mailbox, seat: Seat, *, in_place: bool) -> bool:
+    """One turn inside another activation that waits for room; False if there was nothing to run.
+
+    ``in_place``: in the place of that activation. Otherwise it counts like a turn on a thread of its own.
+    """
+    if not in_place and not worker.queue.step_in():
+        return False
+    if mailbox.node.detached:
+        return _started(worker, mailbox)
     outer = running.get()
     before = mailbox.activations, mailbox.running
     seat.outer.append(seat.activation)
@@ -69,7 +76,21 @@ def nested(worker: Worker, mailbox: Mailbox, seat: Seat) -> bool:
     finally:
         seat.activation = seat.outer.pop()
         set_running(outer)
-    return before != (mailbox.activations, mailbox.running)
+        if not in_place:
+            leave(worker)
+    ran = before != (mailbox.activations, mailbox.running)
+    if ran and worker.bell.waiting:
+        worker.bell.ring()  # whoever waits until nothing of a job runs has still seen it on this seat
+    return ran
+
+
+def _started(worker: Worker, mailbox: Mailbox) -> bool:
+    """The turn of a routine with detached logic, which has been counted: start one activation."""
+    before = mailbox.starts
+    worker.queue.forget(mailbox)
+    launch(worker, mailbox, once=True)
+    leave(worker)
+    return mailbox.starts != before
 
 
 def _turn(worker: Worker, mailbox: Mailbox, seat: Seat, limit: float) -> bool:

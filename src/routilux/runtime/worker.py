@@ -7,7 +7,7 @@ effects: queueing what is ready, waking what waits for room, ending jobs, settin
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -285,7 +285,14 @@ class Worker:
             case "drop_old":
                 self._displace(slot, item)
             case _:
-                self._wait_inside(slot, item, activation)
+                offer = partial(self._offer_and_accept, slot, item, activation)
+                self.wait_inside(slot, offer, activation, refused=item[3].remove)
+
+    def _offer_and_accept(self, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> int:
+        code: int = slot.mailbox.node.offer(item)
+        if code != FULL:
+            self.accept(code, slot, item, activation)
+        return code
 
     def _displace(self, slot: SlotQueue, item: Item) -> None:
         code = FULL
@@ -298,23 +305,34 @@ class Worker:
             code = slot.mailbox.offer(item)
         self.accept(code, slot, item, None)
 
-    def _wait_inside(self, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> None:
-        """An activation emitted into a full slot: help until there is room."""
+    def wait_inside(
+        self,
+        slot: SlotQueue,
+        offer: Callable[[], int],
+        activation: LiveActivation | None,
+        *,
+        refused: Callable[[], object] | None = None,
+    ) -> None:
+        """An activation needs room in a full slot: help until the offer is taken; ``refused``: it will not be."""
         waiting, place = object(), Place(self.queue)
         self.blocked[waiting] = (activation, slot, self.engine.driver.seat())
         try:
             with self.wait_of(activation):
-                offer = partial(slot.mailbox.node.offer, item)
-                code = self.wait_for_room(slot, offer, None, activation, place)
+                self.wait_for_room(slot, offer, None, activation, place)
         except BaseException:
-            item[3].remove()
-            place.take_back()
+            if refused is not None:
+                refused()
             raise
         finally:
             del self.blocked[waiting]
-        self.accept(code, slot, item, activation)
-        self.bell.wait_for(lambda: self.stopped or place.given_back(), None)
-        place.take_back()
+            self._take_back(place)
+
+    def _take_back(self, place: Place) -> None:
+        """Logic goes on, with an error or without, when nobody runs in its place any more."""
+        try:
+            self.bell.wait_for(lambda: self.stopped or place.given_back(), None)
+        finally:
+            place.take_back()
 
     @contextmanager
     def wait_of(self, activation: LiveActivation | None) -> Iterator[None]:
@@ -357,22 +375,45 @@ class Worker:
 
         def help_or_give_up(signal: Signal) -> bool:
             helpers = self._helpers(slot) if helps and (place is not None or not self.queue.held) else []
+            if helps and place is None:
+                helpers += self._detached(slot)
             if place is None or not helpers or place.given_back():
-                if any(self.engine.run_nested(self, mailbox) for mailbox in helpers):
+                in_place = place is not None
+                if any(self.engine.run_nested(self, mailbox, in_place=in_place) for mailbox in helpers):
                     return True
             if place is not None and self._lend(place, slot):
                 return True
-            if self.stuck() and not signal.is_set():
-                raise self.deadlock(slot, inside=activation is not None)
+            inside = activation is not None
+            if self.stuck(inside=inside) and not signal.is_set():
+                raise self.deadlock(slot, inside=inside)
             return False
 
-        if not self.bell.wait_for(taken, deadline, before_sleep=help_or_give_up):
-            raise self.full_error(slot, "no room came within the time-out")
+        outer: Any = running.get()
+        with nullcontext() if outer is None or place is not None else outer.node.worker.away():
+            if not self.bell.wait_for(taken, deadline, before_sleep=help_or_give_up):
+                raise self.full_error(slot, "no room came within the time-out")
         return code
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Around a wait of an activation for room that post() needs, in another worker perhaps."""
+        place = Place(self.queue)
+        if self.queue.limit is not None:
+            if place.lend():
+                self.engine.driver.submit(self.queue)
+            self.bell.ring()  # whoever waits for a place looks anew
+        try:
+            yield
+        finally:
+            self._take_back(place)
+
     def help(self) -> bool:
-        """Run what is ready on this thread, the furthest downstream first; False if nothing is."""
-        return any(self.engine.run_nested(self, mailbox) for mailbox in self._helpers(None))
+        """Run what is ready inside an activation on this thread, the furthest downstream first; False if nothing is."""
+        outer: Any = running.get()
+        in_place = outer.node.worker is self
+        return any(
+            self.engine.run_nested(self, mailbox, in_place=in_place) for mailbox in self._helpers(None)
+        )
 
     def _helpers(self, slot: SlotQueue | None) -> list[Mailbox]:
         """What is ready and can be run on this thread, the furthest downstream first.
@@ -396,13 +437,17 @@ class Worker:
         nodes = reversed(self.nodes.values())  # built upstream first
         return [node.mailbox for node in nodes if not node.detached and node.mailbox.has_work_now()]
 
+    def _detached(self, slot: SlotQueue) -> list[Mailbox]:
+        """What makes room in a slot, and is started from a thread but does not run on it."""
+        return [m for m in self.paths.beyond(slot.mailbox) if m.node.detached and m.queued]
+
     def _lend(self, place: Place, slot: SlotQueue) -> bool:
         """What can not run on this thread may run in its place; True if something of it was started."""
         if self.queue.limit is None and not self.queue.held:
             return False  # there is room for all
         launched = False
-        for mailbox in self.paths.beyond(slot.mailbox):
-            if mailbox.node.detached and mailbox.queued and place.given_back():
+        for mailbox in self._detached(slot):
+            if place.given_back():
                 launched = self.engine.launch(self, mailbox)
                 break
         if self.queue.limit is not None and not place.lent:
@@ -412,19 +457,24 @@ class Worker:
         return launched
 
     def _at_work(self, consumers: Collection[Mailbox], risky: list[Mailbox]) -> bool:
-        """Whether one of the consumers runs, and does not wait itself, or will start without help."""
+        """Whether one of the consumers runs, and does not wait itself, or will start without help: of its own
+        accord, or when a gate or a paused job lets it."""
         waiting = {a for a, _, _ in list(self.blocked.values()) if a is not None and a.mailbox in consumers}
         if sum(mailbox.running for mailbox in consumers) > len(waiting):
             return True
+        if any(mailbox.keeps_back for mailbox in consumers):
+            return True
         return any(mailbox.startable() for mailbox in consumers if mailbox not in risky)
 
-    def stuck(self) -> bool:
+    def stuck(self, *, inside: bool) -> bool:
         """Whether nothing that runs or waits for a time can make room: only somebody from outside could.
+
+        For an activation, ``inside``, a pause does not matter: what makes room for it may start all the same.
 
         Everything that runs waits inside ``emit()`` for a full slot, and nothing can be started. The mailboxes
         are looked at one after the other; if one has started something meanwhile, the picture is not valid.
         """
-        if self.queue.held or self.at_gate:
+        if self.at_gate or (self.queue.held and not inside):
             return False
         mailboxes = [node.mailbox for node in self.nodes.values()]
         if any(mailbox.keeps_back for mailbox in mailboxes):

@@ -235,13 +235,16 @@ class SimulatedDriver:
 
     def stuck(self) -> SimulationStuck:
         """Something is waited for, and nothing is left to be done."""
-        if not self._interrupted and not any(signal.is_set() for signal in self.waiting):
+        held_back = any(
+            queue.ready for queue in self._queues
+        )  # it might wait for what is further down the stack
+        if not self._interrupted and not held_back and not any(signal.is_set() for signal in self.waiting):
             return SimulationStuck(
                 f"seed {self.seed}: nothing can happen any more, but something is waited for"
             )
         self.fault = SimulationLimit(
-            f"seed {self.seed}: what is waited for may come from a virtual thread further down the stack; this says "
-            "nothing about the engine, take another seed"
+            f"seed {self.seed}: what is waited for may come from a virtual thread further down the stack, or from one "
+            "that could not go on above it; this says nothing about the engine, take another seed"
         )
         return self.fault
 

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from routilux.errors import ExecutionError
 from routilux.model.item import Item, Output, Payload
 from routilux.runtime.activation import LiveActivation, TappedActivation
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.output import OutputRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from routilux.kernel.account import Account
     from routilux.kernel.gathering import Batch
     from routilux.kernel.mailbox import Mailbox
     from routilux.model.event import Event
     from routilux.runtime.journal.worker import JournaledWorker
+
+
+DRAFT_EMITS = 1_000_000
+DRAFT_BYTES = 256 * 2**20
 
 
 class JournaledActivation(LiveActivation):
@@ -28,11 +33,16 @@ class JournaledActivation(LiveActivation):
     outbox = None  # asynchronous logic has nothing to wait for either
     claimed = False  # its items are written down as its own, so a later attempt has just the same ones
     noted = False  # the store has a note of it
+    has_checkpoint = False  # the store has its last checkpoint
     _seat: int | None = None  # of the flight recorder
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
         super().__init__(mailbox, batch, job, started)
         self.draft = Draft()
+        known = self.worker.checkpoints
+        if known:
+            self.checkpointed = known.pop((mailbox.routine_id, self.key), None)
+            self.has_checkpoint = self.checkpointed is not None
 
     @property
     def worker(self) -> JournaledWorker:
@@ -63,9 +73,11 @@ class JournaledActivation(LiveActivation):
                 raise worker.full_error(route.queue)
         for route in routes:
             form = encoded if route.mapping is None else worker.encode(route.rename(data), where)
-            draft.emits.append((route, worker.decode(form, where), form))
+            draft.emits.append((route, form))
             draft.size += len(form)
         self.emitted += 1
+        if draft.size > DRAFT_BYTES or len(draft.emits) > DRAFT_EMITS:
+            raise self._too_much()
 
     def send_output(self, output_type: str, data: Payload) -> None:
         """The handler hears it at once; the log has it when the activation is handed over."""
@@ -85,6 +97,26 @@ class JournaledActivation(LiveActivation):
     def landed(self) -> None:
         seat, self._seat = self._seat, None
         self.worker.journal.landed(seat)
+
+    def _too_much(self) -> ExecutionError:
+        draft = self.draft
+        return ExecutionError(
+            f"one activation of routine {self.mailbox.routine_id!r} has emitted {len(draft.emits):,} items of "
+            f"{draft.size / 2**20:,.0f} MiB, which are kept in memory until it has ended. Call "
+            "current().checkpoint(position) now and then, and go on from current().checkpointed in a later attempt",
+            routine_id=self.mailbox.routine_id,
+        )
+
+    def checkpoint(self, value: Any) -> None:
+        self.worker.checkpoint(self, value)
+        self.checkpointed = value
+
+    async def acheckpoint(self, value: Any) -> None:
+        await self.worker.checkpoint_async(self, value)
+        self.checkpointed = value
+
+    async def aonce(self, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        return await self.worker.once_async(self, name, call)
 
     def once(self, name: str, call: Callable[[], Any]) -> Any:
         return self.worker.once(self, name, call)

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from routilux.errors import shown
 from routilux.model.context import running
-from routilux.model.item import Payload
 from routilux.ports import EntryRow, NoteKey
 from routilux.runtime.journal.record import Record
 
@@ -31,7 +30,7 @@ class Draft:
     __slots__ = ("emits", "entries", "maps", "notes", "outputs", "replaced", "size")
 
     def __init__(self) -> None:
-        self.emits: list[tuple[Route, Payload, bytes]] = []
+        self.emits: list[tuple[Route, bytes]] = []
         self.maps: dict[StoredMapping, dict[Any, Any]] = {}
         self.replaced: set[StoredMapping] = set()
         self.notes: dict[NoteKey, bytes | None] = {}

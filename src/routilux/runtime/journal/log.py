@@ -118,6 +118,20 @@ class Journal:
         if failure:
             raise failure[0]
 
+    def kept_or_raise(self, record: Record, hand_over: Callable[[], None]) -> None:
+        """Hand a record over and wait until it is written, however often the store has to be asked; raises only when
+        it will take nothing any more."""
+        signal = self.engine.driver.signal()
+        record.then(signal.set)
+        record.on_break = signal.set
+        if self.broken is not None:
+            raise self._again(self.broken)
+        hand_over()
+        self.wake()
+        signal.wait(None)
+        if self.broken is not None:
+            raise self._again(self.broken)
+
     def flush(self) -> None:
         """Wait until everything that was handed over until now is written; raises why it can not be."""
         record = Record(None)
@@ -338,6 +352,12 @@ class Journal:
         waiting = list(self._log)
         self._log.clear()
         self._log.extend(self._tell(waiting, self._again(error)))
+        for record in waiting:
+            if record.on_break is not None:
+                record.on_break()
+        self.engine.bell.ring()
+        for worker in list(self.engine.workers.values()):
+            worker.bell.ring()
 
     def _again(self, error: StoreError) -> StoreError:
         again = type(error)(str(error))

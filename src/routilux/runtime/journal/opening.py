@@ -82,9 +82,11 @@ class Opener:
         self._enter(worker, WorkerStatus.RUNNING)
         return worker
 
-    def begin(self, worker: Any, job_id: str | None) -> None:
-        """A new one-shot execution; its row is written with its first item."""
+    def begin(self, worker: Any, job_id: str | None, seconds: float | None) -> None:
+        """A new one-shot execution, which may take so long; its row is written with its first item."""
         worker.about = {"named": job_id is not None}
+        if seconds is not None:
+            worker.about |= {"seconds": seconds, "until": self._engine.driver.clock.time() + seconds}
         self._store.claim(worker.worker_id)
 
     def execution(self, flow: Flow, job_id: str, on_flow_change: str) -> Any:
@@ -123,6 +125,7 @@ class Opener:
             job = worker.state.job  # type: ignore[attr-defined]
             status = ExecutionStatus.PAUSED if paused else ExecutionStatus(job.status.value)
             worker.set_status(status)
+            worker.limit_time()
         if not paused:
             worker.release()
         return worker
@@ -217,19 +220,6 @@ class Opener:
         except StoreError:
             return False
 
-    def leave(self, worker: Any) -> None:
-        """Others may run this worker now; everything of it that was handed over is written first."""
-        try:
-            self._journal.flush()
-            self._store.give_up(worker.worker_id)
-        except StoreError as error:
-            self._engine.warn(
-                f"worker {worker.worker_id} is left before all of it was written: {describe(error)}"
-            )
-
     def close(self, deadline: float | None) -> bool:
         """Write what was handed over; False if the store did not take it until the deadline."""
-        ended = self._journal.close(deadline)
-        for worker_id in list(self._engine.stopped):
-            self._store.give_up(worker_id)
-        return ended
+        return self._journal.close(deadline)

@@ -44,6 +44,7 @@ class Record:
     follows: Sequence[Callable[[], object]] = ()
     refuse: Callable[[BaseException], None] | None = None
     leave_open: Callable[[BaseException], None] | None = None  # tells who waits that nobody knows yet
+    on_break: Callable[[], None] | None = None  # wakes who waits, when the store will take nothing any more
     told = False  # it has been left open
 
     def __init__(self, worker: JournaledWorker | None) -> None:

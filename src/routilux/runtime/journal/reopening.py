@@ -44,6 +44,8 @@ class Revival:
         self._deaths(notes.get("crash", ()))
         for note, value in notes.get("once", ()):
             worker.onces[note.owner, note.name] = value
+        for note, value in notes.get("checkpoint", ()):
+            worker.checkpoints[note.owner, note.name] = worker.decode(value, self._where())
         for note, value in notes.get("activation", ()):
             self._activation(note, worker.decode(value, self._where()))
         self._idle_jobs_known = False
@@ -194,7 +196,8 @@ class Revival:
         job: Any = worker.engine.book.restored(worker, row.job_id, None)
         about = rows.fill_job(worker.journal.codec, worker.journal.store, job, row)
         job.continue_lists(worker.journal.store)
-        job.data.fill(self._job_data.pop(row.job_id, {}))
+        if row.job_id in self._job_data:
+            job.data.fill(self._job_data.pop(row.job_id))
         status = JobStatus(row.status)
         if rows.is_open(stored):
             status = JobStatus.RUNNING if row.started_at is not None else JobStatus.PENDING

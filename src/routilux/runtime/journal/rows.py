@@ -157,6 +157,10 @@ def activation_note(worker_id: str, routine_id: str, key: str) -> NoteKey:
     return NoteKey(worker_id, "activation", routine_id, key)
 
 
+def checkpoint_note(worker_id: str, routine_id: str, key: str) -> NoteKey:
+    return NoteKey(worker_id, "checkpoint", routine_id, key)
+
+
 def crash_note(worker_id: str, place: str, number: int) -> NoteKey:
     return NoteKey(worker_id, "crash", place, str(number))
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.runtime.job import OUTPUT_LIMIT, TRACE_LIMIT, JobContext
 from routilux.runtime.journal.draft import StoredList, StoredMapping
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from routilux.ports import Store
     from routilux.runtime.journal.worker import JournaledWorker
 
+S = TypeVar("S")
 TRACE_ROWS = 10 * TRACE_LIMIT
 
 
@@ -104,12 +105,36 @@ class JournaledJob(JobContext):
         metadata: dict[str, Any] | None,
     ) -> None:
         super().__init__(job_id, worker.worker_id, worker.flow_id, account, worker.engine.driver, metadata)
+        self._stored: dict[str, Any] = {}
         self._worker = worker
-        where = f"job {job_id!r}"
-        self.data = StoredMapping(worker, "job.data", job_id, f"data of {where}")  # type: ignore[assignment]
-        self.trace_list = StoredList(worker, "job.trace", job_id, self.trace_again, limit=TRACE_ROWS)
-        self.output_list = StoredList(worker, "job.output", job_id, self.add_output, limit=OUTPUT_LIMIT)
-        self.error_list = StoredList(worker, "job.error", job_id, lambda error: None)
+
+    # Most jobs never need these, and two threads may ask at once: both get what the first has made.
+
+    @property
+    def data(self) -> StoredMapping:  # type: ignore[override]
+        where = f"data of job {self.job_id!r}"
+        return self._made("data", lambda: StoredMapping(self._worker, "job.data", self.job_id, where))
+
+    @property
+    def trace_list(self) -> StoredList:
+        return self._made("trace", lambda: self._list("job.trace", self.trace_again, TRACE_ROWS))
+
+    @property
+    def output_list(self) -> StoredList:
+        return self._made("output", lambda: self._list("job.output", self.add_output, OUTPUT_LIMIT))
+
+    @property
+    def error_list(self) -> StoredList:
+        return self._made("error", lambda: self._list("job.error", lambda error: None, None))
+
+    def _made(self, name: str, make: Callable[[], S]) -> S:
+        made: S | None = self._stored.get(name)
+        if made is None:
+            made = self._stored.setdefault(name, make())
+        return made
+
+    def _list(self, kind: str, append: Callable[[Any], object], limit: int | None) -> StoredList:
+        return StoredList(self._worker, kind, self.job_id, append, limit=limit)
 
     def continue_lists(self, store: Store) -> None:
         """Number what is added behind what the store has."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -78,6 +78,7 @@ class JournaledWorker(Worker):
         self.stretches: dict[SlotQueue, Stretch] = {}
         self.claimed: set[ItemKey] = set()  # items in the store that an activation has
         self.deaths: dict[ItemKey, int] = {}  # of processes, while an activation ran on the item
+        self.checkpoints: dict[tuple[str, str], Any] = {}  # of activations that are to run again
         self.onces: dict[tuple[str, str], bytes] = {}
         self.about: dict[str, Any] = {}  # what else the worker's row says
         self.revival = Revival(self)
@@ -228,17 +229,14 @@ class JournaledWorker(Worker):
         draft, activation.draft = activation.draft, Draft()
         wanted = error is None and not job.ended
         self._forget_notes(activation, record)
+        payloads = self._payloads(draft) if wanted else []
         if error is not None:
             record.letters = self._letters(activation.mailbox, activation.batch, outcome, error)
         sent: list[Sent] = []
         with journal.lock:
             if wanted:
-                self._address(draft, activation, record, sent)
-                draft.apply(record)
-                self.state.output_log.extend(draft.outputs)
+                self._apply(draft, activation, record, payloads, sent)
             self._take(record, activation.mailbox, activation.batch)
-            if sent:
-                self._count(record, job, len(sent))
             if noted is not None:
                 self._note_error(record, job, noted)
             self._end_rows(record, job, fatal)
@@ -246,8 +244,89 @@ class JournaledWorker(Worker):
             journal.append(record)
         journal.wake()
 
-    def _released(self, activation: Any, sent: list[Sent], fatal: BaseException | None) -> None:
-        """It is written: its items are delivered, and those that it took have ended."""
+    def _apply(
+        self,
+        draft: Draft,
+        activation: Any,
+        record: Record,
+        payloads: Sequence[Payload | None],
+        sent: list[Sent],
+    ) -> None:
+        """What an activation did takes effect; the caller holds the journal's lock."""
+        self._address(draft, activation, record, payloads, sent)
+        draft.apply(record)
+        self.state.output_log.extend(draft.outputs)
+        if sent:
+            self._count(record, activation.job, len(sent))
+
+    def _payloads(self, draft: Draft) -> list[Payload | None]:
+        """What receivers get is what was stored, read back; None for what has no place in memory anyway."""
+        left: dict[SlotQueue, int] = {}
+        payloads: list[Payload | None] = []
+        for route, form in draft.emits:
+            left[route.queue] = room = left.get(route.queue, route.queue.capacity) - 1
+            wanted = room >= 0 or route.queue.on_full == "drop_old"
+            payloads.append(self.decode(form, route.target) if wanted else None)
+        return payloads
+
+    def checkpoint(self, activation: Any, value: Any) -> None:
+        """What the activation did until now takes effect; returns when it is written and there is room for more."""
+        routine_id, record = activation.mailbox.routine_id, Record(self)
+        data = self.encode(value, f"checkpoint of routine {routine_id!r}")
+        if activation.abandoned is not None or activation.job.ended:
+            raise activation.unwanted()
+        draft, activation.draft = activation.draft, Draft()
+        payloads = self._payloads(draft)
+        sent: list[Sent] = []
+        record.notes = {rows.checkpoint_note(self.worker_id, routine_id, activation.key): data}
+        activation.has_checkpoint = True
+
+        def hand_over() -> None:
+            with self.journal.lock:
+                self._apply(draft, activation, record, payloads, sent)
+                record.then(partial(self._send, activation, sent))
+                self.journal.append(record)
+
+        if self.engine.driver.on_loop():
+            hand_over()
+            self.journal.wake()
+            return
+        self.journal.kept_or_raise(record, hand_over)
+        for slot in activation.mailbox.feeds:
+            if slot.full:
+                self.wait_inside(slot, partial(_room, slot), activation)
+
+    async def checkpoint_async(self, activation: Any, value: Any) -> None:
+        """The same for a coroutine, which does not hold the event loop while it waits."""
+        await self._written(partial(self.checkpoint, activation, value))
+
+    async def once_async(self, activation: Any, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        """:meth:`once` for a coroutine."""
+        known = (activation.idempotency_key, name)
+        where = f"result of aonce({name!r}) in routine {activation.mailbox.routine_id!r}"
+        if known in self.onces:
+            return self.decode(self.onces[known], where)
+        data = self.encode(await call(), where)
+        record = Record(self)
+        record.notes = {NoteKey(self.worker_id, "once", *known): data}
+        await self._written(partial(self.journal.hand_over, record))
+        self.onces[known] = data
+        return self.decode(data, where)
+
+    async def _written(self, hand_over: Callable[[], None]) -> None:
+        """Hand something over, and go on when everything until then is written."""
+        from asyncio import get_running_loop  # only coroutines come here, and it is slow to import
+
+        loop = get_running_loop()
+        written = loop.create_future()
+        hand_over()
+        behind = Record(None)
+        behind.then(partial(loop.call_soon_threadsafe, _resolve, written))
+        self.journal.hand_over(behind)
+        await written
+
+    def _send(self, activation: Any, sent: list[Sent]) -> None:
+        """It is written: the items are delivered."""
         job = activation.job
         if sent:
             job.add(len(sent))
@@ -255,6 +334,11 @@ class JournaledWorker(Worker):
                 self._deliver(activation, *line)
             if job.halted and job.ended:
                 self.sweep()
+
+    def _released(self, activation: Any, sent: list[Sent], fatal: BaseException | None) -> None:
+        """It is written: its items are delivered, and those that it took have ended."""
+        job = activation.job
+        self._send(activation, sent)
         if fatal is not None:
             self._end_jobs([member.job for member in job.members], JobStatus.FAILED, fatal)
         self.settle(activation.batch)
@@ -276,15 +360,22 @@ class JournaledWorker(Worker):
             if ended:
                 self.at_rest(ended)
 
-    def _address(self, draft: Draft, activation: Any, record: Record, sent: list[Sent]) -> None:
+    def _address(
+        self,
+        draft: Draft,
+        activation: Any,
+        record: Record,
+        payloads: Sequence[Payload | None],
+        sent: list[Sent],
+    ) -> None:
         """Number what was emitted, in its order, and find a place for each item: in memory, or in the store."""
         if not draft.emits:
             return
         job, wall = activation.job, self.engine.driver.clock.time()
         items: list[ItemRow] = []
-        for route, payload, form in draft.emits:
+        for (route, form), payload in zip(draft.emits, payloads, strict=True):
             time = self.engine.now() if route.timed else activation.started
-            item = (self._take_number(record), route.slot, payload, job, route.source, time)
+            item: Any = (self._take_number(record), route.slot, payload, job, route.source, time)
             kept = self._place(record, route.queue, item)
             if kept is None:
                 continue
@@ -297,7 +388,7 @@ class JournaledWorker(Worker):
     def _place(self, record: Record, slot: SlotQueue, item: Item) -> bool | None:
         """Where an item goes: True to a place that is kept for it, False to the store, None nowhere."""
         stretch, mailbox = self.stretches[slot], slot.mailbox
-        kept = mailbox.keep_place(slot.name)
+        kept = item[2] is not None and mailbox.keep_place(slot.name)
         if not kept and slot.on_full == "drop_new":
             mailbox.drop(slot.name)
             self._dropped(item, slot, "slot full, newest dropped")
@@ -462,6 +553,10 @@ class JournaledWorker(Worker):
         if activation.noted:
             notes[self._activation_note(activation)] = None
             activation.noted = False
+        if activation.has_checkpoint:
+            note = rows.checkpoint_note(self.worker_id, activation.mailbox.routine_id, activation.key)
+            notes[note] = None
+            activation.has_checkpoint = False
         if self.onces:
             key = activation.idempotency_key
             for known in [known for known in self.onces if known[0] == key]:
@@ -488,7 +583,7 @@ class JournaledWorker(Worker):
         data = self.encode(result, where)
         record = Record(self)
         record.notes = {NoteKey(self.worker_id, "once", *known): data}
-        self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
+        self.journal.kept_or_raise(record, partial(self.journal.hand_over, record))
         self.onces[known] = data
         return self.decode(data, where)
 
@@ -660,9 +755,11 @@ class JournaledWorker(Worker):
             queue, lambda: QUEUED if queue.mailbox.keep_place(queue.name) else FULL, deadline, None
         )
 
-    def stuck(self) -> bool:
+    def stuck(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is still to be written or loaded."""
-        return not self.unreleased and not any(slot.beyond for slot in self.stretches) and super().stuck()
+        if self.unreleased or any(slot.beyond for slot in self.stretches):
+            return False
+        return super().stuck(inside=inside)
 
     # -- what waits in the store -------------------------------------------------------------------------------
 
@@ -747,6 +844,13 @@ class JournaledWorker(Worker):
             record.forgotten = [self.worker_id]
         self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
 
+    def limit_time(self) -> None:
+        """An execution that was opened again has the time that was left to it, however the clock was moved."""
+        seconds = self.about.get("seconds")
+        if seconds is not None:
+            left = self.about["until"] - self.engine.driver.clock.time()
+            self.fail_after(min(seconds, max(0.0, left)))
+
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
         super().set_status(status)
         if not self.stopped:
@@ -829,7 +933,19 @@ class JournaledWorker(Worker):
     def close(self) -> None:
         if self.one_shot and self.state.status in ("completed", "failed", "cancelled"):
             self.for_good = True
+        if self.stopped:
+            return
         super().close()
+        last = Record(None)
+        last.then(self._given_up)
+        self.journal.slip_in(last)
+
+    def _given_up(self) -> None:
+        """Everything of it is written: others may run this worker now."""
+        try:
+            self.journal.store.give_up(self.worker_id)
+        except StoreError as error:
+            self.engine.warn(f"worker {self.worker_id} is not given up: {describe(error)}")
 
     def lost(self, error: StoreError) -> None:
         """Another process runs this worker now: leave everything to it."""
@@ -843,3 +959,13 @@ class JournaledWorker(Worker):
         if node.mailbox.gate is None:  # it was taken away while it was asked
             self.let_go(node, everything=True)
         return QUEUED
+
+
+def _resolve(future: Any) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _room(slot: SlotQueue) -> int:
+    """As an offer would answer."""
+    return FULL if slot.full else QUEUED

@@ -48,13 +48,13 @@ def migrate(
     """
     known = list(migrations() if steps is None else steps)
     newest = known[-1][0]
-    if _format_of(connection, address.schema) == newest:
+    if format_of(connection, address.schema) == newest:
         return
     with connection.transaction():
         connection.execute(
             "SELECT pg_advisory_xact_lock(hashtextextended('routilux ' || %s, 0))", [address.schema]
         )
-        found = _format_of(connection, address.schema)
+        found = format_of(connection, address.schema)
         if found > newest:
             raise StoreError(
                 f"{address.name}: the store has format {found}, and this version of Routilux knows formats up to "
@@ -73,7 +73,7 @@ def _take_steps(connection: psycopg.Connection, schema: str, steps: list[tuple[i
         connection.execute("INSERT INTO format (version) VALUES (%s)", [version])
 
 
-def _format_of(connection: psycopg.Connection, schema: str) -> int:
+def format_of(connection: psycopg.Connection, schema: str) -> int:
     """0: there is no store yet."""
     if connection.execute(_HAS_FORMAT, [schema]).fetchone() is None:
         return 0

@@ -12,7 +12,6 @@ from routilux.ports import (
     EntryRow,
     ItemKey,
     ItemRow,
-    JobRow,
     KeyRow,
     LetterRow,
     NoteKey,
@@ -20,7 +19,7 @@ from routilux.ports import (
     WorkerRow,
 )
 from routilux.store.postgres.link import Link
-from routilux.store.postgres.rows import NoteRow, R, columns, opened, readable, storable, texts
+from routilux.store.postgres.rows import NoteRow, R, columns, opened, opened_job, readable, storable, texts
 from routilux.store.postgres.statements import statements
 
 _SQL: Final = statements("reading")
@@ -92,8 +91,7 @@ class Reading:
         return next(iter(self._rows(KeyRow, "key", [*texts([flow_id, key]), float(now)])), None)
 
     def _jobs(self, statement: str, parameters: Any, prepare: bool | None = None) -> list[StoredJob]:
-        rows = self._fetch(statement, parameters, prepare)
-        return [StoredJob(opened(JobRow, row, self.name), items) for items, *row in rows]
+        return [opened_job(row, self.name) for row in self._fetch(statement, parameters, prepare)]
 
     def _rows(self, kind: type[R], statement: str, parameters: Any = None) -> list[R]:
         return [opened(kind, row, self.name) for row in self._fetch(statement, parameters)]

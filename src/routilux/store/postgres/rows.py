@@ -13,7 +13,17 @@ from typing import Any, Final, NamedTuple, TypeVar, get_type_hints
 from zlib import crc32
 
 from routilux.errors import StoreCorruptError, shown
-from routilux.ports import EntryRow, ItemKey, ItemRow, JobRow, KeyRow, LetterRow, NoteKey, WorkerRow
+from routilux.ports import (
+    EntryRow,
+    ItemKey,
+    ItemRow,
+    JobRow,
+    KeyRow,
+    LetterRow,
+    NoteKey,
+    StoredJob,
+    WorkerRow,
+)
 
 Column = list[Any]
 
@@ -86,16 +96,33 @@ def sealed(kind: type, rows: Iterable[Sequence[Any]]) -> list[Column]:
     return [*stored, [_seal(row) for row in zip(*stored, strict=True)]]
 
 
+def balances(job_ids: Column) -> Column:
+    """What goes with a count of 0 items."""
+    return [crc32(job_id.encode()) for job_id in job_ids]
+
+
 def opened(kind: type[R], row: Sequence[Any], name: str) -> R:
     """The row that was stored; the last field is its seal. ``name`` is the store's, for the message."""
     *fields, seal = row
     if _seal(fields) != seal:
-        shown_fields = ", ".join(shown(field) for field in fields[:4])
-        raise StoreCorruptError(
-            f"{name}: a row of {kind.__name__} is not what was written: {shown_fields}, …; something else has changed "
-            "it, or it was damaged. Restore the database from a backup"
-        )
+        raise _altered(kind.__name__, fields, name)
     return kind(*map(readable, fields))
+
+
+def opened_job(row: Sequence[Any], name: str) -> StoredJob:
+    """From the count, its balance, and the row with its seal."""
+    items, balance, *fields = row
+    if [items + balance] != balances(fields[:1]):
+        raise _altered("the count of items", fields, name)
+    return StoredJob(opened(JobRow, fields, name), items)
+
+
+def _altered(what: str, fields: Sequence[Any], name: str) -> StoreCorruptError:
+    begins = ", ".join(shown(field) for field in fields[:4])
+    return StoreCorruptError(
+        f"{name}: {what} of {begins}, … is not what was written; something else has changed it, or it was damaged. "
+        "Restore the database from a backup"
+    )
 
 
 def _seal(fields: Sequence[Any]) -> int:

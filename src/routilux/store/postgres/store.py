@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
-from threading import Event
+from threading import Event, Lock
 from typing import Final
 
 import psycopg
@@ -19,6 +20,7 @@ from routilux.errors import (
 from routilux.ports import Changes, FlightRecorder, Store
 from routilux.store.postgres.address import address_of
 from routilux.store.postgres.failures import is_lost
+from routilux.store.postgres.flights import Flights
 from routilux.store.postgres.link import Link
 from routilux.store.postgres.migrating import check_server, migrate
 from routilux.store.postgres.ownership import Ownership
@@ -31,6 +33,8 @@ from routilux.store.postgres.writing import (
     taken_keys,
     worker_ids_of,
 )
+
+_log = logging.getLogger("routilux.store")
 
 DURABILITIES: Final = ("full", "process")
 _PATIENCE: Final = 5.0  # seconds that a call tries to connect again
@@ -81,6 +85,9 @@ class PostgresStore(Reading, Store):
         self._lease_seconds = lease_seconds
         self._batch = 0
         self._closing = Event()
+        self._flights: Flights | None = None
+        self._flights_wanted = True
+        self._flights_lock = Lock()
         self._ownership = Ownership(self._address, owner, lease_seconds)
         self._writer = Link(self._address, self._closing, self._prepare_writer, patience=_PATIENCE)
         super().__init__(
@@ -206,11 +213,29 @@ class PostgresStore(Reading, Store):
     def give_up(self, worker_id: str) -> None:
         self._ownership.give_up(worker_id)
 
+    # -- the flight recorder -------------------------------------------------------------------------------
+
     def suspects(self) -> list[str]:
-        return []
+        """Those of processes on this machine, of the same user and within one boot: see ``flights``."""
+        flights = self._open_flights()
+        return [] if flights is None else list(flights.suspects)
 
     def watch(self) -> FlightRecorder | None:
-        return None
+        flights = self._open_flights()
+        return None if flights is None else flights.recorder
+
+    def _open_flights(self) -> Flights | None:
+        """When a runtime asks: whoever only looks at the store must not take what a runtime wants to know."""
+        with self._flights_lock:
+            if self._flights is None and self._flights_wanted:
+                self._flights_wanted = False
+                try:
+                    self._flights = Flights(self.name)
+                except OSError as error:
+                    _log.warning(
+                        "%s: no flight recorder, poisonous items will not be recognised: %s", self.name, error
+                    )
+            return self._flights
 
     # -- the end -------------------------------------------------------------------------------------------
 
@@ -220,6 +245,11 @@ class PostgresStore(Reading, Store):
         self._writer.close()
         self._reader.close()
         self._ownership.close()
+        with self._flights_lock:
+            self._flights_wanted = False
+            if self._flights is not None:
+                self._flights.close()
+                self._flights = None
 
     def _check_open(self) -> None:
         if self._closing.is_set():

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from routilux.ports import Changes, EntryRow, ItemKey, ItemRow, JobRow, KeyRow, LetterRow, NoteKey, WorkerRow
-from routilux.store.postgres.rows import Column, NoteRow, columns, sealed, texts
+from routilux.store.postgres.rows import Column, NoteRow, balances, columns, sealed, texts
 from routilux.store.postgres.statements import statements
 
 Statement = tuple[bytes, Sequence[Any]]
@@ -75,6 +75,7 @@ def _of_notes(changes: Changes) -> Iterator[Statement]:
 
 def _of_jobs(changes: Changes) -> Iterator[Statement]:
     if changes.jobs:
-        yield _SQL["put_jobs"], sealed(JobRow, changes.jobs.values())
+        stored = sealed(JobRow, changes.jobs.values())
+        yield _SQL["put_jobs"], [*stored, balances(stored[0])]
     if changes.counts:
         yield _SQL["add_counts"], [texts(changes.counts), list(changes.counts.values())]

@@ -15,6 +15,8 @@ from routilux.store.space import take_space
 RESERVE_SIZE = 8 * 1024 * 1024  # bytes
 """What SQLite needs to let a full store drain: it writes pages even to delete rows."""
 
+_NEEDED_TO_OPEN = 1024 * 1024  # bytes
+
 
 def beside(path: Path, what: str) -> Path:
     return path.with_name(f"{path.name}{what}")
@@ -61,7 +63,8 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 def _locked(database: Path, owner: bytes) -> StoreLockedError:
     try:
         fields = json.loads(owner)
-        who = f"process {fields['pid']}, since {fields['since']}"
+        here = " (this one)" if fields["pid"] == os.getpid() else ""
+        who = f"process {fields['pid']}{here}, since {fields['since']}"
     except (ValueError, KeyError, TypeError):
         who = "another process"
     return StoreLockedError(
@@ -71,12 +74,16 @@ def _locked(database: Path, owner: bytes) -> StoreLockedError:
 
 
 class Reserve:
-    """A file of some MiB that is given up when the disk is full, and made again when there is space."""
+    """A file of some MiB that is given up when the disk is full, and made again when there is space.
+
+    Made with ``restore``; a disk that is full already gives up at once what an earlier process has kept.
+    """
 
     def __init__(self, database: Path) -> None:
         self._path = beside(database, ".reserve")
         self._held = False
-        self.restore()
+        if self._path.exists() and self._free() < _NEEDED_TO_OPEN:
+            self.give_up()
 
     @property
     def is_held(self) -> bool:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 from uuid import UUID
 from zlib import crc32
 
-from routilux.store.boot import boot_id
+from routilux.store.boot import UNKNOWN, boot_id
 
 _SLOT = struct.Struct("<16s16sQ??")  # id, boot, batch, flushed, clean
 _CHECK = struct.Struct("<I")
@@ -38,7 +38,11 @@ class Mark(NamedTuple):
     @property
     def binds(self) -> bool:
         """Whether no honest crash can have left the database behind this mark."""
-        return self.flushed or self.clean or self.boot == boot_id()
+        return self.flushed or self.clean or self.is_of_this_boot
+
+    @property
+    def is_of_this_boot(self) -> bool:
+        return self.boot == boot_id() != UNKNOWN
 
 
 class BrokenMarkError(Exception):

@@ -9,13 +9,13 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from routilux.errors import StoreCorruptError, StoreError
+from routilux.errors import StoreCorruptError
 from routilux.store.sqlite.beside import beside
 from routilux.store.sqlite.connection import connect, damaged, reading, translated
 from routilux.store.sqlite.mark import BrokenMarkError, Mark, read_mark
 from routilux.store.sqlite.rows import corrupt, seal
 from routilux.store.sqlite.scan import TABLES, scan
-from routilux.store.sqlite.schema import Migrations, check_format
+from routilux.store.sqlite.schema import Migrations, check_format, format_of, schema_of
 from routilux.store.sqlite.sql import statement
 
 log = logging.getLogger("routilux.store")
@@ -40,22 +40,27 @@ def read_state(connection: sqlite3.Connection) -> State:
 
 
 def exists(path: Path) -> bool:
-    """Whether there is a database to open; raises StoreCorruptError if there was one, and it is gone."""
+    """Whether there is a file to open; raises StoreCorruptError if there was one, and it is gone."""
     if path.exists() and path.stat().st_size > 0:
         return True
-    left = [file.name for file in (_wal(path), beside(path, ".mark")) if _holds_history(file)]
-    if left:
-        raise damaged(path, f"the file is missing or empty, but {' and '.join(left)} beside it tell of one")
+    mark = mark_of(path)
+    if _has_log(path) or (mark is not None and mark.batch):
+        raise damaged(path, "the file is missing or empty, but the files beside it tell of a history")
     return False
 
 
-def inspect(path: Path, migrations: Migrations) -> State:
-    """Raise StoreError or StoreCorruptError unless the database is whole, as far as its history went.
+def inspect(path: Path, migrations: Migrations) -> State | None:
+    """The state of the database; None if there is none yet.
 
-    In a small database every page and every row are looked at.
+    Raises StoreError or StoreCorruptError unless it is whole, as far as its history went. In a small database every
+    page and every row are looked at.
     """
+    if not exists(path):
+        return None
     mark = mark_of(path)  # before the database: a store that is in use goes on
     with translated(path), closing(connect(path, "ro", busy_timeout=5.0)) as connection:
+        if _is_blank(connection, path, mark):
+            return None
         check_format(connection, path, migrations)
         state = read_state(connection)
         compare(path, state, mark)
@@ -63,6 +68,15 @@ def inspect(path: Path, migrations: Migrations) -> State:
             for problem in problems(connection, path):
                 raise problem
     return state
+
+
+def _is_blank(connection: sqlite3.Connection, path: Path, mark: Mark | None) -> bool:
+    """Whether there are no tables: the process that made the file was ended before the first transaction."""
+    if schema_of(connection) or format_of(connection):
+        return False
+    if mark is not None and mark.batch:
+        raise damaged(path, f"it is empty, but batch {mark.batch} was committed")
+    return True
 
 
 def problems(connection: sqlite3.Connection, path: Path) -> Iterator[StoreCorruptError]:
@@ -97,12 +111,16 @@ def compare(path: Path, state: State, mark: Mark | None) -> None:
         )
     elif mark.batch > state.batch:
         _behind(path, state, mark)
+    elif mark.is_of_this_boot and mark.batch + 1 < state.batch:
+        raise damaged(
+            path,
+            f"it is at batch {state.batch}, but {path.name}.mark at {mark.batch}: files of different moments",
+        )
 
 
 def _without_mark(path: Path, state: State) -> None:
     """A database that was closed in order can be copied alone; any other needs the files beside it."""
-    wal = _wal(path)
-    if not state.clean or _holds_history(wal):
+    if not state.clean or _has_log(path):
         raise damaged(
             path,
             f"it was not closed in order, and {path.name}.mark, which says how far history went, is missing",
@@ -120,13 +138,9 @@ def _behind(path: Path, state: State, mark: Mark) -> None:
     )
 
 
-def _holds_history(file: Path) -> bool:
-    try:
-        return any(file.read_bytes()) if file.suffix == ".mark" else file.stat().st_size > 0
-    except FileNotFoundError:
-        return False
-    except OSError as error:
-        raise StoreError(f"{file}: {error}") from error
+def _has_log(path: Path) -> bool:
+    wal = _wal(path)
+    return wal.exists() and wal.stat().st_size > 0
 
 
 def _wal(path: Path) -> Path:

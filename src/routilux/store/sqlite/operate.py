@@ -33,7 +33,7 @@ def check(path: Path) -> Iterator[StoreCorruptError]:
 
 
 def _history(path: Path) -> Iterator[StoreCorruptError]:
-    mark = mark_of(path)
+    mark = mark_of(path)  # before the database: a store that is in use goes on
     with _looking_at(path) as connection:
         check_format(connection, path, released())
         compare(path, read_state(connection), mark)

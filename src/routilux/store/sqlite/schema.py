@@ -74,7 +74,7 @@ def _schema_of(migrations: Migrations) -> list[tuple[str, str, str | None]]:
 
 
 def _statements(script: str) -> list[str]:
-    """The statements of a script: ``executescript`` would commit first."""
+    """The statements of a script, each ending with a line: ``executescript`` would commit first."""
     found, begun = [], ""
     for line in script.splitlines(keepends=True):
         begun += line

@@ -49,7 +49,7 @@ from routilux.store.sqlite.connection import (
 )
 from routilux.store.sqlite.late import LateCheck
 from routilux.store.sqlite.mark import Mark, MarkFile
-from routilux.store.sqlite.opening import exists, inspect, is_small, read_state
+from routilux.store.sqlite.opening import State, inspect, is_small, read_state
 from routilux.store.sqlite.place import Place
 from routilux.store.sqlite.readers import Readers
 from routilux.store.sqlite.rows import opened, opened_job, opened_key, opened_notes, seal
@@ -103,16 +103,13 @@ class SqliteStore(Store):
         """Each step leaves what it has opened in ``opened``, which gives it back in the other order."""
         lock = OwnerLock(self._path)
         opened.callback(lock.close)
-        if exists(self._path):
-            found = inspect(self._path, migrations)
-            self._id, self._batch = found.id, found.batch
-        else:
-            self._id, self._batch = str(uuid4()), 0
         self._reserve = Reserve(self._path)
+        found = inspect(self._path, migrations) or State(str(uuid4()), 0, clean=True)
+        self._id, self._batch = found.id, found.batch
+        self._reserve.restore()
         self._mark = MarkFile(beside(self._path, ".mark"))
         opened.callback(self._mark.close)
-        if not self._batch:
-            self._mark.begin(self._mark_at(0))
+        self._mark.begin(self._mark_at(self._batch))  # before the database says that it needs one
         self._connection = open_writer(self._path, durability, busy_timeout)
         opened.callback(self._connection.close)
         self._draining(lambda: self._begin(migrations))
@@ -152,6 +149,8 @@ class SqliteStore(Store):
             return  # the parent's connections and files are not ours to close
         with self._writing:
             if self._readers.close():
+                if self._late is not None:
+                    self._late.close()
                 self._end()
                 self._opened.close()
 
@@ -201,15 +200,20 @@ class SqliteStore(Store):
         except StoreUnknownError:
             self._unsettled = self._batch + 1
             raise
-        self._committed()
+        self._committed(self._batch + 1)
 
     def _advance(self, connection: sqlite3.Connection, *, clean: bool) -> None:
         state = self._id, self._batch + 1, int(clean)
         connection.execute(statement("advance"), (*state[1:], seal(state)))
 
-    def _committed(self) -> None:
-        self._batch += 1
-        self._mark.write(self._mark_at(self._batch))
+    def _committed(self, batch: int) -> None:
+        """The mark follows at once: it is never more than one batch behind within one boot."""
+        try:
+            self._mark.write(self._mark_at(batch))
+        except OSError as error:
+            self._unsettled = batch
+            raise StoreUnknownError(f"{self._path}: committed, but the mark was not: {error}") from error
+        self._batch, self._unsettled = batch, None
 
     def _draining(self, commit: Callable[[], T], *, may_retry: bool = True) -> T:
         """Commit; where the disk is full, once more with the space of the reserve."""
@@ -228,8 +232,7 @@ class SqliteStore(Store):
                     f"{self._path}: how the last write ended is known; there is nothing to settle"
                 )
             if read_state(self._connection).batch == self._unsettled:
-                self._unsettled = None
-                self._committed()
+                self._committed(self._unsettled)
                 return True
             with self._transaction():
                 pass  # takes the place in the log of what may have been written of the other one

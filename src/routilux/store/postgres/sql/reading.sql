@@ -41,12 +41,12 @@ WITH RECURSIVE found (place) AS (
 SELECT place FROM found WHERE place IS NOT NULL
 
 -- :job
-SELECT items, job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, seal
+SELECT items, balance, job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, seal
 FROM job WHERE job_id = %s
 
 -- Planned anew for every call: a condition that is not asked for falls away then, and an index for the rest is found.
 -- :jobs
-SELECT items, job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, seal
+SELECT items, balance, job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, seal
 FROM job
 WHERE (%(worker_id)s::text IS NULL OR worker_id = %(worker_id)s)
   AND (%(flow_id)s::text IS NULL OR flow_id = %(flow_id)s)

@@ -43,17 +43,18 @@ INSERT INTO entry (worker_id, kind, owner, number, data, seal)
 SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::bigint[], %b::bytea[], %b::bigint[])
 
 -- :put_jobs
-INSERT INTO job (job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, seal)
+INSERT INTO job (
+    job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, seal, balance)
 SELECT * FROM unnest(
     %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::float8[], %b::float8[], %b::float8[],
-    %b::bytea[], %b::bigint[])
+    %b::bytea[], %b::bigint[], %b::bigint[])
 ON CONFLICT (job_id) DO UPDATE SET
     worker_id = excluded.worker_id, flow_id = excluded.flow_id, status = excluded.status, serial = excluded.serial,
     created_at = excluded.created_at, started_at = excluded.started_at, completed_at = excluded.completed_at,
     data = excluded.data, seal = excluded.seal
 
 -- :add_counts
-UPDATE job SET items = items + added.number
+UPDATE job SET items = items + added.number, balance = balance - added.number
 FROM unnest(%b::text[], %b::bigint[]) AS added (job_id, number) WHERE job.job_id = added.job_id
 
 -- :put_letters

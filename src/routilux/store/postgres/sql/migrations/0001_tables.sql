@@ -74,7 +74,8 @@ CREATE TABLE entry (
     PRIMARY KEY (worker_id, owner, kind, number)
 );
 
--- "items" counts the stored items of the job and is not sealed: it changes without the rest.
+-- "items" counts the stored items of the job. It changes without the rest, and has "balance" in place of a seal: the
+-- two add up to the check sum of the id.
 CREATE TABLE job (
     job_id text COLLATE "C" PRIMARY KEY,
     worker_id text COLLATE "C" NOT NULL,
@@ -86,7 +87,8 @@ CREATE TABLE job (
     completed_at double precision,
     data bytea NOT NULL,
     seal bigint NOT NULL,
-    items bigint NOT NULL DEFAULT 0
+    items bigint NOT NULL DEFAULT 0,
+    balance bigint NOT NULL
 ) WITH (fillfactor = 70);
 CREATE INDEX job_in_order ON job (created_at, job_id);
 CREATE INDEX job_of_worker ON job (worker_id, created_at, job_id);
