@@ -11,13 +11,16 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from threading import Event
+from typing import TypeVar
 
 from routilux.errors import StoreError, StoreFencedError, StoreUnknownError
 from routilux.ports import Changes, ItemKey, NoteKey, Store
 from routilux.store.postgres import PostgresStore
 from routilux.testing.store_rows import changes, entry_row, item_row, worker_row
 
+T = TypeVar("T")
 PLACE = "parse.in"
 NOTE = NoteKey("w", "state", "parse", "")
 PATIENCE = 60.0  # seconds; a store that stays silent for so long has failed
@@ -76,11 +79,21 @@ class Writer:
         return True
 
     def _settled(self, until: float) -> bool:
-        while True:
-            try:
-                return self.store.settle()
-            except StoreError:
-                assert time.monotonic() < until, f"not settled within {PATIENCE:.0f} s"
+        return _answer(self.store.settle, until)
+
+    def read(self) -> int:
+        """The number of the last item."""
+        return _answer(partial(self.store.tail, "w", PLACE), time.monotonic() + PATIENCE)
+
+
+def _answer(question: Callable[[], T], until: float) -> T:
+    """Ask again while the server is away."""
+    while True:
+        try:
+            return question()
+        except StoreError:
+            if time.monotonic() > until:
+                raise
 
 
 def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:

@@ -147,7 +147,7 @@ def test_the_same_key_from_two_processes_at_once_is_given_once(open_store: OpenS
 
 
 class Progress:
-    """Writes the chain on a thread of its own, and lets others wait for how far it has come."""
+    """Writes the chain, and lets others wait for how far it has come."""
 
     def __init__(self, store: PostgresStore) -> None:
         self.writer = Writer(store)
@@ -155,22 +155,29 @@ class Progress:
         self._ended = False
         self._changed = Condition()
 
-    def run(self) -> int:
-        """Until it is told to end; gives the number of batches."""
-        while not self._ended:
-            self.writer.write(link(self.number))
-            self.writer.store.tail("w", "parse.in")
-            with self._changed:
-                self.number += 1
-                self._changed.notify_all()
-        return self.number
+    def run(self) -> None:
+        """Until it is told to end."""
+        try:
+            while not self._ended:
+                self.writer.write(link(self.number))
+                assert self.writer.read() == self.number + 1
+                with self._changed:
+                    self.number += 1
+                    self._changed.notify_all()
+        finally:
+            self.end()
 
-    def wait_for(self, number: int) -> None:
+    def go_on(self, batches: int) -> bool:
+        """Wait for so many more; False if it has ended before."""
         with self._changed:
-            assert self._changed.wait_for(lambda: self.number >= number, PATIENCE)
+            wanted = self.number + batches
+            assert self._changed.wait_for(lambda: self._ended or self.number >= wanted, 2 * PATIENCE)
+            return not self._ended
 
     def end(self) -> None:
-        self._ended = True
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
 
 
 def disturb(
@@ -185,18 +192,18 @@ def disturb(
         try:
             for at in range(rounds):
                 print(f"seed {seed}, round {at}, batch {progress.number}")
-                progress.wait_for(progress.number + random.randint(1, most_batches))
-                disturbance(random)
-            progress.wait_for(progress.number + 2)
+                if progress.go_on(random.randint(1, most_batches)):
+                    disturbance(random)
+            progress.go_on(2)
         finally:
             progress.end()
-        number = writing.result(PATIENCE)
+        writing.result(PATIENCE)
     writer = progress.writer
     print(
-        f"seed {seed}: {number} batches; {writer.refused} refused, {writer.unknown} unknown, "
+        f"seed {seed}: {progress.number} batches; {writer.refused} refused, {writer.unknown} unknown, "
         f"{writer.found} of them stored"
     )
-    assert length(store) == number
+    assert length(store) == progress.number
 
 
 @pytest.mark.parametrize("rounds", [20, pytest.param(2_000, marks=pytest.mark.full)])

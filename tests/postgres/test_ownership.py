@@ -22,7 +22,6 @@ from routilux.store.postgres import PostgresStore
 from routilux.testing.store_rows import changes, contents, item_row, job_row, worker_row
 from tests.postgres.chain import beginning, eventually, length, link
 from tests.postgres.conftest import OpenStore
-from tests.postgres.server import Server
 
 ROOT = Path(__file__).parents[2]
 
@@ -279,20 +278,30 @@ def test_every_owner_that_was_stopped_and_woken_is_fenced(
     print(f"seed {seed}: {rounds} owners stopped, all fenced, {length(store)} batches")
 
 
+SLOW = """
+CREATE TABLE slow ();
+CREATE FUNCTION be_slow() RETURNS trigger LANGUAGE plpgsql
+    AS 'BEGIN IF to_regclass(''slow'') IS NOT NULL THEN PERFORM pg_sleep(600); END IF; RETURN NULL; END';
+CREATE TRIGGER be_slow AFTER INSERT ON item FOR EACH ROW EXECUTE FUNCTION be_slow();
+"""
+
+
 def test_an_owner_that_was_stopped_inside_its_transaction_does_not_hold_the_worker(
-    url: str, open_store: OpenStore, admin: Any, postgres_server: Server
+    url: str, open_store: OpenStore, admin: Any
 ) -> None:
+    """No time-out of the server ends it: the server is at work, and waits neither for a lock nor for its client."""
     store = open_store()
     store.write(beginning())
-    schema = postgres_server.schema_of(url)
-    with chain_of_another_process(url, 1.0) as process, postgres_server.connect(schema) as blocking:
+    with chain_of_another_process(url, 1.0) as process:
         read_to(process, 3)
-        with blocking.transaction():
-            blocking.execute("LOCK TABLE item IN EXCLUSIVE MODE")  # no batch comes further than here
-            in_a_batch = "SELECT FROM owner JOIN pg_locks ON pg_locks.pid = backend_pid WHERE NOT granted"
-            eventually(lambda: admin.execute(in_a_batch).fetchone() is not None)
-            process.send_signal(signal.SIGSTOP)
-            take_over(store, 1.0)
+        admin.execute(SLOW)
+        asleep = (
+            "SELECT FROM owner JOIN pg_stat_activity AS a ON a.pid = backend_pid WHERE wait_event = 'PgSleep'"
+        )
+        eventually(lambda: admin.execute(asleep).fetchone() is not None)
+        process.send_signal(signal.SIGSTOP)
+        take_over(store, 1.0)
+        admin.execute("DROP TABLE slow")
         number = length(store)
         store.write(link(number))
         process.send_signal(signal.SIGCONT)

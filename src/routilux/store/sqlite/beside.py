@@ -85,10 +85,6 @@ class Reserve:
         if self._path.exists() and self._free() < _NEEDED_TO_OPEN:
             self.give_up()
 
-    @property
-    def is_held(self) -> bool:
-        return self._held
-
     def give_up(self) -> None:
         self._path.unlink(missing_ok=True)
         self._held = False

@@ -87,7 +87,7 @@ def _job_alone(row: Fields) -> StoredJob:
     return StoredJob(opened(JobRow, [row])[0], 0)
 
 
-_JOBS = Table("jobs", ("job_id",), (*JobRow._fields, "crc"), _job_alone)
+_JOBS = Table.of("jobs", ("job_id",), (*JobRow._fields, "crc"), _job_alone)
 _SALVAGED = tuple(_JOBS if table.name == "jobs" else table for table in TABLES)
 
 

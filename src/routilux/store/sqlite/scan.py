@@ -28,15 +28,22 @@ Key: TypeAlias = tuple[Any, ...]
 
 
 class Table(NamedTuple):
-    """``key`` are the columns of the primary key, in its order."""
+    """``key`` are the columns of the primary key, in its order, and ``places`` where they stand in ``columns``."""
 
     name: str
     key: tuple[str, ...]
     columns: tuple[str, ...]
     open: Callable[[Fields], AnyRow]
+    places: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls, name: str, key: tuple[str, ...], columns: tuple[str, ...], open: Callable[[Fields], AnyRow]
+    ) -> Table:
+        return cls(name, key, columns, open, tuple(map(columns.index, key)))
 
     def key_of(self, row: Fields) -> Key:
-        return tuple([row[self.columns.index(name)] for name in self.key])
+        return tuple([row[place] for place in self.places])
 
     def select(self, after: Key | None, backwards: bool) -> str:
         beyond, direction = ("<", "DESC") if backwards else (">", "ASC")
@@ -50,33 +57,33 @@ class Table(NamedTuple):
 
 
 TABLES: tuple[Table, ...] = (
-    Table("workers", ("worker_id",), (*WorkerRow._fields, "crc"), lambda row: opened(WorkerRow, [row])[0]),
-    Table(
+    Table.of("workers", ("worker_id",), (*WorkerRow._fields, "crc"), lambda row: opened(WorkerRow, [row])[0]),
+    Table.of(
         "items",
         ("worker_id", "place", "number"),
         (*ItemRow._fields, "crc"),
         lambda row: opened(ItemRow, [row])[0],
     ),
-    Table(
+    Table.of(
         "notes",
         ("worker_id", "owner", "kind", "name"),
         (*NoteKey._fields, "data", "crc"),
         lambda row: opened_notes([row])[0],
     ),
-    Table(
+    Table.of(
         "entries",
         ("worker_id", "owner", "kind", "number"),
         (*EntryRow._fields, "crc"),
         lambda row: opened(EntryRow, [row])[0],
     ),
-    Table("jobs", ("job_id",), (*JobRow._fields, "crc", "items", "balance"), opened_job),
-    Table(
+    Table.of("jobs", ("job_id",), (*JobRow._fields, "crc", "items", "balance"), opened_job),
+    Table.of(
         "letters",
         ("worker_id", "number"),
         (*LetterRow._fields, "crc"),
         lambda row: opened(LetterRow, [row])[0],
     ),
-    Table("keys", ("flow_id", "key"), (*KeyRow._fields, "crc"), opened_key),
+    Table.of("keys", ("flow_id", "key"), (*KeyRow._fields, "crc"), opened_key),
 )
 
 

@@ -113,7 +113,6 @@ class SqliteStore(Store):
         self._connection = open_writer(self._path, durability, busy_timeout)
         opened.callback(self._connection.close)
         self._draining(lambda: self._begin(migrations))
-        self._mark.begin(self._mark_at(self._batch))
         self._place = Place(self._path)
         self._recorder = self._open_recorder(opened)
         self._readers = Readers(self._path, busy_timeout)
@@ -129,7 +128,7 @@ class SqliteStore(Store):
             if not self._batch:
                 connection.execute(statement("begin_state"), (self._id, 0, 0, 0))
             self._advance(connection, clean=False)
-        self._batch += 1
+        self._committed(self._batch + 1)
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     def _open_recorder(self, opened: ExitStack) -> MappedRecorder | None:
