@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from routilux import ErrorHandler, ErrorStrategy, Flow, Routine, Runtime, current
+from routilux import ErrorHandler, ErrorStrategy, Flow, FlowRegistry, Routine, Runtime, current
 from routilux.activation_policies import batch_size_policy, immediate_policy
 from routilux.errors import (
     IdempotencyConflictError,
@@ -411,6 +411,40 @@ def test_once_is_not_called_again_after_it_has_returned(url: str, tmp_path: Path
         assert file.read_text(encoding="utf-8").splitlines() == ["called"]
 
 
+def checkpointing() -> Flow:
+    """Emits five numbers, with a checkpoint behind each second one, and dies in the middle."""
+
+    def logic(routine: Any, payload: Any, state: Any) -> None:
+        for n in range(current().checkpointed or 0, 5):
+            routine.emit("output", n=n)
+            if n % 2 == 1:
+                current().checkpoint(n + 1)
+            if n == 2:
+                die_if_deadly()
+
+    return flow_of(step(logic))
+
+
+def test_a_checkpoint_is_where_the_next_attempt_goes_on(url: str) -> None:
+    crashed(
+        url,
+        """
+        runtime = Runtime(store=url)
+        flow = checkpointing()
+        runtime.exec(flow, worker_id="w")
+        runtime.post(flow, "a", "input", {}, job_id="job").job_context.wait(10)
+        """,
+    )
+    with Runtime(store=url) as runtime:
+        stored = runtime.get_job("job")
+        assert stored is not None
+        assert [output.data["n"] for output in stored.outputs] == [0, 1]
+    with drained(url, checkpointing()) as (runtime, _):
+        job = runtime.get_job("job")
+        assert job is not None
+        assert [output.data["n"] for output in job.outputs] == [0, 1, 2, 3, 4]
+
+
 def test_a_batch_that_had_begun_has_the_same_items_again(url: str, tmp_path: Path) -> None:
     file = tmp_path / "calls"
     crashed(
@@ -463,6 +497,19 @@ def test_a_slot_has_at_most_its_capacity_in_memory_and_the_rest_waits_in_the_sto
         runtime.post(flow, "a", "input", {"count": 200}).job_context.result(SECONDS)
     assert len(longest) == 200
     assert max(longest) <= 5
+
+
+def test_an_activation_that_emits_more_than_memory_may_hold_is_told_to_use_checkpoints(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("routilux.runtime.journal.activation.DRAFT_EMITS", 100)
+    flow = spreading(5, collect)
+    with Runtime(store=MemoryStore()) as runtime:
+        worker = runtime.exec(flow)
+        job = runtime.post(flow, "a", "input", {"count": 101}).job_context
+        assert job.wait(SECONDS)
+        assert "checkpoint" in str(job.error)
+        assert list(worker.shared_log) == []
 
 
 def test_drops_are_counted_and_traced_and_stay_dropped() -> None:
@@ -718,9 +765,12 @@ def test_a_worker_of_a_changed_flow_is_refused_and_its_jobs_blocked_until_it_is_
         runtime.post(before, "b", "input", {"n": 2}, job_id="goes")
         runtime.shutdown(wait=False)
     after = collecting()
-    with Runtime(store=url) as runtime:
+    registry = FlowRegistry()
+    registry.register(after)
+    with Runtime(store=url, registry=registry) as runtime:
         with pytest.raises(StateError, match="on_flow_change='adopt'"):
             runtime.exec(after, worker_id="w")
+        assert [job.blocked for job in runtime.list_jobs()] == ["flow changed"] * 2
         assert runtime.recover(flows=[after]) == []
     with Runtime(store=url) as runtime:
         worker = runtime.exec(after, worker_id="w", on_flow_change="adopt")
