@@ -20,6 +20,7 @@ NAMES = (
     "expressions",
     "durable",
     "peers",
+    "files",
 )
 
 

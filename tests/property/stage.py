@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from random import Random
 from typing import Any, NamedTuple
 
@@ -101,16 +102,17 @@ class Stage(NamedTuple):
     breathe: Callable[[], object]
 
 
-def build(flow_plan: FlowPlan, stage: Stage) -> Flow:
+def build(flow_plan: FlowPlan, logic_of: Callable[[Routine, RoutinePlan], Callable[..., Any]]) -> Flow:
     flow = Flow(flow_plan.flow_id, execution_strategy=flow_plan.strategy, max_workers=flow_plan.max_workers)
     for plan in flow_plan.routines:
-        flow.add_routine(_routine(plan, stage), plan.routine_id)
+        routine = _routine(plan)
+        flow.add_routine(routine.set_logic(logic_of(routine, plan)), plan.routine_id)
     for connection in flow_plan.connections:
         flow.connect(*connection)
     return flow
 
 
-def _routine(plan: RoutinePlan, stage: Stage) -> Routine:
+def _routine(plan: RoutinePlan) -> Routine:
     routine = Routine()
     for slot in plan.slots:
         routine.add_slot(
@@ -126,7 +128,6 @@ def _routine(plan: RoutinePlan, stage: Stage) -> Routine:
     routine.set_concurrency(plan.concurrency)
     routine.set_timeout(plan.timeout)
     routine.set_error_handler(plan.handler)
-    routine.set_logic(_async_logic(routine, plan, stage) if plan.is_async else _logic(routine, plan, stage))
     return routine
 
 
@@ -141,6 +142,10 @@ class Nap(NamedTuple):
 class Emission(NamedTuple):
     event: str
     payload: dict[str, Any]
+
+
+def _logic_of(routine: Routine, plan: RoutinePlan, stage: Stage) -> Callable[..., Any]:
+    return _async_logic(routine, plan, stage) if plan.is_async else _logic(routine, plan, stage)
 
 
 def _logic(routine: Routine, plan: RoutinePlan, stage: Stage) -> Callable[..., None]:
@@ -238,7 +243,8 @@ class Play:
 
     def start(self) -> None:
         for flow_plan in self.plan.flows:
-            flow = build(flow_plan, Stage(self.ledger, self.breathe))
+            stage = Stage(self.ledger, self.breathe)
+            flow = build(flow_plan, partial(_logic_of, stage=stage))
             state = self.runtime.exec(flow, worker_id=f"worker of {flow_plan.flow_id}")
             self.states.append(state)
             self.ledger.enter(state, flow_plan)

@@ -7,5 +7,6 @@ FAILED: Final = 1  # the flow, or what was asked for
 USAGE: Final = 2
 INVALID: Final = 3  # a flow document
 TIMED_OUT: Final = 4
-INTERRUPTED: Final = 130  # 128 and the number of the signal
+SIGNALLED: Final = 128  # and the number of the signal
+INTERRUPTED: Final = SIGNALLED + 2
 CLOSED_PIPE: Final = 141  # as a program that SIGPIPE ends

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from routilux import JobContext, Output
@@ -45,8 +46,11 @@ class Outputs:
         """Follow a job, of which so many outputs are known already."""
         self._added.append((job, taken))
 
-    def take(self, *, draining: bool) -> list[Output]:
-        """What is new. While the flow drains, ended jobs can still get outputs, and none is let go."""
+    def take(self, draining: Callable[[], bool]) -> list[Output]:
+        """What is new. While the flow drains, ended jobs can still get outputs, and none is let go.
+
+        ``draining`` is asked after a job was found at rest: draining would have moved what is parked.
+        """
         while self._added:
             job, taken = self._added.popleft()
             self._newest += 1
@@ -56,7 +60,7 @@ class Outputs:
         for _ in range(len(self._followed)):
             followed = self._followed.popleft()
             job = followed.job
-            ended = not draining and job.finished and not job.parked  # asked before the outputs are read
+            ended = job.finished and not job.parked and not draining()  # asked before the outputs are read
             fresh = job.outputs[followed.taken :]
             new += [output for output in fresh if self._is_new(output)]
             if ended:
@@ -70,7 +74,7 @@ class Outputs:
 
     def end(self) -> list[Output]:
         """The last outputs; every job that is still followed is counted as it is."""
-        new = self.take(draining=True)
+        new = self.take(lambda: True)
         while self._followed:
             self._count(self._followed.popleft().job)
         return new
@@ -145,7 +149,7 @@ class JsonArray:
 
 
 class Tables:
-    """At the end, a table for each event that gave something."""
+    """At the end, a table for each event that gave something, by name: which came first may differ from run to run."""
 
     def __init__(self) -> None:
         self._rows: dict[str, list[dict[str, Any]]] = {}
@@ -155,7 +159,7 @@ class Tables:
             self._rows.setdefault(f"{output.routine_id}.{output.event}", []).append(output.data)
 
     def end(self) -> None:
-        for number, (event, rows) in enumerate(self._rows.items()):
+        for number, (event, rows) in enumerate(sorted(self._rows.items())):
             if number:
                 write("\n")
             print_table(rows, title=event)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from typing import Final
 
-from routilux.cli.codes import DONE, FAILED, TIMED_OUT
+from routilux.cli.codes import DONE, FAILED, SIGNALLED, TIMED_OUT
 from routilux.cli.command import Call, code_of
 from routilux.cli.inputs import STDIN
 from routilux.cli.plan import Plan
@@ -118,9 +118,8 @@ class Report:
         self._call.say(f"  {rest}{again} {state} -i -")
 
     def _code(self) -> int:
-        interruption = self._live.interruption
-        if interruption is not None and self._ending is Ending.INTERRUPTED:
-            return interruption.code
+        if self._ending is Ending.INTERRUPTED:
+            return SIGNALLED + self._live.interrupted_by
         if self._ending is Ending.FAILED and self._live.feeder.error is not None:
             return code_of(self._live.feeder.error)
         return {Ending.TIMED_OUT: TIMED_OUT, Ending.FAILED: FAILED}.get(self._ending, DONE)

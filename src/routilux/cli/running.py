@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from enum import StrEnum
 from threading import Event, Thread
 from time import monotonic
@@ -101,19 +100,8 @@ class Feeder(Thread):
         return False
 
 
-@dataclass(frozen=True)
-class Interruption:
-    """A signal has come; ``code`` is what the process ends with."""
-
-    number: int
-
-    @property
-    def code(self) -> int:
-        return 128 + self.number
-
-
 class Run:
-    """A worker of a flow from its start to its end. Use it on the main thread, as a context manager."""
+    """A worker of a flow from its start to its end. Use it on the main thread, where signals arrive."""
 
     def __init__(
         self, runtime: Runtime, flow: Flow, target: tuple[str, str], saved: WorkerState | None
@@ -123,7 +111,8 @@ class Run:
         self.target = target
         self.outputs = Outputs()
         self.wake = Event()
-        self.interruption: Interruption | None = None
+        self.interrupted_by = 0
+        """The number of the signal that asked for an end."""
         self._started = monotonic()
         self.state: WorkerState = runtime.exec(flow, job_state=saved)
         if saved is not None and saved.saved is not None:
@@ -162,12 +151,10 @@ class Run:
             progress.tick()
             if deadline is not None and monotonic() >= deadline:
                 return Ending.TIMED_OUT
-        if self.interruption is not None:
-            return Ending.INTERRUPTED
-        return Ending.COMPLETED
+        return Ending.INTERRUPTED if self.interrupted_by else Ending.COMPLETED
 
     def _print(self, printer: Printer, progress: Progress) -> None:
-        new = self.outputs.take(draining=self.feeder.draining)
+        new = self.outputs.take(lambda: self.feeder.draining)
         if new:
             progress.aside(lambda: printer.add(new))
 
@@ -192,7 +179,7 @@ class Run:
             self.runtime.pause(self.state, timeout=GRACE)
 
     def interrupt(self, number: int) -> None:
-        self.interruption = Interruption(number)
+        self.interrupted_by = number
         self.wake.set()
 
 

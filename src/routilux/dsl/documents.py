@@ -24,6 +24,11 @@ _YAML: Final = (".yaml", ".yml")
 _JSON: Final = (".json",)
 
 
+def create(name: str) -> Routine:
+    """A new routine of a type in the default registry."""
+    return RoutineRegistry.get_instance().create(name)
+
+
 def loads_yaml(
     text: str | bytes,
     *,
@@ -121,11 +126,6 @@ def save(
         new.replace(file)
     finally:
         new.unlink(missing_ok=True)
-
-
-def create(name: str) -> Routine:
-    """A new routine of a type in the default registry; for what is built by name in Python."""
-    return RoutineRegistry.get_instance().create(name)
 
 
 def _suffix(file: Path) -> str:

@@ -52,7 +52,7 @@ def schema(registry: RoutineRegistry | None = None) -> dict[str, Any]:
                     "additionalProperties": {"$ref": "#/$defs/routine"},
                 },
                 "connections": {
-                    "type": "array",
+                    "type": ["array", "null"],
                     "maxItems": MAX_CONNECTIONS,
                     "items": _object(
                         {

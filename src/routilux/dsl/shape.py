@@ -118,11 +118,10 @@ class Shape:
             return {}
         self._keys(node, EXECUTION_KEYS)
         given = {name: _sound(_child(node, name)) for name in EXECUTION_KEYS}
-        if given["strategy"] is not None and given["strategy"] not in STRATEGIES:
+        strategy = _child(node, "strategy")
+        if strategy is not None and not strategy.is_bad and given["strategy"] not in STRATEGIES:
             message = f"no execution strategy {value(given['strategy'])}"
-            self.problem(
-                "invalid-value", node.entries["strategy"].node, message, f"write {' or '.join(STRATEGIES)}"
-            )
+            self.problem("invalid-value", strategy, message, f"write {' or '.join(STRATEGIES)}")
             given["strategy"] = None
         if not self._count(node, "max_workers"):
             given["max_workers"] = None

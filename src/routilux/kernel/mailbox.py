@@ -60,6 +60,11 @@ class SlotQueue:
     def qualified_name(self) -> str:
         return f"{self.mailbox.routine_id}.{self.name}"
 
+    @property
+    def draws(self) -> bool:
+        """Whether what is kept elsewhere may come: there is more, and room for it."""
+        return self.beyond and self.length <= self.resume_length
+
 
 class Discard:
     """Items whose job has ended were found in a queue; the runtime settles their accounts."""
@@ -487,7 +492,7 @@ class Mailbox:
                 return True
             if self.closed:
                 return False
-            if any(slot.beyond for slot in self.slots.values()):
+            if any(slot.draws for slot in self.slots.values()):
                 return True
             if self.waiting:
                 return False

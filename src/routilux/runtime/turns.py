@@ -208,6 +208,7 @@ def put_back(activation: LiveActivation) -> bool:
     if mailbox.put_back(activation, over):
         worker.schedule(mailbox)
     if over:
+        worker.drop_activation(activation)
         worker.give_up(mailbox, activation.batch)
     return True
 
@@ -509,6 +510,7 @@ def end_detached(activation: LiveActivation, error: BaseException | None) -> Non
         if error is not None:
             raise error
         end_guarded(activation)
+        worker.seal(activation)
     except BaseException as raised:  # noqa: BLE001 the outcome of user code
         more = failed(worker, activation, raised, now)
     else:

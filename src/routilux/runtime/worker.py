@@ -127,6 +127,9 @@ class Worker:
         """Whether nothing is to be started at the moment; then the worker sees to the mailbox later."""
         return False
 
+    def seal(self, activation: LiveActivation) -> None:
+        """Logic has ended well; raises what it leaves that can not be kept."""
+
     def conclude(
         self,
         activation: LiveActivation,
@@ -533,16 +536,23 @@ class Worker:
     def _end_jobs(
         self, jobs: Iterable[JobContext], status: JobStatus, error: BaseException | None = None
     ) -> list[JobContext]:
-        ended = [job for job in jobs if job.account.end(status)]
+        ended = self.mark_ended(jobs, status, error)
         if ended:
-            for job in ended:
-                job.error = error
             self.sweep()
             for activation in self.engine.running():
                 if activation.job.ended:
                     activation.ask_to_stop()
             for job in ended:
                 self._over(job)
+        return ended
+
+    def mark_ended(
+        self, jobs: Iterable[JobContext], status: JobStatus, error: BaseException | None
+    ) -> list[JobContext]:
+        """Jobs fail or are cancelled; those that had not ended yet. Nothing of them has been taken out so far."""
+        ended = [job for job in jobs if job.account.end(status)]
+        for job in ended:
+            job.error = error
         return ended
 
     def cancel_job(self, job: JobContext) -> None:

@@ -43,16 +43,20 @@ class SimulationLimit(SimulationStuck):
 
 
 class VirtualClock:
-    """Time that only moves when the simulation says so; starts at 0, which is shown as 2020-01-01."""
+    """Time that only moves when the simulation says so; starts at 0, which is shown as 2020-01-01.
+
+    ``shown_at_zero`` may be moved at any moment: somebody sets the clock on the wall.
+    """
 
     def __init__(self) -> None:
         self.now = 0.0
+        self.shown_at_zero = 1_577_836_800.0
 
     def monotonic(self) -> float:
         return self.now
 
     def time(self) -> float:
-        return 1_577_836_800.0 + self.now
+        return self.shown_at_zero + self.now
 
 
 class SimulatedLock:

@@ -59,7 +59,7 @@ def test_an_output_of_two_jobs_comes_once() -> None:
         taken = []
         for slot, n in (("left", 1), ("right", 2), ("left", 3), ("right", 4)):
             posted(runtime, outputs, slot, n).wait()
-            taken.append(outputs.take(draining=False))
+            taken.append(outputs.take(lambda: False))
     assert taken == [
         [],
         [Output("it", "pair", {"left": 1, "right": 2})],
@@ -74,10 +74,10 @@ def test_a_parked_job_is_followed_and_an_ended_one_is_not() -> None:
     with SimulatedRuntime() as runtime:
         runtime.exec(flow_of(Pair))
         posted(runtime, outputs, "left", 1).wait()
-        outputs.take(draining=False)
+        outputs.take(lambda: False)
         assert (outputs.completed, outputs.followed) == (0, 1)
         posted(runtime, outputs, "right", 2).wait()
-        outputs.take(draining=False)
+        outputs.take(lambda: False)
         assert (outputs.completed, outputs.followed) == (2, 0)
 
 
@@ -86,7 +86,7 @@ def test_while_draining_nothing_is_let_go() -> None:
     with SimulatedRuntime() as runtime:
         runtime.exec(flow_of(echo))
         posted(runtime, outputs, "input", 1).wait()
-        assert outputs.take(draining=True) == [Output("it", "output", {"n": 1})]
+        assert outputs.take(lambda: True) == [Output("it", "output", {"n": 1})]
         assert (outputs.followed, outputs.done) == (1, 1)
         assert (outputs.end(), outputs.followed, outputs.completed) == ([], 0, 1)
 
@@ -144,9 +144,9 @@ def test_json_is_one_array_of_the_same(capsys: pytest.CaptureFixture[str]) -> No
     assert json.loads(printed("json", [], capsys)) == []
 
 
-def test_a_table_stands_for_each_event(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_table_stands_for_each_event_in_the_order_of_names(capsys: pytest.CaptureFixture[str]) -> None:
     assert printed("table", OUTPUTS, capsys) == (
-        "read.row\n n  text  more\n 1  one\n20        [1]\n\ndone.output\n1 × no data\n"
+        "done.output\n1 × no data\n\nread.row\n n  text  more\n 1  one\n20        [1]\n"
     )
 
 

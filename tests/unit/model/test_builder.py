@@ -12,6 +12,7 @@ from routilux.errors import (
     UnknownRoutineError,
 )
 from routilux.model.builder import FlowBuilder
+from routilux.model.flow import Flow
 from routilux.model.policy import batch_size_policy
 from routilux.model.recovery import ErrorHandler
 from routilux.model.routine import Routine
@@ -146,6 +147,21 @@ def test_a_routine_is_set_up_where_it_is_added() -> None:
     )
     assert (step.slots["input"].max_queue_length, step.slots["input"].on_full) == (7, "error")
     assert (flow.description(), flow.description("a")) == ("moves things", "takes steps")
+
+
+def test_without_that_names_are_those_of_a_document() -> None:
+    flow = (
+        FlowBuilder("storms", execution_strategy="sequential")
+        .add("read_csv", "read")
+        .add("filter", "storms", config={"when": "wind > 8"})
+        .connect("read.row", "storms.input", mapping={"speed": "wind"})
+        .entry("read.path")
+        .build()
+    )
+    assert flow.to_dict() == Flow.from_dict(flow.to_dict()).to_dict()
+    assert flow.to_dict()["routines"]["storms"] == {"class": "filter", "config": {"when": "wind > 8"}}
+    wrong = FlowBuilder("storms").add("filter", "storms", config={"when": "wind >"})
+    refusal(wrong.build, FlowValidationError, "config.when")
 
 
 def test_all_problems_are_found_at_once() -> None:

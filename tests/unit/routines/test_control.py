@@ -69,6 +69,17 @@ class TestMerge:
             ("output", {"a": {"id": n, "a": n}, "b": {"id": n, "b": n}}) for n in (1, 2)
         ]
 
+    def test_keys_that_look_alike_are_different_keys(self) -> None:
+        keys: list[Any] = [1, 1.0, True, "1", "true", None, [1]]
+        merge = Merge().set_config(inputs=["a", "b"], by="key", key="id")
+        posts = [(0.0, "a", {"id": key}) for key in keys] + [
+            (1.0, "b", {"id": key}) for key in reversed(keys)
+        ]
+        found = [data for _, data in emitted_at(merge, posts)]
+        assert [(repr(data["a"]["id"]), repr(data["b"]["id"])) for data in found] == [
+            (repr(key), repr(key)) for key in reversed(keys)
+        ]
+
     @over_seeds
     def test_two_of_three_flat_then_the_late_one_is_told(self, routilux_seed: int) -> None:
         merge = Merge().set_config(inputs=["a", "b", "c"], need=2, shape="flat", timeout=5.0)
@@ -122,10 +133,24 @@ class TestMerge:
         found = emitted_at(merge, [(0.0, "a", {"id": 1}), (0.0, "a", {"id": 2})], seed=routilux_seed)
         assert [(event, data["missing"]) for event, data in found] == [("incomplete", ["b"])] * 2
 
-    def test_a_payload_without_the_key_is_told_too(self) -> None:
-        merge = Merge().set_config(inputs=["a", "b"], by="key", key="id")
-        [(event, data)] = emitted_at(merge, [(0.0, "a", {"x": 1})])
-        assert (event, data["payload"]) == ("incomplete", {"a": {"x": 1}})
+    @over_seeds
+    def test_a_payload_without_the_key_is_told_at_once(self, routilux_seed: int) -> None:
+        merge = Merge().set_config(inputs=["a", "b"], by="key", key="id", timeout=60)
+        posts = [
+            (0.0, "a", {"id": 1}),
+            (1.0, "a", {"x": 1}),
+            (2.0, "b", {"id": [object]}),
+            (3.0, "b", {"id": 1}),
+        ]
+        found = timed(merge, posts, seed=routilux_seed)
+        assert [(time, event) for time, event, _ in found] == [
+            (1.0, "error"),
+            (2.0, "error"),
+            (3.0, "output"),
+        ]
+        assert found[0][2]["payload"] == {"x": 1}
+        assert "no value named 'id'" in found[0][2]["reason"]
+        assert "plain data" in found[1][2]["reason"]
 
 
 class TestLoop:
@@ -283,6 +308,28 @@ class TestApprove:
                 {"reason": "nothing with that key waits", "payload": {"key": 1, "approved": True}},
             ),
         ]
+
+    @over_seeds
+    def test_what_no_decision_can_name_and_a_decision_that_says_neither_are_told_at_once(
+        self, routilux_seed: int
+    ) -> None:
+        posts = [
+            (0.0, "input", {"id": 1}),
+            (1.0, "input", {"x": 1}),
+            (2.0, "decision", {"key": 1}),
+            (3.0, "decision", {"key": 1, "approved": "yes"}),
+            (4.0, "decision", {"key": 1, "approved": True}),
+        ]
+        found = timed(Approve().set_config(key="id"), posts, seed=routilux_seed)
+        assert [(time, event) for time, event, _ in found] == [
+            (1.0, "error"),
+            (2.0, "error"),
+            (3.0, "error"),
+            (4.0, "approved"),
+        ]
+        assert [data["payload"] for _, _, data in found[:3]] == [posts[1][2], posts[2][2], posts[3][2]]
+        assert "no value named 'id'" in found[0][2]["reason"]
+        assert "true or false" in found[1][2]["reason"]
 
     @over_seeds
     def test_without_a_key_the_oldest_is_decided_and_the_rest_expires(self, routilux_seed: int) -> None:

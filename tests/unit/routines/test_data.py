@@ -123,6 +123,46 @@ class TestReduce:
 
 class TestValidate:
     @pytest.mark.parametrize(
+        "reference",
+        ["https://example.org/x", "#/nope", "other.json", "https://json-schema.org/draft/2020-12/schema"],
+    )
+    def test_a_reference_to_nothing_in_the_schema_is_refused_at_once(self, reference: str) -> None:
+        routine = Validate()
+        with pytest.raises(ConfigurationError, match="nothing is fetched"):
+            routine.set_config(schema={"properties": {"a": {"$ref": reference}}})
+        assert dict(routine.config) == {}
+
+    @pytest.mark.parametrize(
+        "schema",
+        [
+            {"$defs": {"n": {"type": "integer"}}, "properties": {"a": {"$ref": "#/$defs/n"}}},
+            {"$defs": {"n": {"$anchor": "whole", "type": "integer"}}, "properties": {"a": {"$ref": "#whole"}}},
+            {"$id": "https://example.org/a", "$defs": {"n": {"type": "integer"}},
+             "properties": {"a": {"$ref": "https://example.org/a#/$defs/n"}}},
+            {"$defs": {"n": {"$id": "https://example.org/n", "type": "integer"}},
+             "properties": {"a": {"$ref": "https://example.org/n"}}},
+        ],
+    )  # fmt: skip
+    def test_references_within_the_schema_are_followed(self, schema: Any) -> None:
+        found = emitted(Validate().set_config(schema=schema), [{"a": 1}, {"a": "x"}])
+        assert [event for event, _ in found] == ["valid", "invalid"]
+
+    def test_what_is_nested_without_end_or_is_no_text_is_invalid(self) -> None:
+        deep: dict[str, Any] = {}
+        for _ in range(2_000):
+            deep = {"a": deep}
+        tree = Validate().set_config(schema={"properties": {"a": {"$ref": "#"}}})
+        endless = Validate().set_config(schema={"$ref": "#"})
+        text = Validate().set_config(schema={"properties": {"a": {"pattern": "x"}}})
+        for routine, payload, reason in (
+            (tree, deep, "nested too deep"),
+            (endless, {"a": 1}, "refers to itself"),
+            (text, {"a": "\ud800"}, "half of a surrogate pair"),
+        ):
+            [(event, data)] = emitted(routine, [payload])
+            assert (event, reason in data["errors"][0]) == ("invalid", True)
+
+    @pytest.mark.parametrize(
         ("payload", "errors"),
         [
             ({"date": "2012-01-01", "rain": 1.5}, None),
@@ -169,9 +209,12 @@ class TestValidate:
         assert [event for event, _ in found] == ["valid", "invalid"]
         assert "number" in found[1][1]["errors"][0]
 
-    def test_a_reference_elsewhere_is_not_fetched(self, routilux_sim: SimulatedRuntime) -> None:
+    def test_a_reference_that_only_a_payload_leads_to_is_not_fetched(
+        self, routilux_sim: SimulatedRuntime
+    ) -> None:
         flow = Flow("remote")
-        flow.add_routine(Validate().set_config(schema={"$ref": "http://127.0.0.1:9/schema"}), "check")
+        schema = {"$ref": "http://127.0.0.1:9/schema", "$defs": {"n": {"$id": "https://example.org/n"}}}
+        flow.add_routine(Validate().set_config(schema=schema), "check")
         state = routilux_sim.exec(flow, entry_params={"n": 1})
         assert state.wait()
         assert (state.status, "Unresolvable" in repr(state.error)) == ("failed", True)

@@ -198,8 +198,10 @@ class Revival:
         job.continue_lists(worker.journal.store)
         if row.job_id in self._job_data:
             job.data.fill(self._job_data.pop(row.job_id))
-        status = JobStatus(row.status)
-        if rows.is_open(stored):
+        status = JobStatus(
+            row.status
+        )  # what is completed stays so, whatever becomes of items that were parked
+        if not status.finished:
             status = JobStatus.RUNNING if row.started_at is not None else JobStatus.PENDING
         job.stored, job.serial = stored.items, row.serial
         job.final = status.value if status.finished else None

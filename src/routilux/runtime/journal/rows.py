@@ -109,17 +109,11 @@ def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) 
             job.data[codec.decode(note.name.encode(), row.job_id)] = codec.decode(value, row.job_id)
     account.status = JobStatus(row.status)
     account.pause(about["paused"])
-    if is_open(stored):
-        job.leave()
-    else:
+    if account.status.finished:
         job.announce_end()
+    else:
+        job.leave()
     return job
-
-
-def is_open(stored: StoredJob) -> bool:
-    """Whether a job can still move. One whose items were on their way when its end was written can."""
-    status = JobStatus(stored.row.status)
-    return not status.finished or (status is JobStatus.COMPLETED and stored.items > 0)
 
 
 # -- items and letters -------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from routilux.ports import (
     Gate,
     ItemKey,
     ItemRow,
+    JobRow,
     KeyRow,
     LetterRow,
     NoteKey,
@@ -53,14 +54,32 @@ Sent: TypeAlias = tuple["Route", Item, bool]
 
 
 class Stretch:
-    """What of a slot is in memory: everything up to ``cursor``; the store has items up to ``tail``."""
+    """What of a slot is in memory: everything up to ``cursor``.
 
-    __slots__ = ("cursor", "loading", "tail")
+    When the worker was opened the store had items up to ``tail``; ``added`` counts those that went there since and are
+    still to be loaded. Moved under the journal's lock.
+    """
+
+    __slots__ = ("added", "cursor", "loading", "tail")
 
     def __init__(self) -> None:
+        self.added = 0
         self.cursor = -1
         self.tail = -1
         self.loading = False
+
+    @property
+    def all_here(self) -> bool:
+        return not self.added and self.cursor >= self.tail
+
+    def account_for(self, slot: SlotQueue, number: int, kept: bool) -> None:
+        """A new item of the slot: a place is kept for it, or it waits in the store."""
+        if kept:
+            self.cursor = number
+            return
+        self.added += 1
+        if not slot.beyond:
+            slot.mailbox.set_beyond(slot.name, True)
 
 
 class JournaledWorker(Worker):
@@ -83,7 +102,7 @@ class JournaledWorker(Worker):
         self.about: dict[str, Any] = {}  # what else the worker's row says
         self.revival = Revival(self)
         super().__init__(engine, flow, state)
-        self.number = self._take_number
+        self.number = self._take_number_now
         places = [place for node in self.nodes.values() for place in node.places.values()]
         self.flight_texts = {place: rows.flight_prefix(self.worker_id, place) for place in places}
         state.attach(self)
@@ -174,9 +193,12 @@ class JournaledWorker(Worker):
         activation.noted = True
         record.then(partial(self._claim_written, activation))
         mailbox = activation.mailbox
-        if mailbox.stall(activation, retry=False):
+        with self.journal.lock:  # whoever withdraws it removes its note behind this record
+            more = mailbox.stall(activation, retry=False)
+            self.journal.append(record)
+        self.journal.wake()
+        if more:
             self.schedule(mailbox)
-        self.journal.hand_over(record)
         if activation.job.ended:  # it ended meanwhile
             self.sweep()
         return False
@@ -375,7 +397,7 @@ class JournaledWorker(Worker):
         items: list[ItemRow] = []
         for (route, form), payload in zip(draft.emits, payloads, strict=True):
             time = self.engine.now() if route.timed else activation.started
-            item: Any = (self._take_number(record), route.slot, payload, job, route.source, time)
+            item: Any = (self._take_number(), route.slot, payload, job, route.source, time)
             kept = self._place(record, route.queue, item)
             if kept is None:
                 continue
@@ -395,11 +417,7 @@ class JournaledWorker(Worker):
             return None
         if not kept and slot.on_full == "drop_old" and not slot.beyond:
             kept = self._displaced(record, slot)
-        stretch.tail = item[0]
-        if kept:
-            stretch.cursor = item[0]
-        elif not slot.beyond:
-            mailbox.set_beyond(slot.name, True)
+        stretch.account_for(slot, item[0], kept)
         return kept
 
     def _displaced(self, record: Record, slot: SlotQueue) -> bool:
@@ -439,7 +457,7 @@ class JournaledWorker(Worker):
         ended = []
         for member in account.members:
             job = member.job
-            if member.status.finished or (fatal is None and job.stored):
+            if member.status.finished or job.final is not None or (fatal is None and job.stored):
                 continue
             status = JobStatus.COMPLETED if fatal is None else JobStatus.FAILED
             if fatal is not None:
@@ -591,46 +609,79 @@ class JournaledWorker(Worker):
 
     def end_job(self, job: JobContext, status: JobStatus, error: BaseException | None = None) -> bool:
         """The end of a job is seen when it is written."""
-        record = self._ending(job, status, error)
-        if record is None:
-            return False
-        self.journal.hand_over(record)
-        return True
+        record = Record(self)
+        begun = self._begin_end(record, job, status, error)
+        self.journal.wake()
+        return begun
 
     def cancel_job(self, job: JobContext) -> None:
         """Returns when it is written and nothing of the job starts any more."""
-        record = self._ending(job, JobStatus.CANCELLED, None)
-        if record is not None:
-            self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
+        record = Record(self)
 
-    def _ending(self, job: Any, status: JobStatus, error: BaseException | None) -> Record | None:
-        if job.account.status.finished:
-            return None
-        record, now = Record(self), self.engine.driver.clock.time()
-        before, job.error = job.error, error
-        record.jobs = [rows.job_row(self.journal.codec, job, status.value, now)]
-        job.error = before
+        def begin() -> None:
+            if not self._begin_end(record, job, JobStatus.CANCELLED, None):
+                self.journal.hand_over(record)  # how it ends is on its way: return when that is written
 
-        def release() -> None:
-            job.final = status.value
-            self._end_jobs([job], status, error)
+        self.journal.written_or_raise(record, begin, partial(self._not_ended, record, job))
 
-        record.then(release)
-        return record
+    def _begin_end(self, record: Record, job: Any, status: JobStatus, error: BaseException | None) -> bool:
+        """Hand over the end of a job; False if it has another one. Until that is written it does not come to rest."""
+        now = self.engine.driver.clock.time()
+        with self.journal.lock:
+            job.account.add()
+            if job.account.status.finished or job.final is not None:
+                job.account.remove()
+                return False
+            before, job.error, job.final = job.error, error, status.value
+            record.jobs = [rows.job_row(self.journal.codec, job, status.value, now)]
+            job.error = before
+            record.then(partial(self._end_jobs, [job], status, error))
+            record.then(job.account.remove)
+            self.journal.append(record)
+        return True
+
+    def _not_ended(self, record: Record, job: Any) -> None:
+        """The store has refused the end of a job."""
+        if record.jobs:
+            job.final = None
+            self.at_rest(job.account.remove())
+
+    def mark_ended(
+        self, jobs: Iterable[JobContext], status: JobStatus, error: BaseException | None
+    ) -> list[JobContext]:
+        """Under the journal's lock, so that their rows are written before anybody takes out their items."""
+        with self.journal.lock:
+            ended = super().mark_ended(jobs, status, error)
+            for job in ended:
+                self._append_end(job)
+        return ended
+
+    def _append_end(self, job: Any) -> None:
+        """The row of a job that has ended, unless it has it already; the caller holds the journal's lock."""
+        if job.final != job.status:
+            job.final = job.status.value
+            record = Record(self)
+            record.jobs = [self._row_of(job)]
+            self.journal.append(record)
 
     def _over(self, job: Any) -> None:
-        if job.final != job.status:
-            self._write_job(job, self.engine.driver.clock.time())
+        with self.journal.lock:
+            self._append_end(job)
+        self.journal.wake()
         super()._over(job)
 
     def job_changed(self, job: JobContext) -> None:
-        self._write_job(job, job.completed_at)
+        record = Record(self)
+        with self.journal.lock:
+            record.jobs = [self._row_of(job)]
+            self.journal.append(record)
+        self.journal.wake()
 
-    def _write_job(self, job: Any, completed_at: float | None) -> None:
-        record, status = Record(self), job.status
-        job.final = status.value if status.finished else None
-        record.jobs = [rows.job_row(self.journal.codec, job, status.value, completed_at)]
-        self.journal.hand_over(record)
+    def _row_of(self, job: Any) -> JobRow:
+        """A job as it is now; the caller holds the journal's lock, so that no older row can come later."""
+        status = JobStatus(job.final or job.status)
+        ended = job.completed_at or self.engine.driver.clock.time() if status.finished else None
+        return rows.job_row(self.journal.codec, job, status.value, ended)
 
     def trace(self, job: Any, action: str, **details: Any) -> None:
         entry = {"time": self.engine.driver.clock.time(), "action": action, **details}
@@ -666,7 +717,7 @@ class JournaledWorker(Worker):
         record.size = len(form)
         record.key = None if key is None else key._replace(job_id=job.job_id)
         record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)
-        sent: list[Item] = []
+        sent: list[tuple[Item, bool]] = []
 
         def hand_over() -> None:
             with self.journal.lock:
@@ -674,15 +725,10 @@ class JournaledWorker(Worker):
                 self.journal.append(record)
 
         def taken_back() -> None:
-            with self.journal.lock:
-                for _ in sent:
-                    job.stored -= 1
-            if kept and sent:
-                queue.mailbox.give_place(slot)
-                self.room(queue.mailbox)
+            self._taken_back(queue, job, kept, sent)
             undo()
 
-        record.then(partial(self._admitted, queue, job, sent, kept))
+        record.then(partial(self._admitted, queue, job, sent))
         self.journal.written_or_raise(record, hand_over, taken_back)
 
     def _admit(
@@ -694,34 +740,47 @@ class JournaledWorker(Worker):
         form: bytes,
         job: Any,
         kept: bool | None,
-        sent: list[Item],
+        sent: list[tuple[Item, bool]],
     ) -> None:
-        number = self._take_number(record)
+        number = self._take_number()
         item = (number, queue.name, payload, job.account, "post", self.engine.now())
         if kept is None:
             queue.mailbox.drop(queue.name)
             self._dropped(item, queue, "slot full, newest dropped")
         else:
-            stretch = self.stretches[queue]
-            stretch.tail = number
-            if kept:
-                stretch.cursor = number
-            elif not queue.beyond:
-                queue.mailbox.set_beyond(queue.name, True)
+            if kept and queue.beyond:  # others came first, and wait in the store
+                queue.mailbox.give_place(queue.name)
+                kept = False
+            self.stretches[queue].account_for(queue, number, kept)
             wall = self.engine.driver.clock.time()
             record.items = [
                 ItemRow(self.worker_id, place, number, rows.job_ids_text(job.account), "post", wall, form)
             ]
             self._count(record, job.account, 1)
-            sent.append(item)
+            sent.append((item, kept))
         job.serial = job.serial or number
-        job.final = None
-        record.jobs = [rows.job_row(self.journal.codec, job, job.status.value, None)]
+        if job.final == JobStatus.COMPLETED and not job.status.finished:
+            job.final = None  # it was to complete with what is on its way, and goes on with this item
+        record.jobs = [self._row_of(job)]
 
-    def _admitted(self, queue: SlotQueue, job: JobContext, sent: list[Item], kept: bool | None) -> None:
+    def _taken_back(
+        self, queue: SlotQueue, job: Any, kept: bool | None, sent: list[tuple[Item, bool]]
+    ) -> None:
+        """Nothing of a post was written, and its item, if it had come so far, does not come."""
+        with self.journal.lock:
+            for _, kept in sent:
+                job.stored -= 1
+                self.stretches[queue].added -= not kept
+        if kept:
+            queue.mailbox.give_place(queue.name)
+            self.room(queue.mailbox)
+        elif sent:
+            self.load_if_room(queue)
+
+    def _admitted(self, queue: SlotQueue, job: JobContext, sent: list[tuple[Item, bool]]) -> None:
         if not sent:
             self.at_rest(job.account.remove())
-        for item in sent:
+        for item, kept in sent:
             if kept:
                 self._accepted(queue.mailbox.node.offer(item), queue.mailbox, item)
             else:
@@ -757,7 +816,7 @@ class JournaledWorker(Worker):
 
     def stuck(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is still to be written or loaded."""
-        if self.unreleased or any(slot.beyond for slot in self.stretches):
+        if self.unreleased or any(slot.draws for slot in self.stretches):
             return False
         return super().stuck(inside=inside)
 
@@ -771,10 +830,15 @@ class JournaledWorker(Worker):
 
     def load_if_room(self, slot: SlotQueue) -> None:
         stretch = self.stretches[slot]
-        if stretch.loading or slot.length > slot.resume_length:
+        if stretch.loading or not slot.draws:
             return
         stretch.loading = True
         self.journal.do(partial(self._load, slot))
+
+    def load_all(self) -> None:
+        """Where there is room, such as that of items which activations have claimed."""
+        for slot in self.stretches:
+            self.load_if_room(slot)
 
     def _load(self, slot: SlotQueue) -> None:
         """Bring the next items of a slot into memory, as many as there is room for. On the committer only."""
@@ -787,11 +851,13 @@ class JournaledWorker(Worker):
             self.worker_id, slot.qualified_name, after=stretch.cursor, limit=wanted
         )
         for row in found:
-            stretch.cursor = row.number
             if ItemKey(*row[:3]) not in self.claimed:
                 self.revival.item(slot, row)
+            with self.journal.lock:
+                stretch.cursor = row.number
+                stretch.added -= row.number > stretch.tail
         with self.journal.lock:
-            all_here = stretch.cursor >= stretch.tail
+            all_here = stretch.all_here
             if all_here and slot.beyond:
                 mailbox.set_beyond(slot.name, False)
         if all_here:
@@ -806,40 +872,50 @@ class JournaledWorker(Worker):
 
     # -- the worker ------------------------------------------------------------------------------------------
 
-    def _take_number(self, record: Record | None = None) -> int:
+    def _take_number(self) -> int:
+        """The caller holds the journal's lock. The worker's row goes ahead in a record that nobody can refuse."""
         number = self.next_number
         self.next_number = number + 1
         if number >= self.number_limit:
             self.number_limit = number + NUMBERS_AHEAD
-            if record is not None:
-                record.workers = [self.row()]
-            else:
-                self.write_row()
+            self._append_row()
         return number
 
-    def row(self, status: str | None = None) -> WorkerRow:
+    def _take_number_now(self) -> int:
+        with self.journal.lock:
+            number = self._take_number()
+        self.journal.wake()
+        return number
+
+    def row(self) -> WorkerRow:
         paused = self.state.status in (WorkerStatus.PAUSED, ExecutionStatus.PAUSED)
         return WorkerRow(
             self.worker_id,
             self.flow_id,
             self.flow.fingerprint(),
             "execution" if self.one_shot else "worker",
-            status or ("paused" if paused else "running"),
+            "stopped" if self.stopped and self.for_good else "paused" if paused else "running",
             self.number_limit,
             self.engine.driver.clock.time(),
             self.encode(self.about, f"worker {self.worker_id!r}"),
         )
 
-    def write_row(self, status: str | None = None) -> None:
+    def write_row(self) -> None:
+        with self.journal.lock:
+            self._append_row()
+        self.journal.wake()
+
+    def _append_row(self) -> None:
+        """The row as it is now; the caller holds the journal's lock, so that no older one can come later."""
         record = Record(self)
-        record.workers = [self.row(status)]
-        self.journal.hand_over(record)
+        record.workers = [self.row()]
+        self.journal.append(record)
 
     def write_row_now(self, *, forget: bool) -> None:
         """Write the row of a new worker, in place of what the store had under its id."""
         record = Record(self)
         self.number_limit = self.next_number + NUMBERS_AHEAD
-        record.workers = [self.row("running")]
+        record.workers = [self.row()]
         if forget:
             record.forgotten = [self.worker_id]
         self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
@@ -853,10 +929,8 @@ class JournaledWorker(Worker):
 
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
         super().set_status(status)
-        if not self.stopped:
+        if self.for_good or not self.stopped:
             self.write_row()
-        elif self.for_good:
-            self.write_row("stopped")
 
     def quiet(self) -> bool:
         return self.journal.broken is not None or (not self.unreleased and super().quiet())
@@ -875,6 +949,10 @@ class JournaledWorker(Worker):
         """Items that waited for others, which can not come any more."""
         for node in self.nodes.values():
             items, _ = node.mailbox.extract(lambda item: True)
+            withdrawn: Any = node.mailbox.withdraw(lambda activation: True)
+            for activation in withdrawn:
+                self.drop_activation(activation)
+                items += activation.batch
             for item in items:
                 self.dead_letter(node.mailbox, item, "worker stopped", None)
 
@@ -901,7 +979,8 @@ class JournaledWorker(Worker):
         stored = self.journal.store.job(job_id)
         if stored is None:
             return None
-        if stored.row.worker_id == self.worker_id and rows.is_open(stored):
+        finished = JobStatus(stored.row.status).finished
+        if stored.row.worker_id == self.worker_id and (stored.items or not finished):
             return self.revival.job(job_id)
         return rows.detached_job(self.journal.codec, self.journal.store, self.engine.driver, stored)
 

@@ -1,0 +1,88 @@
+"""A store that fails in every way in which a store may fail, and processes that die around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from routilux.errors import StoreError, StoreFullError, StoreUnknownError
+from routilux.ports import Changes
+from routilux.store.claims import Claims
+from routilux.store.memory import MemoryStore
+from tests.durability.audit import Audit
+
+
+class Death(BaseException):
+    """The process has died here. Nothing that it still does on its way out reaches the store."""
+
+
+class FrailStore(MemoryStore):
+    """Keeps what it has acknowledged, over many processes. ``trouble`` is the chance that a write goes wrong.
+
+    ``moment`` is called where a process may die, ``others`` where other threads go on while this one writes.
+    """
+
+    def __init__(self, rng: Random, audit: Audit) -> None:
+        super().__init__()
+        self.audit = audit
+        self.trouble = 0.0
+        self.dead = False
+        self.moment: Callable[[str], None] = bool  # type: ignore[assignment]
+        self.others: Callable[[], None] = bool  # type: ignore[assignment]
+        self.spend: Callable[[float], None] = bool  # type: ignore[assignment]
+        self._rng = rng
+        self._full = 0  # writes that find no space, still
+        self._unsure = 0  # times that nobody can say what became of the last write, still
+        self._written = False  # what became of it
+
+    def rise(self) -> None:
+        """Another process opens the store; nobody holds its workers any more."""
+        self.dead = False
+        self._claims = Claims()
+
+    def write(self, changes: Changes) -> frozenset[int]:
+        self._alive()
+        self.moment("before a write")
+        self.others()
+        fault = self._fault()
+        if fault == "full":
+            raise StoreFullError("no space left")
+        if fault == "refused":
+            raise StoreError("the store is busy")
+        if fault == "slow":
+            self.spend(self._rng.choice((0.1, 1.0, 20.0)))
+        lost = fault == "lost" and self._rng.random() < 0.5
+        taken = frozenset() if lost else super().write(changes)
+        written = not lost and not taken
+        if written:
+            self.audit.check(changes)
+            self.audit.check_counts(self._counts)
+        self.moment("after a write")
+        self.others()
+        if fault == "lost":
+            self._written, self._unsure = written, self._rng.choice((0, 0, 1, 3))
+            raise StoreUnknownError("the connection was lost")
+        return taken
+
+    def settle(self) -> bool:
+        self._alive()
+        self.moment("before it is settled")
+        if self._unsure:
+            self._unsure -= 1
+            raise StoreError("still no connection")
+        return self._written
+
+    def _alive(self) -> None:
+        if self.dead:
+            raise Death
+
+    def _fault(self) -> str:
+        if self._full:
+            self._full -= 1
+            return "full"
+        if self._rng.random() >= self.trouble:
+            return ""
+        fault = self._rng.choice(("full", "refused", "refused", "slow", "lost", "lost"))
+        if fault == "full":
+            self._full = self._rng.choice((0, 2, 5))
+        return fault

@@ -1,0 +1,66 @@
+"""Random flows on a store that fails, in processes that die, keep every promise (see ``audit.py``, ``witness.py``)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Sequence
+
+import pytest
+
+from routilux.testing.simulated import SimulationLimit
+from tests.durability.kinds import KINDS
+from tests.durability.lives import check
+
+CHUNK = 84  # seeds of each kind in a test; 5 chunks of 12 kinds are 5,040 runs
+BROKEN_ONCE = {
+    "numbers that a refused post had asked for were used without a limit in the worker's row": (
+        "overlap",
+        18,
+    ),
+    "a post that found no room left its job open": ("joins", 20),
+    "a post waited for ever for a slot that nothing could empty, because more of it was in the store": (
+        "joins",
+        1,
+    ),
+}
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+@pytest.fixture(autouse=True)
+def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """What a dying process says is not kept."""
+    caplog.set_level(logging.CRITICAL)
+    caplog.set_level(logging.CRITICAL, logger="asyncio")
+    return
+
+
+@pytest.mark.parametrize("chunk", range(5))
+@every_kind
+def test_every_promise_holds_in_every_life(kind: str, chunk: int) -> None:
+    check_seeds(kind, range(chunk * CHUNK, (chunk + 1) * CHUNK))
+
+
+@pytest.mark.parametrize(("kind", "seed"), BROKEN_ONCE.values(), ids=list(BROKEN_ONCE))
+def test_a_promise_that_was_broken_once_holds(kind: str, seed: int) -> None:
+    check_seeds(kind, [seed])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("chunk", range(5, 993))
+@every_kind
+def test_every_promise_holds_in_many_more_lives(kind: str, chunk: int) -> None:
+    check_seeds(kind, range(chunk * CHUNK, (chunk + 1) * CHUNK))
+
+
+def check_seeds(kind: str, seeds: Sequence[int]) -> None:
+    inconclusive = 0
+    for seed in seeds:
+        try:
+            check(seed, KINDS[kind])
+        except SimulationLimit:
+            inconclusive += 1
+        except BaseException as error:
+            error.add_note(f"again: python -m tests.durability.replay {kind} {seed}")
+            raise
+    print(f"{kind} {seeds}: {len(seeds) - inconclusive} runs, {inconclusive} at the limits of the simulation")
+    assert inconclusive <= max(1, len(seeds) // 10), "the simulation has come to its limits too often"
