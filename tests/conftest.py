@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from hypothesis import settings
+
+from tests.postgres.server import Server, private_server
 
 # No deadlines: a test that is judged by the clock fails on a busy machine.
 settings.register_profile("routilux", deadline=None, print_blob=True)
 settings.register_profile("full", deadline=None, print_blob=True, max_examples=2000)
 settings.load_profile("routilux")
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[Server]:
+    """Started by the first test that asks for it, one in each process of the tests."""
+    with private_server() as server:
+        yield server
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

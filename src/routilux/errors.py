@@ -34,6 +34,7 @@
     │       ├── StoreUnknownError
     │       ├── StoreFullError
     │       ├── StoreLockedError
+    │       ├── StoreFencedError      another process has taken the worker over
     │       └── StoreCorruptError
     ├── SlotHandlerError              user code raised; __cause__ is the original
     └── SerializationError            has path, such as "$.order.client"
@@ -197,6 +198,10 @@ class StoreFullError(StoreError):
 
 class StoreLockedError(StoreError):
     pass
+
+
+class StoreFencedError(StoreError):
+    """Another process has taken the worker ``worker_id`` over: nothing of it can be written here any more."""
 
 
 class StoreCorruptError(StoreError):

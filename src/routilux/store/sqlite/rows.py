@@ -15,8 +15,7 @@ R = TypeVar("R", WorkerRow, ItemRow, EntryRow, JobRow, LetterRow)
 
 def seal(fields: Fields, data: bytes = b"") -> int:
     """CRC-32 over all fields of a row and its blob."""
-    text = "\0".join([field if isinstance(field, str) else repr(field) for field in fields])
-    return crc32(data, crc32(text.encode()))
+    return crc32(data, crc32(repr(tuple(fields)).encode()))
 
 
 def sealed(row: Fields) -> Fields:

@@ -1,0 +1,34 @@
+-- Rows that another process works on are left for the next time.
+
+-- :expired_keys
+DELETE FROM key USING (
+    SELECT flow_id, key FROM key WHERE expires_at <= %(now)s ORDER BY expires_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+) AS old WHERE key.flow_id = old.flow_id AND key.key = old.key
+
+-- The oldest finished jobs: those that ended before a time, and those beyond the newest so many.
+-- :finished_jobs
+SELECT worker_id, job_id FROM job
+WHERE status NOT IN ('pending', 'running')
+  AND (coalesce(completed_at, 0) < %(before)s OR (coalesce(completed_at, 0), job_id) <= (
+    SELECT coalesce(completed_at, 0), job_id FROM job WHERE status NOT IN ('pending', 'running')
+    ORDER BY coalesce(completed_at, 0) DESC, job_id DESC OFFSET %(keep)s LIMIT 1))
+ORDER BY coalesce(completed_at, 0), job_id LIMIT %(limit)s
+FOR UPDATE SKIP LOCKED
+
+-- :notes_of_jobs
+DELETE FROM note USING unnest(%b::text[], %b::text[]) AS old (worker_id, job_id)
+WHERE note.worker_id = old.worker_id AND note.owner = old.job_id AND note.kind ^@ 'job.'
+
+-- :entries_of_jobs
+DELETE FROM entry USING unnest(%b::text[], %b::text[]) AS old (worker_id, job_id)
+WHERE entry.worker_id = old.worker_id AND entry.owner = old.job_id AND entry.kind ^@ 'job.'
+
+-- :jobs
+DELETE FROM job WHERE job_id = ANY (%b::text[])
+
+-- The lock keeps off whoever would write the worker anew.
+-- :stopped_workers
+SELECT worker_id FROM worker
+WHERE status = 'stopped' AND NOT EXISTS (SELECT FROM job WHERE job.worker_id = worker.worker_id)
+ORDER BY worker_id LIMIT %(limit)s
+FOR UPDATE SKIP LOCKED

@@ -1,0 +1,280 @@
+"""The store in PostgreSQL: what it is to the runtime, and how a batch is written."""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from threading import Event, Lock
+from typing import Final
+
+import psycopg
+
+from routilux.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    StoreError,
+    StoreUnknownError,
+    refused,
+)
+from routilux.ports import Changes, FlightRecorder, Store
+from routilux.store.postgres.address import address_of
+from routilux.store.postgres.failures import is_lost
+from routilux.store.postgres.flights import Flights
+from routilux.store.postgres.link import Link
+from routilux.store.postgres.migrating import check_server, migrate
+from routilux.store.postgres.ownership import Ownership
+from routilux.store.postgres.pruning import prune
+from routilux.store.postgres.reading import Reading
+from routilux.store.postgres.writing import (
+    Statement,
+    key_statement,
+    statements_of,
+    taken_keys,
+    worker_ids_of,
+)
+
+_log = logging.getLogger("routilux.store")
+
+DURABILITIES: Final = ("full", "process")
+_PATIENCE: Final = 5.0  # seconds that a call tries to connect again
+# Statements find rows by their keys. What the planner believes about the size of a queue is out of date at once.
+_BY_KEY: Final = "SELECT set_config(name, 'off', false) FROM unnest(%s::text[]) AS setting (name)"
+_NOT_BY_KEY: Final = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin"]
+# A server may ask for more than a flush, such as a standby that has it too; it stays so.
+_FULL: Final = """
+SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')
+"""
+
+
+class PostgresStore(Reading, Store):
+    """Implements ``ports.Store`` in a PostgreSQL database (14 or newer), for several processes at once.
+
+    ``url`` is ``postgresql://user:password@host:port/database``, with any parameter of libpq behind a ``?``. The
+    tables live in a schema of their own: ``schema``, else the first one in the search path that the ``options`` of
+    the URL set, else ``routilux``. They are made, and brought to the newest format, when a store is opened.
+
+    ``durability``: with "full" a batch is flushed before ``write`` returns; with "process" it survives the end of
+    this process, and the last moments before a crash of the server can be lost.
+
+    A claimed worker belongs to this store alone, and its lease is renewed three times within ``lease_seconds``. When
+    this process stops, others can take it over after that time, by the clock of the server. Whoever has lost a
+    worker can write nothing to it: StoreFencedError. ``owner`` names this process in messages. Give one only if the
+    name is never in use twice at the same time: who comes with the same name takes over at once, without waiting.
+
+    A worker that nobody has claimed can be written; it is claimed for as long as the transaction lasts.
+
+    Lost connections are made again by the next call, which tries for 5 seconds.
+
+    Raises InvalidValueError and InvalidTypeError for arguments, and StoreError when the server cannot be reached,
+    only reads, is too old, or holds a store of a newer format.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        durability: str = "full",
+        owner: str | None = None,
+        lease_seconds: float = 10.0,
+        schema: str | None = None,
+    ) -> None:
+        _check(durability, owner, lease_seconds)
+        self._address = address_of(url, schema)
+        self._durability = durability
+        self._lease_seconds = lease_seconds
+        self._batch = 0
+        self._closing = Event()
+        self._flights: Flights | None = None
+        self._flights_wanted = True
+        self._flights_lock = Lock()
+        self._ownership = Ownership(self._address, owner, lease_seconds)
+        self._writer = Link(self._address, self._closing, self._prepare_writer, patience=_PATIENCE)
+        super().__init__(
+            Link(self._address, self._closing, _prepare_reader, patience=_PATIENCE), self._address.name
+        )
+        try:
+            self._reader.run(self._make_ready, again=False)
+            self._ownership.register()
+            self._writer.run(lambda connection: None, again=False)
+        except BaseException:
+            self.close()
+            raise
+
+    def _make_ready(self, connection: psycopg.Connection) -> None:
+        check_server(connection, self._address)
+        migrate(connection, self._address)
+
+    def _prepare_writer(self, connection: psycopg.Connection) -> None:
+        milliseconds = max(1, round(self._lease_seconds * 1000))
+        connection.execute(_BY_KEY, [_NOT_BY_KEY])
+        connection.execute("SET synchronous_commit = off" if self._durability == "process" else _FULL)
+        # Who waits longer for a lock, or stands still within a transaction, has lost its leases by then.
+        connection.execute(f"SET lock_timeout = {milliseconds}".encode())
+        connection.execute(f"SET idle_in_transaction_session_timeout = {milliseconds}".encode())
+        self._ownership.take_over_writing(connection)
+
+    # -- writing -------------------------------------------------------------------------------------------
+
+    def write(self, changes: Changes) -> frozenset[int]:
+        """As ``ports.Store`` says. Raises StoreFencedError, with ``worker_id``, where a claimed worker has been taken
+        over, and StoreLockedError where a worker that was not claimed has an owner."""
+        worker_ids = worker_ids_of(changes)
+        batch = list(statements_of(changes))
+        return self._writer.run(
+            lambda connection: self._write(connection, changes, worker_ids, batch), again=False
+        )
+
+    def _write(
+        self,
+        connection: psycopg.Connection,
+        changes: Changes,
+        worker_ids: set[str],
+        batch: Sequence[Statement],
+    ) -> frozenset[int]:
+        if not worker_ids and not batch:
+            return frozenset()
+        self._batch += 1
+        try:
+            taken = self._send(connection, changes, worker_ids, batch)
+        except BaseException:
+            _roll_back(connection)
+            raise
+        if taken:
+            _roll_back(connection)
+        else:
+            self._commit(connection)
+        return taken
+
+    def _send(
+        self,
+        connection: psycopg.Connection,
+        changes: Changes,
+        worker_ids: set[str],
+        batch: Sequence[Statement],
+    ) -> frozenset[int]:
+        """Everything but the commit, in one round trip. Gives the positions of the keys that are taken."""
+        rights = self._ownership.rights(worker_ids)
+        keys = None
+        try:
+            with connection.pipeline():
+                connection.execute("BEGIN")
+                rights.ask(connection)
+                noted = self._ownership.begin(connection, self._batch)
+                if changes.keys:
+                    keys = connection.execute(*key_statement(changes))
+                for statement, parameters in batch:
+                    connection.execute(statement, parameters)
+                rights.give_back(connection)
+        except psycopg.Error:
+            rights.check()  # where a worker has been lost, its rows are another's, and any refusal follows from that
+            raise
+        rights.check()
+        if noted.rowcount != 1:
+            raise StoreError(
+                f"{self.name}: this store was silent for so long that it was taken for dead; open it again"
+            )
+        return frozenset() if keys is None else taken_keys(changes, keys.fetchall())
+
+    def _commit(self, connection: psycopg.Connection) -> None:
+        try:
+            done = connection.execute("COMMIT")
+        except psycopg.Error as error:
+            if not is_lost(connection, error):
+                raise
+            connection.close()
+            raise StoreUnknownError(
+                f"{self.name}: the connection was lost during the commit, so it is not known whether the batch is "
+                "stored; settle() finds it out"
+            ) from error
+        if done.statusmessage != "COMMIT":
+            raise StoreError(f"{self.name}: the server has rolled the batch back; nothing was written")
+
+    def settle(self) -> bool:
+        """As ``ports.Store`` says: connects again, ends the connection that was lost, and looks the batch up."""
+        return self._writer.run(self._ownership.last_batch) == self._batch > 0
+
+    def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
+        """As ``ports.Store`` says. The limits hold for all that is in the database, whoever runs it."""
+
+        def action(connection: psycopg.Connection) -> int:
+            with connection.transaction():
+                return prune(connection, now, finished_before, keep_finished, limit)
+
+        return self._writer.run(action)
+
+    # -- ownership -----------------------------------------------------------------------------------------
+
+    def claim(self, worker_id: str) -> None:
+        """Raises StoreLockedError, which names the owner and says how long its lease runs, where there is one."""
+        self._check_open()
+        self._ownership.claim(worker_id)
+
+    def give_up(self, worker_id: str) -> None:
+        self._ownership.give_up(worker_id)
+
+    # -- the flight recorder -------------------------------------------------------------------------------
+
+    def suspects(self) -> list[str]:
+        """Those of processes on this machine, of the same user and within one boot: see ``flights``."""
+        flights = self._open_flights()
+        return [] if flights is None else list(flights.suspects)
+
+    def watch(self) -> FlightRecorder | None:
+        flights = self._open_flights()
+        return None if flights is None else flights.recorder
+
+    def _open_flights(self) -> Flights | None:
+        """When a runtime asks: whoever only looks at the store must not take what a runtime wants to know."""
+        with self._flights_lock:
+            if self._flights is None and self._flights_wanted:
+                self._flights_wanted = False
+                try:
+                    self._flights = Flights(self.name)
+                except OSError as error:
+                    _log.warning(
+                        "%s: no flight recorder, poisonous items will not be recognised: %s", self.name, error
+                    )
+            return self._flights
+
+    # -- the end -------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Give up all workers and close the connections. A batch that is being written is waited for."""
+        self._closing.set()
+        self._writer.close()
+        self._reader.close()
+        self._ownership.close()
+        with self._flights_lock:
+            self._flights_wanted = False
+            if self._flights is not None:
+                self._flights.close()
+                self._flights = None
+
+    def _check_open(self) -> None:
+        if self._closing.is_set():
+            raise StoreError("the store is closed; open a new one")
+
+
+def _roll_back(connection: psycopg.Connection) -> None:
+    """A connection that cannot even do that is of no use any more; the server then rolls back by itself."""
+    try:
+        connection.execute("ROLLBACK")
+    except psycopg.Error:
+        connection.close()
+
+
+def _prepare_reader(connection: psycopg.Connection) -> None:
+    """Nothing: a reader takes the settings of the server."""
+
+
+def _check(durability: object, owner: object, lease_seconds: object) -> None:
+    where = "PostgresStore"
+    if durability not in DURABILITIES:
+        raise refused(InvalidValueError, f"{where}(durability=)", durability, '"full" or "process"')
+    if owner is not None and not (isinstance(owner, str) and owner):
+        raise refused(InvalidTypeError, f"{where}(owner=)", owner, "a name, which is text, or None")
+    if isinstance(lease_seconds, bool) or not isinstance(lease_seconds, int | float):
+        raise refused(InvalidTypeError, f"{where}(lease_seconds=)", lease_seconds, "a number of seconds")
+    if not 0.1 <= lease_seconds <= 3600 or math.isnan(lease_seconds):
+        raise refused(InvalidValueError, f"{where}(lease_seconds=)", lease_seconds, "0.1 to 3,600 seconds")

@@ -1,0 +1,81 @@
+"""The statements that carry out a set of changes: at most one for each table and kind of change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+from routilux.ports import Changes, EntryRow, ItemKey, ItemRow, JobRow, KeyRow, LetterRow, NoteKey, WorkerRow
+from routilux.store.postgres.rows import Column, NoteRow, balances, columns, sealed, texts
+from routilux.store.postgres.statements import statements
+
+Statement = tuple[bytes, Sequence[Any]]
+
+_SQL: Final = statements("writing")
+_FORGET: Final = ("forget_items", "forget_notes", "forget_entries", "forget_workers")
+
+
+def worker_ids_of(changes: Changes) -> set[str]:
+    """Every worker that is written to."""
+    found = {*changes.forgotten, *changes.workers}
+    found.update(row.worker_id for row in changes.jobs.values())
+    found.update(note.worker_id for note in changes.notes)
+    found.update(worker_id for worker_id, _ in changes.redriven)
+    for rows in (changes.items, changes.taken, changes.entries, changes.letters, changes.keys):
+        found.update(row.worker_id for row in rows)
+    return found
+
+
+def key_statement(changes: Changes) -> Statement:
+    return _SQL["put_keys"], sealed(KeyRow, changes.keys)
+
+
+def taken_keys(changes: Changes, free: list[tuple[str, str]]) -> frozenset[int]:
+    """The positions of the keys that the statement has not found free."""
+    found = set(free)
+    stored = zip(*columns(KeyRow, changes.keys)[:2], strict=True)
+    return frozenset(at for at, key in enumerate(stored) if key not in found)
+
+
+def statements_of(changes: Changes) -> Iterator[Statement]:
+    """In the order in which they have to run; without the keys."""
+    if changes.forgotten:
+        yield from forgetting(changes.forgotten)
+    if changes.workers:  # before all that belongs to a worker: whoever prunes it holds its row
+        yield _SQL["put_workers"], sealed(WorkerRow, changes.workers.values())
+    if changes.items:
+        yield _SQL["put_items"], sealed(ItemRow, changes.items)
+    if changes.taken:
+        yield _SQL["take_items"], columns(ItemKey, changes.taken)
+    yield from _of_notes(changes)
+    if changes.entries:
+        yield _SQL["put_entries"], sealed(EntryRow, changes.entries)
+    yield from _of_jobs(changes)
+    if changes.letters:
+        yield _SQL["put_letters"], sealed(LetterRow, changes.letters)
+    if changes.redriven:
+        worker_ids, numbers = zip(*changes.redriven, strict=True)
+        yield _SQL["remove_letters"], [texts(worker_ids), list(numbers)]
+
+
+def forgetting(worker_ids: Sequence[str]) -> Iterator[Statement]:
+    parameters: list[Column] = [texts(worker_ids)]
+    for name in _FORGET:
+        yield _SQL[name], parameters
+
+
+def _of_notes(changes: Changes) -> Iterator[Statement]:
+    put = [(*note, value) for note, value in changes.notes.items() if value is not None]
+    removed = [note for note, value in changes.notes.items() if value is None]
+    if put:
+        yield _SQL["put_notes"], sealed(NoteRow, put)
+    if removed:
+        yield _SQL["remove_notes"], columns(NoteKey, removed)
+
+
+def _of_jobs(changes: Changes) -> Iterator[Statement]:
+    if changes.jobs:
+        stored = sealed(JobRow, changes.jobs.values())
+        yield _SQL["put_jobs"], [*stored, balances(stored[0])]
+    if changes.counts:
+        yield _SQL["add_counts"], [texts(changes.counts), list(changes.counts.values())]
