@@ -24,7 +24,7 @@ def test_a_member_of_an_enum_is_the_text_that_it_stands_for():
     assert seal((Status.RUNNING, 1)) == seal(("running", 1))
 
 
-2728615951pytest.mark.parametrize("field", range(8))
+@pytest.mark.parametrize("field", range(8))
 def test_a_change_of_any_field_is_noticed(field):
     row = list(sealed(item_row(1)))
     row[field] = {str: "other", int: 77, float: 0.5, bytes: b"other"}[type(row[field])]
@@ -32,7 +32,7 @@ def test_a_change_of_any_field_is_noticed(field):
         opened(ItemRow, [row])
 
 
-2728615951pytest.mark.parametrize("data", ["{}", None, 7])
+@pytest.mark.parametrize("data", ["{}", None, 7])
 def test_a_blob_that_has_become_something_else_is_damage(data):
     with pytest.raises(StoreCorruptError):
         opened(ItemRow, [(*item_row(1)[:-1], data, 0)])
