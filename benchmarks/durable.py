@@ -19,7 +19,7 @@ from benchmarks.measure import in_turns
 from benchmarks.row import Reach, Row, Size, compared
 from routilux import Flow, Runtime
 
-TITLE = "Durable activations, SQLite, every commit flushed; reference: single commits"
+TITLE = "Durable activations on SQLite; reference: one flushed commit"
 
 POSTERS = 16
 PACE = 1_000  # posts a second, for the latency of post()
