@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-full postgres check format-check lint types layers bench docs venv constraints format clean
+.PHONY: help demo test test-full postgres check format-check lint types layers bench bench-peers docs venv constraints format clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -49,6 +49,9 @@ docs: $(VENV)/.dev ## build the documentation into docs/_build
 bench: $(VENV)/.dev ## measure, and compare with references in the same run
 	$(BIN)/python -m benchmarks
 
+bench-peers: $(VENV)-peers/.made ## the same beside other libraries, in an environment of their own
+	$(VENV)-peers/bin/python -m benchmarks peers
+
 format: $(VENV)/.dev ## put the code into shape
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -60,7 +63,7 @@ constraints: $(VENV)/.dev ## move to the newest versions and pin them in constra
 	$(PIP) freeze --exclude-editable > constraints.txt
 
 clean: ## remove everything that make has made
-	rm -rf $(VENV) build dist docs/_build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(VENV)-peers build dist docs/_build .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The stamps say what .venv holds, so that a second call of make has nothing to install.
@@ -79,4 +82,10 @@ $(VENV)/.base: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: $(VENV)/.base
 	$(PIP) install -q -c constraints.txt --no-build-isolation -e '.[dev]'
+	@touch $@
+
+$(VENV)-peers/.made: pyproject.toml constraints-peers.txt
+	$(PYTHON) -m venv $(VENV)-peers
+	$(VENV)-peers/bin/python -m pip install -q -c constraints-peers.txt hatchling editables dbos langgraph langgraph-checkpoint-sqlite
+	$(VENV)-peers/bin/python -m pip install -q -c constraints-peers.txt --no-build-isolation -e .
 	@touch $@

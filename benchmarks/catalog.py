@@ -18,6 +18,9 @@ NAMES = (
     "stream",
     "fairness",
     "expressions",
+    "durable",
+    "peers",
+    "files",
 )
 
 

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Literal
 
 Size = Literal["full", "quick", "tiny"]  # tiny shows that a benchmark works; what it measures means nothing
-Unit = Literal["s", "B", "B+", "/s", "n", "%"]  # "B+" is a growth
+Unit = Literal["s", "B", "B+", "B/s", "/s", "n", "%"]  # "B+" is a growth
 
 
 @dataclass(frozen=True, slots=True)

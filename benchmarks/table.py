@@ -51,6 +51,8 @@ def shown(value: float, unit: Unit) -> str:
             return _bytes(value)
         case "B+":
             return ("+" if value >= 0 else "-") + _bytes(abs(value))
+        case "B/s":
+            return f"{value / 2**20:.2f} MiB/s"
         case "/s":
             return f"{value:,.0f}/s"
         case "%":

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from routilux.kernel.account import Account
-from routilux.model.flow import bind_documents
+from routilux.model.flow import Flow, bind_documents
 
 
 class Clock(Protocol):
@@ -125,6 +125,36 @@ class Observer(Protocol):
     """
 
     def record(self, record: Record) -> None: ...
+
+
+# -- Tap ---------------------------------------------------------------------------------------------------
+
+
+class Emission(NamedTuple):
+    """One call of ``emit()``: the whole payload, before the mapping of any connection."""
+
+    time: float
+    worker_id: str
+    job_ids: tuple[str, ...]
+    routine_id: str
+    event: str
+    data: dict[str, Any]
+
+
+class Tap(Protocol):
+    """Shown what routines emit, with the payloads, whether anything is connected to the event or not.
+
+    Called on the threads that do the work, without any lock, before an item is on its way: what it leads to comes
+    after it. It must be fast and must not raise.
+    """
+
+    def watch(self, worker_id: str, flow: Flow) -> None:
+        """Activations of this worker that start from now on are shown."""
+
+    def note(self, emission: Emission) -> None: ...
+
+    def take_back(self, emission: Emission) -> None:
+        """The ``emit()`` of this emission, the very object, has raised."""
 
 
 # -- Gate --------------------------------------------------------------------------------------------------
@@ -414,11 +444,14 @@ class Store(Protocol):
         """Give back everything. What was written stays."""
 
 
+FLIGHT_SEATS = 1_024
+
+
 class FlightRecorder(Protocol):
     """Remembers what each thread runs, without a flush: a dead process leaves it behind, a dead machine does not."""
 
     def enter(self, seat: int, text: str) -> None:
-        """The thread in this seat (0, 1, …) begins; called for every activation."""
+        """The thread in this seat, below ``FLIGHT_SEATS``, begins; called for every activation."""
 
     def leave(self, seat: int) -> None: ...
 
@@ -429,6 +462,10 @@ _IMPLEMENTATIONS = {
     "built-in routines": "routilux.routines:BUILT_IN",
     "documents": "routilux.dsl.documents:documents",
     "monitor": "routilux.monitoring.feed:Feed",
+    "journal": "routilux.runtime.journal.log:Journal",
+    "journaled worker": "routilux.runtime.journal.opening:create",
+    "opener": "routilux.runtime.journal.opening:Opener",
+    "store of a URL": "routilux.store:open_store",
     "memory store": "routilux.store.memory:MemoryStore",
 }
 

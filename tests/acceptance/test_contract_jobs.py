@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Iterator
 from typing import Any
 
+import numpy
 import pytest
 
 from routilux import ErrorHandler, Flow, Posted, Routine, Runtime, SlotHandlerError, StateError
@@ -35,6 +37,14 @@ def fails_on(*numbers: int) -> Any:
             if payload["n"] in numbers:
                 raise LookupError(f"no {payload['n']}")
         passes_on(routine, slot_data, message, state)
+
+    return logic
+
+
+def fails_while(broken: list[bool]) -> Any:
+    def logic(routine: Routine, slot_data: Any, message: Any, state: Any) -> None:
+        if broken:
+            raise LookupError
 
     return logic
 
@@ -494,6 +504,59 @@ def test_redrive_puts_items_back_each_as_a_new_job_that_names_the_old_one(runtim
     ]
     assert runtime.dead_letters() == []
     assert [job.status for job in jobs] == ["failed", "failed"]
+
+
+def test_redrive_finds_a_letter_whatever_its_payload_does_when_it_is_compared(runtime: Runtime) -> None:
+    flow = chain(part(fails_while(broken := [True])))
+    runtime.exec(flow)
+    for n in range(3):
+        runtime.post(flow, "a", "input", {"array": numpy.arange(3), "n": n})
+    assert runtime.wait_until_all_jobs_finished(SECONDS)
+    broken.clear()
+    letters = runtime.dead_letters()
+    runtime.redrive(letters[2])[0].job_context.result(SECONDS)
+    assert [letter.data["n"] for letter in runtime.dead_letters()] == [0, 1]
+
+
+def test_redrive_that_is_refused_a_place_keeps_its_letter(runtime: Runtime) -> None:
+    flow = chain(part(fails_while(broken := [True]), max_queue_length=1, on_full="error"))
+    worker = runtime.exec(flow)
+    runtime.post(flow, "a", "input", {"n": 0})
+    assert runtime.wait_until_all_jobs_finished(SECONDS)
+    letters = runtime.dead_letters()
+    runtime.pause(worker)
+    runtime.post(flow, "a", "input", {"n": 1})
+    with pytest.raises(QueueFullError):
+        runtime.redrive(*letters)
+    assert runtime.dead_letters() == letters
+    broken.clear()
+    runtime.resume(worker)
+    assert runtime.wait_until_all_jobs_finished(SECONDS)
+    runtime.redrive(*letters)[0].job_context.result(SECONDS)
+    assert runtime.dead_letters() == []
+
+
+def test_letter_that_many_threads_drive_again_at_once_is_driven_again_once(runtime: Runtime) -> None:
+    flow = chain(part(fails_while(broken := [True])))
+    runtime.exec(flow)
+    runtime.post(flow, "a", "input", {})
+    assert runtime.wait_until_all_jobs_finished(SECONDS)
+    broken.clear()
+    letters, refused, start = runtime.dead_letters(), list[StateError](), threading.Barrier(8)
+
+    def redrive() -> None:
+        start.wait(SECONDS)
+        try:
+            runtime.redrive(*letters)
+        except StateError as error:
+            refused.append(error)
+
+    threads = [threading.Thread(target=redrive) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(SECONDS)
+    assert (len(refused), len(runtime.list_jobs())) == (7, 2)
 
 
 def test_redrive_of_a_letter_of_a_worker_that_stopped_is_refused_and_keeps_the_letter(

@@ -613,6 +613,8 @@ def worker_of_a_one_shot(w: World) -> Any:
      "load(path)", "'main' is live already", "runtime.resume(state)"),
     ("same key, other payload", lambda w: post_twice_with_a_key(w), IdempotencyConflictError, StateError,
      "idempotency_key 'k' was used on flow 'x' before with another payload", "a key of its own"),
+    ("redrive of what was driven again", lambda w: redrive_twice(w), StateError, StateError,
+     "does not keep the dead letter of item 1 any more", "driven again already", "runtime.post('failing'"),
     ("redrive to a dead worker", lambda w: redrive_too_late(w), WorkerNotRunningError, StateError,
      "does not live any more", "runtime.post('failing', 'only', 'input', letter.data)"),
     ("pause of a loaded state", lambda w: w.draft.pause(loaded(w)), StateError, StateError,
@@ -631,6 +633,21 @@ def post_twice_with_a_key(w: World) -> Any:
             runtime.post(flow, "only", "input", {"n": 2}, idempotency_key="k")
         finally:
             assert runtime.list_jobs() == [first.job_context]
+
+
+def redrive_twice(w: World) -> Any:
+    with Runtime(thread_pool_size=1) as runtime:
+        runtime.exec(w.failing)
+        runtime.post(w.failing, "only", "input", {})
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+        letters = runtime.dead_letters()
+        runtime.redrive(*letters)
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+        jobs = runtime.list_jobs()
+        try:
+            runtime.redrive(*letters)
+        finally:
+            assert runtime.list_jobs() == jobs
 
 
 def redrive_too_late(w: World) -> Any:

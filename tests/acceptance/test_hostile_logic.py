@@ -18,6 +18,7 @@ import pytest
 from routilux import ErrorHandler, Flow, JobContext, Routine, Runtime, SlotHandlerError, StateError, current
 from routilux.activation_policies import custom_policy, immediate_policy
 from routilux.errors import JobCancelledError, NotInActivationError
+from routilux.ports import Task
 
 SECONDS = 10.0
 
@@ -273,6 +274,132 @@ def test_broken_observer_never_changes_an_outcome(world: World, caplog: pytest.L
     assert world.lives()
     assert "ValueError: broken" in caplog.text
     assert len(caplog.text) < 20_000
+
+
+@pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, Own])
+def test_observer_that_tries_to_end_the_program_ends_no_thread_of_the_runtime(
+    kind: type[BaseException], world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Ends:
+        def record(self, record: Any) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                raise kind
+
+    world.runtime.add_observer(Ends())
+    assert world.lives()
+    assert world.lives()
+    assert f"observer Ends raised {kind.__name__}" in caplog.text
+
+
+def test_observer_lets_pass_what_the_handler_of_a_signal_raises_in_the_main_thread(world: World) -> None:
+    class Interrupted:
+        def record(self, record: Any) -> None:
+            if threading.current_thread() is threading.main_thread():
+                raise KeyboardInterrupt
+
+    observer = Interrupted()
+    world.runtime.add_observer(observer)
+    with pytest.raises(KeyboardInterrupt):
+        world.post(n=1)
+    world.runtime.remove_observer(observer)
+    assert world.lives()
+
+
+def test_event_loop_that_is_closed_while_a_task_awaits_a_job_does_no_harm(world: World) -> None:
+    go = threading.Event()
+    job = world.post(call=lambda routine: go.wait(SECONDS))
+    loop = asyncio.new_event_loop()
+
+    async def awaits() -> None:
+        await job
+
+    task = loop.create_task(awaits())
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
+    go.set()
+    assert job.wait(SECONDS)
+    assert world.lives()
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # what it says is true, and meant
+
+
+def test_error_handler_whose_classes_fight_back_fails_the_job(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    class Fights(type):
+        def __instancecheck__(cls, instance: object) -> bool:
+            raise SystemExit
+
+    class Odd(Exception, metaclass=Fights):
+        pass
+
+    world.runtime.stop(world.worker)
+    world.flow.set_error_handler(ErrorHandler("retry", retryable_exceptions=(Odd,)))
+    world.worker = world.runtime.exec(world.flow)
+    job = world.call(raises(ValueError("plain")))
+    assert (job.status, type(job.error.__cause__)) == ("failed", ValueError)
+    assert "the error handler of routine 'only' raised SystemExit" in caplog.text
+    assert world.lives()
+
+
+class Runner:
+    """Runs logic at once, and whatever it is told to around it."""
+
+    def __init__(self, before: Callable[[], object] = bool, dones: int = 1) -> None:
+        self.before = before
+        self.dones = dones
+        self.started = threading.Event()
+        self.done: Callable[[BaseException | None], None] = print
+
+    def start(self, task: Task, done: Callable[[BaseException | None], None]) -> Callable[[], None]:
+        self.before()
+        for _ in range(self.dones):
+            done(None)
+        self.done = done
+        self.started.set()
+        return self.refuses
+
+    def refuses(self) -> None:
+        raise LookupError("cannot be cancelled")
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize("error", [ValueError("no room"), SystemExit()], ids=repr)
+def test_task_runner_that_cannot_start_fails_the_job(error: BaseException, world: World) -> None:
+    def before() -> None:
+        raise error
+
+    world.runtime.set_runner(world.worker, "only", Runner(before))
+    job = world.call(print)
+    assert (job.status, job.error.__cause__) == ("failed", error)
+    world.runtime.set_runner(world.worker, "only", None)
+    assert world.lives()
+
+
+def test_task_runner_that_says_twice_that_logic_has_ended_is_heard_once(world: World) -> None:
+    world.runtime.set_runner(world.worker, "only", Runner(dones=3))
+    jobs = [world.post(n=n) for n in range(3)]
+    assert all(job.wait(SECONDS) and job.status == "completed" for job in jobs)
+    assert world.runtime.wait_until_all_jobs_finished(SECONDS)
+    stats = world.flow.routines["only"].stats(world.worker)
+    assert (stats["activations"], stats["running"]) == (3, 0)
+
+
+def test_task_runner_that_cannot_cancel_does_not_keep_a_job_from_being_cancelled(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = Runner(dones=0)
+    world.runtime.set_runner(world.worker, "only", runner)
+    job = world.post(n=1)
+    assert runner.started.wait(SECONDS)
+    world.runtime.cancel(job)
+    assert job.wait(SECONDS)
+    assert job.status == "cancelled"
+    assert "raised LookupError: cannot be cancelled" in caplog.text
+    runner.done(None)
+    world.runtime.set_runner(world.worker, "only", None)
+    assert world.lives()
 
 
 def test_values_that_fight_back_pass_through(world: World) -> None:

@@ -32,6 +32,9 @@ from routilux import Flow, FlowRegistry, Routine, Runtime, current, routine
 from routilux.activation_policies import batch_size_policy, immediate_policy
 from routilux.errors import ForkedRuntimeError
 
+# What a shell starts in the background, it starts with interrupts ignored, and so are the tests then, and this.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 class Echo(Routine):
     def __init__(self):
         super().__init__()

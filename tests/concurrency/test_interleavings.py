@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from routilux import Flow, Routine
+from routilux import ErrorHandler, Flow, Routine
 from routilux.activation_policies import all_slots_ready_policy, immediate_policy
 from routilux.errors import DeadlockError, ExecutionTimeoutError, QueueFullError, StateError
 from routilux.model.context import running
@@ -473,9 +473,10 @@ def test_whoever_waits_for_room_lends_its_place_to_whoever_makes_it(
         assert job.status == "completed"
 
 
-@pytest.mark.parametrize("kinds", ["async async", "async plain", "plain async"])
+@pytest.mark.parametrize("target", ["worker", "job"])
+@pytest.mark.parametrize("kinds", ["async async", "async plain", "plain async", "plain plain"])
 @every_seed
-def test_a_pause_ends_for_whoever_waits_for_room(seed: int, kinds: str) -> None:
+def test_a_pause_ends_for_whoever_waits_for_room(seed: int, kinds: str, target: str) -> None:
     """What ran when the pause came has to end, so what makes room for it may still start."""
 
     def emit(routine: Routine, slot_data: dict[str, list[dict[str, Any]]]) -> None:
@@ -498,8 +499,52 @@ def test_a_pause_ends_for_whoever_waits_for_room(seed: int, kinds: str) -> None:
         job = runtime.post(flow, "producer", "input", {}).job_context
         for _ in range(3):
             runtime.simulation.step()
-        runtime.pause(state)
+        paused = state if target == "worker" else job
+        runtime.pause(paused)
         assert not runtime._engine.driver.running()
-        runtime.resume(state)
+        started = [node.mailbox.starts for node in state.control.nodes.values()]
+        runtime.run()
+        assert started == [node.mailbox.starts for node in state.control.nodes.values()]
+        runtime.resume(paused)
         runtime.run()
         assert job.status == "completed"
+
+
+@pytest.mark.parametrize("kind", ["async", "plain"])
+@every_seed
+def test_logic_that_gives_up_waiting_for_room_has_its_place_again_before_it_goes_on(
+    seed: int, kind: str
+) -> None:
+    """In a sequential worker what makes room runs in its place, and must not run beside what comes of the error."""
+    at_work, beside = [0], list[int]()
+
+    async def nap(routine: Routine) -> None:
+        at_work[0] += 1
+        await asyncio.sleep(1)
+        at_work[0] -= 1
+
+    def emit(routine: Routine, slot_data: dict[str, list[dict[str, Any]]]) -> None:
+        try:
+            for n in range(5):
+                routine.emit("output", n=n)
+        finally:
+            beside.append(at_work[0])
+
+    async def emit_and_wait(routine: Routine) -> None:
+        for n in range(5):
+            routine.emit("output", n=n)
+        try:
+            await asyncio.sleep(0)
+        finally:
+            beside.append(at_work[0])
+
+    flow = Flow("f", execution_strategy="sequential")
+    producer = async_routine(emit_and_wait) if kind == "async" else routine(emit)
+    flow.add_routine(producer.set_timeout(1.5).set_error_handler(ErrorHandler("continue")), "producer")
+    flow.add_routine(async_routine(nap, input={"max_queue_length": 1}), "consumer")
+    flow.connect("producer", "output", "consumer", "input")
+    with simulated(seed) as runtime:
+        runtime.exec(flow)
+        job = runtime.post(flow, "producer", "input", {}).job_context
+        runtime.run()
+        assert (job.status, len(job.errors), beside) == ("completed", 1, [0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 from random import Random
 from threading import Event, Lock, Thread
 from time import monotonic
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from routilux import Flow, JobContext, Routine, Runtime
+from routilux import Flow, JobContext, Routine, Runtime, WorkerState
 from routilux.activation_policies import all_slots_ready_policy, batch_size_policy
 from routilux.errors import ExecutionTimeoutError, QueueFullError, RuntimeClosedError, StateError
 from routilux.kernel.account import JobAccount
@@ -185,7 +186,10 @@ def test_pause_of_a_worker_lets_what_runs_end_although_it_waits_for_room(threads
         assert job.status == "completed"
 
 
-def test_pause_of_a_job_that_waits_for_room_among_its_own_items_names_what_waits() -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+def test_pause_of_a_job_lets_what_runs_end_although_it_waits_for_room_among_its_own_items(
+    threads: int,
+) -> None:
     begun, paused = Event(), Event()
 
     def many(routine: Routine, payload: Any, state: Any) -> None:
@@ -196,16 +200,18 @@ def test_pause_of_a_job_that_waits_for_room_among_its_own_items_names_what_waits
 
     seen: list[int] = []
     flow = chain(step(many), step(lambda r, payload, s: seen.append(payload["n"]), max_queue_length=2))
-    with Runtime(thread_pool_size=2) as runtime:
+    with Runtime(thread_pool_size=threads) as runtime:
         runtime.exec(flow)
         job = post(runtime, flow)
         assert begun.wait(SECONDS)
         with pytest.raises(ExecutionTimeoutError, match="still run: a"):
             runtime.pause(job, timeout=0)
         paused.set()
-        with pytest.raises(ExecutionTimeoutError, match="still run: a"):
-            runtime.pause(job, timeout=0.05)
-        assert seen == []
+        runtime.pause(job, timeout=SECONDS)
+        at_rest = list(seen)
+        assert job.paused
+        assert 18 <= len(at_rest) < 20
+        assert seen == at_rest
         runtime.resume(job)
         assert job.wait(SECONDS)
         assert (job.status, seen) == ("completed", list(range(20)))
@@ -246,6 +252,118 @@ def test_pause_is_kept_while_items_arrive_retries_are_due_and_batches_fill() -> 
         runtime.resume(worker)
         assert runtime.wait_until_all_jobs_finished(SECONDS)
         assert {job.status for job in jobs} == {"completed"}
+
+
+# -- save ------------------------------------------------------------------------------------------------------
+
+
+def begun_saving(worker: Any, path: Path) -> Thread:
+    """A thread that saves and waits for what runs; returns as soon as it holds the worker."""
+    saving = Thread(target=worker.save, args=(path,))
+    saving.start()
+    while not worker.control.queue.held:
+        pass
+    return saving
+
+
+def waits_for(event: Event, begun: Event, seen: list[int]) -> Step:
+    def logic(routine: Routine, payload: Any, state: Any) -> None:
+        begun.set()
+        assert event.wait(SECONDS)
+        seen.append(payload["n"])
+
+    return step(logic)
+
+
+def test_pause_in_the_middle_of_a_save_lasts_beyond_it(tmp_path: Path) -> None:
+    go, begun, seen = Event(), Event(), list[int]()
+    flow = flow_of(waits_for(go, begun, seen))
+    with Runtime(thread_pool_size=2) as runtime:
+        worker = runtime.exec(flow)
+        jobs = [post(runtime, flow, {"n": n}) for n in range(2)]
+        assert begun.wait(SECONDS)
+        saving = begun_saving(worker, tmp_path / "state.json")
+        with pytest.raises(ExecutionTimeoutError):
+            runtime.pause(worker, timeout=0)
+        go.set()
+        saving.join(SECONDS)
+        runtime.pause(worker)
+        assert (seen, [job.status for job in jobs]) == ([0], ["completed", "pending"])
+        runtime.resume(worker)
+        assert jobs[1].wait(SECONDS)
+
+
+def test_resume_in_the_middle_of_a_save_takes_effect_after_it(tmp_path: Path) -> None:
+    go, begun, seen = Event(), Event(), list[int]()
+    flow = flow_of(waits_for(go, begun, seen))
+    with Runtime(thread_pool_size=2) as runtime:
+        worker = runtime.exec(flow)
+        jobs = [post(runtime, flow, {"n": n}) for n in range(2)]
+        assert begun.wait(SECONDS)
+        saving = begun_saving(worker, tmp_path / "state.json")
+        runtime.resume(worker)
+        assert worker.control.queue.held
+        go.set()
+        saving.join(SECONDS)
+        assert jobs[1].wait(SECONDS)
+    queued = WorkerState.load(tmp_path / "state.json").saved["mailboxes"]["a"]["items"]
+    assert [item["data"] for item in queued] == [{"n": 1}]
+
+
+@pytest.mark.parametrize("end", ["shutdown", "stop"])
+def test_worker_that_is_being_saved_is_drained_like_any_other(end: str, tmp_path: Path) -> None:
+    go, begun, seen = Event(), Event(), list[int]()
+    flow = flow_of(waits_for(go, begun, seen))
+    runtime = Runtime(thread_pool_size=2)
+    worker = runtime.exec(flow)
+    jobs = [post(runtime, flow, {"n": n}) for n in range(5)]
+    assert begun.wait(SECONDS)
+    saving = begun_saving(worker, tmp_path / "state.json")
+    ending = Thread(
+        target=runtime.shutdown if end == "shutdown" else runtime.stop,
+        args=() if end == "shutdown" else (worker,),
+    )
+    ending.start()
+    go.set()
+    ending.join(SECONDS)
+    saving.join(SECONDS)
+    runtime.shutdown()
+    assert (seen, [job.status for job in jobs]) == ([0, 1, 2, 3, 4], ["completed"] * 5)
+
+
+def test_saved_payloads_are_those_of_the_cut_whatever_logic_does_to_them_later(tmp_path: Path) -> None:
+    flow = flow_of(step(lambda routine, payload, state: payload["seen"].append(1)))
+    path = tmp_path / "state.json"
+    with Runtime(thread_pool_size=2) as runtime:
+        worker = runtime.exec(flow)
+        runtime.pause(worker)
+        for n in range(900):
+            post(runtime, flow, {"n": n, "seen": []})
+        runtime.resume(worker)
+        worker.save(path)
+    queued = WorkerState.load(path).saved["mailboxes"]["a"]["items"]
+    assert [item["data"] for item in queued] == [{"n": n, "seen": []} for n in range(900 - len(queued), 900)]
+
+
+def test_workers_that_are_saved_from_several_threads_go_on_after_the_last(tmp_path: Path) -> None:
+    seen: list[int] = []
+    flow = flow_of(step(lambda routine, payload, state: seen.append(payload["n"])))
+    with Runtime(thread_pool_size=2) as runtime:
+        worker = runtime.exec(flow)
+        saving = [Thread(target=worker.save, args=(tmp_path / f"{n}.json",)) for n in range(8)]
+        for thread in saving:
+            thread.start()
+        for n in range(200):
+            post(runtime, flow, {"n": n})
+        for thread in saving:
+            thread.join(SECONDS)
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+    assert seen == list(range(200))
+    for n in range(8):
+        body = WorkerState.load(tmp_path / f"{n}.json").saved
+        ended = [row[3] for row in body["history"]]
+        numbers = [item["data"]["n"] for item in body["mailboxes"]["a"]["items"]]
+        assert numbers == list(range(len(ended), len(ended) + len(numbers)))
 
 
 # -- cancel ----------------------------------------------------------------------------------------------------

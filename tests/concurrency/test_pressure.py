@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 from threading import Event
 from time import monotonic
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 
 from routilux import Flow, JobContext, Routine, Runtime, current
 from routilux.activation_policies import all_slots_ready_policy
-from routilux.errors import DeadlockError, QueueFullError
+from routilux.errors import DeadlockError, ExecutionTimeoutError, QueueFullError
 from tests.acceptance.parts import SECONDS, Held, Step, chain, flow_of, join, outputs_of, step
 
 pools = pytest.mark.parametrize("threads", [1, 2, 8])
@@ -408,3 +409,116 @@ def test_one_event_to_both_slots_of_a_join_joins_each_item_with_itself(threads: 
         assert [(out["left"][0]["i"], out["right"][0]["i"]) for out in outputs_of(job)] == [
             (i, i) for i in range(300)
         ]
+
+
+# -- posts of a routine to another worker --------------------------------------------------------------------------
+
+
+def posts(n: int, runtime: Runtime, flow: Flow, **slot_options: Any) -> Step:
+    """Posts ``n`` items to ``flow``; a full slot there makes it wait, and help."""
+
+    def logic(routine: Routine, payload: Any, state: Any) -> None:
+        for i in range(n):
+            runtime.post(flow, "a", "input", {"i": i})
+
+    return step(logic, **slot_options)
+
+
+class Overlap:
+    """How many activations of a worker ran at once."""
+
+    def __init__(self) -> None:
+        self.running = self.most = self.started = 0
+        self.begun, self.go = Event(), Event()
+
+    def __call__(self, routine: Routine, payload: Any, state: Any) -> None:
+        self.running += 1
+        self.started += 1
+        self.most = max(self.most, self.running)
+        if payload.get("stops"):
+            self.begun.set()
+            assert self.go.wait(SECONDS)
+        self.running -= 1
+
+
+def test_who_posts_to_a_full_slot_of_a_sequential_worker_helps_only_when_nothing_runs_there() -> None:
+    overlap = Overlap()
+    target = Flow("target", execution_strategy="sequential")
+    target.add_routine(step(overlap, max_queue_length=1), "a")
+    target.add_routine(step(overlap), "slow")
+    with Runtime(thread_pool_size=2) as runtime:
+        worker = runtime.exec(target)
+        source = flow_of(posts(5, runtime, target), flow_id="source")
+        runtime.exec(source)
+        runtime.post(target, "slow", "input", {"stops": True})
+        assert overlap.begun.wait(SECONDS)
+        job = post(runtime, source)
+        while not worker.control.bell.waiting:
+            pass
+        assert (overlap.started, overlap.most) == (1, 1)
+        overlap.go.set()
+        assert job.wait(SECONDS)
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+    assert (job.status, overlap.started, overlap.most) == ("completed", 6, 1)
+
+
+def test_pause_and_save_wait_for_what_somebody_else_runs_to_make_room(tmp_path: Path) -> None:
+    overlap = Overlap()
+    target = flow_of(step(overlap, max_queue_length=1), flow_id="target")
+    with Runtime(thread_pool_size=1) as runtime:
+        worker = runtime.exec(target)
+        source = flow_of(step(lambda routine, payload, state: fill(runtime, target)), flow_id="source")
+        runtime.exec(source)
+        job = post(runtime, source)
+        assert overlap.begun.wait(SECONDS)  # on the one thread there is, where the source waits
+        with pytest.raises(ExecutionTimeoutError, match="still run: a"):
+            runtime.pause(worker, timeout=0)
+        overlap.go.set()
+        runtime.pause(worker, timeout=SECONDS)
+        assert overlap.running == 0
+        worker.save(tmp_path / "state.json")
+        runtime.resume(worker)
+        assert job.wait(SECONDS)
+
+
+def fill(runtime: Runtime, flow: Flow) -> None:
+    for stops in (True, False, False):
+        runtime.post(flow, "a", "input", {"stops": stops})
+
+
+@pools
+@strategies
+def test_workers_that_post_to_each_other_make_room_for_each_other(threads: int, strategy: str) -> None:
+    seen: list[int] = []
+    with Runtime(thread_pool_size=threads) as runtime:
+        there, back = (Flow(name, execution_strategy=strategy) for name in ("there", "back"))
+        there.add_routine(posts(20, runtime, back), "source")
+        there.add_routine(step(lambda r, payload, s: seen.append(payload["i"]), max_queue_length=2), "a")
+        back.add_routine(posts(3, runtime, there, max_queue_length=2), "a")
+        runtime.exec(there)
+        runtime.exec(back)
+        job = runtime.post(there, "source", "input", {}).job_context
+        assert job.wait(SECONDS)
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+    assert seen == [0, 1, 2] * 20
+
+
+@pytest.mark.parametrize("to", ["itself", "another"])
+def test_one_thread_starts_the_async_logic_that_makes_room_for_a_post_to_a_sequential_worker(to: str) -> None:
+    seen: list[int] = []
+
+    async def keep(slot_data: Any, policy_message: Any, state: Any) -> None:
+        await asyncio.sleep(0)
+        seen.append(slot_data["input"][0]["i"])
+
+    flow = Flow("target", execution_strategy="sequential")
+    with Runtime(thread_pool_size=1) as runtime:
+        flow.add_routine(step(ignore, max_queue_length=1).set_logic(keep), "a")
+        source = flow if to == "itself" else Flow("source")
+        source.add_routine(posts(5, runtime, flow), "source")
+        for each in {flow, source}:
+            runtime.exec(each)
+        job = runtime.post(source, "source", "input", {}).job_context
+        assert job.wait(SECONDS)
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+    assert seen == [0, 1, 2, 3, 4]

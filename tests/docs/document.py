@@ -69,9 +69,22 @@ def expected_outputs(blocks: list[Block]) -> dict[int, str]:
     }
 
 
+def files_of(blocks: list[Block]) -> dict[str, str]:
+    """What the document shows as files, by name: YAML blocks that begin with ``# name.flow.yaml``."""
+    named = (
+        (re.match(r"# (\S+\.ya?ml)\n", block.text), block) for block in blocks if block.language == "yaml"
+    )
+    return {match[1]: block.text for match, block in named if match}
+
+
 def run(path: Path, folder: Path) -> list[Failure]:
-    """Run the Python blocks of a document in order, in one namespace and a process of their own."""
+    """Run the Python blocks of a document in order, in one namespace and a process of their own.
+
+    The files that the document shows lie in the folder where they run.
+    """
     blocks = blocks_of(path.read_text(encoding="utf-8"))
+    for name, text in files_of(blocks).items():
+        (folder / name).write_text(text, encoding="utf-8")
     code = [(block.line, block.text) for block in blocks if block.language == "python"]
     if not code:
         return []

@@ -6,9 +6,13 @@ import re
 from pathlib import Path
 
 import pytest
+from jsonschema import Draft202012Validator
 
+from routilux import Flow
+from routilux.dsl import schema
 from tests.docs.document import ROOT, Block, blocks_of, documents, expected_outputs, name_of, run
 
+FLOW_SCHEMA = Draft202012Validator(schema())
 every_document = pytest.mark.parametrize("path", documents(), ids=name_of)
 
 
@@ -23,6 +27,19 @@ def test_no_python_block_hides_from_the_test_above(path: Path) -> None:
     for block in blocks_of(path.read_text(encoding="utf-8")):
         assert block.language not in {"py", "python3", "pycon"}, f"{name_of(path)}:{block.line}: write python"
         assert not block.language.startswith("{code"), f"{name_of(path)}:{block.line}: use a plain fence"
+
+
+@every_document
+def test_every_flow_that_a_document_shows_is_sound(path: Path) -> None:
+    for block in blocks_of(path.read_text(encoding="utf-8")):
+        if block.language == "yaml":
+            assert re.match(r"# \S+\.flow\.yaml\n", block.text), (
+                f"{name_of(path)}:{block.line}: name the file"
+            )
+            flow = Flow.from_yaml(block.text)
+            assert [issue for issue in flow.validate() if issue.severity == "error"] == []
+            assert [error.message for error in FLOW_SCHEMA.iter_errors(flow.to_dict())] == []
+            assert Flow.from_yaml(flow.to_yaml()).to_yaml() == flow.to_yaml()
 
 
 @every_document
@@ -86,6 +103,11 @@ class TestRunningOfDocuments:
 
     def test_blocks_share_one_namespace(self, tmp_path: Path) -> None:
         text = "```python\nx = 1\n```\n```python\nprint(x)\n```\nprints\n```text\n1\n```\n"
+        assert run(self.document(tmp_path, text), tmp_path) == []
+
+    def test_a_named_yaml_block_lies_in_the_folder(self, tmp_path: Path) -> None:
+        text = "```yaml\n# a.flow.yaml\nversion: 1\n```\n```python\nprint(open('a.flow.yaml').read(), end='')\n```\n"
+        text += "prints\n```text\n# a.flow.yaml\nversion: 1\n```\n"
         assert run(self.document(tmp_path, text), tmp_path) == []
 
     def test_another_output_is_a_failure(self, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from routilux.model.config import ConfigField, fields_of
 from routilux.routines import BUILT_IN
 from tests.docs.document import ROOT
 
@@ -31,3 +32,34 @@ def test_a_section_names_what_there_is(name: str) -> None:
     assert keys <= rows
     assert set(kind().events) - {"default"} <= rows
     assert "```python" in section
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_section_says_what_the_code_says_about_each_key(name: str) -> None:
+    rows = re.findall(r"^\| `(\w+)` \| [^|]+ \| ([^|]+) \| (.+) \|$", sections()[name], re.MULTILINE)
+    assert {key: (default, meaning) for key, default, meaning in rows} == {
+        field.name: (shown_default(field), shown_meaning(field)) for field in fields_of(config_type(name))
+    }
+
+
+def config_type(name: str) -> type:
+    return BUILT_IN[name].config_type  # type: ignore[attr-defined,no-any-return]
+
+
+def shown_default(field: ConfigField) -> str:
+    if field.required:
+        return "required"
+    match field.default:
+        case None:
+            return "none"
+        case bool():
+            return str(field.default).lower()
+        case str() if field.default.isprintable():
+            return f"`{field.default}`"
+        case _:
+            return f"`{field.default!r}`"
+
+
+def shown_meaning(field: ConfigField) -> str:
+    choices = f": {', '.join(f'`{choice}`' for choice in field.choices)}" if field.choices else ""
+    return field.doc + choices + (" (expression)" if field.expression else "")

@@ -202,7 +202,8 @@ class Ledger:
             self.expect(uid == item[2]["uid"], f"item {item[0]} was {uid} and is {item[2]['uid']}")
         if plan.concurrency == 1 and activation.attempt == 1 and not self.job_pauses:
             for other in retrying:
-                waits = any((worker_id, item[0]) not in self.ended for item in other.batch)
+                ended = [(worker_id, item[0]) in self.ended for item in other.batch]
+                waits = not (other.job.ended or all(ended))  # once its job has ended it is withdrawn
                 self.expect(
                     not waits, f"{routine_id} starts something else while {other.key} waits for a retry"
                 )
@@ -354,7 +355,7 @@ class Ledger:
         held_back = {
             (job.worker_id, item[0])
             for node in worker.nodes.values()
-            if any(slot.length >= slot.capacity for slot in node.mailbox.feeds)
+            if any(slot.full for slot in node.mailbox.feeds)  # until it has fallen to its watermark
             for item in all_of(node.mailbox)
         }
         parked = {

@@ -31,7 +31,10 @@ def check(seed: int, features: Features, tell: Callable[[object], object] = bool
     ):
         _limit(runtime)
         runtime.add_observer(ledger)
-        SimulatedPlay(plan, runtime, ledger).play()
+        try:
+            SimulatedPlay(plan, runtime, ledger).play()
+        finally:
+            runtime.simulation.interrupts.clear()  # the end of a play that failed is not meddled with
         ledger.close(runtime)
     ledger.raise_breaches()
     return ledger
@@ -228,6 +231,7 @@ class Play:
         self.gates: set[tuple[str, str]] = set()
         self.posts = 0
         self.resumes = 0  # begun
+        self.resuming = 0  # begun and not ended
 
     def breathe(self) -> None:
         """A moment at which others could run."""
@@ -291,7 +295,8 @@ class Play:
             self.runtime.pause(target, timeout=timeout)
         except ExecutionTimeoutError:
             return
-        if self.resumes == resumes and id_ not in self.ledger.stopped:
+        undone = self.resuming or self.resumes != resumes  # perhaps by a resume that it came in the middle of
+        if not undone and id_ not in self.ledger.stopped:
             self.ledger.resting.add(id_)
 
     def resume(self) -> None:
@@ -304,8 +309,9 @@ class Play:
         self.resumes += 1
         if id_ not in self.ledger.stopped:
             self.ledger.resting.discard(id_)
+            self.resuming += 1
             self.runtime.resume(target)
-            self.ledger.resting.discard(id_)  # a pause that came in the middle is undone with the rest
+            self.resuming -= 1
 
     def cancel(self) -> None:
         jobs = list(self.ledger.jobs.values())
@@ -346,8 +352,10 @@ class Play:
 
     def let_everything_go(self) -> None:
         self.ledger.resting.clear()
-        for worker_id, routine_id in sorted(self.gates):
-            if worker_id not in self.ledger.stopped:
+        while self.gates:  # one may be set in the middle of this
+            worker_id, routine_id = min(self.gates)
+            self.gates.discard((worker_id, routine_id))
+            with suppress(StateError):  # its worker is stopped
                 self.runtime.set_gate(worker_id, routine_id, None)
         for job in self.ledger.jobs.values():
             self._resume(job)
@@ -369,16 +377,34 @@ class SimulatedPlay(Play):
         self.simulation.maybe_interrupt()
 
     def step_or_let_go(self, deadline: float | None = None) -> bool:
-        """Who waits in the middle of something for what a gate or a pause keeps can only be helped from here."""
+        """Who waits for what a gate or an earlier pause keeps can only be helped from here."""
         if self.step_of_engine(deadline):
             return True
-        nested = len(self.simulation._seats) > 1 and deadline is None
-        if not nested or self.letting_go or not (self.plan.features.gates or self.plan.features.pauses):
+        if deadline is not None or self.letting_go:
             return False
         self.letting_go = True
+        try:
+            return self._let_go_in_the_middle() or self._let_go_for_who_waits()
+        finally:
+            self.letting_go = False
+
+    def _let_go_in_the_middle(self) -> bool:
+        """Whether something can happen now; what is in the way may be a pause that has only begun."""
+        paused = any(job.paused for job in self.ledger.jobs.values()) or any(
+            worker.queue.paused and not worker.stopped for worker in self.ledger.workers.values()
+        )
+        if not (self.gates or paused) or len(self.simulation._seats) == 1:
+            return False
         self.let_everything_go()
-        self.letting_go = False
-        return self.step_of_engine(deadline)
+        return self.step_of_engine(None)
+
+    def _let_go_for_who_waits(self) -> bool:
+        """Whether somebody who waits, in the middle of nothing, can go on or look again."""
+        keeps = self.gates or self.ledger.resting
+        if not keeps or not self.simulation.waiting or len(self.simulation._seats) > 1:
+            return False
+        self.let_everything_go()
+        return self.simulation.waiting[-1].is_set() or self.step_of_engine(None)
 
     def play(self) -> None:
         self.start()

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import string
 from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jsonschema import Draft202012Validator
 
-from routilux import ErrorHandler, Flow
+from routilux import ErrorHandler, Flow, FlowBuilder
 from routilux.activation_policies import (
     all_slots_ready_policy,
     batch_size_policy,
     immediate_policy,
     time_interval_policy,
 )
-from routilux.dsl import DslError, loads_json, loads_yaml
+from routilux.dsl import DslError, from_dict, loads_json, loads_yaml, schema
+from routilux.dsl.shape import CONNECTION_KEYS, EXECUTION_KEYS, ROUTINE_KEYS, SLOT_KEYS, TOP_KEYS
+from routilux.model.policy import policy_from_dict
 from tests.unit.dsl.samples import GOOD, registry
 
 REGISTRY = registry()
@@ -99,6 +103,90 @@ def test_every_flow_comes_back_from_its_document(flow: Flow) -> None:
     assert again.to_json(registry=REGISTRY) == twin
     assert loads_json(twin, registry=REGISTRY).to_yaml(registry=REGISTRY) == text
     assert again.fingerprint() == flow.fingerprint()
+    assert [error.message for error in VALIDATOR.iter_errors(json.loads(twin))] == []
+
+
+@st.composite
+def changed_data(draw: st.DrawFn) -> dict[str, Any]:
+    """A document in which a few values, at any depth, are others, gone, or under another key."""
+    data: dict[str, Any] = json.loads(SEEDS[1])
+    for _ in range(draw(st.integers(1, 3))):
+        inner: Any = data
+        while isinstance(inner, (dict, list)) and inner:
+            at = draw(st.sampled_from(list(inner if isinstance(inner, dict) else range(len(inner)))))
+            if not isinstance(inner[at], (dict, list)) or draw(st.integers(0, 2)) == 0:
+                break
+            inner = inner[at]
+        if not isinstance(inner, (dict, list)) or not inner:
+            continue
+        match draw(st.sampled_from(["value", "value", "gone", "key"])):
+            case "value":
+                inner[at] = draw(
+                    values | st.sampled_from([0, 1, -1, 0.5, "read", "work", "read.path", "a.b", []])
+                )
+            case "key" if isinstance(inner, dict):
+                inner[draw(st.sampled_from([*ALL_KEYS, "no"]))] = inner[at]
+            case _:
+                del inner[at]
+    return data
+
+
+ALL_KEYS = [*TOP_KEYS, *ROUTINE_KEYS, *EXECUTION_KEYS, *SLOT_KEYS, *CONNECTION_KEYS]
+
+
+@given(changed_data())
+@settings(max_examples=300)
+def test_a_changed_document_is_a_flow_or_a_dsl_error_and_the_schema_takes_what_the_loader_takes(
+    data: dict[str, Any],
+) -> None:
+    outcome(loads_json, json.dumps(data))
+    try:
+        flow = from_dict(data, registry=REGISTRY)
+    except DslError as error:
+        assert error.problems
+    else:
+        assert (
+            from_dict(flow.to_dict(registry=REGISTRY), registry=REGISTRY).fingerprint() == flow.fingerprint()
+        )
+
+
+def rebuilt(document: dict[str, Any]) -> Flow:
+    """What a builder makes that is told all that the document says."""
+    execution = document.get("execution", {})
+    builder = FlowBuilder(
+        document["flow_id"],
+        execution_strategy=execution.get("strategy"),
+        max_workers=execution.get("max_workers"),
+        execution_timeout=execution.get("timeout"),
+        create=REGISTRY.create,
+    )
+    builder.describe(document.get("description", ""))
+    for each in document.get("connections", []):
+        builder.connect(each["from"], each["to"], mapping=each.get("mapping"))
+    if "entry" in document:
+        builder.entry(document["entry"])
+    if "error_handler" in document:
+        builder.error_handler(ErrorHandler.from_dict(document["error_handler"]))
+    for routine_id, each in document["routines"].items():
+        builder.add(
+            each["class"],
+            routine_id,
+            each.get("config"),
+            activation=policy_from_dict(each["activation"]) if "activation" in each else None,
+            error_handler=ErrorHandler.from_dict(each["error_handler"]) if "error_handler" in each else None,
+            concurrency=each.get("concurrency"),
+            timeout=each.get("timeout"),
+            slots=each.get("slots"),
+            description=each.get("description", ""),
+        )
+    return builder.build()
+
+
+@given(flows())
+@settings(max_examples=60)
+def test_a_builder_makes_the_flow_of_every_document(flow: Flow) -> None:
+    document = flow.to_dict(registry=REGISTRY)
+    assert rebuilt(document).to_dict(registry=REGISTRY) == document
 
 
 PIECES = [
@@ -120,6 +208,9 @@ def mutations(draw: st.DrawFn) -> str:
     return text
 
 
+VALIDATOR = Draft202012Validator(schema(REGISTRY))
+
+
 def outcome(loads: Any, text: str | bytes) -> str:
     """``flow`` or ``error``; any other exception is a failure of the loader."""
     try:
@@ -132,6 +223,8 @@ def outcome(loads: Any, text: str | bytes) -> str:
     assert isinstance(flow, Flow)
     written = flow.to_yaml(registry=REGISTRY)
     assert loads_yaml(written, registry=REGISTRY).to_yaml(registry=REGISTRY) == written
+    if loads is loads_json:
+        assert [error.message for error in VALIDATOR.iter_errors(json.loads(text))] == []
     return "flow"
 
 

@@ -370,6 +370,19 @@ def test_a_hostile_payload_is_refused(payload: str, values: dict[str, Any]) -> N
         error_of(payload, values)
 
 
+def test_no_hostile_payload_takes_more_than_16_mebibytes() -> None:
+    peaks: dict[str, int] = {}
+    for parameters in payloads():
+        [payload] = parameters.values
+        tracemalloc.start()
+        try:
+            error_of(payload, SHOP)
+            peaks[parameters.id] = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert {name: peak for name, peak in peaks.items() if peak >= 16 * 1024 * 1024} == {}
+
+
 # ---- names
 
 

@@ -6,8 +6,9 @@ import importlib
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from routilux.dsl.names import NAME
 from routilux.dsl.problems import value
-from routilux.dsl.registry import NAME, RoutineRegistry, RoutineType
+from routilux.dsl.registry import RoutineRegistry, RoutineType
 from routilux.errors import ConfigurationError, InvalidTypeError, describe, refused
 from routilux.model.routine import Routine
 

@@ -18,9 +18,15 @@ from routilux.dsl.text import checked_text
 from routilux.dsl.writing import document_of, json_text, yaml_text
 from routilux.errors import ConfigurationError, InvalidTypeError, InvalidValueError, refused
 from routilux.model.flow import Flow
+from routilux.model.routine import Routine
 
 _YAML: Final = (".yaml", ".yml")
 _JSON: Final = (".json",)
+
+
+def create(name: str) -> Routine:
+    """A new routine of a type in the default registry."""
+    return RoutineRegistry.get_instance().create(name)
 
 
 def loads_yaml(

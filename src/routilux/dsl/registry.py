@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import re
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
-from importlib.metadata import EntryPoint, entry_points
 from threading import RLock
-from typing import Any, Final, NamedTuple, Self, TypeAlias, TypeVar
+from typing import Any, NamedTuple, Self, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
+from routilux.dsl.names import checked_type_name
+from routilux.dsl.plugins import POLICIES, ROUTINES, Plugins, warn
+from routilux.dsl.prototypes import Prototype
 from routilux.errors import (
     ConfigurationError,
     DuplicateNameError,
@@ -29,11 +29,6 @@ from routilux.ports import load
 RoutineFactory: TypeAlias = Callable[[], Routine]
 PolicyFactory: TypeAlias = Callable[..., ActivationPolicy]
 T = TypeVar("T", bound=type[Routine])
-
-NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*(\.[A-Za-z_][A-Za-z0-9_-]*)*", re.ASCII)
-ROUTINES: Final = "routilux.routines"
-POLICIES: Final = "routilux.policies"
-_LONGEST: Final = 100
 
 
 class RoutineType(NamedTuple):
@@ -65,15 +60,18 @@ class RoutineRegistry:
     Built-in routines and entry points of installed packages are found on first use, each imported when it is
     first needed. A name stands for one thing only. Safe from any thread.
 
+    A package that is broken is named: in a warning where it is merely listed, in an error where it is asked for. The
+    others are there all the same.
+
     :param plugins: whether the entry points ``routilux.routines`` and ``routilux.policies`` are read.
     """
 
     def __init__(self, *, plugins: bool = True) -> None:
         self._lock = RLock()
-        self._plugins = plugins
+        self._reads_plugins = plugins
         self._types: dict[str, RoutineType] = {}
         self._policies: dict[str, PolicyFactory] = {}
-        self._offered: dict[str, dict[str, list[EntryPoint]]] = {ROUTINES: {}, POLICIES: {}}
+        self._plugins: Plugins | None = None
         self._read = False
 
     @classmethod
@@ -100,6 +98,9 @@ class RoutineRegistry:
 
     def routine(self, name: str | None = None, *, description: str = "") -> Callable[[T], T]:
         """As a decorator: ``@registry.routine("clean")`` above a class, or above ``@routine``."""
+        if name is not None and not isinstance(name, str):
+            fix = "write @registry.routine() or @registry.routine('name')"
+            raise refused(InvalidTypeError, "@registry.routine(name)", name, "text", fix=fix)
 
         def decorate(source: T) -> T:
             self.register(source, name, description=description)
@@ -110,14 +111,20 @@ class RoutineRegistry:
     def register_prototype(
         self,
         name: str,
-        base: str | type[Routine],
+        base: str | type[Routine] | Routine,
         config: Mapping[str, Any] | None = None,
         *,
         description: str = "",
     ) -> Self:
-        """Register a name for another routine type with a config of its own, which documents may override."""
+        """Register a name for another routine type with a config of its own, which documents may override.
+
+        :param base: the name of a registered type, a class, or a routine: what is made is then set up as that
+            routine is now, with its config, policy, error handler, limits and logic.
+        """
         self._refuse_taken(checked_type_name(name, "routine type"))
-        kind = self.get(base) if isinstance(base, str) else _routine_type(name, base, "")
+        if config is not None and not isinstance(config, Mapping):
+            raise refused(InvalidTypeError, f"config of prototype {name!r}", config, "a mapping")
+        kind = self._base_of(name, base)
         prototype = kind._replace(
             name=name,
             config={**kind.config, **(config or {})},
@@ -130,11 +137,13 @@ class RoutineRegistry:
         return self
 
     def unregister(self, name: str) -> Self:
-        """Forget a name that was registered; flows made with it stay as they are."""
+        """Forget a name, registered or offered by a package; flows made with it stay as they are."""
         with self._lock:
-            if name not in self._types:
+            if name not in self:
                 raise self._unknown(name)
-            del self._types[name]
+            self._types.pop(name, None)
+            if self._plugins is not None:
+                self._plugins.forget(ROUTINES, name)
         return self
 
     def register_policy(self, name: str, factory: PolicyFactory) -> Self:
@@ -152,18 +161,42 @@ class RoutineRegistry:
             self._policies[name] = factory
         return self
 
+    def unregister_policy(self, name: str) -> Self:
+        """Forget a policy, registered or offered by a package; the built-in ones stay."""
+        with self._lock:
+            if name in POLICY_NAMES:
+                raise InvalidValueError(f"policy {name!r} is built in; register yours under another name")
+            if name not in self.policy_names():
+                raise unknown("activation policy", name, self.policy_names())
+            self._policies.pop(name, None)
+            if self._plugins is not None:
+                self._plugins.forget(POLICIES, name)
+        return self
+
     # -- looking up ----------------------------------------------------------------------------------------
 
     def get(self, name: str) -> RoutineType:
         """The routine type of a name; ``ConfigurationError`` naming the nearest ones if there is none."""
         with self._lock:
             self._find()
-            if name in self._types:
-                return self._types[name]
-            if name not in self._offered[ROUTINES]:
+            if not isinstance(name, str) or name not in self:
                 raise self._unknown(name)
-            self._types[name] = _routine_type(name, self._imported(ROUTINES, name), "")
+            if name not in self._types:
+                assert self._plugins is not None, "what is known and no type of ours, a package offers"
+                offered = self._plugins.load(ROUTINES, name)
+                where = f"routine type {name!r} of {self._plugins.origin(ROUTINES, name)}"
+                self._types[name] = _routine_type(name, offered, "", where)
             return self._types[name]
+
+    def types(self) -> list[RoutineType]:
+        """All routine types, sorted by name; what a broken package offers is left out, with a ``RuntimeWarning``."""
+        found = []
+        for name in self.names():
+            try:
+                found.append(self.get(name))
+            except ConfigurationError as error:
+                warn(f"routine type {name!r} is left out: {error}")
+        return found
 
     def create(self, name: str, /, **config: Any) -> Routine:
         """A new routine of a registered type."""
@@ -174,7 +207,7 @@ class RoutineRegistry:
         """All names, sorted; nothing is imported for that."""
         with self._lock:
             self._find()
-            return sorted(self._types.keys() | self._offered[ROUTINES].keys())
+            return sorted({*self._types, *self._offered(ROUTINES)})
 
     def name_of(self, routine: Routine) -> str | None:
         """The name that a routine was made of, or that its class is registered as."""
@@ -184,28 +217,26 @@ class RoutineRegistry:
         with self._lock:
             self._find()
             for each in self.names():
-                if self._may_be(each, type(routine)):
-                    kind = self.get(each)
-                    if kind.factory is type(routine) and not kind.config:
-                        return each
+                if self._stands_for(each, type(routine)):
+                    return each
         return None
 
     def policy(self, name: str) -> PolicyFactory:
         """What makes a registered policy; the built-in ones are not among them."""
         with self._lock:
             self._find()
-            if name in self._policies:
-                return self._policies[name]
-            if name not in self._offered[POLICIES]:
+            if not isinstance(name, str) or name not in {*self._policies, *self._offered(POLICIES)}:
                 raise unknown("activation policy", name, self.policy_names())
-            self._policies[name] = self._imported(POLICIES, name)
+            if name not in self._policies:
+                assert self._plugins is not None, "what is known and no policy of ours, a package offers"
+                self._policies[name] = self._plugins.load(POLICIES, name)
             return self._policies[name]
 
     def policy_names(self) -> list[str]:
         """All names that a document may use, the built-in ones among them; sorted."""
         with self._lock:
             self._find()
-            return sorted({*POLICY_NAMES, *self._policies, *self._offered[POLICIES]})
+            return sorted({*POLICY_NAMES, *self._policies, *self._offered(POLICIES)})
 
     def __contains__(self, name: object) -> bool:
         return name in self.names()
@@ -228,43 +259,30 @@ class RoutineRegistry:
         self._read = True
         for name, source in _built_in().items():
             self._types.setdefault(name, _routine_type(name, source, ""))
-        if not self._plugins:
-            return
-        taken: dict[str, Collection[str]] = {ROUTINES: self._types, POLICIES: POLICY_NAMES}
-        for group, offered in self._offered.items():
-            for point in entry_points(group=group):
-                if point.name in taken[group]:
-                    message = (
-                        f"{point.name!r} of package {_package(point)} is left out: that name is built in"
-                    )
-                    warnings.warn(message, RuntimeWarning, stacklevel=2)
-                else:
-                    offered.setdefault(point.name, []).append(point)
+        if self._reads_plugins:
+            self._plugins = Plugins({ROUTINES: self._types, POLICIES: POLICY_NAMES})
 
-    def _imported(self, group: str, name: str) -> Any:
-        points = self._offered[group][name]
-        if len({point.value for point in points}) > 1:
-            sources = ", ".join(f"{_package(point)} ({point.value})" for point in points)
-            raise DuplicateNameError(
-                f"several packages offer {name!r} as {group}: {sources}; uninstall all but one of them"
-            )
+    def _offered(self, group: str) -> Collection[str]:
+        return self._plugins.names(group) if self._plugins is not None else ()
+
+    def _base_of(self, name: str, base: object) -> RoutineType:
+        if isinstance(base, str):
+            return self.get(base)
+        if not isinstance(base, Routine):
+            return _routine_type(name, base, "")
+        prototype = Prototype(base, f"prototype {name!r}")
+        return RoutineType(name, prototype, type(base), prototype.config, _summary(type(base)))
+
+    def _stands_for(self, name: str, kind: type[Routine]) -> bool:
+        """Whether a name is that of a class, without importing a plugin that has nothing to do with it."""
+        if name not in self._types and self._plugins is not None:
+            if kind.__module__.partition(".")[0] not in self._plugins.modules(ROUTINES, name):
+                return False
         try:
-            found = points[0].load()
-        except Exception as error:  # the code of a plugin
-            raise ConfigurationError(
-                f"{name!r} of package {_package(points[0])} ({points[0].value}) cannot be imported: "
-                f"{describe(error)}; repair or uninstall that package"
-            ) from error
-        if not callable(found):
-            where = f"entry point {name!r} of package {_package(points[0])}"
-            raise refused(InvalidTypeError, where, found, "a class or a function")
-        return found
-
-    def _may_be(self, name: str, kind: type[Routine]) -> bool:
-        """Whether a name can stand for a class, without importing a plugin that has nothing to do with it."""
-        points = self._offered[ROUTINES].get(name, ())
-        top = kind.__module__.partition(".")[0]
-        return name in self._types or any(p.value.partition(":")[0].partition(".")[0] == top for p in points)
+            found = self.get(name)
+        except ConfigurationError:
+            return False  # a broken neighbour; whoever asks for it by name hears of that
+        return found.factory is kind and not found.config
 
     def _refuse_taken(self, name: str) -> None:
         if name in self:
@@ -275,21 +293,11 @@ class RoutineRegistry:
         return unknown("routine type", name, self.names(), where="in the registry", fix=fix)
 
 
-def checked_type_name(name: object, kind: str) -> str:
-    """Return the name if a document can use it."""
-    where = f"name of a {kind}"
-    if not isinstance(name, str):
-        raise refused(InvalidTypeError, where, name, "text")
-    if len(name) > _LONGEST or not NAME.fullmatch(name):
-        expected = "letters, digits, '_' and '-', in ASCII, with dots between parts"
-        raise refused(InvalidValueError, where, name, expected, fix="give a name such as 'read_csv'")
-    return name
-
-
-def _routine_type(name: str, source: object, description: str) -> RoutineType:
-    where = f"routine type {name!r}"
+def _routine_type(name: str, source: object, description: str, where: str = "") -> RoutineType:
+    where = where or f"routine type {name!r}"
     if not callable(source):
-        raise refused(InvalidTypeError, where, source, "a class of routines, or a factory")
+        fix = f"write register_prototype({name!r}, routine)" if isinstance(source, Routine) else ""
+        raise refused(InvalidTypeError, where, source, "a class of routines, or a factory", fix=fix)
     if isinstance(source, type):
         if not issubclass(source, Routine):
             raise refused(InvalidTypeError, where, source, "a subclass of Routine, or a factory")
@@ -300,10 +308,22 @@ def _routine_type(name: str, source: object, description: str) -> RoutineType:
                 f"take them from the config, or register a factory"
             )
         return RoutineType(name, source, source, {}, description or _summary(source))
-    made = source()
+    made = _made_by(source, where)
     if not isinstance(made, Routine):
         raise refused(InvalidTypeError, f"{where}: what {call_name(source)}() made", made, "a routine")
     return RoutineType(name, source, type(made), {}, description or _summary(source) or _summary(type(made)))
+
+
+def _made_by(factory: Callable[[], object], where: str) -> object:
+    try:
+        return factory()
+    except ConfigurationError:
+        raise
+    except Exception as error:  # the code of a factory
+        raise InvalidValueError(
+            f"{where}: its factory {call_name(factory)}() raised {describe(error)}; repair it, or give it no "
+            "parameters if it has some"
+        ) from error
 
 
 def _summary(source: object) -> str:
@@ -316,10 +336,6 @@ def _taken(kind: str, name: str, known: list[str]) -> DuplicateNameError:
         f"a {kind} {name!r} exists already; choose another name, or unregister that one first",
         known=tuple(known),
     )
-
-
-def _package(point: EntryPoint) -> str:
-    return shown(point.dist.name) if point.dist is not None else "an unknown package"
 
 
 def _built_in() -> Mapping[str, type[Routine]]:

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin
 from routilux.dsl.nodes import MAX_CONNECTIONS, MAX_ROUTINES, scalar_problem
 from routilux.dsl.registry import RoutineRegistry, RoutineType
 from routilux.dsl.shape import VERSION
-from routilux.errors import ConfigurationError
 from routilux.model.config import ConfigField, declared_fields, fields_of
 from routilux.model.flow import STRATEGIES
 from routilux.model.recovery import ErrorStrategy
@@ -29,9 +28,9 @@ _SIMPLE: Final[dict[Any, dict[str, Any]]] = {
 
 
 def schema(registry: RoutineRegistry | None = None) -> dict[str, Any]:
-    """The JSON Schema (draft 2020-12). A plugin that cannot be imported is left out of the configs."""
+    """The JSON Schema (draft 2020-12). What a broken package offers is left out, with a warning."""
     known = registry or RoutineRegistry.get_instance()
-    types = [kind for kind in (_type_or_none(known, name) for name in known.names()) if kind is not None]
+    types = known.types()
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "Routilux flow",
@@ -53,7 +52,7 @@ def schema(registry: RoutineRegistry | None = None) -> dict[str, Any]:
                     "additionalProperties": {"$ref": "#/$defs/routine"},
                 },
                 "connections": {
-                    "type": "array",
+                    "type": ["array", "null"],
                     "maxItems": MAX_CONNECTIONS,
                     "items": _object(
                         {
@@ -222,10 +221,3 @@ def _is_plain(value: Any) -> bool:
     if isinstance(value, (list, tuple)):
         return all(map(_is_plain, value))
     return type(value) in (str, int, float, bool) and scalar_problem(value) is None
-
-
-def _type_or_none(registry: RoutineRegistry, name: str) -> RoutineType | None:
-    try:
-        return registry.get(name)
-    except ConfigurationError:
-        return None

@@ -10,7 +10,7 @@ from routilux.dsl.classes import Resolver
 from routilux.dsl.nodes import MAX_CONNECTIONS, MAX_ROUTINES, Bad, Node, Path, path_text
 from routilux.dsl.problems import Place, Report, value
 from routilux.dsl.registry import RoutineRegistry, RoutineType
-from routilux.errors import ConfigurationError
+from routilux.errors import ConfigurationError, describe
 from routilux.expressions import ExpressionError
 from routilux.expressions import compile as compile_expression
 from routilux.model.config import ConfigField, check_config, declared_fields, fields_of
@@ -118,11 +118,10 @@ class Shape:
             return {}
         self._keys(node, EXECUTION_KEYS)
         given = {name: _sound(_child(node, name)) for name in EXECUTION_KEYS}
-        if given["strategy"] is not None and given["strategy"] not in STRATEGIES:
+        strategy = _child(node, "strategy")
+        if strategy is not None and not strategy.is_bad and given["strategy"] not in STRATEGIES:
             message = f"no execution strategy {value(given['strategy'])}"
-            self.problem(
-                "invalid-value", node.entries["strategy"].node, message, f"write {' or '.join(STRATEGIES)}"
-            )
+            self.problem("invalid-value", strategy, message, f"write {' or '.join(STRATEGIES)}")
             given["strategy"] = None
         if not self._count(node, "max_workers"):
             given["max_workers"] = None
@@ -267,7 +266,13 @@ class Shape:
         if name in POLICY_NAMES:
             return policy_from_dict(data)
         options = {key: each for key, each in data.items() if key != "policy"}
-        made = self._registry.policy(name)(**options)
+        make = self._registry.policy(name)
+        try:
+            made = make(**options)
+        except (ConfigurationError, TypeError, ValueError):
+            raise
+        except Exception as error:  # the code of whoever registered it
+            raise ConfigurationError(f"policy {name!r} cannot be made: {describe(error)}") from error
         if not isinstance(made, ActivationPolicy):
             raise ConfigurationError(f"policy {name!r} made {value(made)}, which is no activation policy")
         return made

@@ -34,7 +34,11 @@ class JobAccount:
     parked = 0
     begun = False  # its first activation has begun, whatever has become of it since
     status = JobStatus.PENDING
-    paused = False
+    pause_asked = False
+    waits = 0  # activations that wait for room in a slot
+    paused = (
+        False  # nothing of it may start: a pause was asked for, and none of its activations waits for room
+    )
     ended = False  # failed or cancelled: nothing of it may start or be queued any more
     halted = False  # paused or ended: the one flag that the hot path reads
 
@@ -121,10 +125,28 @@ class JobAccount:
             self.status = JobStatus.COMPLETED
             return (self,)
 
-    def pause(self, paused: bool) -> None:
+    def pause(self, asked: bool) -> None:
         with self._lock:
-            self.paused = paused
-            self.halted = paused or self.ended
+            self.pause_asked = asked
+            self._obey()
+
+    def begin_wait(self) -> bool:
+        """An activation waits for room. It has to end before the job is at rest, so what makes room may start,
+        a pause or not. True: something may have been kept back."""
+        with self._lock:
+            kept_back = self.paused
+            self.waits += 1
+            self._obey()
+            return kept_back
+
+    def end_wait(self) -> None:
+        with self._lock:
+            self.waits -= 1
+            self._obey()
+
+    def _obey(self) -> None:
+        self.paused = self.pause_asked and not self.waits
+        self.halted = self.paused or self.ended
 
     def _quiet(self) -> tuple[JobAccount, ...]:
         if self.status.finished:

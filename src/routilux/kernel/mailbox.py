@@ -37,7 +37,7 @@ class SlotQueue:
     """The length and limits of one slot in one worker; guarded by its mailbox's lock."""
 
     __slots__ = (
-        "capacity", "cyclic", "dropped", "feeders", "full", "held", "length", "mailbox", "name", "on_full",
+        "beyond", "capacity", "cyclic", "dropped", "feeders", "full", "held", "length", "mailbox", "name", "on_full",
         "received", "resume_length",
     )  # fmt: skip
 
@@ -46,7 +46,8 @@ class SlotQueue:
         self.capacity = capacity
         self.resume_length = resume_length
         self.on_full = on_full
-        self.length = 0
+        self.length = 0  # of what is here, and of what is on its way to a place that was kept for it
+        self.beyond = False  # more of this slot is kept elsewhere, and comes after what is here
         self.full = False  # from reaching the capacity until it has fallen to the resume length
         self.received = 0
         self.dropped = 0
@@ -74,8 +75,8 @@ class Mailbox:
     """See the module's docstring. ``make`` builds the runtime's kind of :class:`Activation`."""
 
     __slots__ = (
-        "_claim_size", "_gathering", "_held", "_held_prepared", "_lock", "_make", "_only_slot", "activations", "busy",
-        "claimed", "closed", "concurrency", "emitted", "failed", "feeds", "freed", "gate", "merged", "node", "pending",
+        "_claim_size", "_gathering", "_held", "_held_prepared", "_lock", "_only_slot", "activations", "busy", "claimed",
+        "closed", "concurrency", "emitted", "failed", "feeds", "freed", "gate", "make", "merged", "node", "pending",
         "prepared", "queued", "retried", "returned", "routine_id", "running", "skipped", "slots", "stalled", "waiting",
     )  # fmt: skip
 
@@ -98,7 +99,7 @@ class Mailbox:
         self.gate: Any = None  # asked by the runtime, outside the lock
         self.node: Any = None  # the runtime's side of this routine: opaque here
         self._lock = lock
-        self._make = make
+        self.make = make
         self._gathering = gathering
         self.pending: deque[Batch] = deque()  # complete batches, each one activation
         self.claimed: deque[Batch] = (
@@ -160,6 +161,54 @@ class Mailbox:
         finally:
             self._lock.release()
 
+    def keep_place(self, slot_name: str) -> bool:
+        """Keep a place for an item that is on its way; False if there is none, or others wait for one elsewhere."""
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            slot = self.slots[slot_name]
+            if slot.beyond or (
+                slot.length >= slot.capacity and not (self._claim_size and self._count_started(slot))
+            ):
+                return False
+            slot.length += 1
+            if slot.length >= slot.capacity:
+                slot.full = True
+            return True
+        finally:
+            self._lock.release()
+
+    def give_place(self, slot_name: str) -> None:
+        """The item that a place was kept for does not come."""
+        with self._lock:
+            self._count_out(self.slots[slot_name])
+
+    def take_in(self, item: Item) -> int:
+        """Queue an item whose place was kept: QUEUED, READY or PARKED. Its account must have been moved before."""
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            slot = self.slots[item[1]]
+            slot.received += 1
+            if slot.held is not None:
+                slot.held.append(item)
+                return QUEUED
+            if self._gather(item):
+                return PARKED
+            return READY if self._promise() else QUEUED
+        finally:
+            self._lock.release()
+
+    def set_beyond(self, slot_name: str, beyond: bool) -> tuple[SlotQueue, ...]:
+        """Whether more of a slot is kept elsewhere; while it is, the slot counts as full. Returns what was freed."""
+        with self._lock:
+            slot = self.slots[slot_name]
+            slot.beyond = beyond
+            slot.full = beyond or slot.length >= slot.capacity
+            if not slot.full and slot.feeders:
+                self.freed = (*self.freed, slot)
+            return self.freed
+
     def displace(self, slot_name: str) -> tuple[Item | None, tuple[JobAccount, ...]]:
         """Make room by taking out the oldest item of a slot; also the jobs that are at rest because of it."""
         with self._lock:
@@ -209,7 +258,7 @@ class Mailbox:
                 return screened
             pending.popleft()
             self.running += 1
-            activation = self._make(self, batch, job, now)
+            activation = self.make(self, batch, job, now)
             if isinstance(batch, BatchWithMessage):
                 activation.message = batch.message
             for item in batch:
@@ -266,7 +315,7 @@ class Mailbox:
                 return None
             batch = self.pending.pop()
             self.running += 1
-            activation = self._make(self, batch, joined([item[3] for item in batch]), now)
+            activation = self.make(self, batch, joined([item[3] for item in batch]), now)
             for item in batch:
                 self._count_out(self.slots[item[1]])
             return activation
@@ -358,6 +407,15 @@ class Mailbox:
             self._count_in(slot)
             return True
 
+    def hold_kept(self, item: Item) -> None:
+        """A gate keeps this item outside its slot, where a place was kept for it."""
+        with self._lock:
+            slot = self.slots[item[1]]
+            slot.received += 1
+            if slot.held is None:
+                slot.held = deque()
+            slot.held.append(item)
+
     def held_item(self, slot_name: str) -> Item | None:
         """The item at the head of those that a gate keeps outside a slot."""
         with self._lock:
@@ -427,7 +485,11 @@ class Mailbox:
         with self._lock:
             if self.running or self.stalled or self.prepared or self._held or self._held_prepared:
                 return True
-            if self.closed or self.waiting:
+            if self.closed:
+                return False
+            if any(slot.beyond for slot in self.slots.values()):
+                return True
+            if self.waiting:
                 return False
             return bool(self.pending) or (self._gathering is not None and self._gathering.moving)
 
@@ -479,7 +541,7 @@ class Mailbox:
     def restore_stalled(self, batch: Batch, job: Account, attempt: int, now: float) -> Activation:
         """An activation of a snapshot that waits to run again; what is queued stays behind it."""
         with self._lock:
-            activation = self._make(self, batch, job, now)
+            activation = self.make(self, batch, job, now)
             activation.attempt = attempt
             self.stalled[activation] = None
             return activation
@@ -529,8 +591,8 @@ class Mailbox:
             self._free(slot)
 
     def _free(self, slot: SlotQueue) -> None:
-        slot.full = False
-        if slot.feeders:
+        slot.full = slot.beyond
+        if (slot.feeders or slot.beyond) and slot not in self.freed:
             self.freed = (*self.freed, slot)
 
     def _count_started(self, slot: SlotQueue) -> bool:

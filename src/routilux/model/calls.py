@@ -28,6 +28,13 @@ def is_generator(fn: object) -> bool:
     return isgeneratorfunction(_called(fn)) or isasyncgenfunction(_called(fn))
 
 
+def is_async_generator(fn: object) -> bool:
+    """Whether calling ``fn`` gives an async generator."""
+    from inspect import isasyncgenfunction
+
+    return isasyncgenfunction(_called(fn))
+
+
 def takes_three(fn: Callable[..., Any]) -> bool:
     """Whether ``fn`` can be called with three positional arguments."""
     from inspect import signature
@@ -107,6 +114,12 @@ def by_name(fn: Callable[..., Any], where: str, *, whole_payload: bool) -> ByNam
         raise InvalidTypeError(
             f"{where} is called with payload keys as arguments, so it cannot have positional-only "
             "parameters; name its parameters after the keys, or use **kwargs"
+        )
+    positions = [p.name for p in parameters if p.kind is Parameter.VAR_POSITIONAL]
+    if positions and not whole_payload and not takes_all:
+        raise InvalidTypeError(
+            f"{where} is called with payload keys as arguments, so *{positions[0]} would never get anything; "
+            f"name its parameters after the keys, or use **{positions[0]}"
         )
     whole = None
     if whole_payload and parameters and not named and not takes_all:

@@ -65,8 +65,12 @@ def _bound_execution() -> Execution:
 
 
 class Documents(Protocol):
-    """What reads and writes flows as documents: the modules of ``routilux.dsl``, which the model cannot import."""
+    """What reads and writes flows as documents, and knows routine types by name.
 
+    The modules of ``routilux.dsl``, which the model cannot import.
+    """
+
+    def create(self, name: str) -> Routine: ...
     def from_dict(self, data: Mapping[str, Any], **options: Any) -> Flow: ...
     def loads_yaml(self, text: str | bytes, **options: Any) -> Flow: ...
     def loads_json(self, text: str | bytes, **options: Any) -> Flow: ...
@@ -86,7 +90,7 @@ def bind_documents(load: Callable[[], Documents]) -> None:
     _load_documents = load
 
 
-def _documents() -> Documents:
+def documents() -> Documents:
     assert _load_documents is not None, "routilux.ports binds it, which the runtime imports"
     return _load_documents()
 
@@ -322,35 +326,35 @@ class Flow:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], **options: Any) -> Flow:
         """The flow of a document; ``DslError`` with all problems at once if it is not right."""
-        return _documents().from_dict(data, **options)
+        return documents().from_dict(data, **options)
 
     @classmethod
     def from_yaml(cls, text: str | bytes, **options: Any) -> Flow:
         """As :meth:`from_dict`, of YAML 1.2; problems name line and column."""
-        return _documents().loads_yaml(text, **options)
+        return documents().loads_yaml(text, **options)
 
     @classmethod
     def from_json(cls, text: str | bytes, **options: Any) -> Flow:
-        return _documents().loads_json(text, **options)
+        return documents().loads_json(text, **options)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], **options: Any) -> Flow:
         """As :meth:`from_yaml`, of a file ``*.yaml`` or ``*.yml``, or as :meth:`from_json` of ``*.json``."""
-        return _documents().load(path, **options)
+        return documents().load(path, **options)
 
     def to_dict(self, **options: Any) -> dict[str, Any]:
         """The document that :meth:`from_dict` makes this flow of; ``SerializationError`` if there is none."""
-        return _documents().to_dict(self, **options)
+        return documents().to_dict(self, **options)
 
     def to_yaml(self, **options: Any) -> str:
-        return _documents().dumps_yaml(self, **options)
+        return documents().dumps_yaml(self, **options)
 
     def to_json(self, **options: Any) -> str:
-        return _documents().dumps_json(self, **options)
+        return documents().dumps_json(self, **options)
 
     def save(self, path: str | os.PathLike[str], **options: Any) -> None:
         """Write a file ``*.yaml``, ``*.yml`` or ``*.json``, whole or not at all."""
-        _documents().save(self, path, **options)
+        documents().save(self, path, **options)
 
     # -- running -------------------------------------------------------------------------------------------
 

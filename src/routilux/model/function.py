@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any, ClassVar, overload
 
-from routilux.errors import InvalidTypeError, refused
-from routilux.model.calls import ByName, by_name, call_name, is_async, is_generator
+from routilux.errors import InvalidTypeError, InvalidValueError, refused
+from routilux.model.calls import (
+    ByName,
+    by_name,
+    call_name,
+    is_async,
+    is_async_generator,
+    is_generator,
+)
 from routilux.model.logic import SlotData
 from routilux.model.names import checked_name
 from routilux.model.policy import ActivationPolicy, ImmediatePolicy
@@ -115,10 +123,11 @@ def _routine_class(
     fn: Callable[..., Any], name: str | None, options: Mapping[str, Any]
 ) -> type[FunctionRoutine]:
     if not callable(fn) or isinstance(fn, type):
-        raise refused(
-            InvalidTypeError, "@routine", fn, "a function", fix="write @routine or @routine(name=...)"
-        )
-    class_name = call_name(fn) if name is None else checked_name("routine", name)
+        raise refused(InvalidTypeError, "@routine", fn, "a function", fix=_fix(fn))
+    if _is_method(fn):
+        fix = "make a subclass of Routine, or move the function out of its class"
+        raise refused(InvalidTypeError, "@routine", fn, "a function, not a method", fix=fix)
+    class_name = _own_name(fn) if name is None else checked_name("routine", name)
     body = {
         "__doc__": fn.__doc__,
         "__module__": fn.__module__,
@@ -133,10 +142,33 @@ def _routine_class(
     return kind
 
 
-def _kind_of(fn: Callable[..., Any]) -> type[FunctionRoutine]:
-    from inspect import isasyncgenfunction
+def _fix(given: object) -> str:
+    if isinstance(given, type) and issubclass(given, Routine):
+        return "a class of routines is one already, so leave the decorator out"
+    if isinstance(given, type):
+        return "put the decorator above a function; for a class, subclass Routine"
+    return "write @routine or @routine(name=...)"
 
-    if isasyncgenfunction(fn):
+
+def _is_method(fn: Callable[..., Any]) -> bool:
+    """Whether ``fn`` stands in the body of a class and waits for its object; a bound method does not."""
+    outer = call_name(fn).rpartition(".")[0]
+    if not isinstance(fn, FunctionType) or not outer or outer.endswith("<locals>"):
+        return False
+    return fn.__code__.co_varnames[:1] in (("self",), ("cls",))
+
+
+def _own_name(fn: Callable[..., Any]) -> str:
+    """Under which the class goes; what has none cannot be told apart in a flow."""
+    name = getattr(fn, "__name__", "<none>")
+    if name.startswith("<"):
+        fix = "give it one: routine(name='double')(...)"
+        raise refused(InvalidValueError, "@routine", fn, "a function with a name", fix=fix)
+    return call_name(fn)
+
+
+def _kind_of(fn: Callable[..., Any]) -> type[FunctionRoutine]:
+    if is_async_generator(fn):
         return _AsyncGenerator
     if is_generator(fn):
         return _Generator

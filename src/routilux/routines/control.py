@@ -11,8 +11,16 @@ from typing import Any
 
 from routilux import ConfigurationError
 from routilux.activation_policies import ActivationPolicy, batch_size_policy
-from routilux.expressions import ExpressionError
-from routilux.routines.policies import AfterDelay, AfterQuiet, AtRate, Decided, Join, SizeOrAge, Stamped
+from routilux.routines.policies import (
+    NO_KEY,
+    AfterDelay,
+    AfterQuiet,
+    AtRate,
+    Decided,
+    Join,
+    SizeOrAge,
+    Stamped,
+)
 from routilux.routines.settings import (
     Configured,
     EachItem,
@@ -22,6 +30,7 @@ from routilux.routines.settings import (
     expression,
     key_of,
     key_text,
+    refusal_of_key,
     setting,
     value_of,
 )
@@ -106,6 +115,7 @@ class Merge(Configured[MergeConfig]):
     def declare(self) -> None:
         self.add_event("output")
         self.add_event("incomplete", ["reason", "missing", "payload"])
+        self.add_event("error", ["reason", "payload"])
 
     def prepare(self, settings: MergeConfig) -> None:
         if settings.by == "key" and settings.key is None:
@@ -124,6 +134,10 @@ class Merge(Configured[MergeConfig]):
     def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> None:
         settings = self.settings
         found = {name: slot_data[name][0] for name in settings.inputs if slot_data[name]}
+        if policy_message == NO_KEY:
+            for payload in found.values():
+                self.reject(payload, refusal_of_key(settings.key, payload))
+            return
         if settings.shape == "flat":
             payload = dict(chain.from_iterable(each.items() for each in found.values()))
         else:
@@ -301,9 +315,8 @@ class Debounce(EachItem[DebounceConfig]):
     def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> None:
         event = "superseded" if policy_message == "superseded" else "output"
         for payload in slot_data["input"]:
-            try:
-                key_text(key_of(self.settings.key, payload))
-            except (ExpressionError, Unsuitable) as problem:
+            problem = refusal_of_key(self.settings.key, payload)
+            if problem is not None:
                 self.reject(payload, problem)
             else:
                 self.emit(event, **payload)
@@ -425,6 +438,7 @@ class Approve(Configured[ApproveConfig]):
         for name in ("approved", "rejected", "expired"):
             self.add_event(name)
         self.add_event("unmatched", ["reason", "payload"])
+        self.add_event("error", ["reason", "payload"])
 
     def policy(self, settings: ApproveConfig) -> ActivationPolicy:
         return Decided(settings.key, settings.timeout)
@@ -432,15 +446,23 @@ class Approve(Configured[ApproveConfig]):
     def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> None:
         waiting: Sequence[Payload] = slot_data["input"]
         decisions: Sequence[Payload] = slot_data["decision"]
-        for payload in waiting:
-            if decisions:
-                verdict = "approved" if decisions[0].get("approved") is True else "rejected"
-                self.emit(verdict, **{**payload, "decision": decisions[0]})
-            else:
-                self.emit("expired", **payload)
-        if not waiting:
-            for decision in decisions:
-                self.emit("unmatched", reason="nothing with that key waits", payload=decision)
+        match policy_message:
+            case "decided":
+                [payload], [decision] = waiting, decisions
+                verdict = "approved" if decision["approved"] else "rejected"
+                self.emit(verdict, **{**payload, "decision": decision})
+            case "expired":
+                for payload in waiting:
+                    self.emit("expired", **payload)
+            case "unmatched":
+                for decision in decisions:
+                    self.emit("unmatched", reason="nothing with that key waits", payload=decision)
+            case "unclear":
+                for decision in decisions:
+                    self.reject(decision, "a decision has 'approved', which is true or false")
+            case _:
+                for payload in waiting:
+                    self.reject(payload, refusal_of_key(self.settings.key, payload))
 
 
 __all__ = [

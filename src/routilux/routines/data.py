@@ -5,7 +5,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import chain
 from math import isfinite
+from operator import itemgetter
 from typing import Any, cast
 
 from routilux import ConfigurationError
@@ -28,6 +30,7 @@ from routilux.routines.settings import (
     setting,
     value_of,
 )
+from routilux.routines.table import Table
 
 # -- map and filter ----------------------------------------------------------------------------------------
 
@@ -105,8 +108,12 @@ def _mean(sums: Any, value: Any) -> Any:
     return [_sum(total, value), count + 1]
 
 
-def _collect(values: Any, value: Any) -> Any:
-    return [*(values or ()), value]
+def _collect(runs: Any, value: Any) -> Any:
+    """Runs of values, each more than twice as long as the one behind it, so that one more copies few of them."""
+    grown = (*(runs or ()), (value,))
+    while len(grown) > 1 and len(grown[-2]) < 2 * len(grown[-1]):
+        grown = (*grown[:-2], grown[-2] + grown[-1])
+    return grown
 
 
 FOLDS: dict[str, Fold] = {
@@ -125,6 +132,7 @@ RESULTS: dict[str, Callable[[Any], Any]] = {
     "mean": lambda sums: sum(sums[0]) / sums[1],
     "first": lambda value: value[0],
     "last": lambda value: value[0],
+    "collect": lambda runs: list(chain.from_iterable(runs)),
 }
 
 
@@ -161,7 +169,8 @@ class ReduceConfig:
 class Reduce(Configured[ReduceConfig]):
     """Sums payloads up, by key; results come on drain, and before that after every n payloads of a key.
 
-    With a million payloads and ten keys it remembers ten results. ``collect`` remembers every value.
+    With a million payloads and ten keys it remembers ten results. ``collect`` remembers every value. Results of
+    keys come in the order in which the keys did.
     """
 
     config_type = ReduceConfig
@@ -174,35 +183,37 @@ class Reduce(Configured[ReduceConfig]):
         return HoldLast()
 
     def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> None:
-        groups: dict[str, dict[str, Any]] = self.memory(state).get("groups", {})
+        memory = self.memory(state)
+        groups, begun = Table(memory.get("groups", ())), memory.get("begun", 0)
         results = []
         for payload in slot_data["input"]:
             try:
-                text, group = self._folded(groups, payload)
+                text, group = self._folded(groups, payload, begun)
             except (ExpressionError, Unsuitable) as problem:
                 self.reject(payload, problem)
                 continue
-            groups[text] = group
+            groups.put(text, group)
+            begun += group["count"] == 1
             if group["count"] == self.settings.every:
                 results.append(groups.pop(text))
         if policy_message == FLUSH:
-            results += groups.values()
-            groups = {}
+            results += sorted(groups.values(), key=itemgetter("number"))
+            groups = Table()
         for group in results:
             self.emit("output", **self._result(group))
-        self.remember(state, groups=groups)
+        self.remember(state, groups=groups.as_state(), begun=begun)
 
-    def _folded(self, groups: Mapping[str, dict[str, Any]], payload: Payload) -> tuple[str, dict[str, Any]]:
+    def _folded(self, groups: Table, payload: Payload, begun: int) -> tuple[str, dict[str, Any]]:
         """The group that a payload belongs to, with the payload in it. Changes nothing."""
         key = key_of(self.settings.key, payload)
         text = key_text(key)
-        before = groups.get(text) or {"key": key, "count": 0, "values": {}}
+        before = groups.get(text) or {"number": begun, "key": key, "count": 0, "values": {}}
         values = {
             name: FOLDS[operation](before["values"].get(name), value_of(of, payload))
             for name, fold in self.settings.fields.items()
             for operation, of in fold.items()
         }
-        return text, {"key": key, "count": before["count"] + 1, "values": values}
+        return text, {**before, "count": before["count"] + 1, "values": values}
 
     def _result(self, group: Mapping[str, Any]) -> Payload:
         keyed = {} if self.settings.key is None else {self.settings.name: group["key"]}

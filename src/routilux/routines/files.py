@@ -14,11 +14,13 @@ import re
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TextIO, TypeVar
 
 from routilux import ConfigurationError
 from routilux.activation_policies import ActivationPolicy
+from routilux.routines.formats import strict_json
 from routilux.routines.paths import Draft, path_of
 from routilux.routines.policies import FLUSH, HoldLast
 from routilux.routines.settings import Configured, EachItem, Payload, SlotData, Unsuitable, setting
@@ -47,6 +49,43 @@ class Record(NamedTuple):
     line: int
     payload: Payload
     problem: str | None = None
+
+
+# How a decoder with the error handler "surrogateescape" writes a byte that is none of its encoding.
+_BAD_BYTE = re.compile("[\udc80-\udcff]")
+
+
+class Lines:
+    """The lines of an open file. ``number`` counts them; ``problem`` stays until somebody takes it."""
+
+    def __init__(self, file: TextIO, settings: ReadConfig) -> None:
+        self.number = 0
+        self.problem: str | None = None
+        self._file, self._settings = file, settings
+
+    def __iter__(self) -> Iterator[str]:
+        longest = self._settings.max_line
+        for line in iter(partial(self._file.readline, longest + 1), ""):
+            self.number += 1
+            if len(line) > longest:
+                raise Unsuitable(f"line {self.number} is longer than {longest} characters")
+            if not line.isascii():
+                line = line.removeprefix("\ufeff") if self.number == 1 else line
+                self._look_for_bad_bytes(line)
+            yield line
+
+    def take_problem(self) -> str:
+        problem, self.problem = self.problem, None
+        return problem or ""
+
+    def _look_for_bad_bytes(self, line: str) -> None:
+        bad = _BAD_BYTE.search(line)
+        if bad and self.problem is None:
+            self.problem = f"byte 0x{ord(bad[0]) - 0xDC00:02x} is no {self._settings.encoding}"
+
+
+def _without_bad_bytes(text: str) -> str:
+    return _BAD_BYTE.sub("\ufffd", text)
 
 
 R = TypeVar("R", bound=ReadConfig)
@@ -83,19 +122,12 @@ class Reader(EachItem[R], Generic[R]):
     def _records_of(self, path: Path) -> Generator[Record, None, None]:
         """Catches what goes wrong while reading, and not what the emitting of a record raises."""
         try:
-            with path.open(encoding=self.settings.encoding, newline="") as file:
-                yield from self.records(self._lines(file))
-        except (OSError, UnicodeError, csv.Error) as error:
+            with path.open(encoding=self.settings.encoding, errors="surrogateescape", newline="") as file:
+                yield from self.records(Lines(file, self.settings))
+        except (OSError, UnicodeError, Unsuitable) as error:
             raise Unsuitable(f"cannot read {str(path)!r}: {error}"[:500]) from None
 
-    def _lines(self, file: TextIO) -> Iterator[str]:
-        longest = self.settings.max_line
-        for number, line in enumerate(iter(lambda: file.readline(longest + 1), ""), 1):
-            if len(line) > longest:
-                raise Unsuitable(f"line {number} is longer than {longest} characters")
-            yield line.removeprefix("\ufeff") if number == 1 else line
-
-    def records(self, lines: Iterator[str]) -> Iterator[Record]:
+    def records(self, lines: Lines) -> Iterator[Record]:
         raise NotImplementedError
 
 
@@ -116,40 +148,56 @@ class ReadCsv(Reader[ReadCsvConfig]):
 
     config_type = ReadCsvConfig
 
-    def records(self, lines: Iterator[str]) -> Iterator[Record]:
-        settings = self.settings
-        rows = csv.reader(lines, delimiter=settings.delimiter, strict=True)
-        columns = settings.columns
-        for cells in rows:
-            if columns is None:
-                columns = cells or None
-                if columns and len(set(columns)) < len(columns):
-                    raise Unsuitable(f"two columns have the same name: {columns}"[:500])
-            elif len(cells) == len(columns):
-                yield Record(rows.line_num, self._row(columns, cells))
-            elif cells:
-                problem = f"{len(cells)} cells, and {len(columns)} columns"
-                yield Record(rows.line_num, {"cells": cells}, problem)
+    def records(self, lines: Lines) -> Iterator[Record]:
+        rows = csv.reader(iter(lines), delimiter=self.settings.delimiter, strict=True)
+        columns, end = self.settings.columns, 0
+        try:
+            for cells in rows:
+                if columns is None:
+                    columns = _column_names(cells, lines)
+                elif lines.problem is not None:
+                    payload = {"cells": list(map(_without_bad_bytes, cells))}
+                    yield Record(rows.line_num, payload, lines.take_problem())
+                elif len(cells) == len(columns):
+                    yield Record(rows.line_num, self._row(columns, cells))
+                elif cells:
+                    problem = f"{len(cells)} cells, and {len(columns)} columns"
+                    yield Record(rows.line_num, {"cells": cells}, problem)
+                end = rows.line_num
+        except csv.Error as error:
+            raise Unsuitable(f"the row that begins in line {end + 1}: {error}") from None
 
     def _row(self, columns: Sequence[str], cells: Sequence[str]) -> Payload:
         numbers = self.settings.numbers
-        if numbers is False:
-            return dict(zip(columns, cells, strict=True))
+        if isinstance(numbers, bool):
+            return dict(zip(columns, map(number_of, cells) if numbers else cells, strict=True))
         return {
-            name: number_of(cell) if numbers is True or name in numbers else cell
+            name: number_of(cell) if name in numbers else cell
             for name, cell in zip(columns, cells, strict=True)
         }
 
 
+def _column_names(cells: list[str], lines: Lines) -> list[str] | None:
+    """What the first row with anything in it names; rows before that are none."""
+    if lines.problem is not None:
+        raise Unsuitable(f"line {lines.number}: {lines.problem}")
+    if len(set(cells)) < len(cells):
+        raise Unsuitable(f"two columns have the same name: {cells}"[:400])
+    return cells or None
+
+
+_FIRST = frozenset("-0123456789")  # spares most texts the pattern
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]{0,17})(\.[0-9]+)?([eE][+-]?[0-9]{1,3})?")
 
 
 def number_of(cell: str) -> int | float | str:
     """The number that a cell holds, else its text. ``007`` and numbers of 19 digits are names of something."""
+    if cell[:1] not in _FIRST:
+        return cell
     match = _NUMBER.fullmatch(cell)
     if match is None:
         return cell
-    if match.group(1) is None and match.group(2) is None:
+    if match.lastindex is None:
         return int(cell)
     number = float(cell)
     return number if math.isfinite(number) else cell
@@ -160,20 +208,26 @@ class ReadJsonl(Reader[ReadConfig]):
 
     config_type = ReadConfig
 
-    def records(self, lines: Iterator[str]) -> Iterator[Record]:
-        for number, line in enumerate(lines, 1):
+    def records(self, lines: Lines) -> Iterator[Record]:
+        for line in lines:
             text = line.strip()
-            if text:
-                yield _json_record(number, text)
+            if lines.problem is not None:
+                payload = {"text": _without_bad_bytes(text[:_SHOWN])}
+                yield Record(lines.number, payload, lines.take_problem())
+            elif text:
+                yield _json_record(lines.number, text)
+
+
+_SHOWN = 1_000  # characters of a line that is no JSON object
 
 
 def _json_record(number: int, text: str) -> Record:
     try:
-        value = json.loads(text)
+        value = strict_json(text)
     except (ValueError, RecursionError) as error:
-        return Record(number, {"text": text[:1_000]}, f"no JSON: {error}")
+        return Record(number, {"text": text[:_SHOWN]}, f"no JSON: {error}")
     if not isinstance(value, dict):
-        return Record(number, {"text": text[:1_000]}, f"{type(value).__name__}, not an object")
+        return Record(number, {"text": text[:_SHOWN]}, f"{type(value).__name__}, not an object")
     return Record(number, value)
 
 
@@ -188,11 +242,14 @@ class ReadLines(Reader[ReadLinesConfig]):
     config_type = ReadLinesConfig
     event = "line"
 
-    def records(self, lines: Iterator[str]) -> Iterator[Record]:
-        for number, line in enumerate(lines, 1):
+    def records(self, lines: Lines) -> Iterator[Record]:
+        for line in lines:
             text = line.rstrip("\r\n")
-            if text.strip() or not self.settings.skip_empty:
-                yield Record(number, {"text": text, "number": number})
+            if lines.problem is not None:
+                payload = {"text": _without_bad_bytes(text), "number": lines.number}
+                yield Record(lines.number, payload, lines.take_problem())
+            elif text.strip() or not self.settings.skip_empty:
+                yield Record(lines.number, {"text": text, "number": lines.number})
 
 
 # -- writing -----------------------------------------------------------------------------------------------
@@ -233,20 +290,20 @@ class Writer(Configured[W], Generic[W]):
         if not memory.get("draft"):
             self.remember(state, draft=draft.as_state(), count=0, columns=None)
             memory = self.memory(state)
-        lines: list[str] = []
+        lines: list[bytes] = []
         count, columns = memory["count"], memory["columns"]
         for payload in slot_data["input"]:
             try:
-                columns = columns or self.columns(payload)
-                line = self.line(payload, columns)
-            except Unsuitable as problem:
+                wanted = columns or self.columns(payload, draft)
+                line = self.line(payload, wanted).encode()
+            except (Unsuitable, UnicodeEncodeError) as problem:
                 self.reject(payload, problem)
                 continue
             if not draft.size and not lines:
-                lines.append(self.head(columns))
+                lines.append(self.head(wanted).encode())
             lines.append(line)
-            count += 1
-        draft.write("".join(lines).encode())
+            count, columns = count + 1, wanted
+        draft.write(b"".join(lines))
         if policy_message == FLUSH:
             draft.finish()
         # What is remembered changes last: after a failure the same payloads are written in the same place.
@@ -259,12 +316,25 @@ class Writer(Configured[W], Generic[W]):
     def _draft(self, memory: Payload) -> Draft:
         if memory.get("draft"):
             return Draft.restored(memory["draft"])
-        return Draft.begin(
-            path_of(self.settings.path, self.settings.folder), self.settings.existing == "append"
-        )
+        self._refuse_second_writer()
+        return Draft.begin(self.target, self.settings.existing == "append")
 
-    def columns(self, payload: Payload) -> list[str]:
-        """What is the same in every line."""
+    @property
+    def target(self) -> Path:
+        return path_of(self.settings.path, self.settings.folder)
+
+    def _refuse_second_writer(self) -> None:
+        """Whichever of the two came last would replace what the other has written."""
+        mine = self.target.resolve()
+        for name, other in self.flow.routines.items() if self.flow else ():
+            if other is not self and isinstance(other, Writer) and other.target.resolve() == mine:
+                raise ConfigurationError(
+                    f"{self} and routine {name!r} write the same file: {name!r} writes {str(other.target)!r}; "
+                    "give each a path of its own, or connect what feeds them to one of the two"
+                )
+
+    def columns(self, payload: Payload, draft: Draft) -> list[str]:
+        """What is the same in every line, as far as the file or its first payload says."""
         return []
 
     def head(self, columns: list[str]) -> str:
@@ -274,6 +344,9 @@ class Writer(Configured[W], Generic[W]):
         raise NotImplementedError
 
 
+_json_text = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+
+
 class WriteJsonl(Writer[WriteConfig]):
     """Writes each payload as a line of JSON."""
 
@@ -281,7 +354,7 @@ class WriteJsonl(Writer[WriteConfig]):
 
     def line(self, payload: Payload, columns: list[str]) -> str:
         try:
-            return json.dumps(payload, ensure_ascii=False, allow_nan=False) + "\n"
+            return _json_text(payload) + "\n"
         except (TypeError, ValueError, RecursionError) as error:
             raise Unsuitable(f"no JSON form: {error}") from None
 
@@ -302,8 +375,24 @@ class WriteCsv(Writer[WriteCsvConfig]):
 
     config_type = WriteCsvConfig
 
-    def columns(self, payload: Payload) -> list[str]:
-        return self.settings.columns or list(payload)
+    def columns(self, payload: Payload, draft: Draft) -> list[str]:
+        if draft.size:
+            return self._columns_there(draft)
+        columns = self.settings.columns or list(payload)
+        if not columns:
+            raise Unsuitable("a payload without keys names no columns")
+        return columns
+
+    def _columns_there(self, draft: Draft) -> list[str]:
+        """Those of the file that is added to: rows with others, or in another order, would mean something else."""
+        with draft.temporary.open(encoding="utf-8-sig", newline="") as file:
+            columns = next(csv.reader(file, delimiter=self.settings.delimiter))
+        if self.settings.columns not in (None, columns):
+            raise ConfigurationError(
+                f"{self} adds to {str(draft.target)!r}, which has the columns {columns}; config.columns are "
+                f"{self.settings.columns}; leave them out, or write another file"
+            )
+        return columns
 
     def head(self, columns: list[str]) -> str:
         return self._row(columns)
@@ -320,8 +409,9 @@ class WriteCsv(Writer[WriteCsvConfig]):
 
     def _row(self, cells: Sequence[Any]) -> str:
         written = io.StringIO()
-        csv.writer(written, delimiter=self.settings.delimiter, lineterminator="\n").writerow(cells)
-        return written.getvalue()
+        csv.writer(written, delimiter=self.settings.delimiter).writerow(cells)
+        # Cells with either half of the writer's own line end are quoted; files have the short one.
+        return written.getvalue().removesuffix("\r\n") + "\n"
 
 
 def _fits(cell: Any) -> bool:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+import stat
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
 
+from routilux import ExecutionError
 from routilux.routines.settings import Unsuitable
 
 
@@ -29,34 +31,45 @@ class Draft:
     """A file in the making, beside the one that it will replace: what is known of it fits into a routine's state.
 
     ``size`` is what has been written for sure. Whatever is behind that comes from an attempt that failed, and is
-    cut off before more is written.
+    cut off before more is written. ``seen`` is what the target was when the draft was begun: if it is something
+    else at the end, somebody else writes to the same path, and nothing of theirs is replaced.
     """
 
-    def __init__(self, target: Path, temporary: Path, size: int) -> None:
+    def __init__(self, target: Path, temporary: Path, size: int, seen: Sequence[int] | None) -> None:
         self.target = target
         self.temporary = temporary
         self.size = size
+        self._seen = None if seen is None else list(seen)
 
     @classmethod
     def begin(cls, target: Path, append: bool) -> Draft:
         target.parent.mkdir(parents=True, exist_ok=True)
         temporary = target.with_name(f".{target.name}.{token_hex(4)}.part")
-        if append and target.exists():
-            shutil.copyfile(target, temporary)
-        else:
-            temporary.open("xb").close()
-        return cls(target, temporary, temporary.stat().st_size)
+        seen = _seen(target)
+        temporary.open("xb").close()
+        if seen is not None:
+            # What only some may read stays so, from the first byte on.
+            temporary.chmod(target.stat().st_mode & 0o777 | stat.S_IWUSR)
+            if append:
+                shutil.copyfile(target, temporary)
+                _end_last_line(temporary)
+        return cls(target, temporary, temporary.stat().st_size, seen)
 
     @classmethod
     def restored(cls, state: Mapping[str, Any]) -> Draft:
-        return cls(Path(state["target"]), Path(state["temporary"]), state["size"])
+        return cls(Path(state["target"]), Path(state["temporary"]), state["size"], state["seen"])
 
     def as_state(self) -> dict[str, Any]:
-        return {"target": str(self.target), "temporary": str(self.temporary), "size": self.size}
+        return {
+            "target": str(self.target),
+            "temporary": str(self.temporary),
+            "size": self.size,
+            "seen": self._seen,
+        }
 
     def write(self, data: bytes) -> None:
-        if not self.temporary.exists():  # it was finished, and then what was remembered of that got lost
-            shutil.copyfile(self.target, self.temporary)
+        if not self.temporary.exists():
+            self._begin_again()
         with self.temporary.open("r+b") as file:
             file.truncate(self.size)
             file.seek(self.size)
@@ -65,10 +78,44 @@ class Draft:
 
     def finish(self) -> None:
         """Let the file appear under its name, on disk to the last byte."""
+        if _seen(self.target) not in (None, self._seen):
+            raise ExecutionError(
+                f"{str(self.target)!r} was written by somebody else while its new content was collected in "
+                f"{str(self.temporary)!r}; nothing was replaced; give every writer a path of its own"
+            )
         with self.temporary.open("r+b") as file:
             os.fsync(file.fileno())
         self.temporary.replace(self.target)
         _sync_folder(self.target.parent)
+
+    def _begin_again(self) -> None:
+        """It was finished, and then what was remembered of that got lost: take it up from the target."""
+        now = _seen(self.target)
+        if now in (None, self._seen) or self.target.stat().st_size < self.size:
+            raise ExecutionError(
+                f"{str(self.temporary)!r}, in which the new content of {str(self.target)!r} was collected, is gone, "
+                "and with it what was written so far; start a new worker"
+            )
+        shutil.copyfile(self.target, self.temporary)
+        self._seen = now
+
+
+def _end_last_line(path: Path) -> None:
+    """So that what is added begins a line of its own."""
+    with path.open("r+b") as file:
+        if file.seek(0, os.SEEK_END):
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
+def _seen(path: Path) -> list[int] | None:
+    """What changes when somebody writes or replaces a file."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return [found.st_ino, found.st_size, found.st_mtime_ns]
 
 
 def _sync_folder(folder: Path) -> None:

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from routilux import ConfigurationError
+from routilux.routines.settings import Unsuitable
 
 
 @lru_cache(maxsize=500)
@@ -37,16 +38,28 @@ def pattern(text: str) -> Any:
 
 def found(text: str, value: str) -> bool:
     """Whether the pattern matches anywhere in the value."""
-    return pattern(text).search(value) is not None
+    return pattern(text).search(_searchable(value)) is not None
 
 
 def matches(text: str, value: str) -> Iterator[dict[str, Any]]:
     """For each match, what its groups hold: by name, if they have names, else by number; ``match`` if none."""
     compiled = pattern(text)
-    for match in compiled.finditer(value):
+    for match in compiled.finditer(_searchable(value)):
         if compiled.groupindex:
             yield match.groupdict()
         elif compiled.groups:
             yield {str(number): group for number, group in enumerate(match.groups(), 1)}
         else:
             yield {"match": match.group()}
+
+
+def _searchable(value: str) -> str:
+    """The text, if RE2 can read it: it reads UTF-8."""
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError as error:
+            raise Unsuitable(
+                f"the text has half of a surrogate pair at character {error.start + 1}"
+            ) from None
+    return value

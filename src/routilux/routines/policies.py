@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from routilux.activation_policies import (
     WAIT,
@@ -17,6 +17,8 @@ from routilux.activation_policies import (
 from routilux.expressions import ExpressionError
 from routilux.routines.settings import Unsuitable, key_of, key_text
 
+NO_KEY = "no key"
+"""The message of a policy for an item alone that has no key, which its logic refuses."""
 FLUSH = "flush"
 """The message of a policy that releases what is held: nothing more is to come for now."""
 
@@ -128,7 +130,7 @@ class Join(ActivationPolicy):
     """Items of ``need`` different slots that belong together: the oldest of each slot.
 
     ``by`` is ``"order"``, ``"job"`` or ``"key"``. What stays incomplete is released after ``timeout`` seconds and
-    on drain. The message is ``"complete"``, ``"timeout"``, or ``"flush"``.
+    on drain, what has no key at once. The message is ``"complete"``, ``"timeout"``, ``"flush"`` or ``"no key"``.
     """
 
     __slots__ = ("need", "by", "key", "timeout")
@@ -142,9 +144,13 @@ class Join(ActivationPolicy):
         self._init(need=need, by=by, key=key, timeout=timeout)
 
     def __call__(self, slots: SlotViews, state: Any) -> Decision:
-        groups = self._groups(slots)
-        if not groups:
+        by_key = self._groups(slots)
+        if not by_key:
             return WAIT
+        keyless = next((key for key in by_key if isinstance(key, NoKey)), None)
+        if keyless is not None:
+            return _fire(by_key[keyless], NO_KEY)
+        groups = list(by_key.values())
         complete = [group for group in groups if len(group) >= self.need]
         if complete:
             return _fire(min(complete, key=lambda group: completed_at(group, slots, self.need)), "complete")
@@ -156,13 +162,13 @@ class Join(ActivationPolicy):
             return _fire(groups[first], FLUSH)
         return WAIT if self.timeout is None else WaitUntil(time + self.timeout)
 
-    def _groups(self, slots: SlotViews) -> list[dict[str, int]]:
-        """What belongs together: by slot, the position of the oldest item."""
+    def _groups(self, slots: SlotViews) -> dict[Hashable, dict[str, int]]:
+        """By key what belongs together: by slot, the position of the oldest item."""
         groups: dict[Hashable, dict[str, int]] = {}
         for name, view in slots.items():
             for position, key in enumerate(self._keys(view)):
                 groups.setdefault(key, {}).setdefault(name, position)
-        return list(groups.values())
+        return groups
 
     def _keys(self, view: SlotView) -> list[Hashable]:
         if self.by == "order":
@@ -175,7 +181,8 @@ class Join(ActivationPolicy):
 class Decided(ActivationPolicy):
     """A decision with the item that it is about; an item alone after ``timeout`` seconds.
 
-    The message is ``"decided"``, ``"unmatched"`` for a decision about nothing that waits, or ``"expired"``.
+    The message is ``"decided"``, ``"unmatched"`` for a decision about nothing that waits, ``"unclear"`` for one
+    that does not say yes or no, ``"expired"``, or ``"no key"`` for an item that no decision could name.
     """
 
     __slots__ = ("key", "timeout")
@@ -189,16 +196,24 @@ class Decided(ActivationPolicy):
     def __call__(self, slots: SlotViews, state: Any) -> Decision:
         waiting, decisions = slots["input"], slots["decision"]
         keys = keys_of(waiting, self.key)
+        keyless = next((at for at, key in enumerate(keys) if isinstance(key, NoKey)), None)
+        if keyless is not None:
+            return Fire({"input": (keyless,)}, NO_KEY)
         if decisions:
-            wanted = None if self.key is None else _key_given(decisions[0])
-            if waiting and (self.key is None or wanted in keys):
-                at = 0 if self.key is None else keys.index(wanted)
-                return Fire({"input": (at,), "decision": 1}, "decided")
-            return Fire({"decision": 1}, "unmatched")
+            return self._decided(decisions[0], keys)
         if self.timeout is None or not waiting:
             return WAIT
         answer = _when_old(waiting.times, self.timeout, slots.now)
         return answer._replace(message="expired") if isinstance(answer, Fire) else answer
+
+    def _decided(self, decision: dict[str, Any], keys: list[Hashable]) -> Decision:
+        if type(decision.get("approved")) is not bool:
+            return Fire({"decision": 1}, "unclear")
+        wanted = None if self.key is None else _key_given(decision)
+        if keys and (self.key is None or wanted in keys):
+            at = 0 if self.key is None else keys.index(wanted)
+            return Fire({"input": (at,), "decision": 1}, "decided")
+        return Fire({"decision": 1}, "unmatched")
 
 
 def _when_old(times: Sequence[float], seconds: float, now: float) -> Decision:
@@ -209,8 +224,14 @@ def _when_old(times: Sequence[float], seconds: float, now: float) -> Decision:
     return Fire({"input": (times.index(min(times)),)}) if due <= now else WaitUntil(due)
 
 
+class NoKey(NamedTuple):
+    """Stands for the key of an item that has none; equal to no other."""
+
+    item: int
+
+
 def keys_of(view: SlotView, text: str | None) -> list[Hashable]:
-    """A key for each item of a slot. One that has none is alone with its number, for the logic to refuse."""
+    """A key for each item of a slot."""
     return [_key(payload, text, number) for payload, number in zip(view, view.ids, strict=True)]
 
 
@@ -225,16 +246,22 @@ def oldest(group: dict[str, int], slots: SlotViews) -> float:
 
 def _key(payload: dict[str, Any], text: str | None, number: int) -> Hashable:
     try:
-        return key_text(key_of(text, payload))
+        return _comparable(key_of(text, payload))
     except (ExpressionError, Unsuitable):
-        return number
+        return NoKey(number)
 
 
 def _key_given(decision: dict[str, Any]) -> Hashable:
     try:
-        return key_text(decision.get("key"))
+        return _comparable(decision.get("key"))
     except Unsuitable:
         return None
+
+
+def _comparable(value: Any) -> Hashable:
+    """Equal for equal keys, and only for those: ``1``, ``1.0``, ``True`` and ``"1"`` are four."""
+    kind = type(value)
+    return (kind, value) if kind is str or kind is int else key_text(value)
 
 
 def _fire(group: dict[str, int], message: str) -> Fire:

@@ -7,6 +7,7 @@ from typing import Any
 
 from routilux import ConfigurationError
 from routilux.routines.patterns import found, pattern
+from routilux.routines.settings import Unsuitable
 
 MOST_ERRORS = 20
 LONGEST_ERROR = 500
@@ -30,6 +31,7 @@ def schema_check(schema: Mapping[str, Any]) -> SchemaCheck:
 
     for each in _patterns(schema):
         pattern(each)  # refuses what RE2 does not take
+    _check_references(schema)
 
     def matched(validator: Any, wanted: str, value: Any, schema: Any) -> Any:
         if isinstance(value, str) and not found(wanted, value):
@@ -54,10 +56,47 @@ def schema_check(schema: Mapping[str, Any]) -> SchemaCheck:
     validator = validators.extend(kind, rules)(schema, registry=Registry())
 
     def errors(payload: Mapping[str, Any]) -> list[str]:
-        broken = sorted(validator.iter_errors(payload), key=lambda error: str(error.json_path))
+        try:
+            broken = sorted(validator.iter_errors(payload), key=lambda error: str(error.json_path))
+        except RecursionError:
+            return ["$: nested too deep to be checked, or the schema refers to itself without end"]
+        except Unsuitable as problem:
+            return [f"$: {problem}"]
         return [f"{error.json_path}: {error.message}"[:LONGEST_ERROR] for error in broken[:MOST_ERRORS]]
 
     return errors
+
+
+def _check_references(schema: Mapping[str, Any]) -> None:
+    """Refuse what refers to nothing in the schema itself: nothing else is looked up when a payload is checked."""
+    from referencing import Registry, Resource, exceptions
+    from referencing.jsonschema import DRAFT202012
+
+    if any("$id" in each for each in _objects(schema) if each is not schema):
+        return  # each has a base of its own, which only a walk through a payload tells
+    resource = Resource.from_contents(schema, default_specification=DRAFT202012)
+    base = resource.id() or ""
+    resolver = Registry().with_resource(base, resource).crawl().resolver(base)
+    for reference in [each["$ref"] for each in _objects(schema) if isinstance(each.get("$ref"), str)]:
+        try:
+            resolver.lookup(reference)
+        except exceptions.Unresolvable:
+            raise ConfigurationError(
+                f"the schema has no {reference!r}, which it refers to; put it under '$defs' and write "
+                "'#/$defs/name': nothing is fetched"
+            ) from None
+
+
+def _objects(schema: Any) -> Iterator[Mapping[str, Any]]:
+    """The schema and all mappings in it that are no data."""
+    if isinstance(schema, list):
+        for each in schema:
+            yield from _objects(each)
+    elif isinstance(schema, Mapping):
+        yield schema
+        for key, value in schema.items():
+            if key not in _DATA:
+                yield from _objects(value)
 
 
 def _additional_keys(schema: Mapping[str, Any], value: Mapping[str, Any]) -> list[str]:

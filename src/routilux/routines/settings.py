@@ -127,12 +127,21 @@ def key_of(text: str | None, payload: Payload) -> Any:
     return None if text is None else compiled(text)(payload)
 
 
+def refusal_of_key(text: str | None, payload: Payload) -> str | None:
+    """Why a payload has no key by this expression, if it has none."""
+    try:
+        key_text(key_of(text, payload))
+    except (ExpressionError, Unsuitable) as problem:
+        return str(problem)
+    return None
+
+
 def key_text(value: Any) -> str:
     """The same text for equal keys, and only for those; keys are plain data."""
     try:
         return json.dumps(value, sort_keys=True, ensure_ascii=False)
-    except (TypeError, ValueError):
-        raise Unsuitable(f"a key is plain data, not {type(value).__name__}") from None
+    except (TypeError, ValueError, RecursionError) as error:
+        raise Unsuitable(f"a key is plain data: {error}"[:200]) from None
 
 
 def expression(doc: str, **options: Any) -> Any:

@@ -183,7 +183,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 @dataclass
 class RegexExtractConfig:
     pattern: str = setting(
-        "what is looked for, in the syntax of RE2, with groups: '(?P<user>\\w+)@(?P<host>\\S+)'",
+        "what is looked for, in the syntax of RE2, with groups: `(?P<user>\\w+)@(?P<host>\\S+)`",
         check=pattern,
     )
     field: str = setting("the key that holds the text", default="text", min=1)
@@ -355,27 +355,33 @@ class JoinText(Configured[JoinTextConfig]):
 
     def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> None:
         settings, memory = self.settings, self.memory(state)
-        held, count = memory.get("text", ""), memory.get("count", 0)
+        count = memory.get("count", 0)
+        pieces: list[str] = [memory["text"]] if count else []
         for payload in slot_data["input"]:
             try:
-                held = self._joined(held, count, payload)
+                pieces.append(self._next_piece(payload, pieces))
             except (ExpressionError, Unsuitable) as problem:
                 self.reject(payload, problem)
                 continue
             count += 1
             if count == settings.every:
-                self.emit("output", **{settings.output: held, "count": count})
-                held, count = "", 0
+                count = self._give(pieces, count)
         if policy_message == FLUSH and count:
-            self.emit("output", **{settings.output: held, "count": count})
-            held, count = "", 0
-        self.remember(state, text=held, count=count)
+            count = self._give(pieces, count)
+        self.remember(state, text=settings.separator.join(pieces), count=count)
 
-    def _joined(self, held: str, count: int, payload: Payload) -> str:
-        text = value_of(self.settings.text, payload)
+    def _give(self, pieces: list[str], count: int) -> int:
+        """Emit what is held, and hold nothing."""
+        self.emit("output", **{self.settings.output: self.settings.separator.join(pieces), "count": count})
+        pieces.clear()
+        return 0
+
+    def _next_piece(self, payload: Payload, pieces: list[str]) -> str:
+        settings = self.settings
+        text = value_of(settings.text, payload)
         if not isinstance(text, str):
-            raise Unsuitable(f"{self.settings.text!r} is {type(text).__name__}, not text")
-        joined = f"{held}{self.settings.separator}{text}" if count else text
-        if len(joined) > self.settings.max_length:
-            raise Unsuitable(f"the joined text would be longer than {self.settings.max_length} characters")
-        return joined
+            raise Unsuitable(f"{settings.text!r} is {type(text).__name__}, not text")
+        length = sum(map(len, pieces)) + len(settings.separator) * len(pieces) + len(text)
+        if length > settings.max_length:
+            raise Unsuitable(f"the joined text would be longer than {settings.max_length} characters")
+        return text

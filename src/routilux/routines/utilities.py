@@ -22,6 +22,7 @@ from routilux.routines.settings import (
     key_text,
     setting,
 )
+from routilux.routines.table import Table
 from routilux.routines.text import filled, template_parts
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
@@ -80,16 +81,17 @@ class CountConfig:
 
 
 class Count(EachItem[CountConfig]):
-    """Adds to each payload the how manieth it is, of its key; all counts are in the routine's state."""
+    """Adds to each payload the how manieth it is, of its key."""
 
     config_type = CountConfig
 
     def treat(self, payload: Payload, state: Any) -> None:
         key = "all" if self.settings.key is None else key_text(key_of(self.settings.key, payload))
-        counts = self.memory(state).get("counts", {})
-        counts[key] = counts.get(key, 0) + 1
-        self.remember(state, counts=counts)
-        self.emit("output", **{**payload, self.settings.name: counts[key]})
+        counts = Table(self.memory(state).get("counts", ()))
+        count = counts.get(key, 0) + 1
+        counts.put(key, count)
+        self.remember(state, counts=counts.as_state())
+        self.emit("output", **{**payload, self.settings.name: count})
 
 
 @dataclass

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import JobCancelledError, NotInActivationError, QueueFullError
+from routilux.errors import JobCancelledError, NotInActivationError, QueueFullError, describe
 from routilux.kernel.activation import OVER, Activation
 from routilux.kernel.mailbox import PARKED, QUEUED, READY
 from routilux.model.item import Item, Output, Payload
-from routilux.ports import Emitted
+from routilux.ports import Emission, Emitted, job_ids_of
 from routilux.runtime.output import OutputRecord
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class LiveActivation(Activation):
     timer: Any = None  # of the routine's time-out
     released = False  # a gate has let it go: it is not asked again
     cancel: Any = None
+    done_once: dict[str, Any] | None = None
+    checkpointed: Any = None  # what the last checkpoint of this attempt or an earlier one has noted
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
         self.mailbox = mailbox
@@ -101,10 +104,53 @@ class LiveActivation(Activation):
                 OutputRecord(time, member.job.job_id, self.mailbox.routine_id, output_type, data)
             )
 
+    def takes_off(self) -> None:
+        """The logic begins."""
+
+    def landed(self) -> None:
+        """The logic has ended, one way or the other."""
+
+    def once(self, name: str, call: Callable[[], Any]) -> Any:
+        """What ``call`` has returned in this attempt or an earlier one."""
+        if self.done_once is None:
+            self.done_once = {}
+        if name not in self.done_once:
+            self.done_once[name] = call()
+        return self.done_once[name]
+
+    async def aonce(self, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        """:meth:`once` for coroutines."""
+        if self.done_once is None:
+            self.done_once = {}
+        if name not in self.done_once:
+            self.done_once[name] = await call()
+        return self.done_once[name]
+
+    async def acheckpoint(self, value: Any) -> None:
+        self.checkpoint(value)
+
+    def checkpoint(self, value: Any) -> None:
+        """Note how far the logic has come. In memory everything that it did has taken effect already."""
+        self.checkpointed = value
+
     def routine_stats(self, routine: Routine, state: Any) -> dict[str, Any]:
         state = self.node.worker.state if state is None else state
         routine_id = routine.routine_id or ""
         return {**state.get_routine_state(routine_id, {}), **state.counters(routine_id)}
+
+    def ask_to_stop(self) -> bool:
+        """Ask logic that runs somewhere else to stop; False if there is nobody to ask."""
+        cancel = self.cancel  # it is taken away by the thread on which the logic ends
+        if cancel is None:
+            return False
+        try:
+            cancel()
+        except Exception as error:  # noqa: BLE001 a runner that does not come with the package is user code
+            self.node.worker.engine.warn(
+                f"the task runner of routine {self.mailbox.routine_id!r} raised {describe(error)} when it was asked to "
+                "stop an activation"
+            )
+        return True
 
     def unwanted(self) -> BaseException:
         """Why what this activation produces is not wanted any more."""
@@ -190,3 +236,38 @@ class AsyncActivation(LiveActivation):
                 slot=route.target,
             )
         self.outbox.append((route, item))
+
+
+class TappedActivation(LiveActivation):
+    """Shows to the worker's taps what it emits. A class of its own, so that without a tap nothing is asked."""
+
+    def emit(self, event: Event | str, data: Payload) -> None:
+        worker = self.node.worker
+        emission = Emission(
+            worker.engine.now(),
+            worker.worker_id,
+            job_ids_of(self.job),
+            self.mailbox.routine_id,
+            self.routine.event_name(event),
+            data.copy(),
+        )
+        taps = worker.taps
+        for tap in taps:
+            tap.note(emission)
+        try:
+            super().emit(event, data)
+        except BaseException:
+            for tap in taps:
+                tap.take_back(emission)
+            raise
+
+
+class TappedAsyncActivation(TappedActivation, AsyncActivation):
+    pass
+
+
+def activation_class(is_async: bool, *, tapped: bool) -> type[LiveActivation]:
+    """What the mailbox of a routine makes its activations of."""
+    if tapped:
+        return TappedAsyncActivation if is_async else TappedActivation
+    return AsyncActivation if is_async else LiveActivation

@@ -60,9 +60,12 @@ class AsyncTasks:
                 self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
                 turns.leave(task.activation.node.worker)
                 return
+            task.activation.takes_off()
             await _Paced(task.activation, task.logic(task.slot_data, task.message, task.state), self._loop)
         except BaseException as error:  # noqa: BLE001 user code; SystemExit would end the loop for everybody
             failure = error
+        finally:
+            task.activation.landed()
         self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]  # before anybody looks what runs
         done(failure)
 
@@ -186,16 +189,28 @@ class _Paced:
         worker = self._activation.node.worker
         place = Place(worker.queue)
         try:
-            while (full := self._delivered()) is not None:
-                if not place.lent:
-                    if place.lend():
-                        worker.engine.driver.submit(worker.queue)
-                    worker.bell.ring()  # whoever waits for a place looks anew
-                await self._room(full)
+            with worker.wait_of(self._activation):
+                await self._deliver(place)
+        finally:
+            await self._take_back(place)
+
+    async def _take_back(self, place: Place) -> None:
+        """The coroutine goes on, with an error or without, when nobody runs in its place any more."""
+        worker = self._activation.node.worker
+        try:
             while not (worker.stopped or place.given_back()):
                 await self._place(place)
         finally:
             place.take_back()
+
+    async def _deliver(self, place: Place) -> None:
+        worker = self._activation.node.worker
+        while (full := self._delivered()) is not None:
+            if not place.lent:
+                if place.lend():
+                    worker.engine.driver.submit(worker.queue)
+                worker.bell.ring()  # whoever waits for a place looks anew
+            await self._room(full)
 
     def _delivered(self) -> SlotQueue | None:
         """Deliver as much as there is room for; the slot that is full."""
@@ -226,7 +241,7 @@ class _Paced:
         with worker.bell.heard_by(signal):
             worker.blocked[waiting] = (self._activation, queue, Seat())
             try:
-                if worker.stuck() and not signal.is_set():
+                if worker.stuck(inside=True) and not signal.is_set():
                     raise worker.deadlock(queue, inside=True)
                 if queue.length >= queue.capacity and not worker.stopped:
                     await signal.future

@@ -66,10 +66,8 @@ class JobBook:
 
     def restored(self, worker: Worker, job_id: str, metadata: dict[str, Any] | None) -> JobContext:
         """A job that is not entered in the book."""
-        driver = self._driver
-        account = JobAccount(driver.lock(), flush_first=worker.one_shot)
-        job = JobContext(job_id, worker.worker_id, worker.flow_id, account, driver, metadata)
-        account.job = job
+        account = JobAccount(self._driver.lock(), flush_first=worker.one_shot)
+        job = account.job = worker.new_job(job_id, account, metadata)
         return job
 
     def adopt(self, job: JobContext) -> None:
@@ -100,6 +98,16 @@ class JobBook:
         with self._lock:
             self.pending -= 1
             self.open -= 1
+        if self.bell.waiting:
+            self.bell.ring()
+
+    def leave(self, job: JobContext) -> None:
+        """The job goes on where this runtime does not see it: it is not open here any more, and has not ended."""
+        self.jobs.pop(job.job_id, None)
+        with self._lock:
+            self.open -= 1
+            self.pending -= not job.account.begun
+        job.leave()
         if self.bell.waiting:
             self.bell.ring()
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.errors import NotInActivationError
 from routilux.model.context import running
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from routilux.runtime.activation import LiveActivation
     from routilux.runtime.job import JobContext
     from routilux.runtime.state import WorkerState
+
+R = TypeVar("R")
 
 
 class ActivationContext:
@@ -69,6 +72,37 @@ class ActivationContext:
         """
         key = self._activation.idempotency_key
         return f"{key}/{name}" if name else key
+
+    def once(self, name: str, call: Callable[[], R]) -> R:
+        """The result of ``call()``, which is made once for this activation and ``name``, whatever the attempt.
+
+        In memory the result lasts as long as the activation is retried. With a store it is written before this
+        returns, and a later attempt, also in another process, gets what was written; it needs a JSON form.
+        """
+        return self._activation.once(name, call)  # type: ignore[no-any-return]
+
+    async def aonce(self, name: str, call: Callable[[], Awaitable[R]]) -> R:
+        """:meth:`once` for coroutines: ``await current().aonce("charge", lambda: client.charge(order))``."""
+        return await self._activation.aonce(name, call)  # type: ignore[no-any-return]
+
+    async def acheckpoint(self, value: Any = None) -> None:
+        """:meth:`checkpoint` for coroutines."""
+        await self._activation.acheckpoint(value)
+
+    def checkpoint(self, value: Any = None) -> None:
+        """Note how far the logic has come: another attempt finds ``value`` in :attr:`checkpointed`.
+
+        With a store, everything that the activation has done until now (emits, state, outputs) is written with it
+        and takes effect; a failure or a crash does not take it back. It returns when that is written and the slots
+        that the routine feeds have room again, so a long activation that reaches a checkpoint now and then keeps
+        memory bounded. The value needs a JSON form there.
+        """
+        self._activation.checkpoint(value)
+
+    @property
+    def checkpointed(self) -> Any:
+        """What the last :meth:`checkpoint` has noted, in this attempt or an earlier one; None if there was none."""
+        return self._activation.checkpointed
 
     @property
     def log(self) -> logging.LoggerAdapter[Any]:

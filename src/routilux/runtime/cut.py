@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.errors import ExecutionError, ExecutionTimeoutError, SerializationError, describe
 from routilux.kernel.account import Account, joined
@@ -19,13 +19,15 @@ if TYPE_CHECKING:
     from routilux.runtime.worker import Worker
 
 HOLD_SECONDS = 60.0
+T = TypeVar("T")
 
 
-def take(worker: Worker) -> dict[str, Any]:
-    """Everything that a worker is, as plain data. A running worker is held while it is read."""
-    was_held = worker.queue.held
-    worker.hold()
-    try:
+def take(worker: Worker, use: Callable[[dict[str, Any]], T]) -> T:
+    """Give everything that a worker is, as plain data, to ``use``, and return what it returns.
+
+    A running worker is held meanwhile: the data is the worker's own, and logic changes it as soon as it goes on.
+    """
+    with worker.held_for_a_cut():
         if not worker.bell.wait_for(worker.resting, worker.engine.now() + HOLD_SECONDS):
             names = sorted({activation.mailbox.routine_id for activation in worker.running()})
             raise ExecutionTimeoutError(
@@ -33,10 +35,7 @@ def take(worker: Worker) -> dict[str, Any]:
                 f"{HOLD_SECONDS:.0f} s. Let them end, or call runtime.pause() first",
                 worker_id=worker.worker_id,
             )
-        return _body(worker)
-    finally:
-        if not was_held and not worker.stopped:
-            worker.release()
+        return use(_body(worker))
 
 
 def _body(worker: Worker) -> dict[str, Any]:
@@ -104,7 +103,7 @@ def _job(job: JobContext) -> dict[str, Any]:
         "status": job.status.value,
         "paused": job.paused,
         "metadata": job.metadata,
-        "data": job.data,
+        "data": dict(job.data),
         "trace": job.trace_log,
         "outputs": [list(output) for output in job.outputs],
         "outputs_dropped": job.outputs_dropped,
@@ -134,9 +133,8 @@ def restore(worker: Worker, body: Mapping[str, Any]) -> None:
     """Fill a new worker, which is held, from a snapshot."""
     worker.state.fill(body)
     worker.number = count(int(body["next_number"])).__next__
-    worker.letters.extend(
-        DeadLetter._make((*row[:5], tuple(row[5]), *row[6:])) for row in body["dead_letters"]
-    )
+    for row in body["dead_letters"]:
+        worker.letters.add(DeadLetter._make((*row[:5], tuple(row[5]), *row[6:])))
     jobs = {row["job_id"]: _restored_job(worker, row) for row in body["jobs"]}
     if worker.one_shot and body["jobs"]:
         worker.state.job = jobs[body["jobs"][0]["job_id"]]  # type: ignore[attr-defined]

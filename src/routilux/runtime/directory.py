@@ -48,6 +48,13 @@ class Directory:
             )
         return (self._registry or FlowRegistry.get_instance()).get(flow)
 
+    def known_flow(self, flow_id: str) -> Flow | None:
+        """The flow that is registered under this id, or runs here."""
+        registry = self._registry or FlowRegistry.get_instance()
+        if flow_id in registry:
+            return registry.get(flow_id)
+        return next((worker.flow for worker in self._all() if worker.flow_id == flow_id), None)
+
     def worker_of(self, flow: str | Flow, worker_id: str | None) -> Worker:
         """The worker that a post goes to."""
         flow_id = flow if isinstance(flow, str) else self.flow(flow).flow_id

@@ -12,6 +12,7 @@ from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 from routilux.ports import Clock, TaskRunner, load
+from routilux.runtime.attendant import Attendant, Step
 from routilux.runtime.book import unique_prefix
 from routilux.runtime.pool import Seat, ThreadPool
 from routilux.runtime.timers import Timers
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
 
 class Cancellable(Protocol):
     def cancel(self) -> None: ...
+
+
+class Attending(Protocol):
+    def wake(self) -> None: ...
+    def close(self, deadline: float | None) -> bool: ...
 
 
 class Driver(Protocol):
@@ -56,6 +62,9 @@ class Driver(Protocol):
 
     def async_runner(self) -> TaskRunner:
         """Runs asynchronous logic."""
+
+    def attendant(self, name: str, step: Step) -> Attending:
+        """Somebody who calls ``step`` until it returns False, whenever woken."""
 
     def seat(self) -> Seat:
         """Where the calling thread notes what it runs."""
@@ -107,6 +116,9 @@ class ThreadDriver:
 
     def async_runner(self) -> TaskRunner:
         return self._async_loop()  # type: ignore[no-any-return]
+
+    def attendant(self, name: str, step: Step) -> Attending:
+        return Attendant(name, step, self.clock.monotonic)
 
     def seat(self) -> Seat:
         return self._pool.seats.get(get_ident()) or Seat()

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeAlias
+from threading import current_thread, main_thread
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 from routilux.errors import InsideActivationError, describe
 from routilux.model.context import running
-from routilux.ports import Observer, Row, RowObserver, record_of
+from routilux.ports import Observer, Row, RowObserver, Store, Tap, load, record_of
 from routilux.runtime import cut, turns
 from routilux.runtime.book import JobBook
 from routilux.runtime.checks import checked_timeout
@@ -15,11 +16,23 @@ from routilux.runtime.waiting import Bell
 
 if TYPE_CHECKING:
     from routilux.kernel.mailbox import Mailbox
+    from routilux.runtime.activation import LiveActivation
     from routilux.runtime.directory import Directory
     from routilux.runtime.driver import Driver
+    from routilux.runtime.journal.log import Journal
     from routilux.runtime.worker import Worker
 
+
+class Health(NamedTuple):
+    """``status`` is ``"ok"``, ``"degraded"`` while the store takes nothing and is asked again and again, or
+    ``"failed"`` when it will take nothing any more; ``reason`` says why."""
+
+    status: str
+    reason: str | None
+
+
 STOPPED_LIMIT = 1_000
+T = TypeVar("T")
 Taker: TypeAlias = Callable[[Row], object]
 
 
@@ -27,7 +40,14 @@ class Engine:
     """Owned by a :class:`~routilux.runtime.Runtime`; its parts are safe from any thread."""
 
     def __init__(
-        self, runtime: Any, driver: Driver, *, max_pending: int, debug: bool, default_strategy: str
+        self,
+        runtime: Any,
+        driver: Driver,
+        *,
+        max_pending: int,
+        debug: bool,
+        default_strategy: str,
+        store: Store | None = None,
     ) -> None:
         self.runtime = runtime
         self.driver = driver
@@ -37,22 +57,40 @@ class Engine:
         self.debug = debug
         self.default_strategy = default_strategy
         self.sink: Taker | None = None  # takes records, if somebody observes
+        self.taps: tuple[Tap, ...] = ()  # are shown what is emitted
         self.workers: dict[str, Worker] = {}
         self.stopped: dict[str, Worker] = {}
+        self.elsewhere: dict[LiveActivation, None] = {}  # what task runners run that the driver does not know
         self.directory: Directory  # of who can be reached by name; the runtime's
+        self.journal: Journal | None = None if store is None else load("journal")(self, store)
         self._observers: tuple[Observer | RowObserver, ...] = ()
         self._warned: set[str] = set()
+
+    def health(self) -> Health:
+        """Whether what happens is kept."""
+        if self.journal is None or self.journal.health is None:
+            return Health("ok", None)
+        return Health("failed" if self.journal.broken is not None else "degraded", str(self.journal.health))
+
+    @property
+    def broken(self) -> BaseException | None:
+        """Why nothing can be written any more, so that nothing can go on."""
+        return None if self.journal is None else self.journal.broken
+
+    def running(self) -> list[Any]:
+        """Every activation that runs now, wherever it does, in no order."""
+        return [*self.driver.running(), *list(self.elsewhere)]
 
     def worker_ended(self, worker: Worker) -> None:
         """Keep the newest of the stopped workers readable."""
         self.stopped[worker.worker_id] = worker  # first: at no moment is it unknown
         self.directory.leave(worker)
         self.workers.pop(worker.worker_id, None)
-        while len(self.stopped) > STOPPED_LIMIT:
-            self.stopped.pop(next(iter(self.stopped)), None)
+        for worker_id in list(self.stopped)[:-STOPPED_LIMIT]:
+            self.stopped.pop(worker_id, None)
 
-    def run_nested(self, worker: Worker, mailbox: Mailbox) -> bool:
-        return turns.nested(worker, mailbox, self.driver.seat())
+    def run_nested(self, worker: Worker, mailbox: Mailbox, *, in_place: bool) -> bool:
+        return turns.nested(worker, mailbox, self.driver.seat(), in_place=in_place)
 
     def launch(self, worker: Worker, mailbox: Mailbox) -> bool:
         """Start one activation of detached logic past the limit of the worker; False if there was none."""
@@ -61,8 +99,8 @@ class Engine:
         turns.launch(worker, mailbox, once=True, urgent=True)
         return mailbox.starts != before
 
-    def snapshot(self, worker: Worker) -> dict[str, Any]:
-        return cut.take(worker)
+    def snapshot(self, worker: Worker, use: Callable[[dict[str, Any]], T]) -> T:
+        return cut.take(worker, use)
 
     def refuse_inside(self, call: str) -> None:
         """A blocking call inside a routine would hold a thread that what it waits for may need."""
@@ -86,6 +124,11 @@ class Engine:
 
     def remove_observer(self, observer: Observer | RowObserver) -> None:
         self._set_observers(tuple(other for other in self._observers if other is not observer))
+
+    def set_taps(self, taps: tuple[Tap, ...]) -> None:
+        self.taps = taps
+        for worker in list(self.workers.values()):
+            worker.set_taps(taps)
 
     def warn(self, message: str) -> None:
         """Log each kind of warning once."""
@@ -114,7 +157,9 @@ class Engine:
         def take_record(row: Row) -> None:
             try:
                 observer.record(record_of(row))
-            except Exception as error:  # noqa: BLE001 an observer never changes an outcome
+            except BaseException as error:  # an observer never changes an outcome
+                if not isinstance(error, Exception) and current_thread() is main_thread():
+                    raise  # the handler of a signal may have raised it, and wants to end the program
                 self.warn(
                     f"observer {type(observer).__name__} raised {describe(error)}; it goes on being called"
                 )

@@ -6,7 +6,13 @@ from collections import deque
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
-from routilux.errors import ExecutionTimeoutError, InsideActivationError, JobCancelledError, StateError
+from routilux.errors import (
+    ExecutionTimeoutError,
+    InsideActivationError,
+    JobCancelledError,
+    RuntimeClosedError,
+    StateError,
+)
 from routilux.kernel.account import JobAccount
 from routilux.model.context import running
 from routilux.model.item import Output
@@ -51,6 +57,8 @@ class JobContext:
 
     # Defaults live on the class: a job is made for every post, and most never need these.
     error: BaseException | None = None
+    blocked: str | None = None  # why nobody can go on with a job that waits in a store
+    left = False  # the runtime has stopped, and the job is to be gone on with by another one
     outputs_dropped = 0
     progress: tuple[float, float | None] | None = None
     started_at: float | None = None
@@ -86,7 +94,7 @@ class JobContext:
 
     @property
     def paused(self) -> bool:
-        return self.account.paused
+        return self.account.pause_asked
 
     @property
     def parked(self) -> int:
@@ -95,7 +103,7 @@ class JobContext:
 
     @property
     def finished(self) -> bool:
-        return self._waiting is None
+        return self._waiting is None and not self.left
 
     # -- the owner's notes ---------------------------------------------------------------------------------
 
@@ -129,7 +137,7 @@ class JobContext:
         seconds = None if timeout is None else checked_timeout(timeout)
         waiting = self._waiting
         if waiting is None:
-            return True
+            return not self.left
         if running.get() is not None:
             raise InsideActivationError(
                 f"job.wait() of {self.job_id!r} was called inside a routine, where it would hold a thread that the "
@@ -139,7 +147,7 @@ class JobContext:
         signal = self._driver.signal()
         waiting[signal.set] = None
         try:
-            return self._waiting is None or signal.wait(seconds) or self.finished
+            return (self._waiting is None or signal.wait(seconds) or self.finished) and not self.left
         finally:
             waiting.pop(signal.set, None)
 
@@ -149,7 +157,7 @@ class JobContext:
         Raises the job's failure, JobCancelledError for a cancelled job, and ExecutionTimeoutError when it
         takes longer than ``timeout`` seconds.
         """
-        if not self.wait(timeout):
+        if not self.wait(timeout) and not self.left:
             raise ExecutionTimeoutError(
                 f"job {self.job_id!r} has not ended within {timeout} s; it is {self.status}. "
                 "Wait longer, or look at its trace_log for what it waits for",
@@ -170,7 +178,10 @@ class JobContext:
         future: asyncio.Future[None] = loop.create_future()
 
         def wake() -> None:
-            loop.call_soon_threadsafe(_resolve, future)
+            try:
+                loop.call_soon_threadsafe(_resolve, future)
+            except RuntimeError:
+                pass  # the loop was closed with the task in it: nobody waits any more
 
         self.on_end(wake)
         try:
@@ -196,6 +207,11 @@ class JobContext:
         """Called in a forked child, where nothing of the job's runtime may be touched any more."""
         self._driver = driver
 
+    def leave(self) -> None:
+        """Whoever waits here does so in vain: the job goes on elsewhere, or later."""
+        self.left = True
+        self.announce_end()
+
     def announce_end(self) -> None:
         """Wake whoever waits. Called once, by the runtime, after status and error are set."""
         waiting, self._waiting = self._waiting, None
@@ -203,6 +219,12 @@ class JobContext:
             callback()
 
     def _outcome(self) -> list[Output]:
+        if self.left:
+            raise RuntimeClosedError(
+                f"job {self.job_id!r} is {self.status}, and its runtime has stopped; it goes on when the worker "
+                f"{self.worker_id!r} is opened again from the store",
+                job_id=self.job_id,
+            )
         if self.status is JobStatus.CANCELLED:
             raise JobCancelledError(f"job {self.job_id!r} was cancelled", job_id=self.job_id)
         if self.status is JobStatus.FAILED and self.error is not None:

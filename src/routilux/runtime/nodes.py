@@ -5,7 +5,7 @@ Everything that can be looked up once is looked up here, when the worker starts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, KeysView, Mapping
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import InvalidTypeError
@@ -17,7 +17,6 @@ from routilux.model.item import Item, Payload
 from routilux.model.policy import ImmediatePolicy, TimeIntervalPolicy
 from routilux.model.recovery import ErrorHandler
 from routilux.ports import TaskRunner, load
-from routilux.runtime.activation import AsyncActivation, LiveActivation
 
 if TYPE_CHECKING:
     from routilux.model.connection import Connection
@@ -55,14 +54,15 @@ class Node:
     """A routine in a worker, seen from the runtime."""
 
     __slots__ = (
-        "checks", "guarded", "is_async", "logic", "mailbox", "merges", "offer", "recovery", "routes", "routine",
-        "routine_id", "runner", "single", "slot_checks", "slot_data", "timed", "timeout", "worker",
+        "checks", "gathers", "guarded", "is_async", "logic", "mailbox", "merges", "offer", "places", "recovery",
+        "routes", "routine", "routine_id", "runner", "single", "slot_checks", "slot_data", "timed", "timeout", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, routine: Routine, recovery: ErrorHandler) -> None:
         self.worker = worker
         self.routine = routine
         self.routine_id: str = routine.routine_id or ""
+        self.places = {slot: f"{self.routine_id}.{slot}" for slot in routine.slots}
         self.logic = routine.bound_logic
         self.is_async = routine.is_async
         self.runner: TaskRunner | None = None  # where the logic runs, if it is told to run elsewhere
@@ -77,7 +77,7 @@ class Node:
         self.slot_checks = _checks(routine.slots)
         self.guarded = False  # takes the longer way through a turn
         self.mailbox = self._mailbox(worker, routine)
-        self.set_offer(self.mailbox.offer)
+        self.set_offer(worker.entrance(self.mailbox))
         self.routes: dict[str, tuple[Route, ...]] = {}
 
     def set_offer(self, offer: Callable[[Item], int]) -> None:
@@ -99,6 +99,7 @@ class Node:
             for slot in routine.slots.values()
         ]
         gathering = gathering_for(policy, [slot.name for slot in slots])
+        self.gathers = gathering is not None
         self.single = gathering is None and len(slots) == 1
         self.timed = gathering is not None and gathering.timed
         self.slot_data: type[SlotData] = slot_data_type(frozenset(slot.name for slot in slots))
@@ -108,7 +109,7 @@ class Node:
             gathering=gathering,
             concurrency=routine.concurrency,
             lock=worker.engine.driver.lock(),
-            make=AsyncActivation if self.is_async else LiveActivation,
+            make=worker.activation_type(self.is_async, tapped=False),
         )
         mailbox.node = self
         return mailbox
@@ -178,40 +179,44 @@ REMEMBERED_PATHS = 64
 
 
 class Paths:
-    """Which routines of a worker lead to which. Looked up only when somebody waits for room."""
+    """Which routines of a worker lead to which. Looked up only when somebody waits for room.
+
+    In the order in which they are found and never in that of addresses: who comes first must not depend on where
+    an object lies, or a seed of the simulation would not replay.
+    """
 
     def __init__(self, nodes: Mapping[str, Node]) -> None:
         self._nodes = nodes
-        self._found: dict[tuple[Mailbox, bool], set[Mailbox]] = {}
+        self._found: dict[tuple[Mailbox, bool], dict[Mailbox, None]] = {}
 
-    def beyond(self, mailbox: Mailbox) -> set[Mailbox]:
+    def beyond(self, mailbox: Mailbox) -> KeysView[Mailbox]:
         """The routine itself, and all that its items can come to."""
         return self._reached(mailbox, forwards=True)
 
-    def to(self, mailbox: Mailbox) -> set[Mailbox]:
+    def to(self, mailbox: Mailbox) -> KeysView[Mailbox]:
         """The routine itself, and all whose items can come to it."""
         return self._reached(mailbox, forwards=False)
 
-    def _reached(self, mailbox: Mailbox, *, forwards: bool) -> set[Mailbox]:
+    def _reached(self, mailbox: Mailbox, *, forwards: bool) -> KeysView[Mailbox]:
         found = self._found.get((mailbox, forwards))
         if found is None:
             neighbours = self._neighbours(forwards)
-            found, waiting = {mailbox}, [mailbox]
+            found, waiting = {mailbox: None}, [mailbox]
             while waiting:
-                new = neighbours.get(waiting.pop(), set()) - found
-                found |= new
+                new = [other for other in neighbours.get(waiting.pop(), {}) if other not in found]
+                found |= dict.fromkeys(new)
                 waiting += new
             if len(self._found) >= REMEMBERED_PATHS:
                 self._found = {}
             self._found[mailbox, forwards] = found
-        return found
+        return found.keys()
 
-    def _neighbours(self, forwards: bool) -> dict[Mailbox, set[Mailbox]]:
-        neighbours: dict[Mailbox, set[Mailbox]] = {}
+    def _neighbours(self, forwards: bool) -> dict[Mailbox, dict[Mailbox, None]]:
+        neighbours: dict[Mailbox, dict[Mailbox, None]] = {}
         for node in self._nodes.values():
             for route in (route for routes in node.routes.values() for route in routes):
                 ends = (node.mailbox, route.mailbox) if forwards else (route.mailbox, node.mailbox)
-                neighbours.setdefault(ends[0], set()).add(ends[1])
+                neighbours.setdefault(ends[0], {})[ends[1]] = None
         return neighbours
 
 

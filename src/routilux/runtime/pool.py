@@ -26,13 +26,25 @@ if TYPE_CHECKING:
 class RunQueue:
     """The ready routines of one worker, and how many of its activations may run at once.
 
-    ``limit`` is 1 for a sequential worker and None for no limit. While it is ``held`` nothing is handed out.
+    ``limit`` is 1 for a sequential worker and None for no limit. While it is ``held`` nothing is handed out: it is
+    ``paused``, or somebody makes a cut. Neither of them ends the other.
 
     Asynchronous logic that waits for room can not help itself: it lends its place to whoever makes room, also
     while the queue is held, for it has to end before the worker is at rest.
     """
 
-    __slots__ = ("_lock", "held", "in_flight", "lent", "limit", "listed", "ready", "worker")
+    __slots__ = (
+        "_cuts",
+        "_lock",
+        "held",
+        "in_flight",
+        "lent",
+        "limit",
+        "listed",
+        "paused",
+        "ready",
+        "worker",
+    )
 
     def __init__(self, worker: Any, limit: int | None, lock: KernelLock) -> None:
         self.worker = worker
@@ -41,6 +53,8 @@ class RunQueue:
         self.in_flight = 0
         self.lent = 0
         self.held = False
+        self.paused = False
+        self._cuts = 0
         self.listed = False  # waits in the pool's queue, or is about to
         self._lock = lock
 
@@ -82,6 +96,14 @@ class RunQueue:
         """Begin an activation that did not come through :meth:`take`; False while held, unless it is urgent."""
         with self._lock:
             if self.held and not self.lent and not urgent:
+                return False
+            self.in_flight += 1
+            return True
+
+    def step_in(self) -> bool:
+        """Begin a turn on a thread that has something of another worker in hand; False while none may start."""
+        with self._lock:
+            if self._shut():
                 return False
             self.in_flight += 1
             return True
@@ -128,15 +150,32 @@ class RunQueue:
 
     def hold(self) -> None:
         with self._lock:
-            self.held = True
+            self.held = self.paused = True
 
     def resume(self) -> list[Mailbox]:
         """Go on; the routines that became ready meanwhile, to be queued again."""
         with self._lock:
-            self.held = False
-            ready = [*self.ready]
-            self.ready.clear()
-            return ready
+            self.paused = False
+            return self._go_on()
+
+    def begin_cut(self) -> None:
+        with self._lock:
+            self._cuts += 1
+            self.held = True
+
+    def end_cut(self) -> list[Mailbox]:
+        """As :meth:`resume`."""
+        with self._lock:
+            self._cuts -= 1
+            return self._go_on()
+
+    def _go_on(self) -> list[Mailbox]:
+        if self.paused or self._cuts:
+            return []
+        self.held = False
+        ready = [*self.ready]
+        self.ready.clear()
+        return ready
 
     def _list(self) -> bool:
         if self.listed or not self.ready or self._shut():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routilux.errors import (
@@ -14,10 +16,10 @@ from routilux.errors import (
     refused,
     shown,
 )
-from routilux.kernel.mailbox import FULL, QUEUED, READY
 from routilux.model.context import running
-from routilux.model.item import Item
+from routilux.model.item import DeadLetter
 from routilux.model.status import JobStatus
+from routilux.ports import KeyRow
 from routilux.runtime.job import JobContext
 from routilux.runtime.state import WorkerState
 
@@ -53,6 +55,10 @@ class _KeyedPost:
         self.refused = False
 
 
+class KeyTaken(Exception):
+    """An idempotency key came first from somebody else, who shares the store."""
+
+
 class Posting:
     """``check_open`` raises when the runtime accepts nothing any more."""
 
@@ -74,6 +80,7 @@ class Posting:
         """The first post with a key makes the job; others wait for it and get the same."""
         if not isinstance(idempotency_key, str):
             raise refused(InvalidTypeError, "idempotency_key", idempotency_key, "text")
+        stored_key = worker.key(idempotency_key, payload)
         key = (worker.flow.flow_id, idempotency_key)
         bell = self._engine.bell
         mine = _KeyedPost(dict(payload))
@@ -83,18 +90,47 @@ class Posting:
             if first.posted is not None:
                 return self._same(first.posted, first.payload, payload, key)
         try:
-            job, _ = self.new_job(worker, None, metadata, deadline)
-            self.offer(worker, node, slot, payload, job, deadline)
-            mine.posted = Posted(worker.state, job)
+            mine.posted = self._first(worker, node, slot, payload, metadata, deadline, stored_key)
         except BaseException:
             mine.refused = True
             del self._keys[key]
             raise
         finally:
             bell.ring()
+        if stored_key is not None:
+            del self._keys[key]  # the store remembers it
         while len(self._keys) > REMEMBERED_KEYS:
-            self._keys.pop(next(iter(self._keys)), None)
+            with suppress(RuntimeError):  # another thread has changed it between two steps of this one
+                self._keys.pop(next(iter(self._keys)), None)
         return mine.posted
+
+    def _first(
+        self,
+        worker: Worker,
+        node: Node,
+        slot: str,
+        payload: dict[str, Any],
+        metadata: Mapping[str, Any] | None,
+        deadline: float | None,
+        key: KeyRow | None,
+    ) -> Posted:
+        """Nobody here uses this key at the moment; the store may know it, from before or from elsewhere."""
+        while True:
+            known = None if key is None else worker.job_of_key(key)
+            if known is not None:
+                return Posted(worker.state, known)
+            job, _ = self.new_job(worker, None, metadata, deadline)
+            try:
+                self.offer(worker, node, slot, payload, job, deadline, key)
+            except KeyTaken:
+                continue
+            return Posted(worker.state, job)
+
+    def redrive(self, worker: Worker, node: Node, letter: DeadLetter, deadline: float | None) -> Posted:
+        """A dead letter becomes an item of a new job, and is a dead letter no longer."""
+        job, _ = self.new_job(worker, None, {"redriven_from": list(letter.job_ids)}, deadline)
+        self.offer(worker, node, letter.slot, dict(letter.data), job, deadline, redriven=letter)
+        return Posted(worker.state, job)
 
     def _same(
         self, posted: Posted, before: Mapping[str, Any], payload: Mapping[str, Any], key: tuple[str, str]
@@ -157,17 +193,13 @@ class Posting:
         payload: dict[str, Any],
         job: JobContext,
         deadline: float | None,
+        key: KeyRow | None = None,
+        redriven: DeadLetter | None = None,
     ) -> None:
         """Put the first item of a new job into its slot."""
-        try:
-            self._place(worker, node, slot, payload, job, deadline)
-        except BaseException:
-            worker.jobs.pop(job.job_id, None)
-            if job.account.end(JobStatus.CANCELLED):  # else it was cancelled in between, and is in the book
-                self._engine.book.refuse(job)
-            if worker.one_shot:
-                worker.close()
-            raise
+        undo = partial(self._take_back, worker, job)
+        worker.admit(node, slot, payload, job, deadline, undo=undo, key=key, redriven=redriven)
+        self._look_after(worker, job)
 
     def join(
         self,
@@ -180,44 +212,31 @@ class Posting:
     ) -> None:
         """Put one more item of a job that exists into a slot."""
         job.account.add()
-        try:
-            self._place(worker, node, slot, payload, job, deadline)
-        except BaseException:
-            worker.at_rest(job.account.remove())
-            raise
+        worker.admit(node, slot, payload, job, deadline, undo=lambda: worker.at_rest(job.account.remove()))
+        self._look_after(worker, job)
 
-    def _place(
-        self,
-        worker: Worker,
-        node: Node,
-        slot: str,
-        payload: dict[str, Any],
-        job: JobContext,
-        deadline: float | None,
-    ) -> None:
-        item: Item = (worker.number(), slot, payload, job.account, "post", self._engine.now())
-        code = node.offer(item)
-        if code == FULL:
-            queue = node.mailbox.slots[slot]
-            if queue.on_full == "error":
-                raise worker.full_error(queue)
-            if queue.on_full == "block":
-                code = worker.wait_for_room(queue, item, deadline, None)
-        if code == READY:
-            worker.schedule(node.mailbox)
-        elif code != QUEUED:
-            worker.accept(code, node.mailbox.slots[slot], item, None)
-        if worker.sink is not None:
-            worker.observe_post(job, item, node.mailbox.slots[slot])
+    def _take_back(self, worker: Worker, job: JobContext) -> None:
+        """Nothing of a new job was accepted."""
+        worker.jobs.pop(job.job_id, None)
+        if job.account.end(JobStatus.CANCELLED):  # else it was cancelled in between, and is in the book
+            self._engine.book.refuse(job)
+        if worker.one_shot:
+            worker.close()
+
+    def _look_after(self, worker: Worker, job: JobContext) -> None:
+        """Whoever stopped the worker or ended the job may have looked before the item was there."""
         if worker.stopped:
-            worker.cancel_jobs()  # whoever stopped it may have looked before this job was there
+            worker.cancel_jobs()
         if job.account.ended:
-            worker.sweep()  # whoever ended it may have looked before this item was there
+            worker.sweep()
 
-    def known_job(self, worker: Worker, job_id: str) -> JobContext | None:
+    def check_job_id(self, job_id: str) -> None:
         if not isinstance(job_id, str) or not job_id:
             raise InvalidValueError(f"job_id is non-empty text, got {job_id!r}")
-        job = self._engine.book.jobs.get(job_id)
+
+    def known_job(self, worker: Worker, job_id: str) -> JobContext | None:
+        self.check_job_id(job_id)
+        job = self._engine.book.jobs.get(job_id) or worker.stored_job(job_id)
         if job is not None and (job.worker_id != worker.worker_id or job.account.ended):
             what = f"is {job.status}" if job.account.ended else f"belongs to worker {job.worker_id!r}"
             raise StateError(f"job {job_id!r} {what}; post with a new job_id, or with none", job_id=job_id)

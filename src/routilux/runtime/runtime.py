@@ -5,11 +5,11 @@ from __future__ import annotations
 import atexit
 import os
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from routilux.errors import (
     DuplicateNameError,
@@ -28,20 +28,21 @@ from routilux.model.flow import Flow
 from routilux.model.item import DeadLetter
 from routilux.model.registry import FlowRegistry
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
-from routilux.ports import Gate, Observer, RowObserver, Store, TaskRunner, load
+from routilux.ports import Gate, Observer, RowObserver, Store, Tap, TaskRunner, job_ids_of, load
 from routilux.runtime import cut, turns
 from routilux.runtime.checks import checked_count, checked_timeout
 from routilux.runtime.directory import Directory
 from routilux.runtime.driver import Driver, ThreadDriver
-from routilux.runtime.engine import Engine
+from routilux.runtime.engine import Engine, Health
 from routilux.runtime.job import JobContext
+from routilux.runtime.letters import LETTER_LIMIT
 from routilux.runtime.posting import Posted, Posting, check_metadata, checked_payload
 from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
 from routilux.runtime.state import JobState, WorkerState
 from routilux.runtime.worker import Worker
 
 if TYPE_CHECKING:
-    pass
+    from routilux.runtime.journal.opening import Opener, Recovered
 
 T = TypeVar("T")
 
@@ -49,13 +50,26 @@ MAX_THREADS = 1024
 GRACE_SECONDS = 1.0  # for what still runs when a program is interrupted or ends
 
 
+class Running(NamedTuple):
+    """An activation whose logic runs, for this many seconds."""
+
+    routine_id: str
+    worker_id: str
+    flow_id: str
+    job_ids: tuple[str, ...]
+    seconds: float
+
+
 class Runtime:
     """Executes flows on one shared pool of threads and one event loop. Every method is safe from any thread.
 
     ``thread_pool_size``: threads for all workers, 1 to 1024, by default one per core. ``max_queue_size``: jobs
     that may have been accepted and not yet started; ``post`` waits beyond that. ``registry``: where names of
-    flows are looked up, by default ``FlowRegistry.get_instance()``. ``store``: keeps snapshots of paused and
-    stopped workers. ``debug``: raise where a routine changes its own attributes, instead of warning.
+    flows are looked up, by default ``FlowRegistry.get_instance()``. ``store``: where every step is written, as a URL
+    (``"sqlite:///routilux.db"``, ``"postgresql://…"``) or an open ``Store``; None keeps everything in memory.
+    ``durability``: what an acknowledged step of a store given by its URL survives, ``"full"`` a power cut,
+    ``"process"`` the end of the process. ``debug``: raise where a routine changes its own attributes, instead of
+    warning.
 
     As a context manager it drains and stops at the end of the block, and stops without draining when the block
     is left by an exception.
@@ -68,25 +82,30 @@ class Runtime:
         max_queue_size: int = 1000,
         enable_monitoring: bool = False,
         registry: FlowRegistry | None = None,
-        store: Store | None = None,
+        store: str | Store | None = None,
+        durability: str = "full",
         debug: bool = False,
     ) -> None:
         size = os.cpu_count() or 1 if thread_pool_size is None else thread_pool_size
         self.thread_pool_size = checked_count("Runtime(thread_pool_size)", size, 1, MAX_THREADS)
         self.max_queue_size = checked_count("Runtime(max_queue_size)", max_queue_size, 1)
-        self._store = _checked_store(store)
+        self._own_store = opened = _opened_store(store, durability)
         self._engine = Engine(
             self,
             self._create_driver(),
             max_pending=max_queue_size,
             debug=debug,
             default_strategy=self.default_strategy,
+            store=opened or store,  # type: ignore[arg-type]
         )
         self._directory = self._engine.directory = Directory(self._engine, registry)
         self._posting = Posting(self._engine, partial(self._check_open, "post()"))
         self._closed: str | None = None  # why nothing is accepted any more
         self._forked = False
         self._gave_up = False  # stopped, and did not wait any longer for what still ran
+        self._opener: Opener | None = None
+        if self._engine.journal is not None:
+            self._opener = load("opener")(self._engine, self._create, self._enter)
         self.monitor: Any = load("monitor")(self) if enable_monitoring else None
         _open_runtimes.add(self)
 
@@ -105,18 +124,25 @@ class Runtime:
         entry: str | None = None,
         job_state: WorkerState | None = None,
         worker_id: str | None = None,
+        job_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        on_flow_change: str = "refuse",
     ) -> Any:
         """Start a worker of a flow and return at once.
 
         Without ``entry_params`` it lives until it is stopped, and its :class:`WorkerState` is returned; jobs
         come by :meth:`post`. With ``entry_params`` it is a one-shot execution of exactly one job, which begins
         at ``entry`` ("routine" or "routine.slot", by default the flow's entry), and its :class:`JobState` is
-        returned. ``job_state`` resumes a state that was loaded, with its own worker id, job and data; nothing
-        but the flow is given with it.
+        returned; ``job_id`` names its job, and the same name gives the same execution again. ``job_state`` resumes a
+        state that was loaded, with its own worker id, job and data; nothing but the flow is given with it.
+
+        With a store, ``worker_id`` opens the worker that the store holds unfinished, with its queues, state, retries
+        and pauses, or starts it; the same holds for ``job_id``. ``on_flow_change="adopt"`` also opens one that was
+        left by the flow in another shape: items of slots that are gone become dead letters.
 
         Raises UnknownFlowError, MissingPolicyError, FlowValidationError, InvalidValueError for a worker id that
-        is taken, SerializationError for a saved state of another flow. Then nothing was started.
+        is taken, SerializationError for a saved state of another flow, StateError for a stored worker that does not
+        fit the flow, StoreError. Then nothing was started.
         """
         self._check_open("exec()")
         if job_state is not None:
@@ -124,6 +150,7 @@ class Runtime:
                 "entry_params": entry_params,
                 "entry": entry,
                 "worker_id": worker_id,
+                "job_id": job_id,
                 "metadata": metadata,
             }
             _check_resumed(job_state, [name for name, value in given.items() if value is not None])
@@ -132,11 +159,20 @@ class Runtime:
         if job_state is not None:
             return self._resume(flow, job_state)
         one_shot = entry_params is not None or entry is not None
+        if on_flow_change not in ("refuse", "adopt"):
+            raise unknown("on_flow_change", on_flow_change, ["refuse", "adopt"])
         if not one_shot:
-            return self._start(flow, worker_id).state
+            if job_id is not None:
+                raise InvalidValueError(
+                    f"exec(job_id={job_id!r}) names the job of a one-shot execution; give entry_params too, or post() "
+                    "a job of that id into the worker",
+                    job_id=job_id,
+                )
+            return self._start(flow, worker_id, on_flow_change).state
         target = flow.resolve_entry(entry)
         data = checked_payload(entry_params or {}, "entry_params of flow", flow.flow_id)
-        return self._execute(flow, target, data, worker_id, metadata)
+        known = None if job_id is None else self._known_execution(flow, job_id, on_flow_change)
+        return known or self._execute(flow, target, data, worker_id, metadata, job_id=job_id)
 
     def execute(
         self, flow: Flow, entry_params: Mapping[str, Any], entry: str | None, timeout: float | None
@@ -157,6 +193,7 @@ class Runtime:
         worker_id: str | None,
         metadata: Mapping[str, Any] | None,
         timeout: float | None = None,
+        job_id: str | None = None,
     ) -> JobState:
         worker = self._create(flow, worker_id, one_shot=True)
         worker.nodes[target[0]].check_slot(target[1], data)
@@ -164,37 +201,75 @@ class Runtime:
         assert isinstance(state, JobState)
         if metadata is not None:
             check_metadata(metadata)
+        seconds = min((s for s in (timeout, flow.execution_timeout) if s is not None), default=None)
+        if self._opener is not None:
+            self._opener.begin(worker, job_id, seconds)
         self._enter(worker)
         try:
-            job, _ = self._posting.new_job(worker, None, metadata, None)
+            job, _ = self._posting.new_job(worker, job_id, metadata, None)
         except BaseException:
             worker.close()
             raise
         state.job = job
-        seconds = min((s for s in (timeout, flow.execution_timeout) if s is not None), default=None)
         if seconds is not None:
             worker.fail_after(seconds)
         self._posting.offer(worker, worker.nodes[target[0]], target[1], data, job, None)
         return state
 
-    def _start(self, flow: Flow, worker_id: str | None) -> Worker:
-        saved = self._store.get(worker_id) if self._store is not None and worker_id is not None else None
-        if saved is not None:
-            cut.check(saved, flow)
+    def _known_execution(self, flow: Flow, job_id: str, on_flow_change: str) -> JobState | None:
+        """The execution of this job, if there is one, here or in the store."""
+        self._posting.check_job_id(job_id)
+        known = self._engine.book.jobs.get(job_id)
+        if known is not None:
+            state = self._directory.worker(known.worker_id).state
+            if not isinstance(state, JobState) or known.flow_id != flow.flow_id:
+                raise StateError(
+                    f"job {job_id!r} is one of worker {known.worker_id!r} of flow {known.flow_id!r}, not an execution "
+                    f"of flow {flow.flow_id!r}; give another job_id",
+                    job_id=job_id,
+                )
+            return state
+        found: JobState | None = None
+        if self._opener is not None:
+            found = self._opener.execution(flow, job_id, on_flow_change)
+        return found
+
+    def _start(self, flow: Flow, worker_id: str | None, on_flow_change: str) -> Worker:
+        if self._opener is not None:
+            self._check_worker_id(worker_id)
+            return self._opener.start(flow, worker_id, on_flow_change)
         worker = self._create(flow, worker_id, one_shot=False)
-        if saved is not None:
-            worker.hold()
         self._enter(worker)
-        if saved is not None:
-            cut.restore(worker, saved)
-            worker.release()
         return worker
+
+    def recover(self, *, flows: Iterable[Flow] = (), on_flow_change: str = "refuse") -> Recovered:
+        """Open every worker that the store holds unfinished and whose flow is registered, or one of ``flows``.
+
+        Returns their states; ``not_reopened`` of it lists the others and why. A paused one stays paused. Workers
+        that are open already are passed over.
+        """
+        self._check_open("recover()")
+        if self._opener is None:
+            raise StateError(
+                "recover() opens what a store holds; give the runtime one: Runtime(store='sqlite:///…')"
+            )
+        given = {flow.flow_id: flow for flow in flows}
+
+        def find(flow_id: str) -> Flow | None:
+            return given.get(flow_id) or self._directory.known_flow(flow_id)
+
+        return self._opener.recover(find, on_flow_change)
 
     def _resume(self, flow: Flow, saved: WorkerState) -> WorkerState:
         if saved.saved is None:
             raise StateError(
                 f"job_state= takes a state read with {type(saved).__name__}.load(path); worker "
                 f"{saved.worker_id!r} is live already. To go on with a paused one call runtime.resume(state)"
+            )
+        if self._opener is not None:
+            raise StateError(
+                "exec(job_state=...) resumes a saved file, and this runtime has a store that holds its workers; resume "
+                "the file in a runtime without a store"
             )
         body = saved.saved
         cut.check(body, flow)
@@ -212,14 +287,9 @@ class Runtime:
         engine = self._engine
         if worker_id is None:
             worker_id = f"worker_{engine.driver.unique()}"
-        elif not isinstance(worker_id, str) or not worker_id:
-            raise InvalidValueError(f"worker_id is non-empty text, got {worker_id!r}")
-        if worker_id in engine.workers:
-            raise DuplicateNameError(
-                f"worker_id {worker_id!r} is taken by a live worker of flow "
-                f"{engine.workers[worker_id].flow.flow_id!r}; give another id, or stop that worker first",
-                worker_id=worker_id,
-            )
+        self._check_worker_id(worker_id)
+        if engine.journal is not None:
+            return load("journaled worker")(engine, flow, worker_id, one_shot)  # type: ignore[no-any-return]
         kind = JobState if one_shot else WorkerState
         clock = engine.driver.clock
         state = kind(worker_id, flow.flow_id, clock=clock.monotonic, wall_time=clock.time)
@@ -227,14 +297,27 @@ class Runtime:
         state.control = worker
         return worker
 
-    def _enter(self, worker: Worker) -> None:
+    def _check_worker_id(self, worker_id: str | None) -> None:
+        if worker_id is not None and (not isinstance(worker_id, str) or not worker_id):
+            raise InvalidValueError(f"worker_id is non-empty text, got {worker_id!r}")
+        live = None if worker_id is None else self._engine.workers.get(worker_id)
+        if live is not None:
+            raise DuplicateNameError(
+                f"worker_id {worker_id!r} is taken by a live worker of flow {live.flow.flow_id!r}; give another id, or "
+                "stop that worker first",
+                worker_id=worker_id,
+            )
+
+    def _enter(self, worker: Worker, status: WorkerStatus = WorkerStatus.RUNNING) -> None:
         """From here on the worker is live."""
         self._engine.driver.start()
         worker.flow.hold(worker.worker_id)
         self._engine.workers[worker.worker_id] = worker
+        if self._engine.taps:
+            worker.set_taps(self._engine.taps)
         if not worker.one_shot:
             self._directory.enter(worker)
-            worker.set_status(WorkerStatus.RUNNING)
+            worker.set_status(status)
 
     # -- post ----------------------------------------------------------------------------------------------
 
@@ -292,22 +375,43 @@ class Runtime:
     # -- look up -------------------------------------------------------------------------------------------
 
     def get_job(self, job_id: str) -> JobContext | None:
-        """The job, or None if it is not known (any more: 10,000 finished jobs are kept, for an hour)."""
-        return self._engine.book.jobs.get(job_id)
+        """The job, or None if it is not known (any more: 10,000 finished jobs are kept, for an hour; a store keeps
+        100,000, for a week)."""
+        job = self._engine.book.jobs.get(job_id)
+        if job is None and self._opener is not None:
+            return self._opener.job(job_id, self._directory.known_flow)
+        return job
 
     def list_jobs(
-        self, *, status: str | None = None, flow: str | Flow | None = None, limit: int | None = None
+        self,
+        *,
+        status: str | None = None,
+        flow: str | Flow | None = None,
+        limit: int | None = None,
+        cursor: JobContext | None = None,
     ) -> list[JobContext]:
-        """Jobs in the order in which they were posted."""
+        """Jobs in the order in which they were posted, those of a store included.
+
+        ``cursor``: only those that come after this one, such as the last of the page before. A job of a worker that
+        is not open here has ``left`` set, and ``blocked`` where its flow has changed.
+        """
         if status is not None and status not in [known.value for known in JobStatus]:
             raise unknown("job status", status, [known.value for known in JobStatus])
+        if limit is not None:
+            checked_count("list_jobs(limit)", limit, 0)
         flow_id = flow.flow_id if isinstance(flow, Flow) else flow
+        if self._opener is not None:
+            after = None if cursor is None else (cursor.created_at, cursor.job_id)
+            find = self._directory.known_flow
+            return self._opener.jobs(find, status=status, flow_id=flow_id, limit=limit, after=after)
         found = [
             job
             for job in list(self._engine.book.jobs.values())
             if (status is None or job.status == status) and (flow_id is None or job.flow_id == flow_id)
         ]
-        return found if limit is None else found[: checked_count("list_jobs(limit)", limit, 0)]
+        if cursor is not None and cursor in found:
+            found = found[found.index(cursor) + 1 :]
+        return found[:limit]
 
     def get_worker(self, worker_id: str) -> WorkerState | None:
         """The state of a live worker, or of one of the newest 1,000 stopped ones."""
@@ -326,18 +430,24 @@ class Runtime:
         """Items that were set aside, oldest first; the newest 10,000 of each worker are kept."""
         worker_id = worker.worker_id if isinstance(worker, WorkerState) else worker
         job_id = job.job_id if isinstance(job, JobContext) else job
+        if self._opener is not None:
+            return self._opener.letters(worker_id, job_id)
         if worker_id is not None and not isinstance(worker, WorkerState):
             self._directory.worker(worker_id)  # refuses an id that nobody has
         workers = [*self._engine.stopped.values(), *self._engine.workers.values()]
         return [
             letter
             for worker in workers
-            for letter in list(worker.letters)
+            for letter in worker.letters
             if worker_id in (None, letter.worker_id) and (job_id is None or job_id in letter.job_ids)
         ]
 
     def redrive(self, *letters: DeadLetter, timeout: float | None = None) -> list[Posted]:
-        """Put set-aside items back into their slots, each as a new job that names the old one."""
+        """Put set-aside items back into their slots, each as a new job that names the old one.
+
+        A letter is driven again once; when ``post`` refuses it, it stays. Raises StateError for one that is not
+        kept (any more), before anything is posted.
+        """
         checked_timeout(timeout)
         self._check_open("redrive()")
         for letter in letters:
@@ -349,20 +459,57 @@ class Runtime:
                     "dead letters",
                     fix="write runtime.redrive(*letters)",
                 )
-        posted = []
-        for letter in letters:
-            worker = self._engine.workers.get(letter.worker_id)
-            if worker is None or worker.one_shot:
-                raise WorkerNotRunningError(
-                    f"worker {letter.worker_id!r} of the dead letter does not live any more; post its data to a live "
-                    f"worker: runtime.post({letter.flow_id!r}, {letter.routine_id!r}, {letter.slot!r}, letter.data)",
-                    worker_id=letter.worker_id,
-                )
-            notes = {"redriven_from": list(letter.job_ids)}
-            place = (letter.flow_id, letter.routine_id, letter.slot, letter.data)
-            posted.append(self.post(*place, worker_id=letter.worker_id, metadata=notes, timeout=timeout))
-            worker.letters.remove(letter)
-        return posted
+        workers = [self._worker_of(letter) for letter in letters]
+        kept = {worker: worker.letters.item_ids() for worker in set(workers)}
+        for worker, letter in zip(workers, letters, strict=True):
+            if letter.item_id not in kept[worker]:
+                raise _letter_gone(letter)
+        return [
+            self._redrive(worker, letter, timeout) for worker, letter in zip(workers, letters, strict=True)
+        ]
+
+    def _worker_of(self, letter: DeadLetter) -> Worker:
+        """The worker that has set this letter aside, if it can take it back."""
+        worker = self._engine.workers.get(letter.worker_id)
+        if worker is None or worker.one_shot:
+            raise WorkerNotRunningError(
+                f"worker {letter.worker_id!r} of the dead letter does not live any more; post its data to a live "
+                f"worker: {_as_post(letter)}",
+                worker_id=letter.worker_id,
+            )
+        return worker
+
+    def _redrive(self, worker: Worker, letter: DeadLetter, timeout: float | None) -> Posted:
+        node = worker.nodes.get(letter.routine_id)
+        if node is None or letter.slot not in node.mailbox.slots:
+            raise self._directory.unknown_place(worker, letter.routine_id, letter.slot)
+        if not worker.accepting:
+            raise self._directory.not_running(worker)
+        node.check_slot(letter.slot, letter.data)
+        deadline = None if timeout is None else self._engine.deadline(timeout)
+        with worker.letters.taken_out(letter) as there:
+            if not there:
+                raise _letter_gone(letter)
+            return self._posting.redrive(worker, node, letter, deadline)
+
+    def health(self) -> Health:
+        """Whether what happens is kept: always in memory, and with a store while it takes what it is given."""
+        return self._engine.health()
+
+    def list_running(self) -> list[Running]:
+        """The activations whose logic runs now, the longest-running first."""
+        now = self._engine.now()
+        found = [
+            Running(
+                activation.mailbox.routine_id,
+                activation.node.worker.worker_id,
+                activation.node.worker.flow_id,
+                job_ids_of(activation.job),
+                now - activation.started,
+            )
+            for activation in self._engine.driver.running()
+        ]
+        return sorted(found, key=lambda one: -one.seconds)
 
     # -- wait ----------------------------------------------------------------------------------------------
 
@@ -375,8 +522,10 @@ class Runtime:
         engine.refuse_inside("wait_until_all_jobs_finished()")
         deadline = engine.deadline(timeout)
         while True:
-            if not engine.bell.wait_for(lambda: engine.book.open == 0, deadline):
+            if not engine.bell.wait_for(lambda: not engine.book.open or engine.broken is not None, deadline):
                 return False
+            if engine.broken is not None:
+                raise engine.broken
             workers = list(engine.workers.values())
             if [worker for worker in workers if not worker.drain(deadline)]:
                 return False
@@ -404,12 +553,12 @@ class Runtime:
             return
         worker.set_status(type(worker.state.status)("paused"))
         self._wait_until(worker, worker.resting, lambda activation: True, timeout)
-        if running.get() is None:  # else what runs is not over, and no cut is possible
-            self._keep(worker, unfinished=True)
+        worker.flush()
 
     def _pause_job(self, job: JobContext, timeout: float | None) -> None:
         job.account.pause(True)
         worker = self._directory.worker(job.worker_id)
+        worker.job_changed(job)
 
         def concerns(activation: Any) -> bool:
             return job.account in activation.job.members
@@ -418,6 +567,7 @@ class Runtime:
             return not any(concerns(activation) for activation in worker.running())
 
         self._wait_until(worker, at_rest, concerns, timeout)
+        worker.flush()
 
     def _wait_until(
         self,
@@ -449,12 +599,8 @@ class Runtime:
             return
         found.account.pause(False)
         worker = self._directory.worker(found.worker_id)
-        for node in worker.nodes.values():
-            more, ended = node.mailbox.release_held()
-            if more:
-                worker.schedule(node.mailbox)
-            worker.at_rest(ended)
-        worker.bell.ring()  # who waits for room looks anew whether it can come
+        worker.job_changed(found)
+        worker.let_resumed_go()
 
     def cancel(self, target: str | WorkerState | JobContext) -> None:
         """Cancel a job, or every job of a worker and the worker with them.
@@ -464,12 +610,13 @@ class Runtime:
         """
         found = self._target(target)
         if isinstance(found, JobContext):
-            self._directory.worker(found.worker_id).end_job(found, JobStatus.CANCELLED)
+            self._directory.worker(found.worker_id).cancel_job(found)
             return
         found.accepting = False
+        found.for_good = True
         found.cancel_jobs()
         found.close()
-        self._keep(found, unfinished=False)
+        found.flush()
 
     # -- stop ----------------------------------------------------------------------------------------------
 
@@ -478,7 +625,8 @@ class Runtime:
 
         In a paused worker nothing can finish, so it is not drained. False if something still ran after
         ``timeout`` seconds; then the worker is stopped all the same, and its open jobs are cancelled. Stopping a
-        stopped worker does nothing.
+        stopped worker does nothing. With a store, a worker that was drained has ended for good; one that was not
+        keeps its jobs there, and goes on with them when it is opened again.
         """
         found = self._target(worker)
         if isinstance(found, JobContext):
@@ -492,14 +640,14 @@ class Runtime:
         if isinstance(self._engine.driver, ThreadDriver) and running.get() is None and interrupts_itself():
             return elsewhere(partial(self.stop, worker, drain=drain, timeout=timeout))
         found.accepting = False
-        drain = drain and not found.queue.held
+        drain = drain and not found.queue.paused
         ended = not drain or found.drain(deadline)
         found.hold()
-        if not drain or ended:
-            self._keep(found, unfinished=not drain)
+        found.for_good = drain and ended
         found.cancel_jobs()
         ended = found.bell.wait_for(found.resting, deadline) and ended
         found.close()
+        found.flush()
         return ended
 
     def shutdown(self, wait: bool = True, *, timeout: float | None = None) -> bool:
@@ -538,7 +686,7 @@ class Runtime:
         engine = self._engine
         timeout = None if deadline is None else max(0.0, deadline - engine.now())
         workers = list(engine.workers.values())
-        paused = [worker for worker in workers if worker.queue.held]
+        paused = [worker for worker in workers if worker.queue.paused]
         if not paused:
             return self.wait_until_all_jobs_finished(timeout)
         going_on = [worker for worker in workers if worker not in paused]
@@ -548,29 +696,23 @@ class Runtime:
         engine = self._engine
         for worker in list(engine.workers.values()):
             worker.hold()
-            if not inside:
-                self._keep(worker, unfinished=bool(worker.jobs) or worker.state.status == "paused")
+            worker.for_good = self._opener is not None and self._opener.is_over(worker)
             worker.cancel_jobs()
             worker.close()
-        still = {a.mailbox.routine_id for a in engine.driver.running()} if not inside else set()
+        still = {a.mailbox.routine_id for a in engine.running()} if not inside else set()
         ended = engine.driver.close(engine.now() if inside else deadline)
         self._gave_up = not ended and not inside
         if self.monitor is not None:
             self.monitor.close()
+        if self._opener is not None:
+            ended = self._opener.close(engine.now() if inside else deadline) and ended
+            if self._own_store is not None:
+                self._own_store.close()
         if not ended and still and not inside:
             engine.warn(f"shut down while these routines still ran: {', '.join(sorted(still))}")
         if ended or not inside:
             _open_runtimes.discard(self)
         return ended or inside
-
-    def _keep(self, worker: Worker, *, unfinished: bool) -> None:
-        """Let the store remember what is to be gone on with, and forget what has ended: it is not done again."""
-        if self._store is None:
-            return
-        if unfinished:
-            self._store.put(worker.worker_id, worker.snapshot())
-        else:
-            self._store.delete(worker.worker_id)
 
     def __enter__(self) -> Runtime:
         self._check_open("with")
@@ -585,6 +727,8 @@ class Runtime:
 
     async def apost(self, *args: Any, **kwargs: Any) -> Posted:
         """:meth:`post` for coroutines: waiting for room does not block the event loop."""
+        if self._opener is not None:
+            return await _in_thread(partial(self.post, *args, **kwargs))
         try:
             return self.post(*args, **{**kwargs, "timeout": 0})
         except QueueFullError:
@@ -625,6 +769,13 @@ class Runtime:
     def remove_observer(self, observer: Observer | RowObserver) -> None:
         self._engine.remove_observer(observer)
 
+    def add_tap(self, tap: Tap) -> None:
+        """Show this tap what all workers emit, from now on."""
+        self._engine.set_taps((*self._engine.taps, tap))
+
+    def remove_tap(self, tap: Tap) -> None:
+        self._engine.set_taps(tuple(other for other in self._engine.taps if other is not tap))
+
     def set_gate(self, worker: str | WorkerState, routine_id: str, gate: Gate | None) -> None:
         """Ask this gate before activations of the routine start and before items enter its slots; None: ask
         nobody any more, and let go what is held."""
@@ -658,8 +809,7 @@ class Runtime:
         self._closed = "belongs to another process"
         engine, self._engine, self._directory, self._posting = self._engine, GONE, GONE, GONE
         for worker in [*engine.workers.values(), *engine.stopped.values()]:
-            worker.engine = GONE
-            worker.flow.let_go(worker.worker_id)
+            worker.forget_engine(GONE)
         for job in list(engine.book.jobs.values()):
             job.leave_behind(GONE)
         activation: Any = running.get()
@@ -677,11 +827,19 @@ class Runtime:
 # -- checks ------------------------------------------------------------------------------------------------
 
 
-def _checked_store(store: Any) -> Store | None:
-    if store is None or callable(getattr(store, "put", None)):
-        return store  # type: ignore[no-any-return]
-    raise InvalidTypeError(
-        f"Runtime(store=...) takes a Store such as routilux.store.memory.MemoryStore(), got {store!r}"
+def _opened_store(store: Any, durability: str) -> Store | None:
+    """The store of a URL, which the runtime closes; None where it was given an open one, or none."""
+    if durability not in ("full", "process"):
+        raise unknown("durability", durability, ["full", "process"])
+    if isinstance(store, str):
+        return load("store of a URL")(store, durability=durability)  # type: ignore[no-any-return]
+    if store is None or callable(getattr(store, "write", None)):
+        return None
+    raise refused(
+        InvalidTypeError,
+        "Runtime(store)",
+        store,
+        "a URL such as 'sqlite:///routilux.db', or a Store such as routilux.store.memory.MemoryStore()",
     )
 
 
@@ -700,6 +858,19 @@ def _check_resumed(state: Any, given: list[str]) -> None:
             "worker id, job and data: call exec(flow, job_state=state), and post() what is new",
             worker_id=state.worker_id,
         )
+
+
+def _as_post(letter: DeadLetter) -> str:
+    return f"runtime.post({letter.flow_id!r}, {letter.routine_id!r}, {letter.slot!r}, letter.data)"
+
+
+def _letter_gone(letter: DeadLetter) -> StateError:
+    return StateError(
+        f"worker {letter.worker_id!r} does not keep the dead letter of item {letter.item_id} any more: it was driven "
+        f"again already, or {LETTER_LIMIT} newer ones have come. Look at runtime.dead_letters(), or post its data: "
+        f"{_as_post(letter)}",
+        worker_id=letter.worker_id,
+    )
 
 
 async def _in_thread(call: Callable[[], T]) -> T:

@@ -59,17 +59,35 @@ _ROWS: dict[str, type] = {
 
 
 def write(path: str | os.PathLike[str], body: Mapping[str, Any]) -> None:
-    """Replace the file atomically: after a crash it is the old one or the new one, and on disk.
+    """:func:`encoded`, and then :func:`replace`."""
+    replace(path, encoded(body))
 
-    Raises SerializationError, before any file is touched, for a value that has no JSON form, and OSError.
-    """
+
+def encoded(body: Mapping[str, Any]) -> bytes:
+    """What a file with this body holds. Raises SerializationError for a value that has no JSON form."""
     where = f"state of worker {shown(body.get('worker_id'))}"
     _check_body(where, body, "this is a bug of Routilux, please report it")
-    encoded: bytes = load("codec")(indent=2).encode(dict(body), where)
-    checksum = _checksum(_canonical(json.loads(encoded)))
+    inner: bytes = load("codec")(indent=2).encode(dict(body), where)
+    checksum = _checksum(_canonical(json.loads(inner)))
     head = f'{{\n  "format": "{FORMAT}",\n  "version": {VERSION},\n  "checksum": "{checksum}",\n  "body": '
-    inner = encoded.replace(b"\n", b"\n  ")  # text in JSON has no line ends of its own
-    _replace(os.fspath(path), head.encode() + inner + b"\n}\n")
+    indented = inner.replace(b"\n", b"\n  ")  # text in JSON has no line ends of its own
+    return head.encode() + indented + b"\n}\n"
+
+
+def replace(path: str | os.PathLike[str], data: bytes) -> None:
+    """Replace the file atomically: after a crash it is the old one or the new one, and on disk. Raises OSError."""
+    name = os.fspath(path)
+    new = f"{name}.{os.urandom(6).hex()}.tmp"
+    try:
+        with open(new, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, name)
+    except BaseException:
+        _remove(new)
+        raise
+    _sync_folder(os.path.dirname(name) or ".")
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -84,20 +102,6 @@ def read(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 # -- the file ------------------------------------------------------------------------------------------------
-
-
-def _replace(name: str, data: bytes) -> None:
-    new = f"{name}.{os.urandom(6).hex()}.tmp"
-    try:
-        with open(new, "xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(new, name)
-    except BaseException:
-        _remove(new)
-        raise
-    _sync_folder(os.path.dirname(name) or ".")
 
 
 def _remove(name: str) -> None:

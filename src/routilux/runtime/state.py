@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import RLock
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, overload
 
 from routilux.errors import InsideActivationError, InvalidTypeError, StateError
 from routilux.model.context import running
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from routilux.runtime.job import JobContext
 
 OUTPUT_LOG_LIMIT = 1_000
+T = TypeVar("T")
 
 
 class ExecutionRecord(NamedTuple):
@@ -37,8 +38,8 @@ class WorkerControl(Protocol):
 
     runtime: Any
 
-    def snapshot(self) -> dict[str, Any]:
-        """A consistent cut."""
+    def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
+        """Give a consistent cut to ``use``; the worker is held until that returns."""
 
     def wait_until_stopped(self, timeout: float | None) -> bool: ...
 
@@ -62,13 +63,13 @@ class SharedLog(Sequence[Any]):
     @overload
     def __getitem__(self, index: slice) -> list[Any]: ...
     def __getitem__(self, index: int | slice) -> Any:
-        return self._entries[index]
+        return self._view()[index]
 
     def __len__(self) -> int:
-        return len(self._entries)
+        return len(self._view())
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(list(self._entries))
+        return iter(list(self._view()))
 
     def __eq__(self, other: object) -> bool:
         return list(self) == list(other) if isinstance(other, (SharedLog, list)) else NotImplemented
@@ -76,7 +77,11 @@ class SharedLog(Sequence[Any]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"SharedLog({self._entries!r})"
+        return f"SharedLog({self._view()!r})"
+
+    def _view(self) -> list[Any]:
+        """What whoever reads it here sees."""
+        return self._entries
 
 
 class History:
@@ -178,23 +183,23 @@ class WorkerState:
     def routine_states(self) -> dict[str, dict[str, Any]]:
         """A copy of all routine states."""
         with self._lock:
-            return {routine_id: _copied(state) for routine_id, state in self._routine_states.items()}
+            return {routine_id: copied(state) for routine_id, state in self._routine_states.items()}
 
     def get_routine_state(self, routine_id: str, default: Any = None) -> Any:
         """A copy of a routine's state, or ``default`` if it has none."""
         with self._lock:
             state = self._routine_states.get(routine_id)
-            return default if state is None else _copied(state)
+            return default if state is None else copied(state)
 
     def update_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
         """Merge these keys into a routine's state."""
-        _check_state(routine_id, values)
+        check_state(routine_id, values)
         with self._lock:
             self._routine_states.setdefault(routine_id, {}).update(values)
 
     def set_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
         """Replace a routine's state."""
-        _check_state(routine_id, values)
+        check_state(routine_id, values)
         with self._lock:
             self._routine_states[routine_id] = dict(values)
 
@@ -250,7 +255,7 @@ class WorkerState:
     def save(self, path: str) -> None:
         """Write a consistent cut to a file: state, queues, retries, jobs.
 
-        A running worker is held for the moment of the cut. The file is readable JSON with a version and a
+        A running worker is held while the cut is made and encoded. The file is readable JSON with a version and a
         checksum, and replaces an older one atomically. Raises SerializationError naming the value that has no
         JSON form; then no file is touched. Raises InsideActivationError in a routine.
         """
@@ -259,15 +264,14 @@ class WorkerState:
                 f"save() of {self.worker_id!r} was called inside a routine, which can not be cut in the middle. "
                 "Save from outside, for example after runtime.pause(worker)"
             )
-        if self.control is not None:
-            body = self.control.snapshot()
-        elif self.saved is not None:
-            body = dict(self.saved)
-        else:
-            raise StateError(f"worker {self.worker_id!r} was never started; there is nothing to save")
         from routilux.runtime import snapshots  # only save and load need it, and it is slow to import
 
-        snapshots.write(path, body)
+        if self.control is not None:
+            snapshots.replace(path, self.control.snapshot(snapshots.encoded))
+        elif self.saved is not None:
+            snapshots.write(path, self.saved)
+        else:
+            raise StateError(f"worker {self.worker_id!r} was never started; there is nothing to save")
 
     @classmethod
     def load(cls, path: str) -> WorkerState:
@@ -354,7 +358,7 @@ class JobState(WorkerState):
         self.saved_job = body["jobs"][0] if body["jobs"] else None
 
 
-def _check_state(routine_id: Any, values: Any) -> None:
+def check_state(routine_id: Any, values: Any) -> None:
     if not isinstance(routine_id, str):
         raise InvalidTypeError(f"a routine id is text, got {type(routine_id).__name__}: {routine_id!r}")
     if not isinstance(values, Mapping):
@@ -364,10 +368,10 @@ def _check_state(routine_id: Any, values: Any) -> None:
         )
 
 
-def _copied(value: Any) -> Any:
+def copied(value: Any) -> Any:
     """A copy down through plain dicts and lists, so that nobody changes a state from outside."""
     if type(value) is dict:
-        return {key: _copied(item) for key, item in value.items()}
+        return {key: copied(item) for key, item in value.items()}
     if type(value) is list:
-        return [_copied(item) for item in value]
+        return [copied(item) for item in value]
     return value

@@ -6,6 +6,7 @@ hand-off between threads. User code runs here, outside every lock, and nowhere e
 
 from __future__ import annotations
 
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import ExecutionTimeoutError, SlotHandlerError, describe
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from routilux.runtime.worker import Worker
 
 _PENDING = JobStatus.PENDING
-_set_running = running.set
+set_running = running.set
 
 
 def run(queue: RunQueue, mailbox: Mailbox, seat: Seat) -> None:
@@ -43,7 +44,7 @@ def run(queue: RunQueue, mailbox: Mailbox, seat: Seat) -> None:
         if _turn(worker, ready, seat, limit):
             worker.schedule(ready)
         ready = queue.follow() if queue.ready and clock() < limit and driver.may_follow(queue) else None
-    _set_running(None)
+    set_running(None)
     seat.activation = None
     leave(worker)
 
@@ -56,8 +57,15 @@ def leave(worker: Worker) -> None:
         worker.bell.ring()
 
 
-def nested(worker: Worker, mailbox: Mailbox, seat: Seat) -> bool:
-    """One turn inside another activation that waits for room; False if there was nothing to run."""
+def nested(worker: Worker, mailbox: Mailbox, seat: Seat, *, in_place: bool) -> bool:
+    """One turn inside another activation that waits for room; False if there was nothing to run.
+
+    ``in_place``: in the place of that activation. Otherwise it counts like a turn on a thread of its own.
+    """
+    if not in_place and not worker.queue.step_in():
+        return False
+    if mailbox.node.detached:
+        return _started(worker, mailbox)
     outer = running.get()
     before = mailbox.activations, mailbox.running
     seat.outer.append(seat.activation)
@@ -67,14 +75,30 @@ def nested(worker: Worker, mailbox: Mailbox, seat: Seat) -> bool:
             worker.schedule(mailbox)
     finally:
         seat.activation = seat.outer.pop()
-        _set_running(outer)
-    return before != (mailbox.activations, mailbox.running)
+        set_running(outer)
+        if not in_place:
+            leave(worker)
+    ran = before != (mailbox.activations, mailbox.running)
+    if ran and worker.bell.waiting:
+        worker.bell.ring()  # whoever waits until nothing of a job runs has still seen it on this seat
+    return ran
+
+
+def _started(worker: Worker, mailbox: Mailbox) -> bool:
+    """The turn of a routine with detached logic, which has been counted: start one activation."""
+    before = mailbox.starts
+    worker.queue.forget(mailbox)
+    launch(worker, mailbox, once=True)
+    leave(worker)
+    return mailbox.starts != before
 
 
 def _turn(worker: Worker, mailbox: Mailbox, seat: Seat, limit: float) -> bool:
     """Run activations until there is none or the time is over; True: the mailbox has more."""
     now = worker.engine.now()
     while True:
+        if worker.journaled and worker.holds_back(mailbox):
+            return False
         answer = mailbox.next(now)
         if mailbox.freed:
             worker.room(mailbox)
@@ -84,7 +108,7 @@ def _turn(worker: Worker, mailbox: Mailbox, seat: Seat, limit: float) -> bool:
             continue
         if answer.spare:
             worker.schedule(mailbox)
-        more, now = _run(worker, mailbox, seat, answer, limit)
+        more, now = worker.carry_out(mailbox, seat, answer, limit)
         if mailbox.freed:
             worker.room(mailbox)
         if not more:
@@ -93,7 +117,9 @@ def _turn(worker: Worker, mailbox: Mailbox, seat: Seat, limit: float) -> bool:
             return True
 
 
-def _run(worker: Worker, mailbox: Mailbox, seat: Seat, activation: Any, limit: float) -> tuple[bool, float]:
+def carry_out(
+    worker: Worker, mailbox: Mailbox, seat: Seat, activation: Any, limit: float
+) -> tuple[bool, float]:
     """An activation, and what its mailbox has claimed behind it: no lock is taken between them.
 
     Returns whether the mailbox has more, which the caller sees to, and the time.
@@ -109,7 +135,7 @@ def _run(worker: Worker, mailbox: Mailbox, seat: Seat, activation: Any, limit: f
         if job.status is _PENDING:
             worker.started(job)
         seat.activation = activation
-        _set_running(activation)
+        set_running(activation)
         if single:
             item = batch[0]
             slot_data = {item[1]: [item[2]]}
@@ -117,13 +143,13 @@ def _run(worker: Worker, mailbox: Mailbox, seat: Seat, activation: Any, limit: f
             slot_data = node.data_of(batch)
         try:
             if (job.halted and put_back(activation)) or (
-                node.guarded and not _begin(worker, activation, slot_data)  # a gate keeps it
+                node.guarded and not begin(worker, activation, slot_data)  # a gate keeps it
             ):
                 worker.at_rest(job.remove(unsettled) if unsettled else ())
                 return False, clock()
             if node.guarded:
                 logic(slot_data, activation.message, state)
-                _end_guarded(activation)
+                end_guarded(activation)
             else:
                 logic(slot_data, activation.message, state)
         except BaseException as error:  # noqa: BLE001 user code may raise anything, SystemExit included
@@ -146,7 +172,7 @@ def _run(worker: Worker, mailbox: Mailbox, seat: Seat, activation: Any, limit: f
         if activation.merged is not None:
             mailbox.merged.update(activation.merged)
         unsettled += 1
-        activation = LiveActivation(mailbox, following, following[0][3], now)
+        activation = mailbox.make(mailbox, following, following[0][3], now)
         if activation.job is not job:
             ended = job.remove(unsettled)
             unsettled = 0
@@ -179,25 +205,26 @@ def put_back(activation: LiveActivation) -> bool:
     if activation.timer is not None:
         activation.timer.cancel()
     activation.merged = None
-    if over:
-        worker.set_aside(mailbox, activation.batch)
     if mailbox.put_back(activation, over):
         worker.schedule(mailbox)
     if over:
-        worker.settle(activation.batch)
+        worker.give_up(mailbox, activation.batch)
     return True
 
 
-def _begin(worker: Worker, activation: LiveActivation, slot_data: dict[str, Any]) -> bool:
+def begin(worker: Worker, activation: LiveActivation, slot_data: dict[str, Any]) -> bool:
     """The longer way to a start: gate, merged slots, time-out. False if a gate keeps the activation."""
     mailbox, node = activation.mailbox, activation.node
+    if not worker.may_begin(activation):
+        return False
     if mailbox.gate is not None and not activation.released:
         if mailbox.gate.holds_activation(worker.worker_id, mailbox.routine_id, slot_data):
             if mailbox.stall(activation, retry=False):
                 worker.schedule(mailbox)
             worker.at_gate[activation] = None
-            if activation.job.ended:  # it ended while the gate was asked
+            if activation.job.ended or worker.stopped:  # it ended while the gate was asked
                 worker.sweep()
+                worker.forget_retry(activation)  # it may have been withdrawn before it was noted
             elif mailbox.gate is None:  # the gate was taken away meanwhile
                 worker.let_go(node, everything=True)
             return False
@@ -230,14 +257,12 @@ def _timed_out(worker: Worker, activation: LiveActivation) -> None:
         routine_id=activation.mailbox.routine_id,
         worker_id=worker.worker_id,
     )
-    if activation.cancel is not None:
-        activation.cancel()
-    elif isinstance(_decide(worker, activation, activation.abandoned), Stop):
+    if not activation.ask_to_stop() and isinstance(_decide(worker, activation, activation.abandoned), Stop):
         for member in activation.job.members:
             worker.end_job(member.job, JobStatus.FAILED, activation.abandoned)
 
 
-def _end_guarded(activation: LiveActivation) -> None:
+def end_guarded(activation: LiveActivation) -> None:
     if activation.timer is not None:
         activation.timer.cancel()
     if activation.abandoned is not None:
@@ -256,8 +281,7 @@ def _answer(worker: Worker, mailbox: Mailbox, answer: Later | Decide | Discard, 
         case Decide():
             return _let_policy_decide(worker, mailbox, answer, now)
         case Discard():
-            worker.set_aside(mailbox, answer.items)
-            worker.settle(answer.items)
+            worker.give_up(mailbox, answer.items)
             worker.at_rest(answer.ended)
             worker.room(mailbox)
             return mailbox.look_again()
@@ -300,24 +324,17 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
     if activation.abandoned is not None:
         error = activation.abandoned
     activation.merged = None
-    mailbox = activation.mailbox
     if activation.job.ended:
-        worker.set_aside(mailbox, activation.batch)
         return end(worker, activation, now, "failed", error)
     match _decide(worker, activation, error):
         case Retry(delay=delay):
             return _retry(worker, activation, error, now, delay)
         case Skip():
-            _dead_letters(worker, activation, "skipped", error)
             return end(worker, activation, now, "skipped", error)
         case Continue():
-            for member in activation.job.members:
-                member.job.errors.append(_wrapped(activation, error))
-            _dead_letters(worker, activation, "failed", error)
-            return end(worker, activation, now, "failed", error)
+            return end(worker, activation, now, "failed", error, noted=_wrapped(activation, error))
         case Stop():
-            _dead_letters(worker, activation, "failed", error)
-            return end(worker, activation, now, "failed", error, fails_with=_wrapped(activation, error))
+            return end(worker, activation, now, "failed", error, fatal=_wrapped(activation, error))
 
 
 def end(
@@ -327,20 +344,13 @@ def end(
     outcome: str,
     error: BaseException | None,
     *,
-    fails_with: BaseException | None = None,
+    noted: BaseException | None = None,
+    fatal: BaseException | None = None,
 ) -> bool:
-    """An activation has ended for good; True: its mailbox has more, and the caller sees to it.
-
-    It is in the history and in the counters before anybody hears that a job has ended by it.
-    """
+    """See :meth:`Worker.conclude`; it is in the history before anybody hears that a job has ended by it."""
     activation.abandoned = OVER
-    mailbox = activation.mailbox
     _note(worker, activation, now, outcome, error)
-    more = mailbox.finish(activation, now, outcome)
-    if fails_with is not None:
-        for member in activation.job.members:
-            worker.end_job(member.job, JobStatus.FAILED, fails_with)
-    worker.settle(activation.batch)
+    more = worker.conclude(activation, now, outcome, error, noted=noted, fatal=fatal)
     if worker.bell.waiting:
         worker.bell.ring()
     return more
@@ -351,20 +361,17 @@ def _retry(
 ) -> bool:
     _note(worker, activation, now, "retried", error)
     mailbox = activation.mailbox
+    details = {"routine": mailbox.routine_id, "attempt": activation.attempt, "delay": delay}
     for member in activation.job.members:
-        member.job.trace(
-            "retry",
-            routine=mailbox.routine_id,
-            attempt=activation.attempt,
-            delay=delay,
-            error=describe(error),
-        )
+        worker.trace(member.job, "retry", **details, error=describe(error))
     activation.attempt += 1
+    worker.retry_decided(activation, delay)
     activation.abandoned = OVER  # until it starts again
     more = mailbox.stall(activation, retry=True)
     arm_retry(worker, activation, now + delay)
     if activation.job.ended:  # it ended while the retry was being set up
         worker.sweep()
+        worker.forget_retry(activation)
     return more
 
 
@@ -383,7 +390,14 @@ def arm_retry(worker: Worker, activation: LiveActivation, when: float) -> None:
 
 
 def _decide(worker: Worker, activation: LiveActivation, error: BaseException) -> ErrorDecision:
-    return activation.node.recovery.decide(error, activation.attempt, worker.engine.driver.random())
+    try:
+        return activation.node.recovery.decide(error, activation.attempt, worker.engine.driver.random())
+    except BaseException as raised:  # noqa: BLE001 the retryable exceptions are classes of the user
+        routine_id = activation.mailbox.routine_id
+        worker.engine.warn(
+            f"the error handler of routine {routine_id!r} raised {describe(raised)}: the job fails"
+        )
+        return Stop()
 
 
 def _wrapped(activation: LiveActivation, error: BaseException) -> BaseException:
@@ -398,11 +412,6 @@ def _wrapped(activation: LiveActivation, error: BaseException) -> BaseException:
     )
     wrapped.__cause__ = error
     return wrapped
-
-
-def _dead_letters(worker: Worker, activation: LiveActivation, reason: str, error: BaseException) -> None:
-    for item in activation.batch:
-        worker.dead_letter(activation.mailbox, item, reason, error)
 
 
 def _note(
@@ -426,6 +435,8 @@ def launch(worker: Worker, mailbox: Mailbox, *, once: bool = False, urgent: bool
 
     The caller holds the promise to see to the mailbox, and passes it on. ``urgent``: also while the worker is held.
     """
+    if worker.journaled and worker.holds_back(mailbox):
+        return
     while worker.queue.enter(urgent=urgent):
         now = worker.engine.now()
         activation: Any = mailbox.next(now)
@@ -453,7 +464,7 @@ def _launch(worker: Worker, activation: LiveActivation) -> None:
     node = activation.node
     slot_data = node.data_of(activation.batch)
     try:
-        if (activation.job.halted and put_back(activation)) or not _begin(worker, activation, slot_data):
+        if (activation.job.halted and put_back(activation)) or not begin(worker, activation, slot_data):
             leave(worker)
             return
     except BaseException as error:  # noqa: BLE001 a merge function is user code
@@ -461,9 +472,32 @@ def _launch(worker: Worker, activation: LiveActivation) -> None:
         return
     task = Task(node.logic, slot_data, activation.message, worker.state, activation)
     runner = node.runner or worker.engine.driver.async_runner()
-    activation.cancel = runner.start(task, lambda error: end_detached(activation, error))
-    if activation.job.ended and activation.cancel is not None:  # it ended while this was being started
-        activation.cancel()
+    done = Done(activation)
+    if node.runner is not None:
+        worker.engine.elsewhere[activation] = None
+    try:
+        activation.cancel = runner.start(task, done)
+    except BaseException as error:  # noqa: BLE001 a runner that does not come with the package is user code
+        done(error)
+        return
+    if activation.job.ended:  # it ended while this was being started
+        activation.ask_to_stop()
+
+
+class Done:
+    """What a task runner calls when logic has ended. Only the first call counts, from whatever thread."""
+
+    __slots__ = ("_activation", "_calls")
+
+    def __init__(self, activation: LiveActivation) -> None:
+        self._activation = activation
+        self._calls = count().__next__
+
+    def __call__(self, error: BaseException | None) -> None:
+        if self._calls() == 0:
+            activation = self._activation
+            activation.node.worker.engine.elsewhere.pop(activation, None)  # before anybody looks what runs
+            end_detached(activation, error)
 
 
 def end_detached(activation: LiveActivation, error: BaseException | None) -> None:
@@ -474,7 +508,7 @@ def end_detached(activation: LiveActivation, error: BaseException | None) -> Non
     try:
         if error is not None:
             raise error
-        _end_guarded(activation)
+        end_guarded(activation)
     except BaseException as raised:  # noqa: BLE001 the outcome of user code
         more = failed(worker, activation, raised, now)
     else:

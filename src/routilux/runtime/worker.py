@@ -6,20 +6,24 @@ effects: queueing what is ready, waking what waits for room, ending jobs, settin
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.errors import DeadlockError, ExecutionTimeoutError, QueueFullError, describe
 from routilux.kernel.account import JobAccount
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
 from routilux.model.context import running
 from routilux.model.graph import cycle_path
-from routilux.model.item import DeadLetter, Item
+from routilux.model.item import DeadLetter, Item, Payload
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
-from routilux.ports import Dropped, Emitted, Gate, JobChanged, Record, Row, WorkerChanged
+from routilux.ports import Dropped, Emitted, Gate, JobChanged, KeyRow, Record, Row, Tap, WorkerChanged
+from routilux.runtime import turns
+from routilux.runtime.activation import LiveActivation, activation_class
+from routilux.runtime.job import JobContext
+from routilux.runtime.letters import LETTER_LIMIT, Letters
 from routilux.runtime.nodes import Node, Paths, build_nodes
 from routilux.runtime.pool import Place, RunQueue, Seat
 from routilux.runtime.state import JobState, WorkerState
@@ -27,15 +31,17 @@ from routilux.runtime.waiting import Bell, Signal
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
-    from routilux.runtime.activation import LiveActivation
     from routilux.runtime.engine import Engine
-    from routilux.runtime.job import JobContext
 
-LETTER_LIMIT = 10_000
+T = TypeVar("T")
 
 
 class Worker:
     """See the module's docstring. Implements what :class:`WorkerState` asks of its worker."""
+
+    carry_out = turns.carry_out  # an activation on a thread, and what its mailbox has claimed behind it
+    for_good = False  # it ends for good, and is not opened again
+    journaled = False  # whether every step is written to a store
 
     def __init__(self, engine: Engine, flow: Flow, state: WorkerState) -> None:
         driver = engine.driver
@@ -47,6 +53,7 @@ class Worker:
         self.flow_id = flow.flow_id
         self.one_shot = isinstance(state, JobState)
         self.sink: Callable[[Row], object] | None = engine.sink  # takes records, if somebody observes
+        self.taps: tuple[Tap, ...] = ()
         self.bell = Bell(driver.signal, driver.clock.monotonic)
         strategy = flow.execution_strategy or engine.default_strategy
         limit = 1 if strategy == "sequential" else flow.max_workers
@@ -55,7 +62,7 @@ class Worker:
         self.nodes: dict[str, Node] = build_nodes(self, flow)
         self.paths = Paths(self.nodes)
         self.jobs: dict[str, JobContext] = {}  # the open ones
-        self.letters: deque[DeadLetter] = deque(maxlen=LETTER_LIMIT)
+        self.letters = self.new_letters()
         self.retries: dict[LiveActivation, tuple[float, Any]] = {}  # when each is due, and its timer
         self.at_gate: dict[LiveActivation, None] = {}
         # Who waits inside emit(), for which slot, on which seat. An activation may emit from several threads.
@@ -97,6 +104,71 @@ class Worker:
         if mailbox.timer_due():
             self.schedule(mailbox)
 
+    def new_letters(self) -> Letters:
+        return Letters()
+
+    def activation_type(self, is_async: bool, *, tapped: bool) -> type[LiveActivation]:
+        """What a mailbox of this worker hands out."""
+        return activation_class(is_async, tapped=tapped)
+
+    def entrance(self, mailbox: Mailbox) -> Callable[[Item], int]:
+        """How items get into a mailbox."""
+        return mailbox.offer
+
+    def new_job(self, job_id: str, account: JobAccount, metadata: dict[str, Any] | None) -> JobContext:
+        """A job that is not entered in the book."""
+        return JobContext(job_id, self.worker_id, self.flow_id, account, self.engine.driver, metadata)
+
+    def may_begin(self, activation: LiveActivation) -> bool:
+        """Whether an activation may start now; if not, it was put back and starts later."""
+        return True
+
+    def holds_back(self, mailbox: Mailbox) -> bool:
+        """Whether nothing is to be started at the moment; then the worker sees to the mailbox later."""
+        return False
+
+    def conclude(
+        self,
+        activation: LiveActivation,
+        now: float,
+        outcome: str,
+        error: BaseException | None,
+        *,
+        noted: BaseException | None = None,
+        fatal: BaseException | None = None,
+    ) -> bool:
+        """An activation has ended for good, its items have, and whatever follows from how it ended.
+
+        ``noted`` is added to the errors of its jobs, ``fatal`` fails them. It is in the counters before anybody
+        hears that a job has ended by it. True: its mailbox has more, and the caller sees to it.
+        """
+        mailbox, members = activation.mailbox, activation.job.members
+        more = mailbox.finish(activation, now, outcome)
+        if error is not None and activation.job.ended:
+            self.set_aside(mailbox, activation.batch)
+        elif error is not None:
+            for item in activation.batch:
+                self.dead_letter(mailbox, item, outcome, error)
+        for member in members:
+            if noted is not None:
+                member.job.errors.append(noted)
+            if fatal is not None:
+                self.end_job(member.job, JobStatus.FAILED, fatal)
+        self.settle(activation.batch)
+        return more
+
+    def retry_decided(self, activation: LiveActivation, delay: float) -> None:
+        """An activation is to run again, ``attempt`` is counted up, and it will be stalled for ``delay`` seconds."""
+
+    def trace(self, job: JobContext, action: str, **details: Any) -> None:
+        """Note what the engine did with a job in the job's trace."""
+        job.trace(action, **details)
+
+    def give_up(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
+        """Items of ended jobs were found: they are set aside or dropped, and have ended."""
+        self.set_aside(mailbox, items)
+        self.settle(items)
+
     def settle(self, items: Iterable[Item]) -> None:
         """These items have ended. Neighbours of one job are settled together."""
         account, n = None, 0
@@ -132,11 +204,60 @@ class Worker:
                 return True
         return False
 
+    def set_taps(self, taps: tuple[Tap, ...]) -> None:
+        """Show these what is emitted, by activations that start from now on."""
+        for tap in taps:
+            if tap not in self.taps:
+                tap.watch(self.worker_id, self.flow)
+        self.taps = taps
+        for node in self.nodes.values():
+            node.mailbox.make = self.activation_type(node.is_async, tapped=bool(taps))
+
     def observe(self, record: Record) -> None:
         if self.sink is not None:
             self.sink((type(record), *record))
 
     # -- items in ------------------------------------------------------------------------------------------
+
+    def admit(
+        self,
+        node: Node,
+        slot: str,
+        payload: Payload,
+        job: JobContext,
+        deadline: float | None,
+        *,
+        undo: Callable[[], None],
+        key: KeyRow | None = None,
+        redriven: DeadLetter | None = None,
+    ) -> None:
+        """Put an item from outside into a slot; its job's account has been moved.
+
+        Where it raises nothing was accepted, and ``undo`` was called, unless nobody knows yet (StoreUnknownError).
+        """
+        try:
+            self._admit_now(node, slot, payload, job, deadline)
+        except BaseException:
+            undo()
+            raise
+
+    def _admit_now(
+        self, node: Node, slot: str, payload: Payload, job: JobContext, deadline: float | None
+    ) -> None:
+        item: Item = (self.number(), slot, payload, job.account, "post", self.engine.now())
+        queue = node.mailbox.slots[slot]
+        code = node.offer(item)
+        if code == FULL:
+            if queue.on_full == "error":
+                raise self.full_error(queue)
+            if queue.on_full == "block":
+                code = self.wait_for_room(queue, partial(node.offer, item), deadline, None)
+        if code == READY:
+            self.schedule(node.mailbox)
+        elif code != QUEUED:
+            self.accept(code, queue, item, None)
+        if self.sink is not None:
+            self.observe_post(job, item, queue)
 
     def accept(self, code: int, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> None:
         """What an offer said, where it is not simply QUEUED."""
@@ -164,7 +285,14 @@ class Worker:
             case "drop_old":
                 self._displace(slot, item)
             case _:
-                self._wait_inside(slot, item, activation)
+                offer = partial(self._offer_and_accept, slot, item, activation)
+                self.wait_inside(slot, offer, activation, refused=item[3].remove)
+
+    def _offer_and_accept(self, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> int:
+        code: int = slot.mailbox.node.offer(item)
+        if code != FULL:
+            self.accept(code, slot, item, activation)
+        return code
 
     def _displace(self, slot: SlotQueue, item: Item) -> None:
         code = FULL
@@ -177,31 +305,56 @@ class Worker:
             code = slot.mailbox.offer(item)
         self.accept(code, slot, item, None)
 
-    def _wait_inside(self, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> None:
-        """An activation emitted into a full slot: help until there is room."""
+    def wait_inside(
+        self,
+        slot: SlotQueue,
+        offer: Callable[[], int],
+        activation: LiveActivation | None,
+        *,
+        refused: Callable[[], object] | None = None,
+    ) -> None:
+        """An activation needs room in a full slot: help until the offer is taken; ``refused``: it will not be."""
         waiting, place = object(), Place(self.queue)
         self.blocked[waiting] = (activation, slot, self.engine.driver.seat())
         try:
-            code = self.wait_for_room(slot, item, None, activation, place)
+            with self.wait_of(activation):
+                self.wait_for_room(slot, offer, None, activation, place)
         except BaseException:
-            item[3].remove()
-            place.take_back()
+            if refused is not None:
+                refused()
             raise
         finally:
             del self.blocked[waiting]
-        self.accept(code, slot, item, activation)
-        self.bell.wait_for(lambda: self.stopped or place.given_back(), None)
-        place.take_back()
+            self._take_back(place)
+
+    def _take_back(self, place: Place) -> None:
+        """Logic goes on, with an error or without, when nobody runs in its place any more."""
+        try:
+            self.bell.wait_for(lambda: self.stopped or place.given_back(), None)
+        finally:
+            place.take_back()
+
+    @contextmanager
+    def wait_of(self, activation: LiveActivation | None) -> Iterator[None]:
+        """Around a wait for room inside an activation: what a paused job keeps back may be what is in the way."""
+        members = () if activation is None else activation.job.members
+        if [member for member in members if member.begin_wait()]:
+            self.let_resumed_go()
+        try:
+            yield
+        finally:
+            for member in members:
+                member.end_wait()
 
     def wait_for_room(
         self,
         slot: SlotQueue,
-        item: Item,
+        offer: Callable[[], int],
         deadline: float | None,
         activation: LiveActivation | None,
         place: Place | None = None,
     ) -> int:
-        """Offer the item until it is taken; returns the code of the offer.
+        """Offer an item until it is taken; returns the code of the offer.
 
         On a thread that runs an activation the wait is spent running what makes room, so a pool of one thread
         can not lock itself out. What can not run on a thread is started in the place of the activation, which is
@@ -217,27 +370,50 @@ class Worker:
                 raise activation.unwanted()
             if self.stopped:
                 raise self.full_error(slot, "its worker has stopped")
-            code = slot.mailbox.node.offer(item)
-            return bool(code != FULL)
+            code = offer()
+            return code != FULL
 
         def help_or_give_up(signal: Signal) -> bool:
             helpers = self._helpers(slot) if helps and (place is not None or not self.queue.held) else []
+            if helps and place is None:
+                helpers += self._detached(slot)
             if place is None or not helpers or place.given_back():
-                if any(self.engine.run_nested(self, mailbox) for mailbox in helpers):
+                in_place = place is not None
+                if any(self.engine.run_nested(self, mailbox, in_place=in_place) for mailbox in helpers):
                     return True
             if place is not None and self._lend(place, slot):
                 return True
-            if self.stuck() and not signal.is_set():
-                raise self.deadlock(slot, inside=activation is not None)
+            inside = activation is not None
+            if self.stuck(inside=inside) and not signal.is_set():
+                raise self.deadlock(slot, inside=inside)
             return False
 
-        if not self.bell.wait_for(taken, deadline, before_sleep=help_or_give_up):
-            raise self.full_error(slot, "no room came within the time-out")
+        outer: Any = running.get()
+        with nullcontext() if outer is None or place is not None else outer.node.worker.away():
+            if not self.bell.wait_for(taken, deadline, before_sleep=help_or_give_up):
+                raise self.full_error(slot, "no room came within the time-out")
         return code
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Around a wait of an activation for room that post() needs, in another worker perhaps."""
+        place = Place(self.queue)
+        if self.queue.limit is not None:
+            if place.lend():
+                self.engine.driver.submit(self.queue)
+            self.bell.ring()  # whoever waits for a place looks anew
+        try:
+            yield
+        finally:
+            self._take_back(place)
+
     def help(self) -> bool:
-        """Run what is ready on this thread, the furthest downstream first; False if nothing is."""
-        return any(self.engine.run_nested(self, mailbox) for mailbox in self._helpers(None))
+        """Run what is ready inside an activation on this thread, the furthest downstream first; False if nothing is."""
+        outer: Any = running.get()
+        in_place = outer.node.worker is self
+        return any(
+            self.engine.run_nested(self, mailbox, in_place=in_place) for mailbox in self._helpers(None)
+        )
 
     def _helpers(self, slot: SlotQueue | None) -> list[Mailbox]:
         """What is ready and can be run on this thread, the furthest downstream first.
@@ -261,13 +437,17 @@ class Worker:
         nodes = reversed(self.nodes.values())  # built upstream first
         return [node.mailbox for node in nodes if not node.detached and node.mailbox.has_work_now()]
 
+    def _detached(self, slot: SlotQueue) -> list[Mailbox]:
+        """What makes room in a slot, and is started from a thread but does not run on it."""
+        return [m for m in self.paths.beyond(slot.mailbox) if m.node.detached and m.queued]
+
     def _lend(self, place: Place, slot: SlotQueue) -> bool:
         """What can not run on this thread may run in its place; True if something of it was started."""
         if self.queue.limit is None and not self.queue.held:
             return False  # there is room for all
         launched = False
-        for mailbox in self.paths.beyond(slot.mailbox):
-            if mailbox.node.detached and mailbox.queued and place.given_back():
+        for mailbox in self._detached(slot):
+            if place.given_back():
                 launched = self.engine.launch(self, mailbox)
                 break
         if self.queue.limit is not None and not place.lent:
@@ -276,20 +456,25 @@ class Worker:
             self.bell.ring()  # whoever waits for a place looks anew
         return launched
 
-    def _at_work(self, consumers: set[Mailbox], risky: list[Mailbox]) -> bool:
-        """Whether one of the consumers runs, and does not wait itself, or will start without help."""
+    def _at_work(self, consumers: Collection[Mailbox], risky: list[Mailbox]) -> bool:
+        """Whether one of the consumers runs, and does not wait itself, or will start without help: of its own
+        accord, or when a gate or a paused job lets it."""
         waiting = {a for a, _, _ in list(self.blocked.values()) if a is not None and a.mailbox in consumers}
         if sum(mailbox.running for mailbox in consumers) > len(waiting):
             return True
-        return any(mailbox.startable() for mailbox in consumers.difference(risky))
+        if any(mailbox.keeps_back for mailbox in consumers):
+            return True
+        return any(mailbox.startable() for mailbox in consumers if mailbox not in risky)
 
-    def stuck(self) -> bool:
+    def stuck(self, *, inside: bool) -> bool:
         """Whether nothing that runs or waits for a time can make room: only somebody from outside could.
+
+        For an activation, ``inside``, a pause does not matter: what makes room for it may start all the same.
 
         Everything that runs waits inside ``emit()`` for a full slot, and nothing can be started. The mailboxes
         are looked at one after the other; if one has started something meanwhile, the picture is not valid.
         """
-        if self.queue.held or self.at_gate:
+        if self.at_gate or (self.queue.held and not inside):
             return False
         mailboxes = [node.mailbox for node in self.nodes.values()]
         if any(mailbox.keeps_back for mailbox in mailboxes):
@@ -353,12 +538,33 @@ class Worker:
             for job in ended:
                 job.error = error
             self.sweep()
-            for activation in self.engine.driver.running():
-                if activation.cancel is not None and activation.job.ended:
-                    activation.cancel()
+            for activation in self.engine.running():
+                if activation.job.ended:
+                    activation.ask_to_stop()
             for job in ended:
                 self._over(job)
         return ended
+
+    def cancel_job(self, job: JobContext) -> None:
+        self.end_job(job, JobStatus.CANCELLED)
+
+    def job_changed(self, job: JobContext) -> None:
+        """A job was paused or resumed."""
+
+    def stored_job(self, job_id: str) -> JobContext | None:
+        """A job that is not in the book, from the store."""
+        return None
+
+    def key(self, idempotency_key: str, payload: Payload) -> KeyRow | None:
+        """The row of a key, where keys are stored."""
+        return None
+
+    def job_of_key(self, key: KeyRow) -> JobContext | None:
+        """The job that a stored key names. Raises IdempotencyConflictError if it came with another payload."""
+        return None
+
+    def flush(self) -> None:
+        """Return when everything that has happened until now is kept as safely as it will be."""
 
     def sweep(self) -> None:
         """Take out everything that belongs only to jobs that have ended."""
@@ -367,11 +573,10 @@ class Worker:
             items, at_rest = mailbox.extract(_item_ended)
             withdrawn: Any = mailbox.withdraw(_activation_ended)
             for activation in withdrawn:
-                self.forget_retry(activation)
+                self.drop_activation(activation)
                 items = [*items, *activation.batch]
             if items:
-                self.set_aside(mailbox, items)
-                self.settle(items)
+                self.give_up(mailbox, items)
                 self.room(mailbox)
                 self.look_again(mailbox)
             self.at_rest(at_rest)
@@ -386,11 +591,11 @@ class Worker:
                 self._dropped(item, mailbox.slots[item[1]], "job cancelled")
 
     def dead_letter(self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None) -> None:
-        if len(self.letters) == LETTER_LIMIT:
+        if self.letters.full:
             self.engine.warn(
                 f"worker {self.worker_id} keeps {LETTER_LIMIT} dead letters; the oldest is dropped"
             )
-        self.letters.append(
+        self.letters.add(
             DeadLetter(
                 self.worker_id,
                 self.flow.flow_id,
@@ -410,11 +615,15 @@ class Worker:
     def _dropped(self, item: Item, slot: SlotQueue, reason: str) -> None:
         jobs = [member.job for member in item[3].members]
         for job in jobs:
-            job.trace("dropped", slot=slot.qualified_name, item=item[0], reason=reason)
+            self.trace(job, "dropped", slot=slot.qualified_name, item=item[0], reason=reason)
         if self.sink is not None:
             ids = tuple(job.job_id for job in jobs)
             now = self.engine.now()
             self.observe(Dropped(now, self.worker_id, ids, slot.qualified_name, item[0], reason))
+
+    def drop_activation(self, activation: LiveActivation) -> None:
+        """It will not run again: its jobs have ended."""
+        self.forget_retry(activation)
 
     def forget_retry(self, activation: LiveActivation) -> None:
         self.at_gate.pop(activation, None)
@@ -447,8 +656,29 @@ class Worker:
         self.queue.hold()
 
     def release(self) -> None:
-        for mailbox in self.queue.resume():
+        self._go_on_with(self.queue.resume())
+
+    @contextmanager
+    def held_for_a_cut(self) -> Iterator[None]:
+        """Start nothing within the block, whoever resumes meanwhile; what was paused, or is, stays so after it."""
+        self.queue.begin_cut()
+        try:
+            yield
+        finally:
+            self._go_on_with(self.queue.end_cut())
+
+    def _go_on_with(self, ready: Iterable[Mailbox]) -> None:
+        for mailbox in ready:
             self.schedule(mailbox)
+        self.bell.ring()  # who waits for room looks anew whether it can come
+
+    def let_resumed_go(self) -> None:
+        """Jobs are not paused any more: queue again what was kept back of them."""
+        for node in self.nodes.values():
+            more, ended = node.mailbox.release_held()
+            if more:
+                self.schedule(node.mailbox)
+            self.at_rest(ended)
         self.bell.ring()  # who waits for room looks anew whether it can come
 
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
@@ -482,7 +712,7 @@ class Worker:
         self.queue.hold()
         for node in self.nodes.values():
             node.mailbox.close()
-        for activation in list(self.retries):
+        for activation in [*self.retries, *self.at_gate]:
             self.forget_retry(activation)
         if self.execution_timer is not None:
             self.execution_timer.cancel()
@@ -512,12 +742,18 @@ class Worker:
 
         self.execution_timer = self.engine.driver.call_at(self.engine.now() + seconds, too_long)
 
+    def forget_engine(self, gone: Any) -> None:
+        """Called in a forked child: nothing of the runtime may be touched any more."""
+        self.engine = gone
+        self.flow.let_go(self.worker_id)
+
     # -- gates ---------------------------------------------------------------------------------------------
 
     def set_gate(self, node: Node, gate: Gate | None) -> None:
         """Ask this gate at a routine and its slots, or nobody; routes lead through it only while it is set."""
         node.mailbox.gate = gate
-        node.set_offer(node.mailbox.offer if gate is None else partial(self._offer_through, gate, node))
+        entrance = self.entrance(node.mailbox)
+        node.set_offer(entrance if gate is None else partial(self._offer_through, gate, node))
         for source in self.nodes.values():
             for routes in source.routes.values():
                 for route in routes:
@@ -563,14 +799,14 @@ class Worker:
     # -- looking in ----------------------------------------------------------------------------------------
 
     def running(self) -> list[LiveActivation]:
-        return [a for a in self.engine.driver.running() if a.node.worker is self]
+        return [a for a in self.engine.running() if a.node.worker is self]
 
     def counters(self, routine_id: str) -> dict[str, Any]:
         node = self.nodes.get(routine_id)
         return {} if node is None else node.counters()
 
-    def snapshot(self) -> dict[str, Any]:
-        return self.engine.snapshot(self)
+    def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
+        return self.engine.snapshot(self, use)
 
 
 def _item_ended(item: Item) -> bool:

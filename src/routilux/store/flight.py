@@ -13,14 +13,13 @@ from pathlib import Path
 from uuid import UUID
 
 from routilux.errors import InvalidValueError, refused
-from routilux.ports import FlightRecorder
+from routilux.ports import FLIGHT_SEATS, FlightRecorder
 from routilux.store.boot import UNKNOWN, boot_id
 from routilux.store.space import take_space
 
-SEATS = 1_024  # the most threads that a pool can have
 SEAT_SIZE = 512  # bytes, the length included
 LONGEST = SEAT_SIZE - 2
-_SIZE = (SEATS + 1) * SEAT_SIZE  # the first seat holds the boot
+_SIZE = (FLIGHT_SEATS + 1) * SEAT_SIZE  # the first seat holds the boot
 _LENGTH = struct.Struct("<H")
 
 
@@ -49,8 +48,8 @@ class MappedRecorder(FlightRecorder):
         return list(self._suspects)
 
     def enter(self, seat: int, text: str) -> None:
-        if not 0 <= seat < SEATS:
-            raise refused(InvalidValueError, "enter()", seat, f"a seat from 0 to {SEATS - 1}")
+        if not 0 <= seat < FLIGHT_SEATS:
+            raise refused(InvalidValueError, "enter()", seat, f"a seat from 0 to {FLIGHT_SEATS - 1}")
         data = text.encode("utf-8", "surrogatepass")
         if len(data) > LONGEST:
             data = b""

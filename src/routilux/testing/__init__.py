@@ -1,5 +1,16 @@
 """For tests of flows, and of what is plugged into Routilux."""
 
+from routilux.ports import Emission
 from routilux.testing.simulated import SimulatedRuntime, SimulationLimit, SimulationStuck, simulated
+from routilux.testing.tester import RoutineTester
+from routilux.testing.tracing import Trace
 
-__all__ = ["SimulatedRuntime", "SimulationLimit", "SimulationStuck", "simulated"]
+__all__ = [
+    "Emission",
+    "RoutineTester",
+    "SimulatedRuntime",
+    "SimulationLimit",
+    "SimulationStuck",
+    "Trace",
+    "simulated",
+]

@@ -19,6 +19,7 @@ from itertools import count
 from random import Random
 from types import TracebackType
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from routilux.kernel.mailbox import Mailbox
 from routilux.model.context import running
@@ -128,10 +129,17 @@ class SimulatedDriver:
     """See the module's docstring. ``interrupts`` are calls that may come at any moment, each once."""
 
     def __init__(
-        self, seed: int, *, interruption: float = 0.15, early_timers: float = 0.0, depth: int = 3
+        self,
+        seed: int,
+        *,
+        interruption: float = 0.15,
+        early_timers: float = 0.0,
+        depth: int = 3,
+        life: str = "",
     ) -> None:
         self.seed = seed
         self.clock = VirtualClock()
+        self._life = life  # tells the ids of runtimes apart that use one store, one after the other
         self.interrupts: list[Callable[[], object]] = []
         self.steps = 0
         self.locks_held = 0
@@ -147,6 +155,7 @@ class SimulatedDriver:
         self._seats: list[Seat] = [Seat()]
         self._loop: _VirtualLoop | None = None
         self._tasks: AsyncTasks | None = None
+        self._attendants: list[SimulatedAttendant] = []
         self._in_loop = False
         self.waiting: list[SimulatedSignal] = []  # who waits on the stack, each for the next
         self._interrupted = 0  # virtual threads that go on when the one on top has ended
@@ -164,7 +173,7 @@ class SimulatedDriver:
         return self._rng.random()
 
     def unique(self) -> str:
-        return f"{next(self._ids):x}_"
+        return f"{self._life}{next(self._ids):x}_"
 
     @property
     def quantum(self) -> float:
@@ -187,6 +196,11 @@ class SimulatedDriver:
         self._virtual_loop()
         assert self._tasks is not None
         return self._tasks
+
+    def attendant(self, name: str, step: Callable[[], bool]) -> SimulatedAttendant:
+        attendant = SimulatedAttendant(self, step)
+        self._attendants.append(attendant)
+        return attendant
 
     def call_at(self, when: float, call: Callable[[], None]) -> Timer:
         timer = Timer(when, call)
@@ -221,13 +235,16 @@ class SimulatedDriver:
 
     def stuck(self) -> SimulationStuck:
         """Something is waited for, and nothing is left to be done."""
-        if not self._interrupted and not any(signal.is_set() for signal in self.waiting):
+        held_back = any(
+            queue.ready for queue in self._queues
+        )  # it might wait for what is further down the stack
+        if not self._interrupted and not held_back and not any(signal.is_set() for signal in self.waiting):
             return SimulationStuck(
                 f"seed {self.seed}: nothing can happen any more, but something is waited for"
             )
         self.fault = SimulationLimit(
-            f"seed {self.seed}: what is waited for may come from a virtual thread further down the stack; this says "
-            "nothing about the engine, take another seed"
+            f"seed {self.seed}: what is waited for may come from a virtual thread further down the stack, or from one "
+            "that could not go on above it; this says nothing about the engine, take another seed"
         )
         return self.fault
 
@@ -250,6 +267,8 @@ class SimulatedDriver:
         """A lock was released: perhaps another virtual thread is faster now."""
         if self._closed or len(self._seats) > self._depth or self._rng.random() >= self._interruption:
             return
+        if any(attendant.at_work for attendant in self._attendants):
+            return  # who waits for an attendant can not go on before it does
         self._interrupted += 1
         try:
             self._interrupt()
@@ -259,7 +278,7 @@ class SimulatedDriver:
     def _interrupt(self) -> None:
         if self.interrupts and self._rng.random() < 0.2:
             call = self.interrupts.pop(self._rng.randrange(len(self.interrupts)))
-            self._on_new_thread(call)
+            self.on_new_thread(call)
             return
         if self._rng.random() < self._early_timers and self._timer_before(None):
             self._jump(None)
@@ -278,6 +297,9 @@ class SimulatedDriver:
             choices.append(self._run_loop)
         if self._timer_before(self.clock.now):
             choices.append(lambda: self._jump(None))
+        choices += [
+            attendant.work for attendant in self._attendants if attendant.woken and not attendant.at_work
+        ]
         return choices
 
     def _turn(self, queue: RunQueue, mailbox: Mailbox) -> None:
@@ -289,9 +311,9 @@ class SimulatedDriver:
         if again:
             self._queues.append(queue)
         if taken is not None:
-            self._on_new_thread(lambda: turns.run(queue, taken, self._seats[-1]))
+            self.on_new_thread(lambda: turns.run(queue, taken, self._seats[-1]))
 
-    def _on_new_thread(self, call: Callable[[], object]) -> None:
+    def on_new_thread(self, call: Callable[[], object]) -> None:
         outer = running.get()
         running.set(None)
         self._seats.append(Seat())
@@ -310,7 +332,7 @@ class SimulatedDriver:
         when, _, timer = heapq.heappop(self._timers)
         self.clock.now = max(self.clock.now, when)
         if timer.call is not None:
-            self._on_new_thread(timer.call)
+            self.on_new_thread(timer.call)
         return True
 
     def _timer_before(self, deadline: float | None) -> bool:
@@ -331,9 +353,39 @@ class SimulatedDriver:
         assert self._loop is not None
         self._in_loop = True
         try:
-            self._on_new_thread(self._loop.run_ready)
+            self.on_new_thread(self._loop.run_ready)
         finally:
             self._in_loop = False
+
+
+class SimulatedAttendant:
+    """Takes one step at a moment of the simulation's choice, on a virtual thread of its own."""
+
+    def __init__(self, driver: SimulatedDriver, step: Callable[[], bool]) -> None:
+        self._driver = driver
+        self._step = step
+        self.woken = False
+        self.at_work = False
+
+    def wake(self) -> None:
+        self.woken = True
+
+    def work(self) -> None:
+        self.woken = False
+        self.at_work = True
+        try:
+            self._driver.on_new_thread(self._take_a_step)
+        finally:
+            self.at_work = False
+
+    def _take_a_step(self) -> None:
+        if self._step():
+            self.woken = True
+
+    def close(self, deadline: float | None) -> bool:
+        while self._step():
+            pass
+        return True
 
 
 class _VirtualLoop(asyncio.SelectorEventLoop):
@@ -402,11 +454,12 @@ class SimulatedRuntime(Runtime):
         self._interruption = interruption
         self._early_timers = early_timers
         options.setdefault("thread_pool_size", 4)
+        self._life = _next_life(options.get("store"))
         super().__init__(**options)
 
     def _create_driver(self) -> Driver:
         self.simulation = SimulatedDriver(
-            self.seed, interruption=self._interruption, early_timers=self._early_timers
+            self.seed, interruption=self._interruption, early_timers=self._early_timers, life=self._life
         )
         return self.simulation
 
@@ -427,6 +480,17 @@ class SimulatedRuntime(Runtime):
 
     def __repr__(self) -> str:
         return f"SimulatedRuntime(seed={self.seed})"
+
+
+_lives: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+
+
+def _next_life(store: Any) -> str:
+    """Ids are a function of the seed, so a second runtime on the same store needs others than the first."""
+    if store is None or isinstance(store, str):
+        return ""
+    _lives[store] = lives = _lives.get(store, 0) + 1
+    return "" if lives == 1 else f"{lives}_"
 
 
 def _may_wait(mailbox: Mailbox, in_loop: bool) -> bool:

@@ -99,6 +99,12 @@ def test_all_problems_at_once_each_at_its_place() -> None:
     ]
 
 
+@pytest.mark.parametrize("key", ["strategy", "max_workers", "timeout"])
+def test_nothing_is_no_setting_of_an_execution(key: str) -> None:
+    document = f"version: 1\nflow_id: x\nexecution: {{{key}: null}}\nroutines: {{a: {{class: work}}}}\n"
+    assert codes(document) == [("invalid-value", f"execution.{key}", 3, 15 + len(key))]
+
+
 def test_a_problem_shows_the_line_a_caret_the_nearest_name_and_the_fix() -> None:
     (problem,) = problems(f"{HEAD}  a: {{class: raed, config: {{path: x}}}}\n", file="weather.flow.yaml")
     assert problem.nearest[0] == "read"

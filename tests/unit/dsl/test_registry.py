@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from routilux import Routine, routine
+from routilux import ErrorHandler, Flow, Routine, routine
+from routilux.activation_policies import batch_size_policy
 from routilux.dsl import ObjectFactory, RoutineRegistry
 from routilux.errors import ConfigurationError, DuplicateNameError, InvalidTypeError, InvalidValueError
 from tests.unit.dsl.samples import Read, registry, work
@@ -70,11 +67,24 @@ def test_an_unknown_name_comes_with_the_nearest() -> None:
         own.unregister("raed")
     with pytest.raises(InvalidValueError, match="no activation policy 'x'"):
         own.policy("x")
+    with pytest.raises(InvalidValueError, match="no activation policy 'x'"):
+        own.unregister_policy("x")
+    with pytest.raises(InvalidValueError, match="policy 'immediate' is built in"):
+        own.unregister_policy("immediate")
+    for name in (5, None, ["read"]):
+        with pytest.raises(InvalidValueError, match="no routine type"):
+            own.get(name)  # type: ignore[arg-type]
+    with pytest.raises(InvalidTypeError, match=r"write @registry.routine\(\) or"):
+        own.routine(Read)  # type: ignore[arg-type]
 
 
 class Wrong(Routine):
     def __init__(self, path: str = "") -> None:
         super().__init__()
+
+
+def fail() -> Routine:
+    raise OSError("no disk")
 
 
 @pytest.mark.parametrize(
@@ -84,6 +94,12 @@ class Wrong(Routine):
         (int, "x", "a subclass of Routine"),
         (Wrong, "x", "has parameters"),
         (lambda: 5, "x", "expected a routine"),
+        (fail, "x", "routine type 'x': its factory fail.. raised OSError: no disk"),
+        (
+            Read(),
+            "x",
+            r"expected a class of routines, or a factory, .*write register_prototype\('x', routine\)",
+        ),
         (work, "größe", "in ASCII"),
         (work, "a b", "in ASCII"),
         (work, "", "in ASCII"),
@@ -96,114 +112,51 @@ def test_what_cannot_be_registered(source: Any, name: Any, message: str) -> None
         RoutineRegistry(plugins=False).register(source, name)
 
 
+def test_a_routine_can_be_the_prototype_of_others() -> None:
+    own, handler = registry(), ErrorHandler("skip")
+    model = Read().set_config(path="in.csv", size=7).set_activation_policy(batch_size_policy(3))
+    model.set_error_handler(handler).set_concurrency(2).set_timeout(9).set_queue("path", max_queue_length=5)
+    own.register_prototype("read_sevens", model, {"mode": "columns"})
+    model.set_config(size=8).set_concurrency(4)  # comes too late to be taken over
+    made = own.create("read_sevens", path="x.csv")
+    assert (type(made), dict(made.config)) == (Read, {"path": "x.csv", "size": 7, "mode": "columns"})
+    assert (made.activation_policy, made.error_handler, made.concurrency, made.timeout) == (
+        batch_size_policy(3),
+        handler,
+        2,
+        9.0,
+    )
+    assert (made.slots["path"].max_queue_length, own.get("read_sevens").description) == (5, "Reads a file.")
+
+
+def test_a_document_names_a_prototype_and_says_what_differs() -> None:
+    own = registry().register_prototype("read_threes", Read().set_activation_policy(batch_size_policy(3)))
+    flow = Flow("x")
+    flow.add_routine(own.create("read_threes", path="a.csv"), "a")
+    document = {"a": {"class": "read_threes", "config": {"path": "a.csv"}}}
+    assert flow.to_dict(registry=own)["routines"] == document
+    loaded = Flow.from_dict(flow.to_dict(registry=own), registry=own)
+    assert loaded.routines["a"].activation_policy == batch_size_policy(3)
+
+
+def test_logic_of_a_prototype_is_taken_over_and_ports_of_its_own_are_refused() -> None:
+    def logic(slot_data: Any, policy_message: Any, state: Any) -> None: ...
+
+    own = registry().register_prototype("silent", Read().set_logic(logic))
+    assert own.create("silent").own_logic is logic
+    model = Read()
+    model.add_event("more")
+    with pytest.raises(InvalidValueError, match="event 'more' of routine Read is not declared by its class"):
+        own.register_prototype("more", model)
+    with pytest.raises(InvalidTypeError, match="config of prototype 'x': expected a mapping"):
+        own.register_prototype("x", "read", 5)  # type: ignore[arg-type]
+    with pytest.raises(InvalidTypeError, match="a class of routines, or a factory, got 5"):
+        own.register_prototype("x", 5)  # type: ignore[arg-type]
+    assert "x" not in own
+
+
 def test_a_prototype_with_a_wrong_config_is_refused_where_it_is_written() -> None:
     with pytest.raises(InvalidValueError, match="no config key 'siz'"):
         registry().register_prototype("small", "read", {"siz": 5})
     with pytest.raises(InvalidTypeError, match="a class or a function"):
         registry().register_policy("x", 5)  # type: ignore[arg-type]
-
-
-PLUGIN = {
-    "pyproject.toml": """
-        [build-system]
-        requires = ["hatchling"]
-        build-backend = "hatchling.build"
-        [project]
-        name = "sample-plugin"
-        version = "1.0"
-        [project.entry-points."routilux.routines"]
-        shout = "sample_plugin.text:Shout"
-        broken = "sample_plugin.missing:Nothing"
-        number = "sample_plugin.text:NUMBER"
-        branch = "sample_plugin.text:Shout"
-        [project.entry-points."routilux.policies"]
-        pairs = "sample_plugin.text:Pairs"
-        [tool.hatch.build.targets.wheel]
-        packages = ["sample_plugin"]
-    """,
-    "sample_plugin/__init__.py": "",
-    "sample_plugin/text.py": """
-        from routilux import routine
-        from routilux.activation_policies import WAIT, ActivationPolicy, Fire
-
-        NUMBER = 5
-        print("imported the plugin")
-
-        @routine(name="Shout")
-        def Shout(text):
-            return {"text": text.upper()}
-
-        class Pairs(ActivationPolicy):
-            __slots__ = ()
-            name = "pairs"
-
-            def __call__(self, slots, state):
-                return Fire({"input": 2}) if len(slots["input"]) >= 2 else WAIT
-    """,
-}
-
-USE = """
-    from routilux import Flow
-    from routilux.dsl import RoutineRegistry, DslError
-    text = '''version: 1
-    flow_id: x
-    routines:
-      a:
-        class: shout
-        activation:
-          policy: pairs
-    '''
-    registry = RoutineRegistry.get_instance()
-    print("shout" in registry, "pairs" in registry.policy_names())
-    flow = Flow.from_yaml(text)
-    print(flow.to_yaml() == text, type(flow.routines["a"]).__name__)
-    for name in ("broken", "number"):
-        try:
-            Flow.from_yaml(text.replace("shout", name))
-        except DslError as error:
-            print([each.code for each in error.problems], error.problems[0].message)
-    print(type(registry.create("branch")).__module__)
-    try:
-        registry.register(type(flow.routines["a"]), "shout")
-    except ValueError as error:
-        print(error)
-"""
-
-
-@pytest.fixture(scope="module")
-def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that pip has installed a package into."""
-    source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("site")
-    for name, text in PLUGIN.items():
-        path = source / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_text(textwrap.dedent(text))
-    options = ["--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
-    command = [sys.executable, "-m", "pip", "install", "-q", *options, "--target", str(target), str(source)]
-    subprocess.run(command, check=True, capture_output=True)
-    return target
-
-
-def test_an_installed_plugin_is_found_on_first_use_and_imported_when_it_is_named(plugins: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(USE)],
-        env={"PYTHONPATH": str(plugins), "PATH": ""},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (
-        "RuntimeWarning: 'branch' of package 'sample-plugin' is left out: that name is built in"
-        in done.stderr
-    )
-    assert "Traceback" not in done.stderr
-    assert done.stdout.splitlines() == [
-        "True True",
-        "imported the plugin",
-        "True Shout",
-        "['broken-class'] 'broken' of package 'sample-plugin' (sample_plugin.missing:Nothing) cannot be imported: "
-        "ModuleNotFoundError: No module named 'sample_plugin.missing'; repair or uninstall that package",
-        "['broken-class'] entry point 'number' of package 'sample-plugin': expected a class or a function, got 5 (int)",
-        "routilux.routines.control",
-        "a routine type 'shout' exists already; choose another name, or unregister that one first",
-    ]

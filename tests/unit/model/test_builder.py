@@ -9,8 +9,11 @@ from routilux.errors import (
     InvalidValueError,
     MissingPolicyError,
     RoutiluxError,
+    UnknownRoutineError,
 )
 from routilux.model.builder import FlowBuilder
+from routilux.model.flow import Flow
+from routilux.model.policy import batch_size_policy
 from routilux.model.recovery import ErrorHandler
 from routilux.model.routine import Routine
 from tests.unit.model.samples import Step, refusal, table
@@ -23,6 +26,14 @@ class NoPolicy(Routine):
 class WithParameters(Step):
     def __init__(self, size: int = 1) -> None:
         super().__init__()
+
+
+class Failing(Step):
+    def __init__(self) -> None:
+        raise OSError("no disk")
+
+
+SHARED = Step()
 
 
 def test_a_flow_is_built_in_one_expression() -> None:
@@ -79,6 +90,80 @@ def test_names_are_made_into_routines_by_what_was_given() -> None:
     assert (made, list(flow.routines)) == (["read_csv", "log"], ["read", "Step"])
 
 
+def test_what_was_said_can_be_taken_back() -> None:
+    flow = (
+        FlowBuilder("etl")
+        .add(Step, "a")
+        .add(Step, "b")
+        .add(NoPolicy, "c")
+        .connect("a.output", "b.input", mapping={"value": "x"})
+        .connect("b.output", "c.input")
+        .connect("b.output", "a.input")
+        .entry("c")
+        .remove("c")
+        .disconnect("a.output", "b.input")
+        .connect("a.output", "b.input")
+        .build()
+    )
+    assert (list(flow.routines), [str(each) for each in flow.connections], flow.entry) == (
+        ["a", "b"],
+        ["b.output -> a.input", "a.output -> b.input"],
+        None,
+    )
+    assert flow.connections[1].mapping is None
+
+
+def test_a_routine_is_set_up_where_it_is_added() -> None:
+    handler = ErrorHandler("skip")
+    flow = (
+        FlowBuilder("etl")
+        .describe("moves things")
+        .add(
+            Step,
+            "a",
+            {"size": 3},
+            activation=batch_size_policy(5),
+            error_handler=handler,
+            concurrency=2,
+            timeout=9,
+            slots={"input": {"max_queue_length": 7, "on_full": "error"}},
+            description="takes steps",
+        )
+        .build()
+    )
+    step = flow.routines["a"]
+    assert (
+        dict(step.config),
+        step.activation_policy,
+        step.error_handler,
+        step.concurrency,
+        step.timeout,
+    ) == (
+        {"size": 3},
+        batch_size_policy(5),
+        handler,
+        2,
+        9.0,
+    )
+    assert (step.slots["input"].max_queue_length, step.slots["input"].on_full) == (7, "error")
+    assert (flow.description(), flow.description("a")) == ("moves things", "takes steps")
+
+
+def test_without_that_names_are_those_of_a_document() -> None:
+    flow = (
+        FlowBuilder("storms", execution_strategy="sequential")
+        .add("read_csv", "read")
+        .add("filter", "storms", config={"when": "wind > 8"})
+        .connect("read.row", "storms.input", mapping={"speed": "wind"})
+        .entry("read.path")
+        .build()
+    )
+    assert flow.to_dict() == Flow.from_dict(flow.to_dict()).to_dict()
+    assert flow.to_dict()["routines"]["storms"] == {"class": "filter", "config": {"when": "wind > 8"}}
+    wrong = FlowBuilder("storms").add("filter", "storms", config={"when": "wind >"})
+    refusal(wrong.build, FlowValidationError, "config.when")
+
+
 def test_all_problems_are_found_at_once() -> None:
     builder = (
         FlowBuilder("etl")
@@ -131,7 +216,48 @@ def test_routine_objects_are_free_again_after_a_refusal() -> None:
             FlowValidationError,
             ("add()", "a routine, a class of routines or a factory"),
         ),
-        (FlowBuilder().add("log").build, FlowValidationError, ("'log' (str)", "create=")),
+        (FlowBuilder().add("lgo").build, FlowValidationError, ("no routine type 'lgo'", "'log'")),
+        (FlowBuilder().add(Failing).build, FlowValidationError, ("Failing() raised OSError: no disk",)),
+        (FlowBuilder().add(Step, "a", ["x"]).build, FlowValidationError, ("config of", "['x'] (list)")),
+        (FlowBuilder().add(Step, "a", {1: 2}).build, FlowValidationError, ("config of", "text keys")),
+        (
+            FlowBuilder().add(Step, "a", activation="immediate", concurrency=0, timeout="x").build,
+            FlowValidationError,
+            ("3 problems:", "an activation policy", "at least 1", "a number of seconds"),
+        ),
+        (
+            FlowBuilder().add(Step, "a", slots={"inptu": {"on_full": "error"}}).build,
+            FlowValidationError,
+            ("no slot 'inptu'", "'input'"),
+        ),
+        (
+            FlowBuilder().add(Step, "a", slots={"input": {"max_length": 5}}).build,
+            FlowValidationError,
+            ("no limit 'max_length' of slot 'input'", "'max_queue_length'"),
+        ),
+        (
+            FlowBuilder().add(Step, "a", slots={"input": 5}).build,
+            FlowValidationError,
+            ("its limits", "5 (int)"),
+        ),
+        (FlowBuilder().add(Step, "a", slots=["input"]).build, FlowValidationError, ("slot to limits",)),
+        (FlowBuilder().add(Step, "a", description=5).build, FlowValidationError, ("description", "text")),
+        (
+            FlowBuilder().add(SHARED, "a").add(SHARED, "b").build,
+            FlowValidationError,
+            ("belongs to this flow",),
+        ),
+        (lambda: FlowBuilder(create=5), InvalidTypeError, ("FlowBuilder(create)", "5 (int)")),
+        (
+            lambda: FlowBuilder().add(Step, "read").remove("raed"),
+            UnknownRoutineError,
+            ("no routine 'raed' in this builder", "'read'"),
+        ),
+        (
+            lambda: FlowBuilder().connect("a.out", "b.in").disconnect("a.out", "b.inn"),
+            InvalidValueError,
+            ("no connection 'a.out -> b.inn' in this builder", "'a.out -> b.in'"),
+        ),
         (FlowBuilder().add(dict).build, FlowValidationError, ("what dict() made", "{} (dict)")),
         (FlowBuilder("a\nb").build, InvalidValueError, ("name of a flow",)),
         (FlowBuilder(max_workers="2").build, InvalidTypeError, ("max_workers",)),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
@@ -62,6 +63,28 @@ async def each_later(values: list[int]) -> AsyncIterator[dict[str, Any]]:
         yield {"value": value}
 
 
+class Stepping:
+    """A callable object that gives an async generator."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    async def __call__(self, n: int) -> AsyncIterator[dict[str, Any]]:
+        while n > 1:
+            n -= 1
+            yield {"step": n}
+
+
+class Scale:
+    def __init__(self, factor: int) -> None:
+        self.factor = factor
+
+    def times(self, n: int) -> dict[str, Any]:
+        return {"n": n * self.factor}
+
+
+named = routine(name="named")
+
 OUTCOMES: list[tuple[type[FunctionRoutine], list[dict[str, Any]], list[Any]]] = [
     (double, [{"value": 3}], [{"value": 6}]),
     (double, [{"value": 3, "times": 5, "unknown": 1}], [{"value": 15}]),
@@ -71,7 +94,15 @@ OUTCOMES: list[tuple[type[FunctionRoutine], list[dict[str, Any]], list[Any]]] = 
     (each, [{"values": [1, 0, 2]}], [{"value": 1}, {"value": 2}]),
     (later, [{"value": 3}], [{"value": 3}]),
     (each_later, [{"values": [1, 2]}], [{"value": 1}, {"value": 2}]),
-    (routine(lambda: {"event": 1, "self": 2}), [{}], [{"event": 1, "self": 2}]),
+    (named(lambda: {"event": 1, "self": 2}), [{}], [{"event": 1, "self": 2}]),
+    (
+        named(functools.partial(double.fn, times=3)),
+        [{"value": 2}, {"value": 2, "times": 4}],
+        [{"value": 6}, {"value": 8}],
+    ),
+    (routine(Scale(3).times), [{"n": 2}], [{"n": 6}]),
+    (named(Stepping(2)), [{"n": 3}], [{"step": 2}, {"step": 1}]),
+    (named(lambda *args, **payload: {"seen": payload}), [{"n": 3}], [{"seen": {"n": 3}}]),
 ]
 
 
@@ -132,19 +163,35 @@ def test_it_can_be_added_to_a_flow_under_its_name() -> None:
 WRONG: list[tuple[Callable[[], object], type[RoutiluxError], tuple[str, ...]]] = [
     (lambda: outcome(double, {"times": 3}), InvalidTypeError, ("function double needs 'value'", "['times']")),
     (
-        lambda: outcome(routine(lambda: 5), {}),
+        lambda: outcome(named(lambda: 5), {}),
         InvalidTypeError,
         ("returned", "5 (int)", "{'result': value}", "None"),
     ),
-    (lambda: outcome(routine(lambda: {1: 2}), {}), InvalidTypeError, ("a mapping with text keys",)),
-    (lambda: outcome(routine(lambda: (yield 5)), {}), InvalidTypeError, ("yielded", "5 (int)")),
+    (lambda: outcome(named(lambda: {1: 2}), {}), InvalidTypeError, ("a mapping with text keys",)),
+    (lambda: outcome(named(lambda: (yield 5)), {}), InvalidTypeError, ("yielded", "5 (int)")),
     (lambda: routine(3), InvalidTypeError, ("@routine", "a function", "@routine(name=...)")),
     (lambda: routine("name"), InvalidTypeError, ("@routine",)),
-    (lambda: routine(int), InvalidTypeError, ("@routine", "a function")),
-    (lambda: routine(lambda a, /: None), InvalidTypeError, ("positional-only",)),
+    (lambda: routine(int), InvalidTypeError, ("@routine", "a function", "subclass Routine")),
+    (lambda: routine(double), InvalidTypeError, ("@routine", "is one already, so leave the decorator out")),
+    (lambda: routine(Scale.times), InvalidTypeError, ("not a method", "a subclass of Routine")),
+    (lambda: routine(lambda n: {}), InvalidValueError, ("a function with a name", "routine(name='double')")),
+    (lambda: routine(functools.partial(double.fn)), InvalidValueError, ("a function with a name",)),
+    (lambda: named(lambda a, /: None), InvalidTypeError, ("positional-only",)),
+    (lambda: named(lambda n, *rest: None), InvalidTypeError, ("*rest would never get anything", "**rest")),
     (lambda: routine(name="a.b")(lambda: None), InvalidValueError, ("without a dot",)),
-    (lambda: routine(concurrency=0)(lambda: None), InvalidValueError, ("concurrency", "at least 1")),
-    (lambda: routine(policy="immediate")(lambda: None), InvalidTypeError, ("activation policy",)),
+    (lambda: routine(name=5)(lambda: None), InvalidTypeError, ("name of a routine",)),
+    (
+        lambda: routine(name="n", concurrency=0)(lambda: None),
+        InvalidValueError,
+        ("concurrency", "at least 1"),
+    ),
+    (lambda: routine(name="n", policy="immediate")(lambda: None), InvalidTypeError, ("activation policy",)),
+    (
+        lambda: routine(name="n", timeout="5")(lambda: None),
+        InvalidTypeError,
+        ("timeout", "a number of seconds"),
+    ),
+    (lambda: routine(name="n", error_handler="skip")(lambda: None), InvalidTypeError, ("an ErrorHandler",)),
 ]
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import pytest
+
 from routilux import Flow, Routine
-from routilux.testing import simulated
+from routilux.testing import RoutineTester, simulated
 
 Payload = Mapping[str, Any]
 Emitted = list[tuple[str, dict[str, Any]]]
-SEEDS = range(5)
+over_seeds = pytest.mark.routilux(seeds=5)
 
 
 def flow_of(routine: Routine) -> Flow:
@@ -33,37 +35,15 @@ def timed(
     routine: Routine, posts: Iterable[tuple[float, str, Payload]], *, seed: int = 0, drain: bool = True
 ) -> list[tuple[float, str, dict[str, Any]]]:
     """With the virtual time of each emission."""
-    flow = flow_of(routine)
-    found: list[tuple[float, str, dict[str, Any]]] = []
-    with simulated(seed, debug=True) as runtime:
-        for event in routine.events:
-            flow.add_routine(_collector(event, found, runtime), f"collect_{event}")
-            flow.connect("it", event, f"collect_{event}", "input")
-        runtime.exec(flow)
-        jobs = []
+    with RoutineTester(routine, routine_id="it", seed=seed) as tester:
         for time, slot, payload in posts:
-            runtime.run(time - runtime.now)
-            jobs.append(runtime.post(flow, "it", slot, dict(payload)).job_context)
-        runtime.run()
+            tester.run(time - tester.now)
+            tester.post(slot, payload)
+        tester.run()
         if drain:
-            assert runtime.wait_until_all_jobs_finished()
-        assert [job.error for job in jobs if job.error is not None] == []
-    return found
-
-
-class _Collect(Routine):
-    def __init__(self) -> None:
-        super().__init__()
-        self.add_slot("input", max_queue_length=100_000)
-
-
-def _collector(event: str, found: list[tuple[float, str, dict[str, Any]]], runtime: Any) -> Routine:
-    from routilux.activation_policies import immediate_policy
-
-    def note(slot_data: Any, policy_message: Any, state: Any) -> None:
-        found.extend((runtime.now, event, dict(payload)) for payload in slot_data["input"])
-
-    return _Collect().set_logic(note).set_activation_policy(immediate_policy())
+            tester.drain()
+        assert tester.errors == []
+    return [(one.time, one.event, one.data) for one in tester.trace]
 
 
 def only(event: str, found: Emitted) -> list[dict[str, Any]]:

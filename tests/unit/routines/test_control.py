@@ -22,10 +22,9 @@ from routilux.routines import (
     Split,
     Throttle,
 )
-from routilux.testing import simulated
-from tests.unit.routines.running import SEEDS, emitted, emitted_at, only, saved_in_the_middle, timed
+from routilux.testing import SimulatedRuntime
+from tests.unit.routines.running import emitted, emitted_at, only, over_seeds, saved_in_the_middle, timed
 
-over_seeds = pytest.mark.parametrize("seed", SEEDS)
 ROUTES = [{"name": "big", "when": "n > 10"}, {"name": "even", "when": "n % 2 == 0"}]
 
 
@@ -42,9 +41,11 @@ class TestBranch:
         ],
     )
     @over_seeds
-    def test_payloads_go_where_conditions_hold(self, mode: str, n: int, events: list[str], seed: int) -> None:
+    def test_payloads_go_where_conditions_hold(
+        self, mode: str, n: int, events: list[str], routilux_seed: int
+    ) -> None:
         branch = Branch().set_config(routes=ROUTES, default="other", mode=mode)
-        found = emitted(branch, [{"n": n}], seed=seed)
+        found = emitted(branch, [{"n": n}], seed=routilux_seed)
         assert sorted(found) == sorted((event, {"n": n}) for event in events)
 
     def test_a_condition_that_cannot_be_read_is_an_error(self) -> None:
@@ -60,19 +61,30 @@ class TestBranch:
 
 class TestMerge:
     @over_seeds
-    def test_all_inputs_by_key(self, seed: int) -> None:
+    def test_all_inputs_by_key(self, routilux_seed: int) -> None:
         merge = Merge().set_config(inputs=["a", "b"], by="key", key="id")
         posts = [(0.0, slot, {"id": n, slot: n}) for slot in "ab" for n in (2, 1)]
-        found = emitted_at(merge, posts, seed=seed)
+        found = emitted_at(merge, posts, seed=routilux_seed)
         assert sorted(found, key=str) == [
             ("output", {"a": {"id": n, "a": n}, "b": {"id": n, "b": n}}) for n in (1, 2)
         ]
 
+    def test_keys_that_look_alike_are_different_keys(self) -> None:
+        keys: list[Any] = [1, 1.0, True, "1", "true", None, [1]]
+        merge = Merge().set_config(inputs=["a", "b"], by="key", key="id")
+        posts = [(0.0, "a", {"id": key}) for key in keys] + [
+            (1.0, "b", {"id": key}) for key in reversed(keys)
+        ]
+        found = [data for _, data in emitted_at(merge, posts)]
+        assert [(repr(data["a"]["id"]), repr(data["b"]["id"])) for data in found] == [
+            (repr(key), repr(key)) for key in reversed(keys)
+        ]
+
     @over_seeds
-    def test_two_of_three_flat_then_the_late_one_is_told(self, seed: int) -> None:
+    def test_two_of_three_flat_then_the_late_one_is_told(self, routilux_seed: int) -> None:
         merge = Merge().set_config(inputs=["a", "b", "c"], need=2, shape="flat", timeout=5.0)
         posts = [(0.0, "c", {"c": 1}), (1.0, "a", {"a": 2}), (2.0, "b", {"b": 3})]
-        assert timed(merge, posts, seed=seed) == [
+        assert timed(merge, posts, seed=routilux_seed) == [
             (1.0, "output", {"a": 2, "c": 1}),
             (
                 7.0,
@@ -82,13 +94,13 @@ class TestMerge:
         ]
 
     @over_seeds
-    def test_any_input_passes(self, seed: int) -> None:
+    def test_any_input_passes(self, routilux_seed: int) -> None:
         merge = Merge().set_config(inputs=["a", "b"], need="any", shape="flat")
-        found = emitted_at(merge, [(0.0, "a", {"n": 1}), (1.0, "b", {"n": 2})], seed=seed)
+        found = emitted_at(merge, [(0.0, "a", {"n": 1}), (1.0, "b", {"n": 2})], seed=routilux_seed)
         assert found == [("output", {"n": 1}), ("output", {"n": 2})]
 
     @over_seeds
-    def test_by_job_only_what_belongs_together(self, seed: int) -> None:
+    def test_by_job_only_what_belongs_together(self, routilux_sim: SimulatedRuntime) -> None:
         class Fork(Routine):
             def __init__(self) -> None:
                 super().__init__()
@@ -109,41 +121,53 @@ class TestMerge:
         flow.connect("fork", "left", "slow", "input")
         flow.connect("slow", "output", "join", "a")
         flow.connect("fork", "right", "join", "b")
-        with simulated(seed, debug=True) as runtime:
-            runtime.exec(flow)
-            jobs = [runtime.post(flow, "fork", "input", {"n": n}).job_context for n in range(3)]
-            assert runtime.wait_until_all_jobs_finished()
-            found = [[output.data for output in job.outputs] for job in jobs]
-            assert found == [[{"a": {"n": n}, "b": {"n": n}}] for n in range(3)]
+        routilux_sim.exec(flow)
+        jobs = [routilux_sim.post(flow, "fork", "input", {"n": n}).job_context for n in range(3)]
+        assert routilux_sim.wait_until_all_jobs_finished()
+        found = [[output.data for output in job.outputs] for job in jobs]
+        assert found == [[{"a": {"n": n}, "b": {"n": n}}] for n in range(3)]
 
     @over_seeds
-    def test_what_is_incomplete_at_the_drain_is_told(self, seed: int) -> None:
+    def test_what_is_incomplete_at_the_drain_is_told(self, routilux_seed: int) -> None:
         merge = Merge().set_config(inputs=["a", "b"], by="key", key="id")
-        found = emitted_at(merge, [(0.0, "a", {"id": 1}), (0.0, "a", {"id": 2})], seed=seed)
+        found = emitted_at(merge, [(0.0, "a", {"id": 1}), (0.0, "a", {"id": 2})], seed=routilux_seed)
         assert [(event, data["missing"]) for event, data in found] == [("incomplete", ["b"])] * 2
 
-    def test_a_payload_without_the_key_is_told_too(self) -> None:
-        merge = Merge().set_config(inputs=["a", "b"], by="key", key="id")
-        [(event, data)] = emitted_at(merge, [(0.0, "a", {"x": 1})])
-        assert (event, data["payload"]) == ("incomplete", {"a": {"x": 1}})
+    @over_seeds
+    def test_a_payload_without_the_key_is_told_at_once(self, routilux_seed: int) -> None:
+        merge = Merge().set_config(inputs=["a", "b"], by="key", key="id", timeout=60)
+        posts = [
+            (0.0, "a", {"id": 1}),
+            (1.0, "a", {"x": 1}),
+            (2.0, "b", {"id": [object]}),
+            (3.0, "b", {"id": 1}),
+        ]
+        found = timed(merge, posts, seed=routilux_seed)
+        assert [(time, event) for time, event, _ in found] == [
+            (1.0, "error"),
+            (2.0, "error"),
+            (3.0, "output"),
+        ]
+        assert found[0][2]["payload"] == {"x": 1}
+        assert "no value named 'id'" in found[0][2]["reason"]
+        assert "plain data" in found[1][2]["reason"]
 
 
 class TestLoop:
     @over_seeds
-    def test_rounds_until_the_condition_holds_or_no_more(self, seed: int) -> None:
+    def test_rounds_until_the_condition_holds_or_no_more(self, routilux_sim: SimulatedRuntime) -> None:
         flow = Flow("looping")
         flow.add_routine(Loop().set_config(until="n >= limit", max=5), "loop")
         flow.add_routine(BUILT_IN["map"]().set_config(fields={"n": "n + 1"}), "step")
         flow.connect("loop", "again", "step", "input")
         flow.connect("step", "output", "loop", "input")
-        with simulated(seed, debug=True) as runtime:
-            for limit, expected in [
-                (3, ("done", {"n": 3, "limit": 3, "round": 3})),
-                (99, ("exhausted", {"n": 5, "limit": 99, "round": 5})),
-            ]:
-                state = runtime.exec(flow, entry="loop", entry_params={"n": 0, "limit": limit})
-                assert state.wait()
-                assert [(output.event, output.data) for output in state.outputs] == [expected]
+        for limit, expected in [
+            (3, ("done", {"n": 3, "limit": 3, "round": 3})),
+            (99, ("exhausted", {"n": 5, "limit": 99, "round": 5})),
+        ]:
+            state = routilux_sim.exec(flow, entry="loop", entry_params={"n": 0, "limit": limit})
+            assert state.wait()
+            assert [(output.event, output.data) for output in state.outputs] == [expected]
 
     def test_a_counter_that_is_no_number_is_an_error(self) -> None:
         [(event, data)] = emitted(Loop(), [{"round": "x"}])
@@ -184,34 +208,34 @@ class TestSplit:
 
 class TestBatch:
     @over_seeds
-    def test_full_batches_and_the_rest_at_the_drain(self, seed: int) -> None:
-        found = emitted(Batch().set_config(size=2), [{"n": n} for n in range(5)], seed=seed)
+    def test_full_batches_and_the_rest_at_the_drain(self, routilux_seed: int) -> None:
+        found = emitted(Batch().set_config(size=2), [{"n": n} for n in range(5)], seed=routilux_seed)
         assert [data["count"] for _, data in found] == [2, 2, 1]
         assert [item["n"] for _, data in found for item in data["items"]] == [0, 1, 2, 3, 4]
 
     @over_seeds
-    def test_an_old_batch_goes_before_it_is_full(self, seed: int) -> None:
+    def test_an_old_batch_goes_before_it_is_full(self, routilux_seed: int) -> None:
         posts = [(0.0, "input", {"n": 0}), (2.0, "input", {"n": 1}), (4.0, "input", {"n": 2})]
-        found = timed(Batch().set_config(size=10, age=3.0), posts, seed=seed)
+        found = timed(Batch().set_config(size=10, age=3.0), posts, seed=routilux_seed)
         assert [(time, data["count"]) for time, _, data in found] == [(3.0, 2), (7.0, 1)]
 
 
 class TestTime:
     @over_seeds
-    def test_delay_counts_from_the_arrival_of_each(self, seed: int) -> None:
+    def test_delay_counts_from_the_arrival_of_each(self, routilux_seed: int) -> None:
         posts = [(0.0, "input", {"n": 0}), (1.0, "input", {"n": 1})]
-        found = timed(Delay().set_config(seconds=5), posts, seed=seed)
+        found = timed(Delay().set_config(seconds=5), posts, seed=routilux_seed)
         assert found == [(5.0, "output", {"n": 0}), (6.0, "output", {"n": 1})]
 
     @over_seeds
-    def test_debounce_hands_on_the_last_of_a_burst_of_each_key(self, seed: int) -> None:
+    def test_debounce_hands_on_the_last_of_a_burst_of_each_key(self, routilux_seed: int) -> None:
         posts = [
             (0.0, "input", {"k": "a", "n": 0}),
             (0.5, "input", {"k": "b", "n": 1}),
             (1.0, "input", {"k": "a", "n": 2}),
             (9.0, "input", {"k": "a", "n": 3}),
         ]
-        assert timed(Debounce().set_config(seconds=2.0, key="k"), posts, seed=seed) == [
+        assert timed(Debounce().set_config(seconds=2.0, key="k"), posts, seed=routilux_seed) == [
             (1.0, "superseded", {"k": "a", "n": 0}),
             (2.5, "output", {"k": "b", "n": 1}),
             (3.0, "output", {"k": "a", "n": 2}),
@@ -224,15 +248,15 @@ class TestTime:
         ]
 
     @over_seeds
-    def test_throttle_spaces_what_is_too_much(self, seed: int) -> None:
+    def test_throttle_spaces_what_is_too_much(self, routilux_seed: int) -> None:
         posts = [(0.0, "input", {"n": n}) for n in range(4)]
-        found = timed(Throttle().set_config(items=2, seconds=1.0), posts, seed=seed)
+        found = timed(Throttle().set_config(items=2, seconds=1.0), posts, seed=routilux_seed)
         assert [(time, data["n"]) for time, _, data in found] == [(0.0, 0), (0.5, 1), (1.0, 2), (1.5, 3)]
 
     @over_seeds
-    def test_throttle_can_drop_what_is_too_much(self, seed: int) -> None:
+    def test_throttle_can_drop_what_is_too_much(self, routilux_seed: int) -> None:
         posts = [(0.0, "input", {"n": 0}), (0.4, "input", {"n": 1}), (1.0, "input", {"n": 2})]
-        found = timed(Throttle().set_config(seconds=1.0, excess="drop"), posts, seed=seed)
+        found = timed(Throttle().set_config(seconds=1.0, excess="drop"), posts, seed=routilux_seed)
         assert [(event, data["n"]) for _, event, data in found] == [
             ("output", 0),
             ("dropped", 1),
@@ -242,8 +266,8 @@ class TestTime:
 
 class TestDedupe:
     @over_seeds
-    def test_the_first_of_each_key_passes(self, seed: int) -> None:
-        found = emitted(Dedupe().set_config(key="n % 3"), [{"n": n} for n in range(6)], seed=seed)
+    def test_the_first_of_each_key_passes(self, routilux_seed: int) -> None:
+        found = emitted(Dedupe().set_config(key="n % 3"), [{"n": n} for n in range(6)], seed=routilux_seed)
         assert sorted(data["n"] for data in only("output", found)) == [0, 1, 2]
         assert sorted(data["n"] for data in only("duplicate", found)) == [3, 4, 5]
 
@@ -267,7 +291,7 @@ class TestDedupe:
 
 class TestApprove:
     @over_seeds
-    def test_decisions_find_their_payload(self, seed: int) -> None:
+    def test_decisions_find_their_payload(self, routilux_seed: int) -> None:
         posts = [
             (0.0, "input", {"id": 1}),
             (0.0, "input", {"id": 2}),
@@ -275,7 +299,7 @@ class TestApprove:
             (6.0, "decision", {"key": 1, "approved": False}),
             (7.0, "decision", {"key": 1, "approved": True}),
         ]
-        assert timed(Approve().set_config(key="id"), posts, seed=seed) == [
+        assert timed(Approve().set_config(key="id"), posts, seed=routilux_seed) == [
             (5.0, "approved", {"id": 2, "decision": {"key": 2, "approved": True, "by": "eve"}}),
             (6.0, "rejected", {"id": 1, "decision": {"key": 1, "approved": False}}),
             (
@@ -286,9 +310,31 @@ class TestApprove:
         ]
 
     @over_seeds
-    def test_without_a_key_the_oldest_is_decided_and_the_rest_expires(self, seed: int) -> None:
+    def test_what_no_decision_can_name_and_a_decision_that_says_neither_are_told_at_once(
+        self, routilux_seed: int
+    ) -> None:
+        posts = [
+            (0.0, "input", {"id": 1}),
+            (1.0, "input", {"x": 1}),
+            (2.0, "decision", {"key": 1}),
+            (3.0, "decision", {"key": 1, "approved": "yes"}),
+            (4.0, "decision", {"key": 1, "approved": True}),
+        ]
+        found = timed(Approve().set_config(key="id"), posts, seed=routilux_seed)
+        assert [(time, event) for time, event, _ in found] == [
+            (1.0, "error"),
+            (2.0, "error"),
+            (3.0, "error"),
+            (4.0, "approved"),
+        ]
+        assert [data["payload"] for _, _, data in found[:3]] == [posts[1][2], posts[2][2], posts[3][2]]
+        assert "no value named 'id'" in found[0][2]["reason"]
+        assert "true or false" in found[1][2]["reason"]
+
+    @over_seeds
+    def test_without_a_key_the_oldest_is_decided_and_the_rest_expires(self, routilux_seed: int) -> None:
         posts = [(0.0, "input", {"n": 0}), (1.0, "input", {"n": 1}), (2.0, "decision", {"approved": True})]
-        found = timed(Approve().set_config(timeout=10.0), posts, seed=seed)
+        found = timed(Approve().set_config(timeout=10.0), posts, seed=routilux_seed)
         assert [(time, event, data["n"]) for time, event, data in found] == [
             (2.0, "approved", 0),
             (11.0, "expired", 1),

@@ -11,8 +11,8 @@ import pytest
 
 from routilux import ConfigurationError, Flow, Routine, Runtime
 from routilux.routines import Filter, Flatten, Map, Pick, Reduce, Sort, Split, Validate
-from routilux.testing import simulated
-from tests.unit.routines.running import SEEDS, emitted, only, saved_in_the_middle
+from routilux.testing import SimulatedRuntime, simulated
+from tests.unit.routines.running import emitted, only, over_seeds, saved_in_the_middle
 
 FIELDS = {
     "total": {"sum": "n"},
@@ -30,8 +30,6 @@ SCHEMA = {
     "required": ["date"],
     "properties": {"rain": {"type": "number", "minimum": 0}, "date": {"pattern": "^[0-9-]+$"}},
 }
-
-over_seeds = pytest.mark.parametrize("seed", SEEDS)
 
 
 @pytest.mark.parametrize(
@@ -77,9 +75,9 @@ def test_a_payload_that_does_not_fit_is_told_with_the_reason(
 
 class TestReduce:
     @over_seeds
-    def test_every_fold_by_key_on_drain(self, seed: int) -> None:
+    def test_every_fold_by_key_on_drain(self, routilux_seed: int) -> None:
         reduce = Reduce().set_config(key="k", name="k", fields=FIELDS)
-        found = emitted(reduce, [{"k": "ab"[n % 2], "n": n} for n in range(6)], seed=seed)
+        found = emitted(reduce, [{"k": "ab"[n % 2], "n": n} for n in range(6)], seed=routilux_seed)
         assert found == [
             (
                 "output",
@@ -99,9 +97,9 @@ class TestReduce:
         assert found == [("output", {"total": 1.0, "mean": 0.1})]
 
     @over_seeds
-    def test_every_n_payloads_and_the_rest_on_drain(self, seed: int) -> None:
+    def test_every_n_payloads_and_the_rest_on_drain(self, routilux_seed: int) -> None:
         reduce = Reduce().set_config(fields={"total": {"sum": "n"}}, every=2)
-        found = emitted(reduce, [{"n": n} for n in range(5)], seed=seed)
+        found = emitted(reduce, [{"n": n} for n in range(5)], seed=routilux_seed)
         assert [data["total"] for _, data in found] == [1, 5, 4]
 
     def test_many_more_payloads_than_a_slot_holds(self) -> None:
@@ -124,6 +122,46 @@ class TestReduce:
 
 
 class TestValidate:
+    @pytest.mark.parametrize(
+        "reference",
+        ["https://example.org/x", "#/nope", "other.json", "https://json-schema.org/draft/2020-12/schema"],
+    )
+    def test_a_reference_to_nothing_in_the_schema_is_refused_at_once(self, reference: str) -> None:
+        routine = Validate()
+        with pytest.raises(ConfigurationError, match="nothing is fetched"):
+            routine.set_config(schema={"properties": {"a": {"$ref": reference}}})
+        assert dict(routine.config) == {}
+
+    @pytest.mark.parametrize(
+        "schema",
+        [
+            {"$defs": {"n": {"type": "integer"}}, "properties": {"a": {"$ref": "#/$defs/n"}}},
+            {"$defs": {"n": {"$anchor": "whole", "type": "integer"}}, "properties": {"a": {"$ref": "#whole"}}},
+            {"$id": "https://example.org/a", "$defs": {"n": {"type": "integer"}},
+             "properties": {"a": {"$ref": "https://example.org/a#/$defs/n"}}},
+            {"$defs": {"n": {"$id": "https://example.org/n", "type": "integer"}},
+             "properties": {"a": {"$ref": "https://example.org/n"}}},
+        ],
+    )  # fmt: skip
+    def test_references_within_the_schema_are_followed(self, schema: Any) -> None:
+        found = emitted(Validate().set_config(schema=schema), [{"a": 1}, {"a": "x"}])
+        assert [event for event, _ in found] == ["valid", "invalid"]
+
+    def test_what_is_nested_without_end_or_is_no_text_is_invalid(self) -> None:
+        deep: dict[str, Any] = {}
+        for _ in range(2_000):
+            deep = {"a": deep}
+        tree = Validate().set_config(schema={"properties": {"a": {"$ref": "#"}}})
+        endless = Validate().set_config(schema={"$ref": "#"})
+        text = Validate().set_config(schema={"properties": {"a": {"pattern": "x"}}})
+        for routine, payload, reason in (
+            (tree, deep, "nested too deep"),
+            (endless, {"a": 1}, "refers to itself"),
+            (text, {"a": "\ud800"}, "half of a surrogate pair"),
+        ):
+            [(event, data)] = emitted(routine, [payload])
+            assert (event, reason in data["errors"][0]) == ("invalid", True)
+
     @pytest.mark.parametrize(
         ("payload", "errors"),
         [
@@ -171,23 +209,27 @@ class TestValidate:
         assert [event for event, _ in found] == ["valid", "invalid"]
         assert "number" in found[1][1]["errors"][0]
 
-    def test_a_reference_elsewhere_is_not_fetched(self) -> None:
+    def test_a_reference_that_only_a_payload_leads_to_is_not_fetched(
+        self, routilux_sim: SimulatedRuntime
+    ) -> None:
         flow = Flow("remote")
-        flow.add_routine(Validate().set_config(schema={"$ref": "http://127.0.0.1:9/schema"}), "check")
-        with simulated(0) as runtime:
-            state = runtime.exec(flow, entry_params={"n": 1})
-            assert state.wait()
-            assert (state.status, "Unresolvable" in repr(state.error)) == ("failed", True)
+        schema = {"$ref": "http://127.0.0.1:9/schema", "$defs": {"n": {"$id": "https://example.org/n"}}}
+        flow.add_routine(Validate().set_config(schema=schema), "check")
+        state = routilux_sim.exec(flow, entry_params={"n": 1})
+        assert state.wait()
+        assert (state.status, "Unresolvable" in repr(state.error)) == ("failed", True)
 
 
 class TestSort:
     @over_seeds
     @pytest.mark.parametrize("descending", [False, True])
     @pytest.mark.parametrize("limit", [None, 5])
-    def test_order_is_that_of_sorted(self, descending: bool, limit: int | None, seed: int) -> None:
-        random = Random(seed)
+    def test_order_is_that_of_sorted(self, descending: bool, limit: int | None, routilux_seed: int) -> None:
+        random = Random(routilux_seed)
         payloads = [{"n": random.randrange(9), "at": at} for at in range(60)]
-        found = emitted(Sort().set_config(by="n", descending=descending, limit=limit), payloads, seed=seed)
+        found = emitted(
+            Sort().set_config(by="n", descending=descending, limit=limit), payloads, seed=routilux_seed
+        )
         expected = sorted(payloads, key=lambda payload: payload["n"], reverse=descending)[:limit]
         assert [data for _, data in found] == expected
 

@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from routilux import Flow
 from routilux.dsl.schema import schema
 from routilux.routines import BUILT_IN
-from routilux.testing import simulated
+from routilux.testing import SimulatedRuntime
 
 WEATHER = """\
 version: 1
@@ -56,16 +56,17 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_the_flow_of_the_manual_runs(seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.routilux(seeds=3)
+def test_the_flow_of_the_manual_runs(
+    routilux_sim: SimulatedRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     days = ["2012-01-01,0.1,12.8,4.7", "2012-01-02,21.5,10.6,8.5", "2012-02-01,3.0,8.9,2.0"]
     Path("days.csv").write_text("\n".join(["date,precipitation,temp_max,wind", *days]) + "\n")
-    with simulated(seed, debug=True) as runtime:
-        state = runtime.exec(Flow.from_yaml(WEATHER), entry_params={"path": "days.csv"})
-        assert state.wait()
-        assert state.status == "completed"
-        months = [output.data for output in state.outputs if output.routine_id == "monthly"]
+    state = routilux_sim.exec(Flow.from_yaml(WEATHER), entry_params={"path": "days.csv"})
+    assert state.wait()
+    assert state.status == "completed"
+    months = [output.data for output in state.outputs if output.routine_id == "monthly"]
     assert months == [
         {"key": "2012-01", "rain": 21.6, "hottest": 12.8},
         {"key": "2012-02", "rain": 3.0, "hottest": 8.9},

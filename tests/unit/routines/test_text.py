@@ -9,7 +9,7 @@ import pytest
 
 from routilux import ConfigurationError, Routine
 from routilux.routines import ChangeCase, Clip, Extract, JoinText, RegexExtract, SplitText, Template
-from tests.unit.routines.running import SEEDS, emitted, only, saved_in_the_middle
+from tests.unit.routines.running import emitted, only, over_seeds, saved_in_the_middle
 
 ANSWER = """Here is what I found:
 
@@ -106,6 +106,12 @@ def test_a_pattern_that_would_take_for_ever_elsewhere() -> None:
     assert emitted(RegexExtract().set_config(pattern="^(a+)+$"), [payload]) == [("unmatched", payload)]
 
 
+def test_text_that_no_file_could_hold_is_not_matched() -> None:
+    [(event, data)] = emitted(RegexExtract().set_config(pattern="a"), [{"text": "ab\ud800"}])
+    assert (event, data["payload"]) == ("error", {"text": "ab\ud800"})
+    assert "half of a surrogate pair at character 3" in data["reason"]
+
+
 @pytest.mark.parametrize(
     ("case", "text", "changed"),
     [
@@ -132,6 +138,24 @@ def test_change_case(case: str, text: str, changed: str) -> None:
         ({"kind": "json"}, 'so: {"a": {"b": 1}} it is', [{"a": {"b": 1}}]),
         ({"kind": "yaml"}, ANSWER, [FOUND]),
         ({"kind": "yaml"}, "a: 1", [{"a": 1}]),
+        (
+            {"kind": "yaml"},
+            "country: no\nat: 1:30\nday: 2024-01-31\ncode: 010\noct: 0o10\nrate: 1e3\nup: .inf\n<<: {b: ~}",
+            [
+                {
+                    "country": "no",
+                    "at": "1:30",
+                    "day": "2024-01-31",
+                    "code": 10,
+                    "oct": 8,
+                    "rate": 1000.0,
+                    "up": ".inf",
+                    "<<": {"b": None},
+                }
+            ],
+        ),
+        ({"kind": "yaml"}, "yes: [true, 'true', \"1\", -2, .5]", [{"yes": [True, "true", "1", -2, 0.5]}]),
+        ({"kind": "json"}, 'no: {"a": NaN}, yes: {"a": 1}', [{"a": 1}]),
         ({"kind": "code", "language": "Python"}, ANSWER, ['print("hello")']),
         ({"kind": "code", "all": True}, "```\none\n```\ntext\n```\ntwo", ["one", "two"]),
     ],
@@ -149,7 +173,18 @@ def test_nothing_to_extract(kind: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["a: &x [1]\nb: *x", "[" * 60 + "]" * 60, "a: !!python/object:os.system {}", "a: [", "x" * 70_000],
+    [
+        "a: &x [1]\nb: *x",
+        "[" * 60 + "]" * 60,
+        "a: !!python/object:os.system {}",
+        "a: [",
+        "a: !!binary aGk=",
+        "a: !!timestamp 2024-01-31",
+        "a: !!set {b}",
+        "? [a]\n: b",
+        "a: " + "9" * 5_000,
+        "x" * 70_000,
+    ],
 )
 def test_yaml_that_is_not_read(text: str) -> None:
     assert [event for event, _ in emitted(Extract().set_config(kind="yaml"), [{"text": text}])] == ["error"]
@@ -161,10 +196,10 @@ def test_json_of_many_brackets_is_given_up() -> None:
 
 
 class TestJoinText:
-    @pytest.mark.parametrize("seed", SEEDS)
-    def test_on_drain_and_every_n(self, seed: int) -> None:
+    @over_seeds
+    def test_on_drain_and_every_n(self, routilux_seed: int) -> None:
         routine = JoinText().set_config(separator="+", every=3)
-        found = emitted(routine, [{"text": text} for text in "abcde"], seed=seed)
+        found = emitted(routine, [{"text": text} for text in "abcde"], seed=routilux_seed)
         assert found == [
             ("output", {"text": "a+b+c", "count": 3}),
             ("output", {"text": "d+e", "count": 2}),
@@ -174,6 +209,11 @@ class TestJoinText:
         found = emitted(JoinText().set_config(max_length=4), [{"text": text} for text in ("ab", 1, "c", "d")])
         assert [data["payload"]["text"] for data in only("error", found)] == [1, "d"]
         assert only("output", found) == [{"text": "ab\nc", "count": 2}]
+
+    @pytest.mark.parametrize(("length", "fits"), [(4, False), (5, True)])
+    def test_separators_count(self, length: int, fits: bool) -> None:
+        found = emitted(JoinText().set_config(max_length=length), [{"text": "ab"}, {"text": "cd"}])
+        assert only("output", found) == [{"text": "ab\ncd" if fits else "ab", "count": 1 + fits}]
 
     def test_what_is_held_is_saved(self, tmp_path: Path) -> None:
         letters = [{"text": text} for text in "abc"]

@@ -12,10 +12,8 @@ import pytest
 from routilux import ConfigurationError, Flow, Routine
 from routilux import routines as built_in
 from routilux.routines import BUILT_IN, Clock, Count, Log, Tap, Timing, utilities
-from routilux.testing import simulated
-from tests.unit.routines.running import SEEDS, emitted, flow_of, saved_in_the_middle, timed
-
-over_seeds = pytest.mark.parametrize("seed", SEEDS)
+from routilux.testing import RoutineTester
+from tests.unit.routines.running import emitted, over_seeds, saved_in_the_middle, timed
 
 
 class TestLog:
@@ -40,22 +38,16 @@ class TestLog:
 
 
 def test_tap_copies_to_the_output_log() -> None:
-    flow = flow_of(Tap().set_config(name="seen", fields=["n"], every=2))
-    with simulated(0, debug=True) as runtime:
-        worker = runtime.exec(flow)
+    with RoutineTester(Tap().set_config(name="seen", fields=["n"], every=2)) as tester:
         for n in range(3):
-            runtime.post(flow, "it", "input", {"n": n, "x": n})
-        assert runtime.wait_until_all_jobs_finished()
-        assert [(record.output_type, record.data) for record in worker.output_log] == [
-            ("seen", {"n": 0}),
-            ("seen", {"n": 2}),
-        ]
+            tester.call("input", {"n": n, "x": n})
+        assert tester.outputs == [("seen", {"n": 0}), ("seen", {"n": 2})]
 
 
 class TestCount:
     @over_seeds
-    def test_by_key(self, seed: int) -> None:
-        found = emitted(Count().set_config(key="k"), [{"k": k} for k in "aba"], seed=seed)
+    def test_by_key(self, routilux_seed: int) -> None:
+        found = emitted(Count().set_config(key="k"), [{"k": k} for k in "aba"], seed=routilux_seed)
         assert sorted((data["k"], data["count"]) for _, data in found) == [("a", 1), ("a", 2), ("b", 1)]
 
     def test_counts_are_saved(self, tmp_path: Path) -> None:
@@ -64,9 +56,9 @@ class TestCount:
 
 
 @over_seeds
-def test_timing(seed: int) -> None:
+def test_timing(routilux_seed: int) -> None:
     posts = [(time, "input", {}) for time in (0.0, 2.0, 5.0)]
-    found = timed(Timing(), posts, seed=seed)
+    found = timed(Timing(), posts, seed=routilux_seed)
     assert [data["timing"]["since_last"] for _, _, data in found] == [None, 2.0, 3.0]
     assert [data["timing"]["waited"] for _, _, data in found] == [0.0, 0.0, 0.0]
 

@@ -10,7 +10,7 @@ import pytest
 
 from routilux import ErrorHandler, Flow, JobState, Routine, current
 from routilux.activation_policies import Fire, custom_policy
-from routilux.testing.simulated import simulated
+from routilux.testing import SimulatedRuntime, simulated
 
 
 def telling_flow(rule: Callable[..., Any], *, failures: int = 0) -> Flow:
@@ -49,21 +49,19 @@ def told(state: JobState) -> list[Any]:
     ],
 )
 def test_the_message_of_a_decision_is_the_second_argument_of_the_logic(
-    rule: Callable[..., Any], message: Any
+    rule: Callable[..., Any], message: Any, routilux_sim: SimulatedRuntime
 ) -> None:
-    with simulated(1) as runtime:
-        state = runtime.exec(telling_flow(rule), entry_params={})
-        state.wait()
-        assert told(state) == [message]
+    state = routilux_sim.exec(telling_flow(rule), entry_params={})
+    state.wait()
+    assert told(state) == [message]
 
 
-def test_every_attempt_gets_the_message() -> None:
-    with simulated(1) as runtime:
-        state = runtime.exec(
-            telling_flow(lambda slots, state: (True, None, "again"), failures=2), entry_params={}
-        )
-        state.wait()
-        assert told(state) == ["again"]
+def test_every_attempt_gets_the_message(routilux_sim: SimulatedRuntime) -> None:
+    state = routilux_sim.exec(
+        telling_flow(lambda slots, state: (True, None, "again"), failures=2), entry_params={}
+    )
+    state.wait()
+    assert told(state) == ["again"]
 
 
 def test_a_retry_that_was_saved_gets_the_message(tmp_path: Path) -> None:

@@ -1,0 +1,172 @@
+"""What comes out of a run, each output once, and how it is printed."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+from routilux import JobContext, Output
+from routilux.cli.screen import json_text, print_table, write
+
+MOST_FAILURES = 5
+
+
+class _Followed(NamedTuple):
+    number: int
+    job: JobContext
+    taken: int
+
+
+class Outputs:
+    """Follows jobs and hands on what they emit on events that nothing is connected to.
+
+    Jobs may be added on any thread; one thread takes. An activation on items of several jobs gives its outputs
+    to each of them; here each comes once. A job is followed until nothing can come of it any more, so that an
+    input without end needs little memory.
+    """
+
+    def __init__(self) -> None:
+        self._added: deque[tuple[JobContext, int]] = deque()
+        self._followed: deque[_Followed] = deque()
+        self._shown: deque[tuple[int, Output]] = deque()  # with the number of the newest job then
+        self._shown_ids: set[int] = set()
+        self._newest = 0
+        self.jobs = 0
+        self.completed = 0
+        self.failed = 0
+        self.outputs = 0
+        self.rejected = 0
+        """Outputs on events named ``error``, by which built-in routines give back what they cannot treat."""
+        self.dropped = 0
+        self.failures: list[JobContext] = []
+        """The first jobs that have failed."""
+
+    def add(self, job: JobContext, taken: int = 0) -> None:
+        """Follow a job, of which so many outputs are known already."""
+        self._added.append((job, taken))
+
+    def take(self, draining: Callable[[], bool]) -> list[Output]:
+        """What is new. While the flow drains, ended jobs can still get outputs, and none is let go.
+
+        ``draining`` is asked after a job was found at rest: draining would have moved what is parked.
+        """
+        while self._added:
+            job, taken = self._added.popleft()
+            self._newest += 1
+            self.jobs += 1
+            self._followed.append(_Followed(self._newest, job, taken))
+        new: list[Output] = []
+        for _ in range(len(self._followed)):
+            followed = self._followed.popleft()
+            job = followed.job
+            ended = job.finished and not job.parked and not draining()  # asked before the outputs are read
+            fresh = job.outputs[followed.taken :]
+            new += [output for output in fresh if self._is_new(output)]
+            if ended:
+                self._count(job)
+            else:
+                self._followed.append(followed._replace(taken=followed.taken + len(fresh)))
+        self._forget()
+        self.outputs += len(new)
+        self.rejected += sum(output.event == "error" for output in new)
+        return new
+
+    def end(self) -> list[Output]:
+        """The last outputs; every job that is still followed is counted as it is."""
+        new = self.take(lambda: True)
+        while self._followed:
+            self._count(self._followed.popleft().job)
+        return new
+
+    @property
+    def done(self) -> int:
+        """Jobs that have ended, well or not."""
+        open_jobs = sum(not followed.job.finished for followed in self._followed)
+        return self.jobs - open_jobs
+
+    @property
+    def followed(self) -> int:
+        """Jobs of which something can still come."""
+        return len(self._followed) + len(self._added)
+
+    def _count(self, job: JobContext) -> None:
+        self.dropped += job.outputs_dropped
+        self.completed += job.status == "completed"
+        self.failed += job.status == "failed"
+        if job.status == "failed" and len(self.failures) < MOST_FAILURES:
+            self.failures.append(job)
+
+    def _is_new(self, output: Output) -> bool:
+        if id(output) in self._shown_ids:
+            return False
+        self._shown_ids.add(id(output))
+        self._shown.append((self._newest, output))
+        return True
+
+    def _forget(self) -> None:
+        """An output can come again only by a job that was followed when it came first."""
+        oldest = self._followed[0].number if self._followed else self._newest + 1
+        while self._shown and self._shown[0][0] < oldest:
+            self._shown_ids.discard(id(self._shown.popleft()[1]))
+
+
+class Printer(Protocol):
+    """Prints outputs on stdout."""
+
+    def add(self, outputs: list[Output]) -> None: ...
+
+    def end(self) -> None: ...
+
+
+def as_row(output: Output) -> dict[str, Any]:
+    return {"routine": output.routine_id, "event": output.event, "data": output.data}
+
+
+class JsonLines:
+    """One output on each line, as soon as it is there."""
+
+    def add(self, outputs: list[Output]) -> None:
+        write("".join(f"{json_text(as_row(output))}\n" for output in outputs))
+
+    def end(self) -> None:
+        pass
+
+
+class JsonArray:
+    """All outputs in one array, each on a line of its own."""
+
+    def __init__(self) -> None:
+        self._before = "[\n"
+
+    def add(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            write(f"{self._before}  {json_text(as_row(output))}")
+            self._before = ",\n"
+
+    def end(self) -> None:
+        write("[]\n" if self._before == "[\n" else "\n]\n")
+
+
+class Tables:
+    """At the end, a table for each event that gave something, by name: which came first may differ from run to run."""
+
+    def __init__(self) -> None:
+        self._rows: dict[str, list[dict[str, Any]]] = {}
+
+    def add(self, outputs: list[Output]) -> None:
+        for output in outputs:
+            self._rows.setdefault(f"{output.routine_id}.{output.event}", []).append(output.data)
+
+    def end(self) -> None:
+        for number, (event, rows) in enumerate(sorted(self._rows.items())):
+            if number:
+                write("\n")
+            print_table(rows, title=event)
+
+
+PRINTERS: dict[str, type[JsonLines | JsonArray | Tables]] = {
+    "table": Tables,
+    "json": JsonArray,
+    "jsonl": JsonLines,
+}

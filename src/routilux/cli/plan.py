@@ -1,0 +1,22 @@
+"""What one run is to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one run is to do, from the command line and the config."""
+
+    name: str
+    source: str | None = None
+    given: Mapping[str, Any] = field(default_factory=dict)
+    entry: str | None = None
+    output: str = "table"
+    timeout: float | None = None
+    threads: int | None = None
+    save_state: str | None = None
+    load_state: str | None = None

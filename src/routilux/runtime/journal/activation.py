@@ -1,0 +1,129 @@
+"""An activation whose effects wait until it is written."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from routilux.errors import ExecutionError
+from routilux.model.item import Item, Output, Payload
+from routilux.runtime.activation import LiveActivation, TappedActivation
+from routilux.runtime.journal.draft import Draft
+from routilux.runtime.output import OutputRecord
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from routilux.kernel.account import Account
+    from routilux.kernel.gathering import Batch
+    from routilux.kernel.mailbox import Mailbox
+    from routilux.model.event import Event
+    from routilux.runtime.journal.worker import JournaledWorker
+
+
+DRAFT_EMITS = 1_000_000
+DRAFT_BYTES = 256 * 2**20
+
+
+class JournaledActivation(LiveActivation):
+    """Emits gather in its draft: it never waits for room, and a failure leaves no trace of them.
+
+    What is sent is what is stored: a receiver gets a copy that was read back from its JSON form.
+    """
+
+    outbox = None  # asynchronous logic has nothing to wait for either
+    claimed = False  # its items are written down as its own, so a later attempt has just the same ones
+    noted = False  # the store has a note of it
+    has_checkpoint = False  # the store has its last checkpoint
+    _seat: int | None = None  # of the flight recorder
+
+    def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
+        super().__init__(mailbox, batch, job, started)
+        self.draft = Draft()
+        known = self.worker.checkpoints
+        if known:
+            self.checkpointed = known.pop((mailbox.routine_id, self.key), None)
+            self.has_checkpoint = self.checkpointed is not None
+
+    @property
+    def worker(self) -> JournaledWorker:
+        return self.node.worker  # type: ignore[return-value]
+
+    def emit(self, event: Event | str, data: Payload) -> None:
+        node = self.node
+        try:
+            routes = node.routes[event]  # type: ignore[index]
+        except KeyError:
+            event = self.routine.event_name(event)
+            routes = node.routes[event]
+        if node.checks is not None:
+            node.check_event(str(event), data)
+        if self.abandoned is not None or (self.job.halted and self.job.ended):
+            raise self.unwanted()
+        worker, draft = self.worker, self.draft
+        where = f"routine {self.mailbox.routine_id!r} event {str(event)!r}"
+        encoded = worker.encode(data, where)
+        if not routes:
+            output = Output(self.mailbox.routine_id, str(event), worker.decode(encoded, where))
+            for member in self.job.members:
+                draft.entries.append((member.job.output_list, output, worker.encode(output, where)))
+            self.emitted += 1
+            return
+        for route in routes:
+            if route.queue.full and route.queue.on_full == "error":
+                raise worker.full_error(route.queue)
+        for route in routes:
+            form = encoded if route.mapping is None else worker.encode(route.rename(data), where)
+            draft.emits.append((route, form))
+            draft.size += len(form)
+        self.emitted += 1
+        if draft.size > DRAFT_BYTES or len(draft.emits) > DRAFT_EMITS:
+            raise self._too_much()
+
+    def send_output(self, output_type: str, data: Payload) -> None:
+        """The handler hears it at once; the log has it when the activation is handed over."""
+        worker = self.worker
+        for member in self.job.members:
+            time = worker.engine.driver.clock.time()
+            output = OutputRecord(time, member.job.job_id, self.mailbox.routine_id, output_type, data)
+            self.draft.outputs.append(output)
+            if worker.state.output_handler is not None:
+                worker.state.output_handler.handle(output)
+
+    def takes_off(self) -> None:
+        item = self.batch[0]
+        prefix = self.worker.flight_texts[self.node.places[item[1]]]
+        self._seat = self.worker.journal.takes_off(f"{prefix}{item[0]}]")
+
+    def landed(self) -> None:
+        seat, self._seat = self._seat, None
+        self.worker.journal.landed(seat)
+
+    def _too_much(self) -> ExecutionError:
+        draft = self.draft
+        return ExecutionError(
+            f"one activation of routine {self.mailbox.routine_id!r} has emitted {len(draft.emits):,} items of "
+            f"{draft.size / 2**20:,.0f} MiB, which are kept in memory until it has ended. Call "
+            "current().checkpoint(position) now and then, and go on from current().checkpointed in a later attempt",
+            routine_id=self.mailbox.routine_id,
+        )
+
+    def checkpoint(self, value: Any) -> None:
+        self.worker.checkpoint(self, value)
+        self.checkpointed = value
+
+    async def acheckpoint(self, value: Any) -> None:
+        await self.worker.checkpoint_async(self, value)
+        self.checkpointed = value
+
+    async def aonce(self, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        return await self.worker.once_async(self, name, call)
+
+    def once(self, name: str, call: Callable[[], Any]) -> Any:
+        return self.worker.once(self, name, call)
+
+    def _unusual(self, code: int, route: Any, item: Item) -> None:
+        raise AssertionError("emits of a journaled activation are delivered when it has been written")
+
+
+class TappedJournaledActivation(TappedActivation, JournaledActivation):
+    pass

@@ -1,0 +1,88 @@
+"""What one step of a worker changes: written as a whole, and then released."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from routilux.ports import (
+    Changes,
+    EntryRow,
+    ItemKey,
+    ItemRow,
+    JobRow,
+    KeyRow,
+    LetterRow,
+    NoteKey,
+    WorkerRow,
+)
+
+if TYPE_CHECKING:
+    from routilux.runtime.journal.worker import JournaledWorker
+
+
+class Record:
+    """See ``ports.Changes`` for what the rows mean.
+
+    ``then`` adds what follows, once it is written. ``refuse`` is set where somebody waits who can be told
+    that nothing of it was written; a record without it is kept until the store takes it.
+    """
+
+    # Defaults live on the class: a record is made for every activation, and most have few kinds of rows.
+    forgotten: Sequence[str] = ()
+    workers: Sequence[WorkerRow] = ()
+    items: Sequence[ItemRow] = ()
+    taken: Sequence[ItemKey] = ()
+    notes: Mapping[NoteKey, bytes | None] = {}
+    entries: Sequence[EntryRow] = ()
+    jobs: Sequence[JobRow] = ()
+    counts: Mapping[str, int] = {}
+    letters: Sequence[LetterRow] = ()
+    redriven: Sequence[tuple[str, int]] = ()
+    key: KeyRow | None = None
+    size = 0  # bytes of payloads, roughly
+    follows: Sequence[Callable[[], object]] = ()
+    refuse: Callable[[BaseException], None] | None = None
+    leave_open: Callable[[BaseException], None] | None = None  # tells who waits that nobody knows yet
+    on_break: Callable[[], None] | None = None  # wakes who waits, when the store will take nothing any more
+    told = False  # it has been left open
+
+    def __init__(self, worker: JournaledWorker | None) -> None:
+        self.worker = worker
+
+    def then(self, call: Callable[[], object]) -> None:
+        """Do this when the record is written, after what was asked for before."""
+        self.follows = (*self.follows, call)
+
+    def release(self) -> None:
+        for call in self.follows:
+            call()
+
+
+def merged(records: Sequence[Record]) -> tuple[Changes, list[Record]]:
+    """All that these records change, and which of them has which key of ``Changes.keys``."""
+    changes = Changes()
+    keyed: list[Record] = []
+    counts = changes.counts
+    for record in records:
+        changes.items += record.items
+        changes.taken += record.taken
+        for job_id, count in record.counts.items():
+            counts[job_id] = counts.get(job_id, 0) + count
+        for row in record.jobs:
+            changes.jobs[row.job_id] = row
+        if record.notes:
+            changes.notes.update(record.notes)
+        if record.entries:
+            changes.entries += record.entries
+        if record.letters or record.redriven:
+            changes.letters += record.letters
+            changes.redriven += record.redriven
+        if record.workers or record.forgotten:
+            changes.forgotten += record.forgotten
+            changes.workers.update({row.worker_id: row for row in record.workers})
+        if record.key is not None:
+            changes.keys.append(record.key)
+            keyed.append(record)
+    changes.counts = {job_id: count for job_id, count in counts.items() if count}
+    return changes, keyed

@@ -1,0 +1,271 @@
+"""A worker made from its rows: state first, then what was being done, then the heads of its queues."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from operator import is_
+from typing import TYPE_CHECKING, Any
+
+from routilux.errors import StateError, StoreCorruptError
+from routilux.kernel.account import Account, joined
+from routilux.kernel.mailbox import READY, Mailbox, SlotQueue
+from routilux.model.item import Item
+from routilux.model.status import ExecutionStatus, JobStatus
+from routilux.ports import ItemKey, ItemRow, NoteKey, StoredJob, WorkerRow
+from routilux.runtime import turns
+from routilux.runtime.journal import rows
+
+if TYPE_CHECKING:
+    from routilux.model.flow import Flow
+    from routilux.runtime.journal.state import JournaledJob
+    from routilux.runtime.journal.worker import JournaledWorker
+
+OPEN = (JobStatus.PENDING.value, JobStatus.RUNNING.value)
+
+
+class Revival:
+    """Brings rows of one worker back into memory; used by whoever opens it, and by the committer after that."""
+
+    def __init__(self, worker: JournaledWorker) -> None:
+        self._worker = worker
+        self._job_data: dict[str, dict[Any, Any]] = {}  # of jobs that are not here yet
+        self._idle_jobs_known = True  # there are no open jobs without items that nobody has looked at
+
+    # -- opening -------------------------------------------------------------------------------------------
+
+    def open(self, row: WorkerRow) -> None:
+        """Fill a new worker, which is held."""
+        worker = self._worker
+        worker.next_number = worker.number_limit = row.next_number
+        worker.about = worker.decode(row.data, self._where())
+        notes = rows.by_kind(worker.journal.store.notes(worker.worker_id))
+        self._states(notes)
+        self._deaths(notes.get("crash", ()))
+        for note, value in notes.get("once", ()):
+            worker.onces[note.owner, note.name] = value
+        for note, value in notes.get("checkpoint", ()):
+            worker.checkpoints[note.owner, note.name] = worker.decode(value, self._where())
+        for note, value in notes.get("activation", ()):
+            self._activation(note, worker.decode(value, self._where()))
+        self._idle_jobs_known = False
+        self._heads()
+
+    def look_at(self, row: WorkerRow, stored: StoredJob) -> None:
+        """Fill the worker of a finished execution, in which nothing will run."""
+        worker = self._worker
+        state: Any = worker.state
+        self._states(rows.by_kind(worker.journal.store.notes(worker.worker_id)))
+        worker.for_good = False
+        worker.stopped, worker.accepting = True, False
+        worker.hold()
+        worker.jobs.clear()
+        state.job = self.adopted(stored)
+        state.status = ExecutionStatus(stored.row.status)
+
+    def _states(self, notes: Mapping[str, Any]) -> None:
+        worker = self._worker
+        state: Any = worker.state
+        for note, value in notes.get("state", ()):
+            key, stored = self._pair(note, value)
+            state.stored_state(note.owner).fill({key: stored})
+        for note, value in notes.get("shared", ()):
+            key, stored = self._pair(note, value)
+            state.shared_data.fill({key: stored})
+        for note, value in notes.get("job.data", ()):
+            key, stored = self._pair(note, value)
+            self._job_data.setdefault(note.owner, {})[key] = stored
+        for note, value in notes.get("merged", ()):
+            node = worker.nodes.get(note.owner)
+            if node is not None:
+                node.mailbox.merged[note.name] = worker.decode(value, self._where())
+        log = worker.journal.store.entries(worker.worker_id, "log", "")
+        state.attach_log([worker.decode(entry.data, self._where()) for entry in log])
+
+    def _pair(self, note: NoteKey, value: bytes) -> tuple[Any, Any]:
+        where = self._where()
+        return self._worker.decode(note.name.encode(), where), self._worker.decode(value, where)
+
+    def _deaths(self, notes: Any) -> None:
+        worker = self._worker
+        for note, value in notes:
+            key = ItemKey(worker.worker_id, note.owner, int(note.name))
+            worker.deaths[key] = worker.decode(value, self._where())
+
+    def _activation(self, note: NoteKey, about: Mapping[str, Any]) -> None:
+        """One that had been claimed, or waits for a retry: its items stay together."""
+        worker = self._worker
+        node = worker.nodes.get(note.owner)
+        keys = [ItemKey(worker.worker_id, place, number) for place, number in about["items"]]
+        found = worker.journal.store.items_of(keys)
+        if node is None or not found:
+            return  # an item whose routine is gone is set aside with the others of its place
+        worker.claimed.update(keys)
+        batch = tuple(self.revived(row) for row in found)
+        account = joined([item[3] for item in batch])
+        now, wall = worker.engine.now(), worker.engine.driver.clock.time()
+        activation: Any = node.mailbox.restore_stalled(batch, account, about["attempt"], now)
+        activation.message = about["message"]
+        activation.claimed = activation.noted = True
+        if self._is_poison(node.mailbox, [activation], keys):
+            return
+        left = min(about["delay"], max(0.0, about["due"] - wall))
+        turns.arm_retry(worker, activation, now + left)
+
+    def _heads(self) -> None:
+        """The first items of every slot; what is behind them stays in the store for now."""
+        worker, store = self._worker, self._worker.journal.store
+        for slot, stretch in worker.stretches.items():
+            stretch.tail = store.tail(worker.worker_id, slot.qualified_name)
+            head = store.items(worker.worker_id, slot.qualified_name, limit=slot.capacity)
+            for row in head:
+                stretch.cursor = row.number
+                if ItemKey(*row[:3]) not in worker.claimed:
+                    self.item(slot, row)
+            if stretch.cursor < stretch.tail:
+                slot.mailbox.set_beyond(slot.name, True)
+        if not any(slot.beyond for slot in worker.stretches):
+            self.everything_is_here()
+
+    def strangers(self) -> list[str]:
+        """Places of items whose slot the flow does not have."""
+        worker = self._worker
+        known = {slot.qualified_name for slot in worker.stretches}
+        return [place for place in worker.journal.store.places(worker.worker_id) if place not in known]
+
+    # -- items ---------------------------------------------------------------------------------------------
+
+    def item(self, slot: SlotQueue, row: ItemRow) -> None:
+        """Queue an item that was in the store."""
+        worker, mailbox = self._worker, slot.mailbox
+        item = self.revived(row)
+        if item[3].ended:
+            worker.give_up(mailbox, [item])
+            return
+        deaths = worker.deaths.get(ItemKey(*row[:3]), 0)
+        if deaths >= rows.POISON_DEATHS:
+            worker.poisoned(mailbox, [item], rows.poison(row.place, row.number, deaths))
+            return
+        code, ended = mailbox.restore(item)
+        if ended:
+            worker.at_rest(ended)
+        if code == READY:
+            worker.schedule(mailbox)
+
+    def revived(self, row: ItemRow) -> Item:
+        worker, clock = self._worker, self._worker.engine.driver.clock
+        accounts: list[Account] = [self.job(job_id).account for job_id in rows.job_ids_of(row.job_ids)]
+        data = worker.decode(row.data, f"item {row.number} of {row.place!r} in {worker.journal.store.name}")
+        age = max(0.0, clock.time() - row.time)
+        slot = rows.split_place(row.place)[1]
+        return (row.number, slot, data, joined(accounts), row.source, clock.monotonic() - age)
+
+    def _is_poison(self, mailbox: Mailbox, activations: list[Any], keys: list[ItemKey]) -> bool:
+        worker = self._worker
+        deaths = max((worker.deaths.get(key, 0) for key in keys), default=0)
+        if deaths < rows.POISON_DEATHS:
+            return False
+        for activation in activations:
+            mailbox.withdraw(partial(is_, activation))
+            first = keys[0]
+            worker.poisoned(
+                mailbox, activation.batch, rows.poison(first.place, first.number, deaths), activation
+            )
+        return True
+
+    # -- jobs ----------------------------------------------------------------------------------------------
+
+    def job(self, job_id: str) -> JournaledJob:
+        """The job of an item, from the book or from the store."""
+        worker = self._worker
+        known: Any = worker.jobs.get(job_id) or worker.engine.book.jobs.get(job_id)
+        if known is not None and known.worker_id == worker.worker_id and not known.left:
+            return known  # type: ignore[no-any-return]
+        stored = worker.journal.store.job(job_id)
+        if stored is None:
+            raise StoreCorruptError(
+                f"{worker.journal.store.name} has an item of job {job_id!r} and not the job; repair the store",
+                worker_id=worker.worker_id,
+                job_id=job_id,
+            )
+        return self.adopted(stored)
+
+    def adopted(self, stored: StoredJob) -> JournaledJob:
+        """A job as the store has it, entered in the book."""
+        worker, row = self._worker, stored.row
+        job: Any = worker.engine.book.restored(worker, row.job_id, None)
+        about = rows.fill_job(worker.journal.codec, worker.journal.store, job, row)
+        job.continue_lists(worker.journal.store)
+        if row.job_id in self._job_data:
+            job.data.fill(self._job_data.pop(row.job_id))
+        status = JobStatus(row.status)
+        if rows.is_open(stored):
+            status = JobStatus.RUNNING if row.started_at is not None else JobStatus.PENDING
+        job.stored, job.serial = stored.items, row.serial
+        job.final = status.value if status.finished else None
+        account = job.account
+        account.active = stored.items
+        account.status = status
+        account.begun = job.started_at is not None
+        account.ended = account.halted = status in (JobStatus.FAILED, JobStatus.CANCELLED)
+        account.pause(about["paused"])
+        worker.engine.book.adopt(job)
+        if status.finished:
+            job.announce_end()
+        else:
+            worker.jobs[job.job_id] = job
+        if worker.one_shot:
+            worker.state.job = job  # type: ignore[attr-defined]
+        return job  # type: ignore[no-any-return]
+
+    def everything_is_here(self) -> None:
+        """Open jobs of which nothing is left have come to rest when nobody was there to see it."""
+        if self._idle_jobs_known:
+            return
+        self._idle_jobs_known = True
+        worker = self._worker
+        stored = worker.journal.store.jobs(worker_id=worker.worker_id, statuses=OPEN, without_items=True)
+        for one in stored:
+            if one.row.job_id not in worker.jobs:
+                job = self.adopted(one)
+                job.account.add()
+                worker.at_rest(job.account.remove())
+
+    def _where(self) -> str:
+        return f"worker {self._worker.worker_id!r} in {self._worker.journal.store.name}"
+
+
+def check_row(row: WorkerRow, flow: Flow, kind: str, on_flow_change: str) -> None:
+    """Refuse to open a worker that does not fit; nothing has been changed."""
+    if row.flow_id != flow.flow_id:
+        raise StateError(
+            f"worker {row.worker_id!r} of the store belongs to flow {row.flow_id!r}, not to {flow.flow_id!r}; give "
+            "another worker_id, or the flow that it belongs to",
+            worker_id=row.worker_id,
+            flow_id=flow.flow_id,
+        )
+    if row.kind != kind:
+        what = {"worker": "a worker that takes jobs", "execution": "a one-shot execution"}
+        raise StateError(
+            f"worker {row.worker_id!r} of the store is {what[row.kind]}, not {what[kind]}; give another worker_id",
+            worker_id=row.worker_id,
+        )
+    if row.fingerprint != flow.fingerprint() and on_flow_change == "refuse":
+        raise FlowChanged(
+            f"worker {row.worker_id!r} was left by flow {flow.flow_id!r} in another shape: its jobs are blocked (flow "
+            "changed). Open it with the flow that it was left by, or with on_flow_change='adopt': items of slots that "
+            "are gone become dead letters",
+            worker_id=row.worker_id,
+            flow_id=flow.flow_id,
+        )
+
+
+class FlowChanged(StateError):
+    """The stored worker was left by a flow of another shape."""
+
+
+def set_strangers_aside(worker: JournaledWorker) -> None:
+    """Items of slots that the flow does not have any more become dead letters."""
+    for place in worker.revival.strangers():
+        for row in worker.journal.store.items(worker.worker_id, place):
+            worker.set_stranger_aside(row)

@@ -1,0 +1,202 @@
+"""Rows of the store, and what they stand for."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from routilux.errors import ExecutionError, PoisonItemError, describe
+from routilux.kernel.account import JobAccount
+from routilux.model.item import DeadLetter, Output, Payload
+from routilux.model.status import JobStatus
+from routilux.ports import Codec, ItemKey, JobRow, LetterRow, NoteKey, Store, StoredJob
+from routilux.runtime.job import JobContext
+from routilux.runtime.journal.record import Record
+
+if TYPE_CHECKING:
+    from routilux.kernel.account import Account
+    from routilux.runtime.driver import Driver
+    from routilux.runtime.journal.log import Journal
+    from routilux.runtime.journal.state import JournaledJob
+
+POISON_DEATHS = 3
+
+
+def split_place(place: str) -> tuple[str, str]:
+    """Slots have no dot in their names."""
+    routine_id, _, slot = place.rpartition(".")
+    return routine_id, slot
+
+
+@lru_cache(maxsize=1024)
+def _one(job_id: str) -> str:
+    return json.dumps([job_id])
+
+
+def job_ids_text(account: Account) -> str:
+    members = account.members
+    if len(members) == 1:
+        return _one(members[0].job.job_id)
+    return json.dumps([member.job.job_id for member in members])
+
+
+def job_ids_of(text: str) -> tuple[str, ...]:
+    return tuple(json.loads(text))
+
+
+# -- jobs ------------------------------------------------------------------------------------------------------
+
+
+def job_row(codec: Codec, job: JournaledJob, status: str, completed_at: float | None) -> JobRow:
+    error = None if job.error is None else describe(job.error)
+    return JobRow(
+        job.job_id,
+        job.worker_id,
+        job.flow_id,
+        status,
+        job.serial,
+        job.created_at,
+        job.started_at,
+        completed_at,
+        _about_job(codec, job, error),
+    )
+
+
+def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
+    if error is None and not (job.metadata or job.paused or job.outputs_dropped):
+        return _NOTHING_SPECIAL
+    about = {
+        "metadata": dict(job.metadata),
+        "paused": job.paused,
+        "error": error,
+        "outputs_dropped": job.outputs_dropped,
+    }
+    return codec.encode(about, f"job {job.job_id!r}")
+
+
+_NOTHING_SPECIAL = b'{"metadata":{},"paused":false,"error":null,"outputs_dropped":0}'
+
+
+def fill_job(codec: Codec, store: Store, job: JobContext, row: JobRow) -> dict[str, Any]:
+    """Give a job what its row and its lists remember; returns what the row says beside its columns."""
+    where = f"job {row.job_id!r} in {store.name}"
+    about: dict[str, Any] = codec.decode(row.data, where)
+    job.metadata.update(about["metadata"])
+    job.created_at, job.started_at, job.completed_at = row.created_at, row.started_at, row.completed_at
+    job.outputs_dropped = about["outputs_dropped"]
+    if about["error"] is not None:
+        job.error = ExecutionError(about["error"], job_id=row.job_id)
+    for entry in store.entries(row.worker_id, "job.trace", row.job_id):
+        job.trace_again(codec.decode(entry.data, where))
+    for entry in store.entries(row.worker_id, "job.output", row.job_id):
+        output: Output = codec.decode(entry.data, where)
+        job.add_output(output)
+    for entry in store.entries(row.worker_id, "job.error", row.job_id):
+        job.errors.append(ExecutionError(codec.decode(entry.data, where), job_id=row.job_id))
+    return about
+
+
+def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) -> JobContext:
+    """A job that does not live in this runtime, as it was last written; an unfinished one is ``left``."""
+    row = stored.row
+    account = JobAccount(driver.lock())
+    job = account.job = JobContext(row.job_id, row.worker_id, row.flow_id, account, driver)
+    about = fill_job(codec, store, job, row)
+    for note, value in store.notes(row.worker_id):
+        if note.kind == "job.data" and note.owner == row.job_id:
+            job.data[codec.decode(note.name.encode(), row.job_id)] = codec.decode(value, row.job_id)
+    account.status = JobStatus(row.status)
+    account.pause(about["paused"])
+    if is_open(stored):
+        job.leave()
+    else:
+        job.announce_end()
+    return job
+
+
+def is_open(stored: StoredJob) -> bool:
+    """Whether a job can still move. One whose items were on their way when its end was written can."""
+    status = JobStatus(stored.row.status)
+    return not status.finished or (status is JobStatus.COMPLETED and stored.items > 0)
+
+
+# -- items and letters -------------------------------------------------------------------------------------------
+
+
+def letter_of(codec: Codec, row: LetterRow) -> DeadLetter:
+    routine_id, slot = split_place(row.place)
+    data: Payload = codec.decode(row.data, f"dead letter {row.number} of worker {row.worker_id!r}")
+    return DeadLetter(
+        row.worker_id,
+        row.flow_id,
+        routine_id,
+        slot,
+        data,
+        job_ids_of(row.job_ids),
+        row.reason,
+        row.error,
+        row.time,
+        row.number,
+    )
+
+
+def poison(place: str, number: int, deaths: int) -> PoisonItemError:
+    return PoisonItemError(
+        f"item {number} of slot {place!r} is set aside: the process has died {deaths} times while an activation ran "
+        "on it. Look at its data and at what the routine does with it, then put it back with runtime.redrive()",
+        slot=place,
+    )
+
+
+# -- notes -------------------------------------------------------------------------------------------------------
+
+
+def activation_note(worker_id: str, routine_id: str, key: str) -> NoteKey:
+    return NoteKey(worker_id, "activation", routine_id, key)
+
+
+def checkpoint_note(worker_id: str, routine_id: str, key: str) -> NoteKey:
+    return NoteKey(worker_id, "checkpoint", routine_id, key)
+
+
+def crash_note(worker_id: str, place: str, number: int) -> NoteKey:
+    return NoteKey(worker_id, "crash", place, str(number))
+
+
+def flight_prefix(worker_id: str, place: str) -> str:
+    """What a flight recorder is told before the number of the item and a bracket; :func:`flight_of` reads it."""
+    return f"[{json.dumps(worker_id)}, {json.dumps(place)}, "
+
+
+def flight_of(text: str) -> ItemKey | None:
+    """The item that a thread ran on; None where the text was cut."""
+    try:
+        worker_id, place, number = json.loads(text)
+    except (ValueError, TypeError):
+        return None
+    return ItemKey(worker_id, place, number)
+
+
+def deaths_record(journal: Journal, keys: list[ItemKey]) -> Record | None:
+    """One more death of the process for each of these items; None if there are none."""
+    if not keys:
+        return None
+    notes: dict[NoteKey, bytes | None] = {}
+    for worker_id in dict.fromkeys(key.worker_id for key in keys):
+        before = {note: value for note, value in journal.store.notes(worker_id) if note.kind == "crash"}
+        for key in (key for key in keys if key.worker_id == worker_id):
+            note = crash_note(*key)
+            known = journal.codec.decode(before[note], "crash") if note in before else 0
+            notes[note] = journal.codec.encode(known + 1, "crash")
+    record = Record(None)
+    record.notes = notes
+    return record
+
+
+def by_kind(notes: list[tuple[NoteKey, bytes]]) -> Mapping[str, list[tuple[NoteKey, bytes]]]:
+    sorted_notes: dict[str, list[tuple[NoteKey, bytes]]] = {}
+    for note, value in notes:
+        sorted_notes.setdefault(note.kind, []).append((note, value))
+    return sorted_notes

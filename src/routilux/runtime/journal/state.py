@@ -1,0 +1,151 @@
+"""States and jobs of journaled workers: the same as in memory, on mappings and lists that are kept in the store."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from routilux.runtime.job import OUTPUT_LIMIT, TRACE_LIMIT, JobContext
+from routilux.runtime.journal.draft import StoredList, StoredMapping
+from routilux.runtime.state import JobState, SharedLog, WorkerState, check_state, copied
+
+if TYPE_CHECKING:
+    from routilux.kernel.account import JobAccount
+    from routilux.ports import Store
+    from routilux.runtime.journal.worker import JournaledWorker
+
+S = TypeVar("S")
+TRACE_ROWS = 10 * TRACE_LIMIT
+
+
+class JournaledLog(SharedLog):
+    """A shared log whose entries are written to the store."""
+
+    def __init__(self, worker: JournaledWorker, entries: Iterable[Any] = ()) -> None:
+        super().__init__(entries)
+        self._stored = StoredList(worker, "log", "", self._entries.append, next_number=len(self._entries))
+
+    def append(self, entry: Any) -> None:
+        self._stored.put(entry, "shared_log")
+
+    def extend(self, entries: Iterable[Any]) -> None:
+        for entry in entries:
+            self.append(entry)
+
+    def _view(self) -> list[Any]:
+        return [*self._entries, *self._stored.own()]
+
+
+class _Journaled(WorkerState):
+    """Where a journaled state differs; made complete by ``attach``."""
+
+    def attach(self, worker: JournaledWorker) -> None:
+        self._worker = worker
+        self.shared_data = StoredMapping(worker, "shared", "", "shared_data")  # type: ignore[assignment]
+        self._stored_states: dict[str, StoredMapping] = {}
+        self.attach_log(())
+
+    def attach_log(self, entries: Iterable[Any]) -> None:
+        self.shared_log = JournaledLog(self._worker, entries)
+
+    @property
+    def routine_states(self) -> dict[str, dict[str, Any]]:
+        states = {
+            routine_id: copied(stored.copy()) for routine_id, stored in list(self._stored_states.items())
+        }
+        return {routine_id: state for routine_id, state in states.items() if state}
+
+    def get_routine_state(self, routine_id: str, default: Any = None) -> Any:
+        stored = self._stored_states.get(routine_id)
+        state = None if stored is None else stored.copy()
+        return copied(state) if state else default
+
+    def update_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
+        check_state(routine_id, values)
+        stored = self.stored_state(routine_id)
+        for key, value in values.items():
+            stored[key] = value
+
+    def set_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
+        check_state(routine_id, values)
+        self.stored_state(routine_id).replace(dict(values))
+
+    def stored_state(self, routine_id: str) -> StoredMapping:
+        stored = self._stored_states.get(routine_id)
+        if stored is None:
+            new = StoredMapping(self._worker, "state", routine_id, f"state of routine {routine_id!r}")
+            stored = self._stored_states.setdefault(routine_id, new)
+        return stored
+
+
+class JournaledWorkerState(_Journaled, WorkerState):
+    """A :class:`WorkerState` in a store."""
+
+
+class JournaledJobState(_Journaled, JobState):
+    """A :class:`JobState` in a store."""
+
+
+class JournaledJob(JobContext):
+    """A job whose data, trace, errors and outputs are kept in the store.
+
+    ``stored`` counts its items in the store; it is moved under the journal's lock. ``final`` is the status that its
+    row was last given, if that is one in which it has ended; ``serial`` orders the jobs of a worker.
+    """
+
+    stored = 0
+    serial = 0
+    final: str | None = None
+
+    def __init__(
+        self,
+        worker: JournaledWorker,
+        job_id: str,
+        account: JobAccount,
+        metadata: dict[str, Any] | None,
+    ) -> None:
+        super().__init__(job_id, worker.worker_id, worker.flow_id, account, worker.engine.driver, metadata)
+        self._stored: dict[str, Any] = {}
+        self._worker = worker
+
+    # Most jobs never need these, and two threads may ask at once: both get what the first has made.
+
+    @property
+    def data(self) -> StoredMapping:  # type: ignore[override]
+        where = f"data of job {self.job_id!r}"
+        return self._made("data", lambda: StoredMapping(self._worker, "job.data", self.job_id, where))
+
+    @property
+    def trace_list(self) -> StoredList:
+        return self._made("trace", lambda: self._list("job.trace", self.trace_again, TRACE_ROWS))
+
+    @property
+    def output_list(self) -> StoredList:
+        return self._made("output", lambda: self._list("job.output", self.add_output, OUTPUT_LIMIT))
+
+    @property
+    def error_list(self) -> StoredList:
+        return self._made("error", lambda: self._list("job.error", lambda error: None, None))
+
+    def _made(self, name: str, make: Callable[[], S]) -> S:
+        made: S | None = self._stored.get(name)
+        if made is None:
+            made = self._stored.setdefault(name, make())
+        return made
+
+    def _list(self, kind: str, append: Callable[[Any], object], limit: int | None) -> StoredList:
+        return StoredList(self._worker, kind, self.job_id, append, limit=limit)
+
+    def continue_lists(self, store: Store) -> None:
+        """Number what is added behind what the store has."""
+        for kind, stored in (
+            ("trace", self.trace_list),
+            ("output", self.output_list),
+            ("error", self.error_list),
+        ):
+            last = store.entries(self.worker_id, f"job.{kind}", self.job_id, newest=1)
+            stored.continue_at(last[0].number + 1 if last else 0)
+
+    def trace(self, action: str, **details: Any) -> None:
+        entry = {"time": self._driver.clock.time(), "action": action, **details}
+        self.trace_list.put(entry, f"trace of job {self.job_id!r}")

@@ -1,0 +1,967 @@
+"""A worker whose every step is a record: what it hands over, and what it does when that is written."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+
+from routilux.errors import IdempotencyConflictError, PoisonItemError, StateError, StoreError, describe
+from routilux.kernel.account import Account, JobAccount
+from routilux.kernel.activation import OVER
+from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
+from routilux.model.context import running
+from routilux.model.item import DeadLetter, Item, Payload
+from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
+from routilux.ports import (
+    Activated,
+    Emitted,
+    Gate,
+    ItemKey,
+    ItemRow,
+    KeyRow,
+    LetterRow,
+    NoteKey,
+    WorkerRow,
+)
+from routilux.runtime import turns
+from routilux.runtime.activation import LiveActivation
+from routilux.runtime.journal import rows
+from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
+from routilux.runtime.journal.draft import Draft
+from routilux.runtime.journal.letters import StoredLetters
+from routilux.runtime.journal.record import Record
+from routilux.runtime.journal.reopening import Revival
+from routilux.runtime.journal.state import JournaledJob
+from routilux.runtime.letters import Letters
+from routilux.runtime.worker import Worker
+
+if TYPE_CHECKING:
+    from routilux.model.flow import Flow
+    from routilux.runtime.engine import Engine
+    from routilux.runtime.job import JobContext
+    from routilux.runtime.nodes import Node, Route
+    from routilux.runtime.pool import Seat
+
+T = TypeVar("T")
+KEY_SECONDS = 7 * 86_400.0
+NUMBERS_AHEAD = 1_000  # that the worker's row allows for, so that it is not written for every item
+
+Sent: TypeAlias = tuple["Route", Item, bool]
+"""An item on its way, and whether a place was kept for it; if not, it waits in the store."""
+
+
+class Stretch:
+    """What of a slot is in memory: everything up to ``cursor``; the store has items up to ``tail``."""
+
+    __slots__ = ("cursor", "loading", "tail")
+
+    def __init__(self) -> None:
+        self.cursor = -1
+        self.tail = -1
+        self.loading = False
+
+
+class JournaledWorker(Worker):
+    """See the module's docstring."""
+
+    journaled = True
+    failure: StoreError | None = None  # why this runtime has given the worker up
+
+    def __init__(self, engine: Engine, flow: Flow, state: Any) -> None:
+        assert engine.journal is not None
+        self.journal = engine.journal
+        self.unreleased = 0  # records handed over and not yet released; moved under the journal's lock
+        self.next_number = 1
+        self.number_limit = 1  # of the worker's row
+        self.stretches: dict[SlotQueue, Stretch] = {}
+        self.claimed: set[ItemKey] = set()  # items in the store that an activation has
+        self.deaths: dict[ItemKey, int] = {}  # of processes, while an activation ran on the item
+        self.checkpoints: dict[tuple[str, str], Any] = {}  # of activations that are to run again
+        self.onces: dict[tuple[str, str], bytes] = {}
+        self.about: dict[str, Any] = {}  # what else the worker's row says
+        self.revival = Revival(self)
+        super().__init__(engine, flow, state)
+        self.number = self._take_number
+        places = [place for node in self.nodes.values() for place in node.places.values()]
+        self.flight_texts = {place: rows.flight_prefix(self.worker_id, place) for place in places}
+        state.attach(self)
+        for node in self.nodes.values():
+            for slot in node.mailbox.slots.values():
+                self.stretches[slot] = Stretch()
+
+    def encode(self, value: Any, where: str) -> bytes:
+        return self.journal.codec.encode(value, where)
+
+    def decode(self, data: bytes, where: str) -> Any:
+        return self.journal.codec.decode(data, where)
+
+    def draft(self) -> Draft | None:
+        """Of the activation of this worker that runs here; None outside of one."""
+        activation: Any = running.get()
+        if activation is None or activation.node.worker is not self:
+            return None
+        if activation.abandoned is not None:
+            raise activation.unwanted()
+        draft: Draft = activation.draft
+        return draft
+
+    # -- how it differs from a worker in memory --------------------------------------------------------------
+
+    def activation_type(self, is_async: bool, *, tapped: bool) -> type[LiveActivation]:
+        return TappedJournaledActivation if tapped else JournaledActivation
+
+    def entrance(self, mailbox: Mailbox) -> Callable[[Item], int]:
+        return mailbox.take_in
+
+    def new_job(self, job_id: str, account: JobAccount, metadata: dict[str, Any] | None) -> JournaledJob:
+        return JournaledJob(self, job_id, account, metadata)
+
+    def carry_out(self, mailbox: Mailbox, seat: Seat, activation: Any, limit: float) -> tuple[bool, float]:
+        """An activation, and what its mailbox has claimed behind it."""
+        node: Node = mailbox.node
+        clock = self.engine.now
+        while True:
+            if activation.job.status is JobStatus.PENDING:
+                self.started(activation.job)
+            seat.activation = activation
+            turns.set_running(activation)
+            slot_data = node.data_of(activation.batch)
+            try:
+                if (activation.job.halted and turns.put_back(activation)) or (
+                    (node.guarded or node.gathers) and not turns.begin(self, activation, slot_data)
+                ):
+                    return False, clock()
+                activation.takes_off()
+                node.logic(slot_data, activation.message, self.state)
+                turns.end_guarded(activation)
+                self.seal(activation)
+            except BaseException as error:  # noqa: BLE001 user code may raise anything, SystemExit included
+                now = clock()
+                return turns.failed(self, activation, error, now), now
+            finally:
+                activation.landed()
+            activation.abandoned = OVER
+            now = clock()
+            self._note_completed(activation, now)
+            self._hand_over(activation, "completed", None)
+            crowded = self.journal.is_full or self.queue.held
+            following = mailbox.following() if mailbox.claimed and now < limit and not crowded else None
+            if following is None:
+                return mailbox.finish(activation, now), now
+            mailbox.activations += 1
+            mailbox.busy += now - activation.started
+            mailbox.emitted += activation.emitted
+            if activation.merged is not None:
+                mailbox.merged.update(activation.merged)
+            activation = mailbox.make(mailbox, following, following[0][3], now)
+
+    def _note_completed(self, activation: Any, now: float) -> None:
+        routine_id, job, started = activation.mailbox.routine_id, activation.job, activation.started
+        self.state.history.append((routine_id, job, started, now, "completed", activation.attempt, None))
+        if self.sink is not None:
+            duration, attempt = now - started, activation.attempt
+            self.sink((Activated, now, self.worker_id, job, routine_id, attempt, duration, "completed"))
+
+    def may_begin(self, activation: Any) -> bool:
+        """Activations of policies that gather are written down first: a later attempt has the same items."""
+        if activation.claimed or not activation.node.gathers:
+            return True
+        activation.claimed = True
+        record = Record(self)
+        record.notes = {self._activation_note(activation): self._about(activation, 0.0)}
+        activation.noted = True
+        record.then(partial(self._claim_written, activation))
+        mailbox = activation.mailbox
+        if mailbox.stall(activation, retry=False):
+            self.schedule(mailbox)
+        self.journal.hand_over(record)
+        if activation.job.ended:  # it ended meanwhile
+            self.sweep()
+        return False
+
+    def _claim_written(self, activation: Any) -> None:
+        if activation.mailbox.go_on(activation):
+            self.schedule(activation.mailbox)
+
+    def holds_back(self, mailbox: Mailbox) -> bool:
+        """Whether so much waits to be written that this mailbox is to wait; it is queued again later."""
+        if not self.journal.is_full:
+            return False
+        self.journal.start_later(self, mailbox)
+        return True
+
+    def seal(self, activation: Any) -> None:
+        """Write down merged slots with the activation; raises what has no JSON form before anything has happened."""
+        for slot, merged in (activation.merged or {}).items():
+            routine_id = activation.mailbox.routine_id
+            note = NoteKey(self.worker_id, "merged", routine_id, slot)
+            activation.draft.notes[note] = self.encode(merged, f"merged slot '{routine_id}.{slot}'")
+
+    # -- the end of an activation ----------------------------------------------------------------------------
+
+    def conclude(
+        self,
+        activation: Any,
+        now: float,
+        outcome: str,
+        error: BaseException | None,
+        *,
+        noted: BaseException | None = None,
+        fatal: BaseException | None = None,
+    ) -> bool:
+        self._hand_over(activation, outcome, error, noted=noted, fatal=fatal)
+        more: bool = activation.mailbox.finish(activation, now, outcome)
+        return more
+
+    def _hand_over(
+        self,
+        activation: Any,
+        outcome: str,
+        error: BaseException | None,
+        *,
+        noted: BaseException | None = None,
+        fatal: BaseException | None = None,
+    ) -> None:
+        """What it did becomes one record. The next activation of its routine starts after this."""
+        journal, record, job = self.journal, Record(self), activation.job
+        draft, activation.draft = activation.draft, Draft()
+        wanted = error is None and not job.ended
+        self._forget_notes(activation, record)
+        payloads = self._payloads(draft) if wanted else []
+        if error is not None:
+            record.letters = self._letters(activation.mailbox, activation.batch, outcome, error)
+        sent: list[Sent] = []
+        with journal.lock:
+            if wanted:
+                self._apply(draft, activation, record, payloads, sent)
+            self._take(record, activation.mailbox, activation.batch)
+            if noted is not None:
+                self._note_error(record, job, noted)
+            self._end_rows(record, job, fatal)
+            record.then(partial(self._released, activation, sent, fatal))
+            journal.append(record)
+        journal.wake()
+
+    def _apply(
+        self,
+        draft: Draft,
+        activation: Any,
+        record: Record,
+        payloads: Sequence[Payload | None],
+        sent: list[Sent],
+    ) -> None:
+        """What an activation did takes effect; the caller holds the journal's lock."""
+        self._address(draft, activation, record, payloads, sent)
+        draft.apply(record)
+        self.state.output_log.extend(draft.outputs)
+        if sent:
+            self._count(record, activation.job, len(sent))
+
+    def _payloads(self, draft: Draft) -> list[Payload | None]:
+        """What receivers get is what was stored, read back; None for what has no place in memory anyway."""
+        left: dict[SlotQueue, int] = {}
+        payloads: list[Payload | None] = []
+        for route, form in draft.emits:
+            left[route.queue] = room = left.get(route.queue, route.queue.capacity) - 1
+            wanted = room >= 0 or route.queue.on_full == "drop_old"
+            payloads.append(self.decode(form, route.target) if wanted else None)
+        return payloads
+
+    def checkpoint(self, activation: Any, value: Any) -> None:
+        """What the activation did until now takes effect; returns when it is written and there is room for more."""
+        routine_id, record = activation.mailbox.routine_id, Record(self)
+        data = self.encode(value, f"checkpoint of routine {routine_id!r}")
+        if activation.abandoned is not None or activation.job.ended:
+            raise activation.unwanted()
+        draft, activation.draft = activation.draft, Draft()
+        payloads = self._payloads(draft)
+        sent: list[Sent] = []
+        record.notes = {rows.checkpoint_note(self.worker_id, routine_id, activation.key): data}
+        activation.has_checkpoint = True
+
+        def hand_over() -> None:
+            with self.journal.lock:
+                self._apply(draft, activation, record, payloads, sent)
+                record.then(partial(self._send, activation, sent))
+                self.journal.append(record)
+
+        if self.engine.driver.on_loop():
+            hand_over()
+            self.journal.wake()
+            return
+        self.journal.kept_or_raise(record, hand_over)
+        for slot in activation.mailbox.feeds:
+            if slot.full:
+                self.wait_inside(slot, partial(_room, slot), activation)
+
+    async def checkpoint_async(self, activation: Any, value: Any) -> None:
+        """The same for a coroutine, which does not hold the event loop while it waits."""
+        await self._written(partial(self.checkpoint, activation, value))
+
+    async def once_async(self, activation: Any, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
+        """:meth:`once` for a coroutine."""
+        known = (activation.idempotency_key, name)
+        where = f"result of aonce({name!r}) in routine {activation.mailbox.routine_id!r}"
+        if known in self.onces:
+            return self.decode(self.onces[known], where)
+        data = self.encode(await call(), where)
+        record = Record(self)
+        record.notes = {NoteKey(self.worker_id, "once", *known): data}
+        await self._written(partial(self.journal.hand_over, record))
+        self.onces[known] = data
+        return self.decode(data, where)
+
+    async def _written(self, hand_over: Callable[[], None]) -> None:
+        """Hand something over, and go on when everything until then is written."""
+        from asyncio import get_running_loop  # only coroutines come here, and it is slow to import
+
+        loop = get_running_loop()
+        written = loop.create_future()
+        hand_over()
+        behind = Record(None)
+        behind.then(partial(loop.call_soon_threadsafe, _resolve, written))
+        self.journal.hand_over(behind)
+        await written
+
+    def _send(self, activation: Any, sent: list[Sent]) -> None:
+        """It is written: the items are delivered."""
+        job = activation.job
+        if sent:
+            job.add(len(sent))
+            for line in sent:
+                self._deliver(activation, *line)
+            if job.halted and job.ended:
+                self.sweep()
+
+    def _released(self, activation: Any, sent: list[Sent], fatal: BaseException | None) -> None:
+        """It is written: its items are delivered, and those that it took have ended."""
+        job = activation.job
+        self._send(activation, sent)
+        if fatal is not None:
+            self._end_jobs([member.job for member in job.members], JobStatus.FAILED, fatal)
+        self.settle(activation.batch)
+
+    def _deliver(self, activation: Any, route: Route, item: Item, kept: bool) -> None:
+        if not kept:
+            self.load_if_room(route.queue)
+        else:
+            self._accepted(route.offer(item), route.mailbox, item)
+        sink = self.sink
+        if sink is not None:
+            sink((Emitted, activation.started, self.worker_id, item[3], item[4], route.target, item[0]))
+
+    def _accepted(self, code: int, mailbox: Mailbox, item: Item) -> None:
+        if code == READY:
+            self.schedule(mailbox)
+        elif code == PARKED:
+            ended = item[3].park()
+            if ended:
+                self.at_rest(ended)
+
+    def _address(
+        self,
+        draft: Draft,
+        activation: Any,
+        record: Record,
+        payloads: Sequence[Payload | None],
+        sent: list[Sent],
+    ) -> None:
+        """Number what was emitted, in its order, and find a place for each item: in memory, or in the store."""
+        if not draft.emits:
+            return
+        job, wall = activation.job, self.engine.driver.clock.time()
+        items: list[ItemRow] = []
+        for (route, form), payload in zip(draft.emits, payloads, strict=True):
+            time = self.engine.now() if route.timed else activation.started
+            item: Any = (self._take_number(record), route.slot, payload, job, route.source, time)
+            kept = self._place(record, route.queue, item)
+            if kept is None:
+                continue
+            items.append(ItemRow(
+                self.worker_id, route.target, item[0], rows.job_ids_text(job), route.source, wall, form
+            ))  # fmt: skip
+            sent.append((route, item, kept))
+        record.items = items
+
+    def _place(self, record: Record, slot: SlotQueue, item: Item) -> bool | None:
+        """Where an item goes: True to a place that is kept for it, False to the store, None nowhere."""
+        stretch, mailbox = self.stretches[slot], slot.mailbox
+        kept = item[2] is not None and mailbox.keep_place(slot.name)
+        if not kept and slot.on_full == "drop_new":
+            mailbox.drop(slot.name)
+            self._dropped(item, slot, "slot full, newest dropped")
+            return None
+        if not kept and slot.on_full == "drop_old" and not slot.beyond:
+            kept = self._displaced(record, slot)
+        stretch.tail = item[0]
+        if kept:
+            stretch.cursor = item[0]
+        elif not slot.beyond:
+            mailbox.set_beyond(slot.name, True)
+        return kept
+
+    def _displaced(self, record: Record, slot: SlotQueue) -> bool:
+        """Make room by dropping the oldest; False if what is in the slot is still on its way."""
+        oldest, at_rest = slot.mailbox.displace(slot.name)
+        if oldest is None:
+            return False
+        self._dropped(oldest, slot, "slot full, oldest dropped")
+        self._take(record, slot.mailbox, [oldest])
+        record.then(partial(self.settle, [oldest]))
+        record.then(partial(self.at_rest, at_rest))
+        return slot.mailbox.keep_place(slot.name)
+
+    def _take(self, record: Record, mailbox: Mailbox, items: Iterable[Item]) -> None:
+        """These items have ended; the caller holds the journal's lock."""
+        places = mailbox.node.places
+        keys = [ItemKey(self.worker_id, places[item[1]], item[0]) for item in items]
+        record.taken = [*record.taken, *keys] if record.taken else keys
+        for item in items:
+            self._count(record, item[3], -1)
+        if self.deaths:
+            known = [key for key in keys if self.deaths.pop(key, None) is not None]
+            record.notes = {**record.notes, **{rows.crash_note(*key): None for key in known}}
+
+    def _count(self, record: Record, account: Account, n: int) -> None:
+        if not record.counts:
+            record.counts = {}
+        counts: Any = record.counts
+        for member in account.members:
+            job = member.job
+            job.stored += n
+            counts[job.job_id] = counts.get(job.job_id, 0) + n
+
+    def _end_rows(self, record: Record, account: Account, fatal: BaseException | None) -> None:
+        """A job that fails by this record, or of which it leaves nothing in the store, ends with it."""
+        now: float | None = None
+        ended = []
+        for member in account.members:
+            job = member.job
+            if member.status.finished or (fatal is None and job.stored):
+                continue
+            status = JobStatus.COMPLETED if fatal is None else JobStatus.FAILED
+            if fatal is not None:
+                job.error = fatal
+            job.final = status.value
+            now = self.engine.driver.clock.time() if now is None else now
+            ended.append(rows.job_row(self.journal.codec, job, status.value, now))
+        if ended:
+            record.jobs = [*record.jobs, *ended]
+
+    def _note_error(self, record: Record, account: Account, error: BaseException) -> None:
+        for member in account.members:
+            job = member.job
+            job.errors.append(error)
+            text = describe(error)
+            record.entries = [*record.entries, *job.error_list.add(text, self.encode(text, "error"))]
+
+    def _letters(
+        self, mailbox: Mailbox, items: Iterable[Item], reason: str, error: BaseException | None
+    ) -> list[LetterRow]:
+        """The dead letters of items; those of jobs that were all cancelled have none."""
+        letters, time = [], self.engine.driver.clock.time()
+        for item in items:
+            statuses = {member.status for member in item[3].members}
+            if statuses == {JobStatus.CANCELLED}:
+                continue
+            why = "job failed" if JobStatus.FAILED in statuses else reason
+            text = None if error is None else describe(error)
+            place = mailbox.node.places[item[1]]
+            data = self.encode(item[2], f"slot {place!r}")
+            letters.append(LetterRow(
+                self.worker_id, item[0], self.flow_id, place, rows.job_ids_text(item[3]), why, text, time, data
+            ))  # fmt: skip
+            self._dropped(item, mailbox.slots[item[1]], f"dead letter: {why}")
+        return letters
+
+    def give_up(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
+        if not items:
+            return
+        record = Record(self)
+        failed = [m for item in items for m in item[3].members if m.status is JobStatus.FAILED]
+        record.letters = self._letters(mailbox, items, "job failed", failed[0].job.error if failed else None)
+        with self.journal.lock:
+            self._take(record, mailbox, items)
+            record.then(partial(self.settle, list(items)))
+            self.journal.append(record)
+        self.journal.wake()
+
+    def poisoned(
+        self, mailbox: Mailbox, items: Sequence[Item], error: PoisonItemError, activation: Any = None
+    ) -> None:
+        """Items that killed the process again and again are set aside, and the flow goes on."""
+        record = Record(self)
+        if activation is not None:
+            self._forget_notes(activation, record)
+        record.letters = self._letters(mailbox, items, "poison", error)
+        with self.journal.lock:
+            self._take(record, mailbox, items)
+            record.then(partial(self.settle, list(items)))
+            self.journal.append(record)
+        self.journal.wake()
+
+    def set_stranger_aside(self, row: ItemRow) -> None:
+        """An item of a slot that the flow does not have any more."""
+        item = self.revival.revived(row)
+        record, time = Record(self), self.engine.driver.clock.time()
+        record.letters = [LetterRow(
+            self.worker_id, row.number, self.flow_id, row.place, row.job_ids, "flow changed", None, time, row.data
+        )]  # fmt: skip
+        record.taken = [ItemKey(*row[:3])]
+        with self.journal.lock:
+            self._count(record, item[3], -1)
+            record.then(partial(self.settle, [item]))
+            self.journal.append(record)
+        self.journal.wake()
+
+    def dead_letter(self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None) -> None:
+        """Set one item aside that nothing else accounts for."""
+        record = Record(self)
+        record.letters = self._letters(mailbox, [item], reason, error)
+        with self.journal.lock:
+            self._take(record, mailbox, [item])
+            self.journal.append(record)
+        self.journal.wake()
+
+    # -- notes of activations --------------------------------------------------------------------------------
+
+    def retry_decided(self, activation: Any, delay: float) -> None:
+        activation.draft = Draft()
+        activation.claimed = activation.noted = True
+        record = Record(self)
+        record.notes = {self._activation_note(activation): self._about(activation, delay)}
+        self.journal.hand_over(record)
+
+    def _about(self, activation: Any, delay: float) -> bytes:
+        mailbox = activation.mailbox
+        about = {
+            "items": [[mailbox.node.places[item[1]], item[0]] for item in activation.batch],
+            "attempt": activation.attempt,
+            "message": activation.message,
+            "delay": delay,
+            "due": self.engine.driver.clock.time() + delay,
+        }
+        return self.encode(about, f"policy message of routine {mailbox.routine_id!r}")
+
+    def _activation_note(self, activation: Any) -> NoteKey:
+        return rows.activation_note(self.worker_id, activation.mailbox.routine_id, activation.key)
+
+    def _forget_notes(self, activation: Any, record: Record) -> None:
+        notes: dict[NoteKey, bytes | None] = {}
+        if activation.noted:
+            notes[self._activation_note(activation)] = None
+            activation.noted = False
+        if activation.has_checkpoint:
+            note = rows.checkpoint_note(self.worker_id, activation.mailbox.routine_id, activation.key)
+            notes[note] = None
+            activation.has_checkpoint = False
+        if self.onces:
+            key = activation.idempotency_key
+            for known in [known for known in self.onces if known[0] == key]:
+                del self.onces[known]
+                notes[NoteKey(self.worker_id, "once", *known)] = None
+        if notes:
+            record.notes = notes
+
+    def drop_activation(self, activation: Any) -> None:
+        super().drop_activation(activation)
+        record = Record(self)
+        self._forget_notes(activation, record)
+        if record.notes:
+            self.journal.hand_over(record)
+
+    def once(self, activation: Any, name: str, call: Callable[[], Any]) -> Any:
+        """The stored result of ``call``, or the one of calling it now, which is stored before this returns."""
+        known = (activation.idempotency_key, name)
+        data = self.onces.get(known)
+        where = f"result of once({name!r}) in routine {activation.mailbox.routine_id!r}"
+        if data is not None:
+            return self.decode(data, where)
+        result = call()
+        data = self.encode(result, where)
+        record = Record(self)
+        record.notes = {NoteKey(self.worker_id, "once", *known): data}
+        self.journal.kept_or_raise(record, partial(self.journal.hand_over, record))
+        self.onces[known] = data
+        return self.decode(data, where)
+
+    # -- jobs ------------------------------------------------------------------------------------------------
+
+    def end_job(self, job: JobContext, status: JobStatus, error: BaseException | None = None) -> bool:
+        """The end of a job is seen when it is written."""
+        record = self._ending(job, status, error)
+        if record is None:
+            return False
+        self.journal.hand_over(record)
+        return True
+
+    def cancel_job(self, job: JobContext) -> None:
+        """Returns when it is written and nothing of the job starts any more."""
+        record = self._ending(job, JobStatus.CANCELLED, None)
+        if record is not None:
+            self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
+
+    def _ending(self, job: Any, status: JobStatus, error: BaseException | None) -> Record | None:
+        if job.account.status.finished:
+            return None
+        record, now = Record(self), self.engine.driver.clock.time()
+        before, job.error = job.error, error
+        record.jobs = [rows.job_row(self.journal.codec, job, status.value, now)]
+        job.error = before
+
+        def release() -> None:
+            job.final = status.value
+            self._end_jobs([job], status, error)
+
+        record.then(release)
+        return record
+
+    def _over(self, job: Any) -> None:
+        if job.final != job.status:
+            self._write_job(job, self.engine.driver.clock.time())
+        super()._over(job)
+
+    def job_changed(self, job: JobContext) -> None:
+        self._write_job(job, job.completed_at)
+
+    def _write_job(self, job: Any, completed_at: float | None) -> None:
+        record, status = Record(self), job.status
+        job.final = status.value if status.finished else None
+        record.jobs = [rows.job_row(self.journal.codec, job, status.value, completed_at)]
+        self.journal.hand_over(record)
+
+    def trace(self, job: Any, action: str, **details: Any) -> None:
+        entry = {"time": self.engine.driver.clock.time(), "action": action, **details}
+        data = self.encode(entry, f"trace of job {job.job_id!r}")
+        record = Record(None)
+        record.entries = job.trace_list.add(entry, data)
+        self.journal.slip_in(record)
+
+    # -- work comes in ---------------------------------------------------------------------------------------
+
+    def admit(
+        self,
+        node: Node,
+        slot: str,
+        payload: Payload,
+        job: Any,
+        deadline: float | None,
+        *,
+        undo: Callable[[], None],
+        key: KeyRow | None = None,
+        redriven: DeadLetter | None = None,
+    ) -> None:
+        """The item and its job are written when this returns. ``undo``: nothing of it is, and will not be."""
+        place = node.places[slot]
+        form = self.encode(payload, f"post() to {place!r}")
+        queue = node.mailbox.slots[slot]
+        kept = self._wait_for_place(queue, deadline)
+        record = Record(self)
+        record.size = len(form)
+        record.key = None if key is None else key._replace(job_id=job.job_id)
+        record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)
+        sent: list[Item] = []
+
+        def hand_over() -> None:
+            with self.journal.lock:
+                self._admit(record, queue, place, self.decode(form, place), form, job, kept, sent)
+                self.journal.append(record)
+
+        def taken_back() -> None:
+            with self.journal.lock:
+                for _ in sent:
+                    job.stored -= 1
+            if kept and sent:
+                queue.mailbox.give_place(slot)
+                self.room(queue.mailbox)
+            undo()
+
+        record.then(partial(self._admitted, queue, job, sent, kept))
+        self.journal.written_or_raise(record, hand_over, taken_back)
+
+    def _admit(
+        self,
+        record: Record,
+        queue: SlotQueue,
+        place: str,
+        payload: Payload,
+        form: bytes,
+        job: Any,
+        kept: bool | None,
+        sent: list[Item],
+    ) -> None:
+        number = self._take_number(record)
+        item = (number, queue.name, payload, job.account, "post", self.engine.now())
+        if kept is None:
+            queue.mailbox.drop(queue.name)
+            self._dropped(item, queue, "slot full, newest dropped")
+        else:
+            stretch = self.stretches[queue]
+            stretch.tail = number
+            if kept:
+                stretch.cursor = number
+            elif not queue.beyond:
+                queue.mailbox.set_beyond(queue.name, True)
+            wall = self.engine.driver.clock.time()
+            record.items = [
+                ItemRow(self.worker_id, place, number, rows.job_ids_text(job.account), "post", wall, form)
+            ]
+            self._count(record, job.account, 1)
+            sent.append(item)
+        job.serial = job.serial or number
+        job.final = None
+        record.jobs = [rows.job_row(self.journal.codec, job, job.status.value, None)]
+
+    def _admitted(self, queue: SlotQueue, job: JobContext, sent: list[Item], kept: bool | None) -> None:
+        if not sent:
+            self.at_rest(job.account.remove())
+        for item in sent:
+            if kept:
+                self._accepted(queue.mailbox.node.offer(item), queue.mailbox, item)
+            else:
+                self.load_if_room(queue)
+            if self.sink is not None:
+                self.observe_post(job, item, queue)
+        if job.account.ended:
+            self.sweep()
+
+    def _wait_for_place(self, queue: SlotQueue, deadline: float | None) -> bool | None:
+        """Keep a place for an item from outside; None: it is to be dropped, False: it goes to the store."""
+        if queue.mailbox.keep_place(queue.name):
+            return True
+        match queue.on_full:
+            case "error":
+                raise self.full_error(queue)
+            case "drop_new":
+                return None
+            case "drop_old":
+                record = Record(self)
+                with self.journal.lock:
+                    displaced = self._displaced(record, queue)
+                    self.journal.append(record)
+                return displaced
+            case _:
+                self._wait_for_room_in(queue, deadline)
+                return True
+
+    def _wait_for_room_in(self, queue: SlotQueue, deadline: float | None) -> None:
+        self.wait_for_room(
+            queue, lambda: QUEUED if queue.mailbox.keep_place(queue.name) else FULL, deadline, None
+        )
+
+    def stuck(self, *, inside: bool) -> bool:
+        """Nothing makes room: and nothing that could is still to be written or loaded."""
+        if self.unreleased or any(slot.beyond for slot in self.stretches):
+            return False
+        return super().stuck(inside=inside)
+
+    # -- what waits in the store -------------------------------------------------------------------------------
+
+    def room(self, mailbox: Mailbox) -> None:
+        for slot in mailbox.slots.values():
+            if slot.beyond:
+                self.load_if_room(slot)
+        super().room(mailbox)
+
+    def load_if_room(self, slot: SlotQueue) -> None:
+        stretch = self.stretches[slot]
+        if stretch.loading or slot.length > slot.resume_length:
+            return
+        stretch.loading = True
+        self.journal.do(partial(self._load, slot))
+
+    def _load(self, slot: SlotQueue) -> None:
+        """Bring the next items of a slot into memory, as many as there is room for. On the committer only."""
+        stretch, mailbox = self.stretches[slot], slot.mailbox
+        stretch.loading = False
+        if self.stopped:
+            return
+        wanted = slot.capacity - slot.length
+        found = self.journal.store.items(
+            self.worker_id, slot.qualified_name, after=stretch.cursor, limit=wanted
+        )
+        for row in found:
+            stretch.cursor = row.number
+            if ItemKey(*row[:3]) not in self.claimed:
+                self.revival.item(slot, row)
+        with self.journal.lock:
+            all_here = stretch.cursor >= stretch.tail
+            if all_here and slot.beyond:
+                mailbox.set_beyond(slot.name, False)
+        if all_here:
+            super().room(mailbox)
+            self._all_loaded()
+        elif len(found) == wanted:
+            self.load_if_room(slot)
+
+    def _all_loaded(self) -> None:
+        if not any(slot.beyond for slot in self.stretches):
+            self.revival.everything_is_here()
+
+    # -- the worker ------------------------------------------------------------------------------------------
+
+    def _take_number(self, record: Record | None = None) -> int:
+        number = self.next_number
+        self.next_number = number + 1
+        if number >= self.number_limit:
+            self.number_limit = number + NUMBERS_AHEAD
+            if record is not None:
+                record.workers = [self.row()]
+            else:
+                self.write_row()
+        return number
+
+    def row(self, status: str | None = None) -> WorkerRow:
+        paused = self.state.status in (WorkerStatus.PAUSED, ExecutionStatus.PAUSED)
+        return WorkerRow(
+            self.worker_id,
+            self.flow_id,
+            self.flow.fingerprint(),
+            "execution" if self.one_shot else "worker",
+            status or ("paused" if paused else "running"),
+            self.number_limit,
+            self.engine.driver.clock.time(),
+            self.encode(self.about, f"worker {self.worker_id!r}"),
+        )
+
+    def write_row(self, status: str | None = None) -> None:
+        record = Record(self)
+        record.workers = [self.row(status)]
+        self.journal.hand_over(record)
+
+    def write_row_now(self, *, forget: bool) -> None:
+        """Write the row of a new worker, in place of what the store had under its id."""
+        record = Record(self)
+        self.number_limit = self.next_number + NUMBERS_AHEAD
+        record.workers = [self.row("running")]
+        if forget:
+            record.forgotten = [self.worker_id]
+        self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
+
+    def limit_time(self) -> None:
+        """An execution that was opened again has the time that was left to it, however the clock was moved."""
+        seconds = self.about.get("seconds")
+        if seconds is not None:
+            left = self.about["until"] - self.engine.driver.clock.time()
+            self.fail_after(min(seconds, max(0.0, left)))
+
+    def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
+        super().set_status(status)
+        if not self.stopped:
+            self.write_row()
+        elif self.for_good:
+            self.write_row("stopped")
+
+    def quiet(self) -> bool:
+        return self.journal.broken is not None or (not self.unreleased and super().quiet())
+
+    def cancel_jobs(self) -> None:
+        """At the end of the worker: for good, or only for this runtime."""
+        if self.for_good:
+            self._end_jobs(list(self.jobs.values()), JobStatus.CANCELLED)
+            self._set_rest_aside()
+            return
+        for job in list(self.jobs.values()):
+            self.jobs.pop(job.job_id, None)
+            self.engine.book.leave(job)
+
+    def _set_rest_aside(self) -> None:
+        """Items that waited for others, which can not come any more."""
+        for node in self.nodes.values():
+            items, _ = node.mailbox.extract(lambda item: True)
+            for item in items:
+                self.dead_letter(node.mailbox, item, "worker stopped", None)
+
+    def flush(self) -> None:
+        if not self.engine.driver.on_loop():
+            self.journal.flush()
+
+    def resting(self) -> bool:
+        return not self.unreleased and super().resting()
+
+    def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
+        if any(slot.beyond for slot in self.stretches):
+            raise StateError(
+                f"worker {self.worker_id!r} has more items in the store than in memory, which a file can not take "
+                "over; the store is its copy: export it, or let the worker get on with its queue",
+                worker_id=self.worker_id,
+            )
+        return super().snapshot(use)
+
+    def new_letters(self) -> Letters:
+        return StoredLetters(self)
+
+    def stored_job(self, job_id: str) -> JobContext | None:
+        stored = self.journal.store.job(job_id)
+        if stored is None:
+            return None
+        if stored.row.worker_id == self.worker_id and rows.is_open(stored):
+            return self.revival.job(job_id)
+        return rows.detached_job(self.journal.codec, self.journal.store, self.engine.driver, stored)
+
+    def key(self, idempotency_key: str, payload: Payload) -> KeyRow | None:
+        now = self.engine.driver.clock.time()
+        encoded = self.encode(payload, f"payload of idempotency_key {idempotency_key!r}")
+        digest = blake2b(encoded, digest_size=16).hexdigest()
+        return KeyRow(self.flow_id, idempotency_key, self.worker_id, "", digest, now, now + KEY_SECONDS)
+
+    def job_of_key(self, key: KeyRow) -> JobContext | None:
+        known = self.journal.store.key(key.flow_id, key.key, key.created_at)
+        if known is None:
+            return None
+        if known.digest != key.digest:
+            raise IdempotencyConflictError(
+                f"idempotency_key {key.key!r} was used on flow {key.flow_id!r} before with another payload (job "
+                f"{known.job_id!r}); a key names one piece of work, give the new one a key of its own",
+                job_id=known.job_id,
+            )
+        return self.engine.book.jobs.get(known.job_id) or self.stored_job(known.job_id)
+
+    def drain(self, deadline: float | None) -> bool:
+        return self.journal.broken is None and super().drain(deadline)
+
+    def forget_engine(self, gone: Any) -> None:
+        super().forget_engine(gone)
+        self.journal = gone
+
+    def close(self) -> None:
+        if self.one_shot and self.state.status in ("completed", "failed", "cancelled"):
+            self.for_good = True
+        if self.stopped:
+            return
+        super().close()
+        last = Record(None)
+        last.then(self._given_up)
+        self.journal.slip_in(last)
+
+    def _given_up(self) -> None:
+        """Everything of it is written: others may run this worker now."""
+        try:
+            self.journal.store.give_up(self.worker_id)
+        except StoreError as error:
+            self.engine.warn(f"worker {self.worker_id} is not given up: {describe(error)}")
+
+    def lost(self, error: StoreError) -> None:
+        """Another process runs this worker now: leave everything to it."""
+        self.failure = error
+        self.close()
+
+    def _offer_through(self, gate: Gate, node: Node, item: Item) -> int:
+        if not gate.holds_item(self.worker_id, node.routine_id, item[1], item[2]):
+            return node.mailbox.take_in(item)
+        node.mailbox.hold_kept(item)
+        if node.mailbox.gate is None:  # it was taken away while it was asked
+            self.let_go(node, everything=True)
+        return QUEUED
+
+
+def _resolve(future: Any) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+def _room(slot: SlotQueue) -> int:
+    """As an offer would answer."""
+    return FULL if slot.full else QUEUED
