@@ -92,7 +92,20 @@ class FrailStore(MemoryStore):
         return fault
 
 
-READS = ("worker", "workers", "notes", "entries", "items", "items_of", "tail", "places", "job", "jobs", "letters", "key")
+READS = (
+    "worker",
+    "workers",
+    "notes",
+    "entries",
+    "items",
+    "items_of",
+    "tail",
+    "places",
+    "job",
+    "jobs",
+    "letters",
+    "key",
+)
 FAILURES = ("full", "refused", "lost", "slow", "damaged")  # the reads know only "refused" and "damaged"
 
 

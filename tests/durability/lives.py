@@ -78,11 +78,14 @@ class Lives:
             self.witness.tell(f"life {number}")
             self._live(Life(self, number), mortal=True)
         self.witness.tell("the last life")
-        self._live(Life(self, self.fate.lives), mortal=False)
+        number = self.fate.lives
+        while not self._live(Life(self, number), mortal=False):
+            number += 1  # a store that fails may have ended it
         self.witness.tell("afterwards")
-        self._live(Life(self, self.fate.lives + 1), mortal=False, afterwards=True)
+        self._live(Life(self, number + 1), mortal=False, afterwards=True)
 
-    def _live(self, life: Life, *, mortal: bool, afterwards: bool = False) -> None:
+    def _live(self, life: Life, *, mortal: bool, afterwards: bool = False) -> bool:
+        """Whether it has come to its own end."""
         try:
             if mortal:
                 life.draw_death(self.rng)
@@ -103,6 +106,7 @@ class Lives:
         self.wall = life.wall() + self.rng.choice((0.0, 1.0, 1000.0))
         if self.fate.ten_years:
             self.wall += self.rng.choice((TEN_YEARS, -TEN_YEARS))
+        return not life.dead
 
 
 class Life:

@@ -13,9 +13,11 @@ from tests.durability.lives import check
 
 CHUNK = 77  # seeds of each kind in a test; 5 chunks of 13 kinds are 5,005 runs
 BROKEN_ONCE = {
-    "numbers that a refused post had asked for were used without a limit in the worker's row": ("overlap", 18),
+    "numbers that a refused post had asked for were used without a limit in the worker's row": (
+        "overlap",
+        18,
+    ),
     "a post that found no room left its job open": ("joins", 20),
-
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
