@@ -368,7 +368,7 @@ class Store(Protocol):
     """The store as users know it, such as its URL, without a password."""
 
     def write(self, changes: Changes) -> frozenset[int]:
-        """Commit. Only one thread calls it at a time.
+        """Commit. Only one thread calls it at a time. Changes without rows ask whether rows could be added.
 
         Where a key of ``keys`` is taken by a row that had not expired when the new one was created, nothing is
         written, and the positions of all those keys are returned. An empty set says that everything is durable.

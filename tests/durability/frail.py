@@ -7,7 +7,6 @@ from random import Random
 
 from routilux.errors import StoreError, StoreFullError, StoreUnknownError
 from routilux.ports import Changes
-from routilux.store.claims import Claims
 from routilux.store.memory import MemoryStore
 from tests.durability.audit import Audit
 
@@ -31,14 +30,14 @@ class FrailStore(MemoryStore):
         self.others: Callable[[], None] = bool  # type: ignore[assignment]
         self.spend: Callable[[float], None] = bool  # type: ignore[assignment]
         self._rng = rng
-        self._full = 0  # writes that find no space, still
+        self.full = 0  # writes that find no space, still
         self._unsure = 0  # times that nobody can say what became of the last write, still
         self._written = False  # what became of it
 
     def rise(self) -> None:
         """Another process opens the store; nobody holds its workers any more."""
         self.dead = False
-        self._claims = Claims()
+        self._claimed.clear()
 
     def write(self, changes: Changes) -> frozenset[int]:
         self._alive()
@@ -77,12 +76,12 @@ class FrailStore(MemoryStore):
             raise Death
 
     def _fault(self) -> str:
-        if self._full:
-            self._full -= 1
+        if self.full:
+            self.full -= 1
             return "full"
         if self._rng.random() >= self.trouble:
             return ""
         fault = self._rng.choice(("full", "refused", "refused", "slow", "lost", "lost"))
         if fault == "full":
-            self._full = self._rng.choice((0, 2, 5))
+            self.full = self._rng.choice((0, 2, 5))
         return fault

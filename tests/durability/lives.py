@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -18,12 +19,13 @@ from routilux.errors import (
 )
 from routilux.model.context import running
 from routilux.runtime import runtime as runtime_module
+from routilux.runtime.journal import log
 from routilux.testing.simulated import SimulatedRuntime, SimulationStuck
 from tests.durability.audit import DROPPING, FINISHED, Audit
 from tests.durability.frail import Death, FrailStore
 from tests.durability.kinds import MOST_ITEMS, Fate, draw_run, sources
 from tests.durability.witness import Witness
-from tests.property.ledger import all_of, stalled_in
+from tests.property.ledger import all_of, queued_in, stalled_in
 from tests.property.plans import Features, FlowPlan, Plan, RoutinePlan, Trouble, draw
 from tests.property.stage import Emission, Nap, build
 
@@ -62,6 +64,13 @@ class Lives:
         self.generation: dict[str, int] = {}  # of the worker of a flow: a new one after each that was stopped
 
     def run(self) -> None:
+        usual = log.BATCH_RECORDS
+        try:
+            self._run()
+        finally:
+            log.BATCH_RECORDS = usual
+
+    def _run(self) -> None:
         for number in range(self.fate.lives):
             self.witness.tell(f"life {number}")
             self._live(Life(self, number), mortal=True)
@@ -74,7 +83,7 @@ class Lives:
         try:
             if mortal:
                 life.draw_death(self.rng)
-            life.begin(self.fate.trouble if mortal else 0.0)
+            life.begin(0.0 if afterwards else self.fate.trouble)
             if afterwards:
                 life.look_around()
             else:
@@ -112,6 +121,7 @@ class Life:
         self.posting: set[str] = set()  # posts with a key that are on their way
         self.states: dict[str, Any] = {}  # by flow
         self.store.rise()
+        log.BATCH_RECORDS = self.rng.choice((1, 2, 512))
         self.runtime = SimulatedRuntime(
             plan.seed + 1_000_003 * number,
             store=self.store,
@@ -141,7 +151,7 @@ class Life:
             where = rng.choice(
                 ("before a write", "after a write", "after a write", "in logic", "before it is settled")
             )
-            self._dies_in = (where, rng.randrange(8))
+            self._dies_in = (where, rng.choice((rng.randrange(8), rng.randrange(40))))
 
     def moment(self, where: str) -> None:
         """The process may die here."""
@@ -407,6 +417,7 @@ class Life:
             self._check_alive()
             return
         self._check_alive()
+        self.witness.expect(job.status.finished, f"{job} was cancelled, and has not ended")
         if job.status == "cancelled":
             self.witness.tell(f"{job.job_id} is cancelled")
             self.witness.cancelled.add(job.job_id)
@@ -443,9 +454,7 @@ class Life:
 
     def let_everything_go(self) -> bool:
         """Resume whatever is paused; whether anything was."""
-        jobs = [
-            job for job in list(self.runtime._engine.book.jobs.values()) if job.paused and not job.finished
-        ]
+        jobs = [job for job in list(self.runtime._engine.book.jobs.values()) if job.paused]
         paused = [*jobs, *(state for state in self.states.values() if state.status == "paused")]
         self.witness.resting.clear()
         for target in paused:
@@ -460,12 +469,14 @@ class Life:
         self.simulation.interrupts.clear()
         if how == "shutdown":
             self.store.trouble = 0.0
-            self.store._full = 0
+            self.store.full = 0
         self.runtime.shutdown(wait=False)
         self._check_alive()
 
     def finish(self) -> None:
         """Nothing goes wrong any more: everything comes to its end."""
+        self.store.trouble = 0.0
+        self.store.full = 0
         self.step()
         self.runtime.run()
         self.simulation.interrupts.clear()
@@ -521,6 +532,9 @@ class Life:
             if worker.stopped:
                 continue
             self.witness.check_capacity(worker)
+            for slot in worker.stretches:
+                kept = slot.length - len(queued_in(slot))
+                self.witness.expect(not kept, f"{slot.qualified_name} keeps {kept} places for nothing")
             here = {item[0] for node in worker.nodes.values() for item in all_of(node.mailbox)}
             stored = {key.number for key in self.audit.items if key.worker_id == state.worker_id}
             beyond = any(

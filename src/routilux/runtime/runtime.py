@@ -19,6 +19,7 @@ from routilux.errors import (
     QueueFullError,
     RuntimeClosedError,
     StateError,
+    StoreError,
     WorkerNotRunningError,
     refused,
     unknown,
@@ -605,11 +606,13 @@ class Runtime:
             if found.state.status == "paused":
                 found.set_status(type(found.state.status)("running"))
             found.release()
+            found.flush()
             return
         found.account.pause(False)
         worker = self._directory.worker(found.worker_id)
         worker.job_changed(found)
         worker.let_resumed_go()
+        worker.flush()
 
     def cancel(self, target: str | WorkerState | JobContext) -> None:
         """Cancel a job, or every job of a worker and the worker with them.
@@ -701,7 +704,10 @@ class Runtime:
         workers = list(engine.workers.values())
         paused = [worker for worker in workers if worker.queue.paused]
         if not paused:
-            return self.wait_until_all_jobs_finished(timeout)
+            try:
+                return self.wait_until_all_jobs_finished(timeout)
+            except StoreError:
+                return False  # nothing can be written any more; that has been said where it was found
         going_on = [worker for worker in workers if worker not in paused]
         return not [worker for worker in going_on if not worker.drain(deadline)]
 
@@ -821,6 +827,8 @@ class Runtime:
         self._forked = True
         self._closed = "belongs to another process"
         engine, self._engine, self._directory, self._posting = self._engine, GONE, GONE, GONE
+        if self._opener is not None:
+            self._opener = GONE
         for worker in [*engine.workers.values(), *engine.stopped.values()]:
             worker.forget_engine(GONE)
         for job in list(engine.book.jobs.values()):

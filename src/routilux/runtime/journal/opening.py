@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from routilux.errors import RoutiluxError, StoreError, describe
 from routilux.model.item import DeadLetter
 from routilux.model.status import ExecutionStatus, WorkerStatus
-from routilux.ports import StoredJob, WorkerRow
+from routilux.ports import ItemKey, StoredJob, WorkerRow
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.reopening import check_row, set_strangers_aside
@@ -204,9 +204,9 @@ class Opener:
 
     def _count_deaths(self) -> None:
         """Remember on which items activations ran when the process that had the store before died."""
-        suspects = [key for key in map(rows.flight_of, self._store.suspects()) if key is not None]
-        known = [row.number for row in self._store.items_of(suspects)]
-        record = rows.deaths_record(self._journal, [key for key in suspects if key.number in known])
+        suspects = rows.suspects_of(self._store.suspects())
+        known = [ItemKey(*row[:3]) for row in self._store.items_of(suspects)]
+        record = rows.deaths_record(self._journal, known)
         if record is not None:
             self._journal.written_or_raise(record, partial(self._journal.hand_over, record))
 

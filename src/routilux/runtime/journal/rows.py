@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -160,17 +160,26 @@ def crash_note(worker_id: str, place: str, number: int) -> NoteKey:
 
 
 def flight_prefix(worker_id: str, place: str) -> str:
-    """What a flight recorder is told before the number of the item and a bracket; :func:`flight_of` reads it."""
+    """What a flight recorder is told before the number of the item; :func:`flight_text` completes it."""
     return f"[{json.dumps(worker_id)}, {json.dumps(place)}, "
 
 
-def flight_of(text: str) -> ItemKey | None:
-    """The item that a thread ran on; None where the text was cut."""
-    try:
-        worker_id, place, number = json.loads(text)
-    except (ValueError, TypeError):
-        return None
-    return ItemKey(worker_id, place, number)
+def flight_text(prefix: str, number: int, *, alone: bool) -> str:
+    """Short, because it is written for every activation; :func:`suspects_of` reads it."""
+    return f"{prefix}{number}, 1]" if alone else f"{prefix}{number}]"
+
+
+def suspects_of(texts: Iterable[str]) -> list[ItemKey]:
+    """The items against which the death of a process is held: all that ran, or only one that ran alone."""
+    beside: list[ItemKey] = []
+    alone: list[ItemKey] = []
+    for text in texts:
+        try:
+            worker_id, place, number, *by_itself = json.loads(text)
+        except (ValueError, TypeError):
+            continue  # it was cut
+        (alone if by_itself else beside).append(ItemKey(worker_id, place, number))
+    return alone or beside
 
 
 def deaths_record(journal: Journal, keys: list[ItemKey]) -> Record | None:

@@ -152,7 +152,8 @@ class JournaledWorker(Worker):
                     (node.guarded or node.gathers) and not turns.begin(self, activation, slot_data)
                 ):
                     return False, clock()
-                activation.takes_off()
+                if not activation.takes_off():
+                    return False, clock()
                 node.logic(slot_data, activation.message, self.state)
                 turns.end_guarded(activation)
                 self.seal(activation)

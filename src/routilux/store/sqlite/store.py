@@ -371,8 +371,9 @@ class SqliteStore(Store):
 
 
 def _grows(changes: Changes) -> bool:
-    """Whether more is added than is worked off."""
-    return len(changes.items) > len(changes.taken)
+    """Whether more is added than is worked off; what changes nothing asks whether that were possible."""
+    asks = not any(getattr(changes, kind) for kind in Changes.__slots__)
+    return asks or len(changes.items) > len(changes.taken)
 
 
 def _limit(limit: int | None) -> int:
