@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -21,6 +22,7 @@ import pytest
 from routilux import ErrorHandler, ErrorStrategy, Flow, FlowRegistry, Routine, Runtime, current
 from routilux.activation_policies import batch_size_policy, immediate_policy
 from routilux.errors import (
+    ConfigurationError,
     IdempotencyConflictError,
     QueueFullError,
     SerializationError,
@@ -345,7 +347,7 @@ def test_all_that_an_activation_does_takes_effect_once_although_it_was_cut_in_th
         ]
 
 
-def test_nobody_sees_what_an_activation_does_before_it_is_written() -> None:
+def test_what_an_activation_emits_is_delivered_when_it_is_written() -> None:
     store, seen = FrailStore(), list[Any]()
 
     def watch(routine: Any, payload: Any, state: Any) -> None:
@@ -668,6 +670,14 @@ def test_every_unfinished_worker_is_opened_again_and_what_is_not_is_listed_with_
         recovered = runtime.recover(flows=[first])
         assert [state.worker_id for state in recovered] == [first.flow_id]
         assert recovered.not_reopened == [("unknown", "unknown", "flow 'unknown' is not registered")]
+
+
+def test_a_misspelt_answer_to_a_changed_flow_adopts_nothing() -> None:
+    with Runtime(store=MemoryStore()) as runtime:
+        for call in (runtime.recover, partial(runtime.exec, collecting(), worker_id="w")):
+            with pytest.raises(ConfigurationError, match="'adopt'"):
+                call(on_flow_change="adpot")
+        assert runtime.list_workers() == []
 
 
 def test_an_execution_of_the_same_job_id_is_the_same_execution(url: str) -> None:
