@@ -17,10 +17,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from routilux.activation_policies import immediate_policy
 from routilux.ports import Changes, ItemKey, ItemRow, JobRow, LetterRow, NoteKey, WorkerRow, load
 from tests.durability.witness import Witness
 from tests.property.plans import FlowPlan
 
+IMMEDIATE = immediate_policy()
 FINISHED = ("completed", "failed", "cancelled")
 DROPPING = ("drop_new", "drop_old")
 
@@ -42,6 +44,7 @@ class Audit:
         self.fatal: set[str] = set()  # jobs of activations whose failure was to fail them
         self.outputs: dict[str, list[str]] = defaultdict(list)  # of jobs
         self.transactions = 0
+        self._completing: list[str] = []
         self._codec = load("codec")()
         self._highest: dict[str, int] = {}  # number of an item, by worker
         self._taken: dict[tuple[str, ...], int] = {}  # the last number, by worker, source, place (and jobs)
@@ -71,9 +74,12 @@ class Audit:
         self._check_letters(changes, unexplained)
         self._check_discarded(unexplained)
         self._check_new_items(done, changes)
+        self._check_completed()
         for item in changes.items:
             for job_id in json.loads(item.job_ids):
-                self._expect(job_id in self.jobs, f"item {item.number} belongs to {job_id}, which is not there")
+                self._expect(
+                    job_id in self.jobs, f"item {item.number} belongs to {job_id}, which is not there"
+                )
 
     def _decode(self, data: bytes) -> Any:
         return self._codec.decode(data, "audit")
@@ -100,7 +106,10 @@ class Audit:
         for worker_id, row in changes.workers.items():
             before = self.workers.get(worker_id)
             if before is not None:
-                self._expect(before.status in ("running", "paused", row.status), f"worker {worker_id} is {row.status} after its end")
+                self._expect(
+                    before.status in ("running", "paused", row.status),
+                    f"worker {worker_id} is {row.status} after its end",
+                )
                 self._expect(row.next_number >= before.next_number, f"numbers of {worker_id} go back")
             self.workers[worker_id] = row
 
@@ -290,6 +299,8 @@ class Audit:
             if before is not None and before.status in ("failed", "cancelled"):
                 self._expect(row.status == before.status, f"{job_id} was {before.status} and is {row.status}")
             self.jobs[job_id] = row
+            if row.status == "completed" and (before is None or before.status != "completed"):
+                self._completing.append(job_id)
         for item in changes.items:
             for job_id in json.loads(item.job_ids):
                 self._expect(
@@ -297,6 +308,17 @@ class Audit:
                 )
         for key in changes.keys:
             self._expect(key.job_id in self.jobs, f"key {key.key} names {key.job_id}, which is not there")
+
+    def _check_completed(self) -> None:
+        """A job that completes has no items left but such as may wait for others."""
+        completing, self._completing = self._completing, []
+        for key, row in self.items.items() if completing else ():
+            routine_id = key.place.rpartition(".")[0]
+            gathers = (
+                self.witness.routines[self.workers[key.worker_id].flow_id, routine_id].policy != IMMEDIATE
+            )
+            for job_id in set(completing).intersection(json.loads(row.job_ids)):
+                self._expect(gathers, f"{job_id} completes, and {key} is left")
 
     def check_counts(self, counts: dict[str, int]) -> None:
         """The store's own count of each job's items."""

@@ -207,7 +207,7 @@ class Revival:
         account.status = status
         account.begun = job.started_at is not None
         account.ended = account.halted = status in (JobStatus.FAILED, JobStatus.CANCELLED)
-        account.pause(about["paused"])
+        account.pause(about["paused"] and not status.finished)
         worker.engine.book.adopt(job)
         if status.finished:
             job.announce_end()
