@@ -195,7 +195,9 @@ class Revival:
         about = rows.fill_job(worker.journal.codec, worker.journal.store, job, row)
         job.continue_lists(worker.journal.store)
         job.data.fill(self._job_data.pop(row.job_id, {}))
-        status = JobStatus(row.status)  # what is completed stays so, whatever becomes of items that were parked
+        status = JobStatus(
+            row.status
+        )  # what is completed stays so, whatever becomes of items that were parked
         if not status.finished:
             status = JobStatus.RUNNING if row.started_at is not None else JobStatus.PENDING
         job.stored, job.serial = stored.items, row.serial
