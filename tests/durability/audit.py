@@ -2,7 +2,7 @@
 
 Rules
     * What an activation did is in one transaction: its entry in the log, the items that it took and emitted, its
-      routine's counter, the data and the traces of its jobs, their outputs, its merged slots. A failed attempt has none.
+      routine's counter, the data and traces of its jobs, their outputs, its merged slots. A failed attempt has none.
     * An item leaves the store with an activation that completed, as a dead letter, because its jobs were cancelled, or
       as the oldest of a full slot that drops; never for no reason, never twice.
     * An item enters it because somebody posted it, drove its letter again, or because it was emitted.
@@ -228,7 +228,7 @@ class Audit:
                 continue
             jobs = json.loads(row.job_ids)
             cancelled = all(self._was_cancelled(job_id) for job_id in jobs)
-            slot = self._slot(key)
+            slot = self.slot(key)
             self._expect(times == 1, f"{key} is taken {times} times")
             self._expect(cancelled or slot.on_full == "drop_old", f"{key} is gone for no reason")
         for key in unexplained:
@@ -241,7 +241,7 @@ class Audit:
         row = self.jobs.get(job_id)
         return row is not None and row.status == "cancelled"
 
-    def _slot(self, key: ItemKey) -> Any:
+    def slot(self, key: ItemKey) -> Any:
         routine_id, _, name = key.place.rpartition(".")
         routine = self.witness.routines[self.workers[key.worker_id].flow_id, routine_id]
         return next(slot for slot in routine.slots if slot.name == name)
@@ -264,7 +264,7 @@ class Audit:
                 self.emitted.add(name)
             self._add(key, row, uid)
         for line, times in wanted.items():
-            dropping = times and self._slot(ItemKey(line[0], line[2], 0)).on_full in DROPPING
+            dropping = times and self.slot(ItemKey(line[0], line[2], 0)).on_full in DROPPING
             self._expect(not times or dropping, f"{line} was emitted, and is not there")
 
     def _sent_by(self, one: _Done) -> Iterator[tuple[str, str, str, str]]:

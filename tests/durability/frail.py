@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
-
 from typing import Any
 
 from routilux.errors import StoreCorruptError, StoreError, StoreFullError, StoreUnknownError

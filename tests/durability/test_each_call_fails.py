@@ -1,4 +1,4 @@
-"""Whichever call of the store fails, and however: the right error, nothing lost, nothing twice, nobody waits for ever."""
+"""Whichever call of the store fails, and however: the right error, nothing lost or twice, nobody waits for ever."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -23,11 +23,10 @@ every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @pytest.fixture(autouse=True)
-def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     """What a dying process says is not kept."""
     caplog.set_level(logging.CRITICAL)
     caplog.set_level(logging.CRITICAL, logger="asyncio")
-    yield
 
 
 @pytest.mark.parametrize("chunk", range(5))

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from routilux.kernel import account, gathering, mailbox
-from routilux.runtime import activation, book, turns, worker
+from routilux.runtime import activation, book, worker
 from routilux.testing.simulated import SimulationLimit
 from tests.planting import Change, planted
 from tests.property.plans import Features
