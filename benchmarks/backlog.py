@@ -38,13 +38,13 @@ class Ready(NamedTuple):
 def rows(size: Size) -> list[Row]:
     items, rounds = SCALES[size]
     found = []
-    for title, with_data in ((f"{items:,} items", False), (f"{items:,} items, jobs with data", True)):
+    for title, with_data in ((f"{items:,} items", False), (f"{items:,} items, job data", True)):
         with folder() as where:
             fill(where / "store.db", items, with_data=with_data)
             ready = [open_it(where) for _ in range(rounds)]
         seconds = sorted(one.seconds for one in ready)[rounds // 2]
-        found.append(Row(f"{title}, until the first is done", seconds, "s", reach=Reach(1.0, of="ours")))
-        found.append(Row(f"{title}, memory", max(one.grown for one in ready), "B+"))
+        found.append(Row(f"{title}: ready", seconds, "s", reach=Reach(1.0, of="ours")))
+        found.append(Row(f"{title}: memory", max(one.grown for one in ready), "B+"))
     return found
 
 

@@ -19,7 +19,7 @@ from benchmarks.measure import in_turns
 from benchmarks.row import Reach, Row, Size, compared
 from routilux import Flow, Runtime
 
-TITLE = "Durable activations, SQLite, every commit flushed; reference: single commits"
+TITLE = "Durable activations on SQLite; reference: one flushed commit"
 
 POSTERS = 16
 PACE = 1_000  # posts a second, for the latency of post()
@@ -52,16 +52,16 @@ def rows(size: Size) -> list[Row]:
             },
             rounds,
         )
-        many = compared("128 in flight, time an activation", costs["many"], costs["raw"])
+        many = compared("128 in flight, an activation", costs["many"], costs["raw"])
         rate = 1 / many.ours if many.ours else None
         return [
             many,
             Row(
-                "128 in flight, activations a second", rate, "/s", reach=Reach(10_000, "ours", at_least=True)
+                "128 in flight, a second", rate, "/s", reach=Reach(10_000, "ours", at_least=True)
             ),
-            compared("one in flight, time an activation", costs["one"], costs["raw"], Reach(2.0)),
+            compared("one in flight, an activation", costs["one"], costs["raw"], Reach(2.0)),
             Row(
-                "post(), 99 of 100, at 1,000 a second",
+                "post() at 1,000/s, 99 of 100",
                 post_p99(where, posts),
                 "s",
                 reach=Reach(0.005, "ours"),

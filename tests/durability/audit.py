@@ -77,7 +77,9 @@ class Audit:
         self._check_completed()
         for item in changes.items:
             for job_id in json.loads(item.job_ids):
-                self._expect(job_id in self.jobs, f"item {item.number} belongs to {job_id}, which is not there")
+                self._expect(
+                    job_id in self.jobs, f"item {item.number} belongs to {job_id}, which is not there"
+                )
 
     def _decode(self, data: bytes) -> Any:
         return self._codec.decode(data, "audit")
@@ -104,7 +106,10 @@ class Audit:
         for worker_id, row in changes.workers.items():
             before = self.workers.get(worker_id)
             if before is not None:
-                self._expect(before.status in ("running", "paused", row.status), f"worker {worker_id} is {row.status} after its end")
+                self._expect(
+                    before.status in ("running", "paused", row.status),
+                    f"worker {worker_id} is {row.status} after its end",
+                )
                 self._expect(row.next_number >= before.next_number, f"numbers of {worker_id} go back")
             self.workers[worker_id] = row
 
@@ -309,7 +314,9 @@ class Audit:
         completing, self._completing = self._completing, []
         for key, row in self.items.items() if completing else ():
             routine_id = key.place.rpartition(".")[0]
-            gathers = self.witness.routines[self.workers[key.worker_id].flow_id, routine_id].policy != IMMEDIATE
+            gathers = (
+                self.witness.routines[self.workers[key.worker_id].flow_id, routine_id].policy != IMMEDIATE
+            )
             for job_id in set(completing).intersection(json.loads(row.job_ids)):
                 self._expect(gathers, f"{job_id} completes, and {key} is left")
 

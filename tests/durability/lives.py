@@ -14,6 +14,7 @@ from routilux.errors import (
     ExecutionTimeoutError,
     QueueFullError,
     StateError,
+    StoreCorruptError,
     StoreError,
     StoreUnknownError,
 )
@@ -58,6 +59,8 @@ class Lives:
         self.audit = Audit(self.witness)
         self.witness.is_stored = self.audit.is_stored
         self.store = FrailStore(Random(f"store {plan.seed}"), self.audit)
+        self.errors: list[type[StoreError]] = []  # that callers of post() were given
+        self.seconds = 0.0  # that all lives took
         self.wall = 1_577_836_800.0
         self.posts = 0
         self.keyed: dict[str, tuple[Any, ...]] = {}  # posts with a key that are still to be accepted
@@ -75,11 +78,14 @@ class Lives:
             self.witness.tell(f"life {number}")
             self._live(Life(self, number), mortal=True)
         self.witness.tell("the last life")
-        self._live(Life(self, self.fate.lives), mortal=False)
+        number = self.fate.lives
+        while not self._live(Life(self, number), mortal=False):
+            number += 1  # a store that fails may have ended it
         self.witness.tell("afterwards")
-        self._live(Life(self, self.fate.lives + 1), mortal=False, afterwards=True)
+        self._live(Life(self, number + 1), mortal=False, afterwards=True)
 
-    def _live(self, life: Life, *, mortal: bool, afterwards: bool = False) -> None:
+    def _live(self, life: Life, *, mortal: bool, afterwards: bool = False) -> bool:
+        """Whether it has come to its own end."""
         try:
             if mortal:
                 life.draw_death(self.rng)
@@ -89,15 +95,18 @@ class Lives:
             else:
                 life.act(mortal)
                 life.leave() if mortal else life.finish()
-        except BaseException:
-            if not life.dead:
+        except BaseException as error:
+            if not life.dead and not isinstance(error, StoreCorruptError):
                 life.bury()
                 raise
+            life.how = life.how or str(error)
             life.bury()
             self.witness.tell(f"it has died {life.how}")
+        self.seconds += life.runtime.now
         self.wall = life.wall() + self.rng.choice((0.0, 1.0, 1000.0))
         if self.fate.ten_years:
             self.wall += self.rng.choice((TEN_YEARS, -TEN_YEARS))
+        return not life.dead
 
 
 class Life:
@@ -122,13 +131,10 @@ class Life:
         self.states: dict[str, Any] = {}  # by flow
         self.store.rise()
         log.BATCH_RECORDS = self.rng.choice((1, 2, 512))
-        self.runtime = SimulatedRuntime(
-            plan.seed + 1_000_003 * number,
-            store=self.store,
-            max_queue_size=plan.max_pending,
-            interruption=plan.interruption,
-            early_timers=plan.early_timers,
-        )
+        try:
+            self.runtime = self._open(number)
+        except StoreError:
+            self.runtime = self._open(number)  # the store has refused
         self.simulation = self.runtime.simulation
         self.simulation.clock.shown_at_zero = lives.wall
         self._interrupt = self.simulation.maybe_interrupt
@@ -137,6 +143,16 @@ class Life:
         self.simulation.step = self._step_or_let_go  # type: ignore[method-assign]
         self._letting_go = False
         self.store.moment, self.store.others, self.store.spend = self.moment, self.others, self._spend
+
+    def _open(self, number: int) -> SimulatedRuntime:
+        plan = self.plan
+        return SimulatedRuntime(
+            plan.seed + 1_000_003 * number,
+            store=self.store,
+            max_queue_size=plan.max_pending,
+            interruption=plan.interruption,
+            early_timers=plan.early_timers,
+        )
 
     def wall(self) -> float:
         return float(self.simulation.clock.time())
@@ -230,8 +246,11 @@ class Life:
     def begin(self, trouble: float) -> None:
         self.store.trouble = trouble
         flows = {plan.flow_id: build(plan, self._logic_of) for plan in self.plan.flows}
-        recovered = self.runtime.recover(flows=flows.values())
-        self.witness.expect(not recovered.not_reopened, f"not reopened: {recovered.not_reopened}")
+        recovered = self._insist(partial(self.runtime.recover, flows=flows.values()))
+        if recovered.not_reopened:  # the store has refused
+            again = self._insist(partial(self.runtime.recover, flows=flows.values()))
+            self.witness.expect(not again.not_reopened, f"not reopened: {again.not_reopened}")
+            recovered = [*recovered, *again]
         for state in recovered:
             self.states[state.flow_id] = state
             paused = state.worker_id in self.witness.resting
@@ -254,6 +273,8 @@ class Life:
                 result = call()
             except StoreError:
                 self._check_alive()
+                if self.runtime._engine.broken is not None:
+                    raise
                 continue
             self._check_alive()
             return result
@@ -332,10 +353,13 @@ class Life:
             )  # fmt: skip
         except StoreUnknownError:
             self._check_alive()
+            self.lives.errors.append(StoreUnknownError)
             witness.tell(f"post {uid}: nobody knows")
             return
         except (StoreError, QueueFullError, StateError) as error:
             self._check_alive()
+            if isinstance(error, StoreError):
+                self.lives.errors.append(type(error))
             witness.tell(f"post {uid}: {error}")
             known = f"job {uid}" != job_id or state.worker_id in self.stopped
             witness.expect(not isinstance(error, StateError) or known, f"post {uid} was refused: {error}")
@@ -519,7 +543,8 @@ class Life:
         self._check_left()
         for job_id, row in audit.jobs.items():
             self._check_job(job_id, row)
-        letters = sorted((letter.worker_id, letter.item_id) for letter in self.runtime.dead_letters())
+        found = self._insist(self.runtime.dead_letters)
+        letters = sorted((letter.worker_id, letter.item_id) for letter in found)
         witness.expect(letters == sorted(audit.letters), f"letters {letters}, of {sorted(audit.letters)}")
         book = self.runtime._engine.book
         witness.expect((book.open, book.pending) == (0, 0), f"{book.open} open, {book.pending} pending jobs")
@@ -565,7 +590,7 @@ class Life:
         expect(row.status in FINISHED, f"{job_id} is {row.status} at the end")
         asked = job_id in self.witness.cancel_asked or row.worker_id in self.witness.cancel_asked
         expect(row.status != "cancelled" or asked, f"{job_id} is cancelled, and nobody has asked for it")
-        job = self.runtime.get_job(job_id)
+        job = self._insist(partial(self.runtime.get_job, job_id))
         expect(job is not None and job.status == row.status, f"{job} is shown, {row.status} is stored")
         outputs = [output.data["uid"] for output in job.outputs]  # type: ignore[union-attr]
         expect(

@@ -67,7 +67,7 @@ FAULTS = (
     ),
     Fault(
         "the claim of an activation is not written",
-        "joins",
+        "claims",
         JournaledWorker,
         "may_begin",
         "if activation.claimed or not activation.node.gathers:",
@@ -282,14 +282,6 @@ MORE_FAULTS = (
         "_forget",
         "record.worker.unreleased -= 1",
         "record.worker.unreleased -= 0",
-    ),
-    Fault(
-        "jobs of which nothing is left stay open",
-        "drops",
-        Revival,
-        "everything_is_here",
-        "if self._idle_jobs_known:",
-        "if True:",
     ),
     Fault(
         "the end of a job is written behind its items",

@@ -357,12 +357,15 @@ class Journal:
         return again
 
     def _prune_sometimes(self) -> None:
-        if self.written - self._pruned < PRUNE_RECORDS:
-            return
-        self._pruned = self.written
+        if self.written - self._pruned >= PRUNE_RECORDS:
+            self._pruned = self.written
+            self.do(self._prune)
+
+    def _prune(self) -> None:
+        """Remove some of what is too old, and more of it after the next batch as long as there is more."""
         now = self.engine.driver.clock.time()
         try:
-            self.store.prune(
+            removed = self.store.prune(
                 now,
                 finished_before=now - KEEP_FINISHED_SECONDS,
                 keep_finished=KEEP_FINISHED_JOBS,
@@ -370,6 +373,9 @@ class Journal:
             )
         except StoreError as error:
             self.engine.warn(f"old rows of {self.store.name} can not be removed: {error}")
+            return
+        if removed >= PRUNE_ROWS:
+            self.do(self._prune)
 
     # -- the end -------------------------------------------------------------------------------------------
 

@@ -117,6 +117,7 @@ class Opener:
                 set_strangers_aside(worker)
         except BaseException:
             worker.close()
+            self._store.give_up(row.worker_id)
             raise
         if worker.stopped:  # nothing of its one job was left
             return worker

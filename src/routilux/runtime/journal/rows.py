@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import ExecutionError, PoisonItemError, describe
 from routilux.kernel.account import JobAccount
-from routilux.model.item import DeadLetter, Output, Payload
+from routilux.model.item import DeadLetter, Payload
 from routilux.model.status import JobStatus
 from routilux.ports import Codec, ItemKey, JobRow, LetterRow, NoteKey, Store, StoredJob
 from routilux.runtime.job import JobContext
@@ -79,8 +79,11 @@ def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
 _NOTHING_SPECIAL = b'{"metadata":{},"paused":false,"error":null,"outputs_dropped":0}'
 
 
-def fill_job(codec: Codec, store: Store, job: JobContext, row: JobRow) -> dict[str, Any]:
-    """Give a job what its row and its lists remember; returns what the row says beside its columns."""
+def fill_job(
+    codec: Codec, store: Store, job: JobContext, row: JobRow
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Give a job what its row and its lists remember; returns what the row says beside its columns, and the numbers
+    that follow in those of its lists that have entries."""
     where = f"job {row.job_id!r} in {store.name}"
     about: dict[str, Any] = codec.decode(row.data, where)
     job.metadata.update(about["metadata"])
@@ -88,14 +91,26 @@ def fill_job(codec: Codec, store: Store, job: JobContext, row: JobRow) -> dict[s
     job.outputs_dropped = about["outputs_dropped"]
     if about["error"] is not None:
         job.error = ExecutionError(about["error"], job_id=row.job_id)
-    for entry in store.entries(row.worker_id, "job.trace", row.job_id):
-        job.trace_again(codec.decode(entry.data, where))
-    for entry in store.entries(row.worker_id, "job.output", row.job_id):
-        output: Output = codec.decode(entry.data, where)
-        job.add_output(output)
-    for entry in store.entries(row.worker_id, "job.error", row.job_id):
-        job.errors.append(ExecutionError(codec.decode(entry.data, where), job_id=row.job_id))
-    return about
+    takers: dict[str, Callable[[Any], object]] = {
+        "trace": job.trace_again,
+        "output": job.add_output,
+        "error": lambda text: job.errors.append(ExecutionError(text, job_id=row.job_id)),
+    }
+    following: dict[str, int] = {}
+    for kind, take in takers.items():
+        for entry in store.entries(row.worker_id, f"job.{kind}", row.job_id):
+            take(codec.decode(entry.data, where))
+            following[kind] = entry.number + 1
+    return about, following
+
+
+def job_data(codec: Codec, store: Store, row: JobRow) -> dict[Any, Any]:
+    where = f"data of job {row.job_id!r} in {store.name}"
+    return {
+        codec.decode(note.name.encode(), where): codec.decode(value, where)
+        for note, value in store.notes_of_job(row.worker_id, row.job_id)
+        if note.kind == "job.data"
+    }
 
 
 def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) -> JobContext:
@@ -103,10 +118,8 @@ def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) 
     row = stored.row
     account = JobAccount(driver.lock())
     job = account.job = JobContext(row.job_id, row.worker_id, row.flow_id, account, driver)
-    about = fill_job(codec, store, job, row)
-    for note, value in store.notes(row.worker_id):
-        if note.kind == "job.data" and note.owner == row.job_id:
-            job.data[codec.decode(note.name.encode(), row.job_id)] = codec.decode(value, row.job_id)
+    about, _ = fill_job(codec, store, job, row)
+    job.data.update(job_data(codec, store, row))
     account.status = JobStatus(row.status)
     account.pause(about["paused"])
     if account.status.finished:
@@ -186,15 +199,16 @@ def deaths_record(journal: Journal, keys: list[ItemKey]) -> Record | None:
     """One more death of the process for each of these items; None if there are none."""
     if not keys:
         return None
-    notes: dict[NoteKey, bytes | None] = {}
+    counted: dict[NoteKey, bytes | None] = {}
     for worker_id in dict.fromkeys(key.worker_id for key in keys):
-        before = {note: value for note, value in journal.store.notes(worker_id) if note.kind == "crash"}
+        notes = journal.store.notes(worker_id, with_jobs=False)
+        before = {note: value for note, value in notes if note.kind == "crash"}
         for key in (key for key in keys if key.worker_id == worker_id):
             note = crash_note(*key)
             known = journal.codec.decode(before[note], "crash") if note in before else 0
-            notes[note] = journal.codec.encode(known + 1, "crash")
+            counted[note] = journal.codec.encode(known + 1, "crash")
     record = Record(None)
-    record.notes = notes
+    record.notes = counted
     return record
 
 
