@@ -8,6 +8,7 @@ from typing import Any
 
 from routilux.errors import StoreCorruptError, StoreError, StoreFullError, StoreUnknownError
 from routilux.ports import Changes
+from routilux.store.claims import Claims
 from routilux.store.memory import MemoryStore
 from tests.durability.audit import Audit
 
@@ -38,7 +39,7 @@ class FrailStore(MemoryStore):
     def rise(self) -> None:
         """Another process opens the store; nobody holds its workers any more."""
         self.dead = False
-        self._claimed.clear()
+        self._claims = Claims()
 
     def write(self, changes: Changes) -> frozenset[int]:
         self._alive()
