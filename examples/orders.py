@@ -133,6 +133,11 @@ class Service(ThreadingHTTPServer):
                 self.repeated += 1
             return self.charges.setdefault(key, {"id": f"ch_{len(self.charges) + 1}", **order})
 
+    def handle_error(self, request, client_address):
+        """Whoever asked may have been killed before the answer came."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
     def report(self) -> dict:
         with self.lock:
             return {

@@ -703,8 +703,8 @@ def test_a_store_that_takes_nothing_makes_work_wait_and_it_goes_on_by_itself() -
         worker = runtime.exec(flow)
         runtime.pause(worker)
         job = runtime.post(flow, "a", "input", {"n": 1}).job_context
-        runtime.resume(worker)
         store.refusal = StoreFullError("the disk is full")
+        runtime.resume(worker)
         with pytest.raises(StoreFullError):
             runtime.post(flow, "a", "input", {"n": 2})
         assert runtime.health() == ("degraded", "the disk is full")
