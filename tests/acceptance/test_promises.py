@@ -698,16 +698,21 @@ def test_an_execution_of_the_same_job_id_is_the_same_execution(url: str) -> None
 
 
 def test_a_store_that_takes_nothing_makes_work_wait_and_it_goes_on_by_itself() -> None:
-    store, flow = FrailStore(), collecting()
+    store, begun = FrailStore(), Event()
+
+    def logic(routine: Any, payload: Any, state: Any) -> None:
+        store.refusal = StoreFullError("the disk is full")
+        state.shared_log.append(payload["n"])
+        begun.set()
+
+    flow = flow_of(step(logic))
     with Runtime(store=store) as runtime:
         worker = runtime.exec(flow)
-        runtime.pause(worker)
         job = runtime.post(flow, "a", "input", {"n": 1}).job_context
-        store.refusal = StoreFullError("the disk is full")
-        runtime.resume(worker)
+        assert begun.wait(SECONDS)
         with pytest.raises(StoreFullError):
             runtime.post(flow, "a", "input", {"n": 2})
-        assert runtime.health() == ("degraded", "the disk is full")
+        assert (job.status.finished, runtime.health()) == (False, ("degraded", "the disk is full"))
         store.refusal = None
         assert job.wait(SECONDS)
         assert (runtime.health(), list(worker.shared_log)) == (("ok", None), [1])
