@@ -527,7 +527,7 @@ class JournaledWorker(Worker):
         self.journal.written_or_raise(record, begin, partial(self._not_ended, record, job))
 
     def _begin_end(self, record: Record, job: Any, status: JobStatus, error: BaseException | None) -> bool:
-        """Hand over the end of a job; False if it has another one. Until it is written the job does not come to rest."""
+        """Hand over the end of a job; False if it has another. Until it is written the job does not come to rest."""
         now = self.engine.driver.clock.time()
         with self.journal.lock:
             job.account.add()
@@ -573,6 +573,8 @@ class JournaledWorker(Worker):
         super()._over(job)
 
     def job_changed(self, job: JobContext) -> None:
+        if not isinstance(job, JournaledJob):
+            return  # it has ended, and nothing of it is left here
         record = Record(self)
         with self.journal.lock:
             record.jobs = [self._row_of(job)]
