@@ -486,7 +486,8 @@ class Life:
     def let_everything_go(self) -> bool:
         """Resume whatever is paused; whether anything was."""
         jobs = [job for job in list(self.runtime._engine.book.jobs.values()) if job.paused]
-        paused = [*jobs, *(state for state in self.states.values() if state.status == "paused")]
+        states = [state for state in self.states.values() if state.status == "paused"]
+        paused = [target for target in (*jobs, *states) if target.worker_id not in self.stopped]
         self.witness.resting.clear()
         for target in paused:
             self._resume(target)

@@ -107,7 +107,7 @@ FAULTS = (
     ),
     Fault(
         "items that wait in the store are overtaken",
-        "overlap",
+        "loops",
         Mailbox,
         "keep_place",
         "if slot.beyond or (",

@@ -158,7 +158,7 @@ class Directory:
         """A worker or a job, given as its state or by its id."""
         engine = self._engine
         if isinstance(target, JobContext):
-            return target
+            return self._job(target.job_id) or target
         if isinstance(target, WorkerState):
             return self.worker(target.worker_id)
         if not isinstance(target, str):
@@ -166,10 +166,20 @@ class Directory:
                 "expected a WorkerState, a JobContext or the id of either, "
                 f"got {type(target).__name__}: {shown(target)}"
             )
-        job = engine.book.jobs.get(target)
+        job = self._job(target)
         if job is not None:
             return job
         if target in engine.workers or target in engine.stopped:
             return self.worker(target)
         known = [*engine.workers, *engine.book.jobs]
         raise unknown("job", target, known, where="and no worker of that id in this runtime")
+
+    def _job(self, job_id: str) -> JobContext | None:
+        """A job as its worker here has it, though all of it may still wait in the store."""
+        engine = self._engine
+        known = engine.book.jobs.get(job_id)
+        if known is not None or engine.journal is None:
+            return known
+        stored = engine.journal.store.job(job_id)
+        worker = None if stored is None else engine.workers.get(stored.row.worker_id)
+        return None if worker is None else worker.stored_job(job_id)

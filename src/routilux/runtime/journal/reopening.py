@@ -173,18 +173,27 @@ class Revival:
 
     def job(self, job_id: str) -> JournaledJob:
         """The job of an item, from the book or from the store."""
+        known = self._known(job_id)
+        if known is not None:
+            return known
+        worker = self._worker
+        with worker.journal.lock:  # somebody else may bring it here at the same time
+            known = self._known(job_id)
+            if known is not None:
+                return known
+            stored = worker.journal.store.job(job_id)
+            if stored is not None:
+                return self.adopted(stored)
+        raise StoreCorruptError(
+            f"{worker.journal.store.name} has an item of job {job_id!r} and not the job; repair the store",
+            worker_id=worker.worker_id,
+            job_id=job_id,
+        )
+
+    def _known(self, job_id: str) -> JournaledJob | None:
         worker = self._worker
         known: Any = worker.jobs.get(job_id) or worker.engine.book.jobs.get(job_id)
-        if known is not None and known.worker_id == worker.worker_id and not known.left:
-            return known  # type: ignore[no-any-return]
-        stored = worker.journal.store.job(job_id)
-        if stored is None:
-            raise StoreCorruptError(
-                f"{worker.journal.store.name} has an item of job {job_id!r} and not the job; repair the store",
-                worker_id=worker.worker_id,
-                job_id=job_id,
-            )
-        return self.adopted(stored)
+        return known if known is not None and known.worker_id == worker.worker_id and not known.left else None
 
     def adopted(self, stored: StoredJob) -> JournaledJob:
         """A job as the store has it, entered in the book."""

@@ -672,6 +672,8 @@ class JournaledWorker(Worker):
         super()._over(job)
 
     def job_changed(self, job: JobContext) -> None:
+        if not isinstance(job, JournaledJob):
+            return  # it has ended, and nothing of it is left here
         record = Record(self)
         with self.journal.lock:
             record.jobs = [self._row_of(job)]
