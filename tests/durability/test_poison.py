@@ -9,10 +9,16 @@ import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import pytest
 
+from routilux import Flow, Routine, Runtime
+from routilux.activation_policies import immediate_policy
+from routilux.ports import FlightRecorder
+from routilux.runtime.journal import flights
+from routilux.store.memory import MemoryStore
 from tests.durability import ledger
 from tests.durability.killing import PATIENCE, ROOT
 
@@ -90,3 +96,69 @@ def test_items_that_are_taken_together_are_set_aside_together(tmp_path: Path) ->
     assert deaths == 3
     assert [name for name, _, _ in said["letters"]] == ["fine 1", "deadly"]
     assert said["done"] == ["fine 2", "fine 3"]
+
+
+class Recorded(MemoryStore, FlightRecorder):
+    """Keeps what ran, and says that the process before died while it did."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered: list[str] = []
+        self.died_of: list[str] = []
+
+    def watch(self) -> FlightRecorder:
+        return self
+
+    def suspects(self) -> list[str]:
+        return self.died_of
+
+    def enter(self, seat: int, text: str) -> None:
+        self.entered.append(text)
+
+    def leave(self, seat: int) -> None:
+        pass
+
+
+@pytest.mark.parametrize("seconds", [0.05, 60.0])
+def test_a_suspect_runs_alone_but_does_not_stand_in_the_way_for_long(
+    monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """It waits for what runs beside it, which comes when its time alone is over, or when it has ended."""
+    monkeypatch.setattr(flights, "ALONE_SECONDS", seconds)
+    beside_ran = Event()
+    order: list[str] = []
+
+    class Suspect(Routine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_slot("input")
+            self.set_activation_policy(immediate_policy())
+
+        def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
+            again.post(flow, "beside", "input", {})
+            beside_ran.wait(PATIENCE if seconds < 1 else 0.2)
+            order.append("suspect")
+
+    class Beside(Suspect):
+        def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
+            order.append("beside")
+            beside_ran.set()
+
+    flow = Flow("beside")
+    flow.add_routine(Suspect(), "suspect")
+    flow.add_routine(Beside(), "beside")
+    store = Recorded()
+    runtime = Runtime(store=store)
+    runtime.pause(runtime.exec(flow, worker_id="worker"))
+    runtime.post(flow, "suspect", "input", {})
+    runtime.shutdown(wait=False)
+    number = store.items("worker", "suspect.input")[0].number
+    store.died_of = [json.dumps(["worker", "suspect.input", number])]
+    for _ in range(2):
+        Runtime(store=store).shutdown()  # each counts one death
+    store.died_of = []
+    with Runtime(store=store, thread_pool_size=2) as again:
+        again.resume(again.exec(flow, worker_id="worker"))
+        assert again.wait_until_all_jobs_finished(timeout=PATIENCE)
+    assert json.dumps(["worker", "suspect.input", number, 1]) in store.entered
+    assert order == (["beside", "suspect"] if seconds < 1 else ["suspect", "beside"])

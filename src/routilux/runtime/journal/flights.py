@@ -78,8 +78,7 @@ class Flights:
             return self._go_ahead(self._alone)
         if self._suspects:
             self._alone = self._suspects.popleft()
-            self._until = self._driver.clock.monotonic() + ALONE_SECONDS
-            self._driver.call_at(self._until, self._wake)
+            self._limit_turn()
             return True
         did = bool(self._others)
         while self._others:
@@ -100,16 +99,23 @@ class Flights:
             worker.sweep()
 
     def _go_ahead(self, suspect: Any) -> bool:
-        """Let the suspect start when nothing else flies, and the others when its time is over."""
+        """Let the suspect start when nothing else flies or its wait is over, and the others when its time is."""
         over = self._driver.clock.monotonic() >= self._until
-        if not suspect.tried_alone and (over or not self._flying):
-            suspect.tried_alone = True
-            if not _let_go(suspect):
+        if suspect.tried_alone:
+            if over:
                 self._alone = None
-            return True
-        if over:
+            return over
+        if self._flying and not over:
+            return False
+        suspect.tried_alone = True
+        self._limit_turn()
+        if not _let_go(suspect):
             self._alone = None
-        return over
+        return True
+
+    def _limit_turn(self) -> None:
+        self._until = self._driver.clock.monotonic() + ALONE_SECONDS
+        self._driver.call_at(self._until, self._wake)
 
 
 def _let_go(activation: Any) -> bool:
