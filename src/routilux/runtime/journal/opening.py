@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routilux.errors import RoutiluxError, StoreError, describe
@@ -161,17 +161,23 @@ class Opener:
         *,
         status: str | None,
         flow_id: str | None,
+        worker_id: str | None,
         limit: int | None,
         after: tuple[float, str] | None,
     ) -> list[JobContext]:
         """What the store has, with what is live in place of what is stored."""
         self._journal.flush()
+        notes_of = cache(partial(rows.job_notes, self._store))
         statuses = None if status is None else [status] if status != "running" else ["running", "pending"]
         found: list[JobContext] = []
         while limit is None or len(found) < limit:
-            page = self._store.jobs(flow_id=flow_id, statuses=statuses, after=after, limit=limit)
+            page = self._store.jobs(
+                flow_id=flow_id, worker_id=worker_id, statuses=statuses, after=after, limit=limit
+            )
             shown = [
-                self._engine.book.jobs.get(one.row.job_id) or self._shown(one, find_flow) for one in page
+                self._engine.book.jobs.get(one.row.job_id)
+                or self._shown(one, find_flow, notes_of(one.row.worker_id))
+                for one in page
             ]
             found += [job for job in shown if status is None or job.status == status]
             if limit is None or len(page) < limit:
@@ -179,9 +185,14 @@ class Opener:
             after = page[-1].row.created_at, page[-1].row.job_id
         return found[:limit]
 
-    def _shown(self, stored: StoredJob, find_flow: Callable[[str], Flow | None]) -> JobContext:
+    def _shown(
+        self,
+        stored: StoredJob,
+        find_flow: Callable[[str], Flow | None],
+        notes: rows.JobNotes | None = None,
+    ) -> JobContext:
         """A job that does not live here, as it was last written."""
-        job = rows.detached_job(self._journal.codec, self._store, self._engine.driver, stored)
+        job = rows.detached_job(self._journal.codec, self._store, self._engine.driver, stored, notes)
         if job.left:
             job.blocked = self._blocked(stored.row.worker_id, find_flow(stored.row.flow_id))
         return job

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from routilux.errors import ExecutionError, PoisonItemError, describe
 from routilux.kernel.account import JobAccount
-from routilux.model.item import DeadLetter, Output, Payload
+from routilux.model.item import DeadLetter, Output, Payload, SharedOutput
 from routilux.model.status import JobStatus
 from routilux.ports import Codec, ItemKey, JobRow, LetterRow, NoteKey, Store, StoredJob
 from routilux.runtime.job import JobContext
@@ -91,22 +91,40 @@ def fill_job(codec: Codec, store: Store, job: JobContext, row: JobRow) -> dict[s
     for entry in store.entries(row.worker_id, "job.trace", row.job_id):
         job.trace_again(codec.decode(entry.data, where))
     for entry in store.entries(row.worker_id, "job.output", row.job_id):
-        output: Output = codec.decode(entry.data, where)
-        job.add_output(output)
+        output: Output | list[Any] = codec.decode(entry.data, where)
+        job.add_output(output if isinstance(output, Output) else SharedOutput.of(*output))
     for entry in store.entries(row.worker_id, "job.error", row.job_id):
         job.errors.append(ExecutionError(codec.decode(entry.data, where), job_id=row.job_id))
     return about
 
 
-def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) -> JobContext:
-    """A job that does not live in this runtime, as it was last written; an unfinished one is ``left``."""
+JobNotes: TypeAlias = Mapping[str, Sequence[tuple[NoteKey, bytes]]]
+"""By the id of a job, the notes of its data."""
+
+
+def job_notes(store: Store, worker_id: str) -> JobNotes:
+    """The notes of all jobs of a worker."""
+    notes: dict[str, list[tuple[NoteKey, bytes]]] = {}
+    for note, value in store.notes(worker_id):
+        if note.kind == "job.data":
+            notes.setdefault(note.owner, []).append((note, value))
+    return notes
+
+
+def detached_job(
+    codec: Codec, store: Store, driver: Driver, stored: StoredJob, notes: JobNotes | None = None
+) -> JobContext:
+    """A job that does not live in this runtime, as it was last written; an unfinished one is ``left``.
+
+    Whoever reads many jobs of a worker gives their notes.
+    """
     row = stored.row
     account = JobAccount(driver.lock())
     job = account.job = JobContext(row.job_id, row.worker_id, row.flow_id, account, driver)
     about = fill_job(codec, store, job, row)
-    for note, value in store.notes(row.worker_id):
-        if note.kind == "job.data" and note.owner == row.job_id:
-            job.data[codec.decode(note.name.encode(), row.job_id)] = codec.decode(value, row.job_id)
+    known = job_notes(store, row.worker_id) if notes is None else notes
+    for note, value in known.get(row.job_id, ()):
+        job.data[codec.decode(note.name.encode(), row.job_id)] = codec.decode(value, row.job_id)
     account.status = JobStatus(row.status)
     account.pause(about["paused"])
     if account.status.finished:
