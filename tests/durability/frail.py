@@ -7,6 +7,7 @@ from random import Random
 
 from routilux.errors import StoreError, StoreFullError, StoreUnknownError
 from routilux.ports import Changes
+from routilux.store.claims import Claims
 from routilux.store.memory import MemoryStore
 from tests.durability.audit import Audit
 
@@ -37,7 +38,7 @@ class FrailStore(MemoryStore):
     def rise(self) -> None:
         """Another process opens the store; nobody holds its workers any more."""
         self.dead = False
-        self._claimed.clear()
+        self._claims = Claims()
 
     def write(self, changes: Changes) -> frozenset[int]:
         self._alive()

@@ -31,7 +31,7 @@ def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """What a dying process says is not kept."""
     caplog.set_level(logging.CRITICAL)
     caplog.set_level(logging.CRITICAL, logger="asyncio")
-    yield
+    return
 
 
 @pytest.mark.parametrize("chunk", range(5))
