@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from routilux.cli.codes import CLOSED_PIPE, DONE, FAILED, INVALID, TIMED_OUT, USAGE
+from routilux.cli.codes import CLOSED_PIPE, DONE, FAILED, IN_USE, INVALID, TIMED_OUT, USAGE
 from routilux.cli.screen import folded
 from routilux.cli.settings import Settings, read_settings
 from routilux.errors import (
@@ -21,6 +21,7 @@ from routilux.errors import (
     MissingPolicyError,
     RoutiluxError,
     SerializationError,
+    StoreLockedError,
 )
 
 
@@ -96,6 +97,8 @@ def code_of(error: BaseException) -> int:
         return INVALID
     if isinstance(error, (ConfigurationError, SerializationError)):
         return USAGE
+    if isinstance(error, StoreLockedError):
+        return IN_USE
     return TIMED_OUT if isinstance(error, ExecutionTimeoutError) else FAILED
 
 

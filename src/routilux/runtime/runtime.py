@@ -393,8 +393,9 @@ class Runtime:
     ) -> list[JobContext]:
         """Jobs in the order in which they were posted, those of a store included.
 
-        ``status``, ``flow`` and ``worker`` choose among them. ``cursor``: only those that come after this one, such as the last of the page before. A job of a worker that
-        is not open here has ``left`` set, and ``blocked`` where its flow has changed.
+        ``status``, ``flow`` and ``worker`` choose among them. ``cursor``: only those that come after this one, such
+        as the last of the page before. A job of a worker that is not open here has ``left`` set, and ``blocked``
+        where its flow has changed.
         """
         if status is not None and status not in [known.value for known in JobStatus]:
             raise unknown("job status", status, [known.value for known in JobStatus])

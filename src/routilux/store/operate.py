@@ -1,4 +1,4 @@
-"""Operating a store: check, export, restore, repair and prune it. Nothing here needs a runtime."""
+"""Operating a store: check, export, restore, repair and prune it, cancel a job. Nothing here needs a runtime."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from routilux.errors import InvalidValueError, StoreCorruptError, StoreError, refused
+from routilux.errors import InvalidValueError, StoreCorruptError, StoreError, refused, unknown
+from routilux.store.cancelling import cancellation
 from routilux.store.exchange import AnyRow, from_lines, into, recounted, to_lines
+from routilux.store.memory import OPEN_STATUSES
 from routilux.store.urls import Address, address_of, open_store, part_of
 
 _AT_ONCE = 1_000  # rows that one transaction of prune() removes
@@ -104,6 +106,27 @@ def prune(url: str, *, older_than: float = 3_600.0, keep_finished: int = 10_000)
     finally:
         store.close()
     return removed
+
+
+def cancel(url: str, job_id: str) -> bool:
+    """Cancel a job that waits in a store which no runtime has open: what is queued of it is gone, and it has ended.
+
+    False if it had ended before. Items that it shares with other jobs stay for those. Raises UnknownJobError, and
+    StoreLockedError, naming the owner, where a runtime has the store or the job's worker: that one can cancel it.
+    """
+    store = open_store(url)
+    try:
+        stored = store.job(job_id)
+        if stored is None:
+            known = [one.row.job_id for one in store.jobs(limit=_AT_ONCE)]
+            raise unknown("job", job_id, known, where=f"in {store.name}", job_id=job_id)
+        if stored.row.status not in OPEN_STATUSES:
+            return False
+        store.claim(stored.row.worker_id)
+        store.write(cancellation(store, stored, time.time()))
+        return True
+    finally:
+        store.close()
 
 
 def _operate(address: Address) -> Any:

@@ -63,7 +63,9 @@ class JournaledActivation(LiveActivation):
         where = f"routine {self.mailbox.routine_id!r} event {str(event)!r}"
         encoded = worker.encode(data, where)
         if not routes:
-            self._keep_output(Output(self.mailbox.routine_id, str(event), worker.decode(encoded, where)), where)
+            self._keep_output(
+                Output(self.mailbox.routine_id, str(event), worker.decode(encoded, where)), where
+            )
             self.emitted += 1
             return
         for route in routes:
