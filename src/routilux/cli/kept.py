@@ -55,6 +55,17 @@ class KeptRun:
         return runtime.stop(self.run_id)
 
 
+class RetriedRun(KeptRun):
+    """A run that is opened to put items back: only what comes of those is told, and it can be gone on with."""
+
+    def start(self, runtime: Runtime, flow: Flow) -> WorkerState:
+        state: WorkerState = runtime.exec(flow, worker_id=self.run_id, on_flow_change=self._on_flow_change)
+        return state
+
+    def end(self, runtime: Runtime) -> bool:
+        return False
+
+
 # -- beginning ---------------------------------------------------------------------------------------------
 
 

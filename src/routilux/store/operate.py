@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from routilux.errors import InvalidValueError, StoreCorruptError, StoreError, refused, unknown
+from routilux.ports import Store, StoredJob, WorkerRow
 from routilux.store.cancelling import cancellation
 from routilux.store.exchange import AnyRow, from_lines, into, recounted, to_lines
 from routilux.store.memory import OPEN_STATUSES
@@ -108,25 +109,43 @@ def prune(url: str, *, older_than: float = 3_600.0, keep_finished: int = 10_000)
     return removed
 
 
-def cancel(url: str, job_id: str) -> bool:
-    """Cancel a job that waits in a store which no runtime has open: what is queued of it is gone, and it has ended.
+def cancel(url: str, target: str) -> list[str]:
+    """Cancel a job, or a worker and all its jobs, in a store that no runtime has open: what is queued of them is gone.
+    Returns the ids of the jobs that had not ended before.
 
-    False if it had ended before. Items that it shares with other jobs stay for those. Raises UnknownJobError, and
-    StoreLockedError, naming the owner, where a runtime has the store or the job's worker: that one can cancel it.
+    Items that a job shares with others stay for those. Raises UnknownJobError, and StoreLockedError, naming the owner,
+    where a runtime has the store or the worker: that one can cancel it.
     """
+    address = address_of(url)
+    _operate(address).check_there(_target(address))
     store = open_store(url)
     try:
-        stored = store.job(job_id)
-        if stored is None:
+        job, worker = store.job(target), store.worker(target)
+        if job is None and worker is None:
             known = [one.row.job_id for one in store.jobs(limit=_AT_ONCE)]
-            raise unknown("job", job_id, known, where=f"in {store.name}", job_id=job_id)
-        if stored.row.status not in OPEN_STATUSES:
-            return False
-        store.claim(stored.row.worker_id)
-        store.write(cancellation(store, stored, time.time()))
-        return True
+            known += [row.worker_id for row in store.workers()]
+            raise unknown(
+                "job", target, known, where=f"and no worker of that id in {store.name}", job_id=target
+            )
+        return _cancel(store, job, worker)
     finally:
         store.close()
+
+
+def _cancel(store: Store, job: StoredJob | None, worker: WorkerRow | None) -> list[str]:
+    worker_id = job.row.worker_id if job is not None else worker.worker_id if worker is not None else ""
+    store.claim(worker_id)
+    owner = store.worker(worker_id)
+    jobs = store.jobs(worker_id=worker_id, statuses=OPEN_STATUSES)
+    if job is not None:
+        jobs = [one for one in jobs if one.row.job_id == job.row.job_id]
+        if owner is not None and owner.kind != "execution":
+            owner = None  # a worker goes on without one of its jobs
+    if owner is not None and owner.status == "stopped":
+        owner = None
+    if jobs or owner is not None:
+        store.write(cancellation(store, worker_id, jobs, owner, time.time()))
+    return [one.row.job_id for one in jobs]
 
 
 def _operate(address: Address) -> Any:
