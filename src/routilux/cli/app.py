@@ -26,7 +26,7 @@ COMMANDS: Final = {
     "graph": Entry("routilux.cli.graph:graph", "Draw a flow as Mermaid, DOT or SVG."),
     "list": Entry("routilux.cli.listing:listing", "List routines or flows."),
     "job": Entry("routilux.cli.job:job", "Look at the jobs in a store, put items back, cancel."),
-    "store": Entry("routilux.cli.store:store", "Check, export, repair and prune a store."),
+    "store": Entry("routilux.cli.operate:store", "Check, export, repair and prune a store."),
     "schema": Entry("routilux.cli.schema:schema", "Print the JSON Schema of flow documents, for editors."),
     "init": Entry("routilux.cli.init:init", "Write a first flow with data, a test and a config."),
     "demo": Entry("routilux.cli.demo:demo", "Run the weather flow that comes with Routilux."),

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from routilux import DeadLetter, InvalidValueError, Runtime, StateError
+from routilux import Runtime, StateError
 from routilux.cli.command import Call, command, import_option
 from routilux.cli.flows import flow_named
 from routilux.cli.kept import RetriedRun, begun_of
@@ -16,7 +16,8 @@ from routilux.cli.run import carry_on
 from routilux.cli.running import Run
 from routilux.cli.settings import FORMATS
 from routilux.cli.stores import looked_into, opened, store_of, store_option
-from routilux.errors import shown, unknown
+from routilux.errors import InvalidValueError, shown, unknown
+from routilux.model.item import DeadLetter
 from routilux.ports import Store
 
 _MOST_NAMES = 1_000  # that are looked through for the nearest

@@ -14,6 +14,7 @@ from routilux.errors import InvalidValueError, StoreCorruptError, StoreError, re
 from routilux.ports import Store, StoredJob, WorkerRow
 from routilux.store.cancelling import cancellation
 from routilux.store.exchange import AnyRow, from_lines, into, recounted, to_lines
+from routilux.store.facts import Fact
 from routilux.store.memory import OPEN_STATUSES
 from routilux.store.urls import Address, address_of, open_store, part_of
 
@@ -49,9 +50,15 @@ def export(url: str, file: str | os.PathLike[str]) -> dict[str, int]:
     The file appears when it is whole, and replaces one that was there. May be used while a runtime has the store open.
     Raises StoreCorruptError at the first row that cannot be read: ``repair`` first.
     """
-    address, counts = address_of(url), Counter[str]()
-    _write_whole(Path(file), to_lines(_operate(address).rows(_target(address)), counts))
+    counts = Counter[str]()
+    _write_whole(Path(file), export_lines(url, counts))
     return dict(counts)
+
+
+def export_lines(url: str, counts: Counter[str]) -> Iterator[str]:
+    """The lines of an export, as they are read; how many there are of each table is counted meanwhile."""
+    address = address_of(url)
+    return to_lines(_operate(address).rows(_target(address)), counts)
 
 
 def read_export(file: str | os.PathLike[str]) -> Iterator[AnyRow]:
@@ -97,6 +104,8 @@ def prune(url: str, *, older_than: float = 3_600.0, keep_finished: int = 10_000)
     """
     if older_than < 0 or keep_finished < 0:
         raise refused(InvalidValueError, "prune()", min(older_than, keep_finished), "limits of 0 or more")
+    address = address_of(url)
+    _operate(address).check_there(_target(address))
     removed, now = 0, time.time()
     store = open_store(url)
     try:
@@ -146,6 +155,15 @@ def _cancel(store: Store, job: StoredJob | None, worker: WorkerRow | None) -> li
     if jobs or owner is not None:
         store.write(cancellation(store, worker_id, jobs, owner, time.time()))
     return [one.row.job_id for one in jobs]
+
+
+def examine(url: str) -> Iterator[Fact]:
+    """Everything that can be told about a store, or about the place where one is to be: whether it can be reached and
+    written, who has it, its format, its space, its clock, and all damage. Changes nothing.
+    """
+    address = address_of(url)
+    facts: Iterator[Fact] = part_of(address, ".examine").examine(_target(address))
+    return facts
 
 
 def _operate(address: Address) -> Any:
