@@ -100,8 +100,9 @@ def _page(
 
 
 def _print_jobs(jobs: Sequence[JobContext], letters: Counter[str], form: str) -> None:
-    if form == "table":
+    if form == "table" and jobs:
         print_table([_table_row(each, letters[each.job_id]) for each in jobs])
+    if form == "table":
         return
     rows = [_job_row(each, letters[each.job_id]) for each in jobs]
     if form == "json":

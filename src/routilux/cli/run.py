@@ -174,7 +174,11 @@ def show_again(call: Call, plan: Plan, found: FoundRun) -> int:
         outputs.add(job)
     printer.add(outputs.end())
     printer.end()
-    call.say(f"Run {found.run_id} has ended; this is what came out of it.")
+    cancelled = sum(job.status == "cancelled" for job in found.jobs)
+    call.say(
+        f"Run {found.run_id} has ended; this is what came out of {counted(len(found.jobs), 'item')}"
+        + (f", of which {cancelled:,} were cancelled." if cancelled else ".")
+    )
     for job in outputs.failures:
         if job.error is not None:
             call.show(job.error)

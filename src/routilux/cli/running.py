@@ -18,6 +18,8 @@ from routilux.cli.outputs import Outputs, Printer
 from routilux.cli.progress import Progress
 from routilux.errors import (
     ExecutionTimeoutError,
+    IdempotencyConflictError,
+    InvalidValueError,
     QueueFullError,
     RoutiluxError,
     RuntimeClosedError,
@@ -138,17 +140,21 @@ class Run:
 
     def post(self, item: Item, timeout: float) -> None:
         """Post an item and follow its job. One that a run in a store has taken before is not posted again."""
-        kept = self.kept
-        posted = self.runtime.post(
-            self.flow,
-            *self.target,
-            item.payload,
-            worker_id=self.state.worker_id,
-            metadata=({"line": item.line} if item.line else None) if kept is None else kept.notes(item.line),
-            idempotency_key=None if kept is None else kept.key(item.line),
-            timeout=timeout,
-        )
-        if kept is None or posted.job_id not in kept.earlier:
+        if self.kept is None:
+            notes, key = {"line": item.line} if item.line else None, None
+        else:
+            notes, key = self.kept.notes(item.line), self.kept.key(item.line)
+        try:
+            posted = self.runtime.post(
+                self.flow, *self.target, item.payload, worker_id=self.state.worker_id, metadata=notes,
+                idempotency_key=key, timeout=timeout,
+            )  # fmt: skip
+        except IdempotencyConflictError as error:
+            raise InvalidValueError(
+                f"the run has taken something else as {f'line {item.line}' if item.line else 'its data'} before "
+                f"(job {error.job_id!r}); give the input that it was begun with, or begin a run of its own"
+            ) from error
+        if self.kept is None or posted.job_id not in self.kept.earlier:
             self.outputs.add(posted.job_context)
 
     def end(self) -> list[Output]:

@@ -12,8 +12,8 @@ from threading import Lock
 from routilux.errors import StoreError
 from routilux.ports import Changes, FlightRecorder
 from routilux.store.sqlite.connection import connect, translated
-from routilux.store.sqlite.opening import exists
-from routilux.store.sqlite.schema import check_format, released
+from routilux.store.sqlite.opening import inspect
+from routilux.store.sqlite.schema import released
 from routilux.store.sqlite.store import SqliteStore
 
 _BUSY_TIMEOUT = 5.0  # seconds
@@ -26,23 +26,18 @@ def look_into(path: Path) -> SqliteView:
 class SqliteView(SqliteStore):
     """Reads as the store of its process does, through one connection that can write nothing. It owns nothing.
 
-    Raises StoreError where there is no database, and for one of another program or format; rows that were altered
-    raise when they are read.
+    Raises StoreError where there is no store, for a database of another program or a newer format, and
+    StoreCorruptError for one that is damaged, as the store itself does.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = Path(os.path.realpath(path))
         self.name = f"sqlite:///{self._path}"
-        if not exists(self._path):
-            raise StoreError(f"there is no database at {self._path}; check the path")
+        if inspect(self._path, released()) is None:
+            raise StoreError(f"there is no store at {self._path}; check the path")
         self._lock = Lock()
         with translated(self._path):
             self._connection = connect(self._path, "ro", _BUSY_TIMEOUT)
-            try:
-                check_format(self._connection, self._path, released())
-            except BaseException:
-                self._connection.close()
-                raise
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
