@@ -19,6 +19,7 @@ NAMES = (
     "fairness",
     "expressions",
     "durable",
+    "backlog",
     "peers",
     "files",
 )

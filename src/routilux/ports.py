@@ -368,7 +368,7 @@ class Store(Protocol):
     """The store as users know it, such as its URL, without a password."""
 
     def write(self, changes: Changes) -> frozenset[int]:
-        """Commit. Only one thread calls it at a time.
+        """Commit. Only one thread calls it at a time. Changes without rows ask whether rows could be added.
 
         Where a key of ``keys`` is taken by a row that had not expired when the new one was created, nothing is
         written, and the positions of all those keys are returned. An empty set says that everything is durable.
@@ -383,8 +383,11 @@ class Store(Protocol):
     def workers(self) -> list[WorkerRow]:
         """In the order of their ids."""
 
-    def notes(self, worker_id: str) -> list[tuple[NoteKey, bytes]]:
-        """All notes of a worker, ordered by kind, owner and name."""
+    def notes(self, worker_id: str, *, with_jobs: bool = True) -> list[tuple[NoteKey, bytes]]:
+        """The notes of a worker, with or without those that belong to its jobs, ordered by kind, owner and name."""
+
+    def notes_of_job(self, worker_id: str, job_id: str) -> list[tuple[NoteKey, bytes]]:
+        """The notes that belong to a job, ordered by kind and name. Takes no longer where there are many jobs."""
 
     def entries(self, worker_id: str, kind: str, owner: str, *, newest: int | None = None) -> list[EntryRow]:
         """In their order; only the newest so many if asked for."""

@@ -313,7 +313,7 @@ def test_store_keeps_a_paused_worker() -> None:
         worker.shared_data["k"] = 1
         runtime.pause(worker)
         runtime.post(flow, "a", "input", {"n": 1})
-        assert store.worker_ids() == ["w"]
+        assert [row.status for row in store.workers()] == ["paused"]
         runtime.shutdown(wait=False)
     assert seen == []
     with Runtime(thread_pool_size=1, store=store) as runtime:

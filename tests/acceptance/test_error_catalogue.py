@@ -422,7 +422,7 @@ class Unborn(Echo):
     ("decorated class", lambda w: routine(Echo), InvalidTypeError, TypeError, "@routine", "a function"),
     ("builder with a typing error", lambda w: FlowBuilder("x").add(Echo, "a").connect("a.output", "b.input").build(),
      FlowValidationError, ValueError, "connection a.output -> b.input", "no routine 'b'", "'a'"),
-    ("store of no kind", lambda w: Runtime(store=5), InvalidTypeError, TypeError, "Runtime(store=...)", "5"),
+    ("store of no kind", lambda w: Runtime(store=5), InvalidTypeError, TypeError, "Runtime(store)", "5", "sqlite:///routilux.db"),
     ("output callback of no kind", lambda w: CallbackOutputHandler(5), InvalidTypeError, TypeError,
      "CallbackOutputHandler()", "int", "a function that takes one OutputRecord"),
     ("error handler of no kind", lambda w: w.draft.set_error_handler("retry"), InvalidTypeError, TypeError,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import signal
 import subprocess
 import sys
 from collections import defaultdict
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
@@ -136,6 +138,64 @@ class TestSeattleWeather:
         printed = capsys.readouterr().out
         assert max(map(len, printed.splitlines())) <= 80
         assert shown_in_the_readme() in printed
+
+
+class TestSeattleWeatherInAStore:
+    """The program itself, killed where it happens to be."""
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, str(EXAMPLES / "seattle_weather.py"), *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+        )
+
+    def printed(self, *arguments: str) -> str:
+        with self.start(*arguments) as program:
+            out, _ = program.communicate(timeout=60)
+        assert program.returncode == 0
+        return out
+
+    def kill_in_the_middle(self, *arguments: str) -> None:
+        """At the first line of progress that counts a day; no line comes after the last day."""
+        with self.start(*arguments) as program:
+            assert program.stderr is not None
+            counted = next(line for line in program.stderr if " 0 of " not in line)
+            program.kill()
+        assert program.returncode == -signal.SIGKILL
+        assert "of 1,461 days" in counted
+
+    def test_killed_and_started_again_it_reports_what_the_plain_run_does(self, tmp_path: Path) -> None:
+        store = f"sqlite:///{tmp_path / 'weather.db'}"
+        self.kill_in_the_middle("--store", store)
+        assert self.printed("--store", store) == self.printed("--store", store) == self.printed()
+
+    def test_jobs_of_one_store_are_told_apart(self, tmp_path: Path) -> None:
+        store = f"sqlite:///{tmp_path / 'weather.db'}"
+        with Runtime(store=store) as runtime:
+            flow = seattle_weather.build_flow(seconds=0)
+            for job_id in ("monday", "tuesday"):
+                state = runtime.exec(flow, entry_params={"path": str(seattle_weather.DATA)}, job_id=job_id)
+                assert state.wait(60)
+        self.printed("--store", store, "--job", "monday")
+        with Runtime(store=store) as runtime:
+            assert {job.job_id for job in runtime.list_jobs()} == {"monday", "tuesday"}
+
+
+def test_every_order_is_charged_once_and_shipped_once_although_the_program_is_killed() -> None:
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / "orders.py")],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=100,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1] == "Every order was charged once and shipped once"
+    assert done.stdout.count("Killed") == 2
 
 
 class TestAirports:

@@ -2,7 +2,7 @@
 
 Rules
     * What an activation did is in one transaction: its entry in the log, the items that it took and emitted, its
-      routine's counter, the data and the traces of its jobs, their outputs, its merged slots. A failed attempt has none.
+      routine's counter, the data and traces of its jobs, their outputs, its merged slots. A failed attempt has none.
     * An item leaves the store with an activation that completed, as a dead letter, because its jobs were cancelled, or
       as the oldest of a full slot that drops; never for no reason, never twice.
     * An item enters it because somebody posted it, drove its letter again, or because it was emitted.
@@ -17,10 +17,12 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator
 from typing import Any
 
+from routilux.activation_policies import immediate_policy
 from routilux.ports import Changes, ItemKey, ItemRow, JobRow, LetterRow, NoteKey, WorkerRow, load
 from tests.durability.witness import Witness
 from tests.property.plans import FlowPlan
 
+IMMEDIATE = immediate_policy()
 FINISHED = ("completed", "failed", "cancelled")
 DROPPING = ("drop_new", "drop_old")
 
@@ -42,6 +44,7 @@ class Audit:
         self.fatal: set[str] = set()  # jobs of activations whose failure was to fail them
         self.outputs: dict[str, list[str]] = defaultdict(list)  # of jobs
         self.transactions = 0
+        self._completing: list[str] = []
         self._codec = load("codec")()
         self._highest: dict[str, int] = {}  # number of an item, by worker
         self._taken: dict[tuple[str, ...], int] = {}  # the last number, by worker, source, place (and jobs)
@@ -58,6 +61,7 @@ class Audit:
         for worker_id in changes.forgotten:
             self._forget(worker_id)
         self._check_workers(changes)
+        self._check_jobs(changes)
         done = [
             _Done(entry.worker_id, self._decode(entry.data))
             for entry in changes.entries
@@ -70,7 +74,12 @@ class Audit:
         self._check_letters(changes, unexplained)
         self._check_discarded(unexplained)
         self._check_new_items(done, changes)
-        self._check_jobs(changes)
+        self._check_completed()
+        for item in changes.items:
+            for job_id in json.loads(item.job_ids):
+                self._expect(
+                    job_id in self.jobs, f"item {item.number} belongs to {job_id}, which is not there"
+                )
 
     def _decode(self, data: bytes) -> Any:
         return self._codec.decode(data, "audit")
@@ -97,7 +106,10 @@ class Audit:
         for worker_id, row in changes.workers.items():
             before = self.workers.get(worker_id)
             if before is not None:
-                self._expect(before.status != "stopped", f"worker {worker_id} is {row.status} after its end")
+                self._expect(
+                    before.status in ("running", "paused", row.status),
+                    f"worker {worker_id} is {row.status} after its end",
+                )
                 self._expect(row.next_number >= before.next_number, f"numbers of {worker_id} go back")
             self.workers[worker_id] = row
 
@@ -218,7 +230,7 @@ class Audit:
                 continue
             jobs = json.loads(row.job_ids)
             cancelled = all(self._was_cancelled(job_id) for job_id in jobs)
-            slot = self._slot(key)
+            slot = self.slot(key)
             self._expect(times == 1, f"{key} is taken {times} times")
             self._expect(cancelled or slot.on_full == "drop_old", f"{key} is gone for no reason")
         for key in unexplained:
@@ -231,7 +243,7 @@ class Audit:
         row = self.jobs.get(job_id)
         return row is not None and row.status == "cancelled"
 
-    def _slot(self, key: ItemKey) -> Any:
+    def slot(self, key: ItemKey) -> Any:
         routine_id, _, name = key.place.rpartition(".")
         routine = self.witness.routines[self.workers[key.worker_id].flow_id, routine_id]
         return next(slot for slot in routine.slots if slot.name == name)
@@ -254,7 +266,7 @@ class Audit:
                 self.emitted.add(name)
             self._add(key, row, uid)
         for line, times in wanted.items():
-            dropping = times and self._slot(ItemKey(line[0], line[2], 0)).on_full in DROPPING
+            dropping = times and self.slot(ItemKey(line[0], line[2], 0)).on_full in DROPPING
             self._expect(not times or dropping, f"{line} was emitted, and is not there")
 
     def _sent_by(self, one: _Done) -> Iterator[tuple[str, str, str, str]]:
@@ -289,6 +301,8 @@ class Audit:
             if before is not None and before.status in ("failed", "cancelled"):
                 self._expect(row.status == before.status, f"{job_id} was {before.status} and is {row.status}")
             self.jobs[job_id] = row
+            if row.status == "completed" and (before is None or before.status != "completed"):
+                self._completing.append(job_id)
         for item in changes.items:
             for job_id in json.loads(item.job_ids):
                 self._expect(
@@ -296,6 +310,17 @@ class Audit:
                 )
         for key in changes.keys:
             self._expect(key.job_id in self.jobs, f"key {key.key} names {key.job_id}, which is not there")
+
+    def _check_completed(self) -> None:
+        """A job that completes has no items left but such as may wait for others."""
+        completing, self._completing = self._completing, []
+        for key, row in self.items.items() if completing else ():
+            routine_id = key.place.rpartition(".")[0]
+            gathers = (
+                self.witness.routines[self.workers[key.worker_id].flow_id, routine_id].policy != IMMEDIATE
+            )
+            for job_id in set(completing).intersection(json.loads(row.job_ids)):
+                self._expect(gathers, f"{job_id} completes, and {key} is left")
 
     def check_counts(self, counts: dict[str, int]) -> None:
         """The store's own count of each job's items."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
-from routilux.errors import StoreError, StoreFullError, StoreUnknownError
+from routilux.errors import StoreCorruptError, StoreError, StoreFullError, StoreUnknownError
 from routilux.ports import Changes
 from routilux.store.claims import Claims
 from routilux.store.memory import MemoryStore
@@ -31,7 +32,7 @@ class FrailStore(MemoryStore):
         self.others: Callable[[], None] = bool  # type: ignore[assignment]
         self.spend: Callable[[float], None] = bool  # type: ignore[assignment]
         self._rng = rng
-        self._full = 0  # writes that find no space, still
+        self.full = 0  # writes that find no space, still
         self._unsure = 0  # times that nobody can say what became of the last write, still
         self._written = False  # what became of it
 
@@ -44,13 +45,15 @@ class FrailStore(MemoryStore):
         self._alive()
         self.moment("before a write")
         self.others()
-        fault = self._fault()
+        fault = self.fault()
         if fault == "full":
             raise StoreFullError("no space left")
         if fault == "refused":
             raise StoreError("the store is busy")
         if fault == "slow":
             self.spend(self._rng.choice((0.1, 1.0, 20.0)))
+        if fault == "damaged":
+            raise StoreCorruptError("a row was altered")
         lost = fault == "lost" and self._rng.random() < 0.5
         taken = frozenset() if lost else super().write(changes)
         written = not lost and not taken
@@ -76,13 +79,68 @@ class FrailStore(MemoryStore):
         if self.dead:
             raise Death
 
-    def _fault(self) -> str:
-        if self._full:
-            self._full -= 1
+    def fault(self) -> str:
+        """What goes wrong with this write; nothing, mostly."""
+        if self.full:
+            self.full -= 1
             return "full"
         if self._rng.random() >= self.trouble:
             return ""
         fault = self._rng.choice(("full", "refused", "refused", "slow", "lost", "lost"))
         if fault == "full":
-            self._full = self._rng.choice((0, 2, 5))
+            self.full = self._rng.choice((0, 2, 5))
         return fault
+
+
+READS = (
+    "worker",
+    "workers",
+    "notes",
+    "entries",
+    "items",
+    "items_of",
+    "tail",
+    "places",
+    "job",
+    "jobs",
+    "letters",
+    "key",
+)
+FAILURES = ("full", "refused", "lost", "slow", "damaged")  # the reads know only "refused" and "damaged"
+
+
+class FailsOnce(FrailStore):
+    """Its call number ``n``, counted over all methods, fails in one way, and no other does."""
+
+    def __init__(self, rng: Random, audit: Audit, n: int, failure: str) -> None:
+        super().__init__(rng, audit)
+        self.n = n
+        self.failure = failure
+        self.calls = 0
+        self.failed_in = ""
+
+    def is_failing(self, name: str) -> bool:
+        self.calls += 1
+        if self.calls == self.n:
+            self.failed_in = name
+        return self.calls == self.n
+
+    def fault(self) -> str:
+        return self.failure if self.is_failing("write") else ""
+
+
+def _failing(name: str) -> Callable[..., Any]:
+    read = getattr(MemoryStore, name)
+
+    def call(self: FailsOnce, *args: Any, **options: Any) -> Any:
+        if self.is_failing(name) and self.failure == "refused":
+            raise StoreError("the store is busy")
+        if self.failed_in == name and self.calls == self.n and self.failure == "damaged":
+            raise StoreCorruptError("a row was altered")
+        return read(self, *args, **options)
+
+    return call
+
+
+for _name in READS:
+    setattr(FailsOnce, _name, _failing(_name))

@@ -15,6 +15,7 @@ KINDS = {
     "loops": Features(loops=True, overlap=True),
     "failures": Features(failures=True, joins=True, batches=True),
     "async": Features(async_logic=True, overlap=True, few_at_once=True, failures=True),
+    "claims": Features(intervals=True, custom=True, async_logic=True),
     "merges": Features(merges=True, failures=True),
     "drops": Features(drops=True, batches=True),
     "pauses": Features(pauses=True, failures=True, joins=True),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -13,17 +15,20 @@ from routilux.errors import (
     ExecutionTimeoutError,
     QueueFullError,
     StateError,
+    StoreCorruptError,
     StoreError,
     StoreUnknownError,
 )
 from routilux.model.context import running
+from routilux.ports import ItemKey
 from routilux.runtime import runtime as runtime_module
+from routilux.runtime.journal import log
 from routilux.testing.simulated import SimulatedRuntime, SimulationStuck
 from tests.durability.audit import DROPPING, FINISHED, Audit
 from tests.durability.frail import Death, FrailStore
 from tests.durability.kinds import MOST_ITEMS, Fate, draw_run, sources
 from tests.durability.witness import Witness
-from tests.property.ledger import all_of, stalled_in
+from tests.property.ledger import all_of, queued_in, stalled_in
 from tests.property.plans import Features, FlowPlan, Plan, RoutinePlan, Trouble, draw
 from tests.property.stage import Emission, Nap, build
 
@@ -56,39 +61,54 @@ class Lives:
         self.audit = Audit(self.witness)
         self.witness.is_stored = self.audit.is_stored
         self.store = FrailStore(Random(f"store {plan.seed}"), self.audit)
+        self.errors: list[type[StoreError]] = []  # that callers of post() were given
+        self.seconds = 0.0  # that all lives took
         self.wall = 1_577_836_800.0
         self.posts = 0
         self.keyed: dict[str, tuple[Any, ...]] = {}  # posts with a key that are still to be accepted
         self.generation: dict[str, int] = {}  # of the worker of a flow: a new one after each that was stopped
 
     def run(self) -> None:
+        usual = log.BATCH_RECORDS
+        try:
+            self._run()
+        finally:
+            log.BATCH_RECORDS = usual
+
+    def _run(self) -> None:
         for number in range(self.fate.lives):
             self.witness.tell(f"life {number}")
             self._live(Life(self, number), mortal=True)
         self.witness.tell("the last life")
-        self._live(Life(self, self.fate.lives), mortal=False)
+        number = self.fate.lives
+        while not self._live(Life(self, number), mortal=False):
+            number += 1  # a store that fails may have ended it
         self.witness.tell("afterwards")
-        self._live(Life(self, self.fate.lives + 1), mortal=False, afterwards=True)
+        self._live(Life(self, number + 1), mortal=False, afterwards=True)
 
-    def _live(self, life: Life, *, mortal: bool, afterwards: bool = False) -> None:
+    def _live(self, life: Life, *, mortal: bool, afterwards: bool = False) -> bool:
+        """Whether it has come to its own end."""
         try:
             if mortal:
                 life.draw_death(self.rng)
-            life.begin(self.fate.trouble if mortal else 0.0)
+            life.begin(0.0 if afterwards else self.fate.trouble)
             if afterwards:
                 life.look_around()
             else:
                 life.act(mortal)
                 life.leave() if mortal else life.finish()
-        except BaseException:
-            if not life.dead:
+        except BaseException as error:
+            if not life.dead and not isinstance(error, StoreCorruptError):
                 life.bury()
                 raise
+            life.how = life.how or str(error)
             life.bury()
             self.witness.tell(f"it has died {life.how}")
+        self.seconds += life.runtime.now
         self.wall = life.wall() + self.rng.choice((0.0, 1.0, 1000.0))
         if self.fate.ten_years:
             self.wall += self.rng.choice((TEN_YEARS, -TEN_YEARS))
+        return not life.dead
 
 
 class Life:
@@ -112,13 +132,11 @@ class Life:
         self.posting: set[str] = set()  # posts with a key that are on their way
         self.states: dict[str, Any] = {}  # by flow
         self.store.rise()
-        self.runtime = SimulatedRuntime(
-            plan.seed + 1_000_003 * number,
-            store=self.store,
-            max_queue_size=plan.max_pending,
-            interruption=plan.interruption,
-            early_timers=plan.early_timers,
-        )
+        log.BATCH_RECORDS = self.rng.choice((1, 2, 512))
+        try:
+            self.runtime = self._open(number)
+        except StoreError:
+            self.runtime = self._open(number)  # the store has refused
         self.simulation = self.runtime.simulation
         self.simulation.clock.shown_at_zero = lives.wall
         self._interrupt = self.simulation.maybe_interrupt
@@ -127,6 +145,16 @@ class Life:
         self.simulation.step = self._step_or_let_go  # type: ignore[method-assign]
         self._letting_go = False
         self.store.moment, self.store.others, self.store.spend = self.moment, self.others, self._spend
+
+    def _open(self, number: int) -> SimulatedRuntime:
+        plan = self.plan
+        return SimulatedRuntime(
+            plan.seed + 1_000_003 * number,
+            store=self.store,
+            max_queue_size=plan.max_pending,
+            interruption=plan.interruption,
+            early_timers=plan.early_timers,
+        )
 
     def wall(self) -> float:
         return float(self.simulation.clock.time())
@@ -141,7 +169,7 @@ class Life:
             where = rng.choice(
                 ("before a write", "after a write", "after a write", "in logic", "before it is settled")
             )
-            self._dies_in = (where, rng.randrange(8))
+            self._dies_in = (where, rng.choice((rng.randrange(8), rng.randrange(40))))
 
     def moment(self, where: str) -> None:
         """The process may die here."""
@@ -220,8 +248,11 @@ class Life:
     def begin(self, trouble: float) -> None:
         self.store.trouble = trouble
         flows = {plan.flow_id: build(plan, self._logic_of) for plan in self.plan.flows}
-        recovered = self.runtime.recover(flows=flows.values())
-        self.witness.expect(not recovered.not_reopened, f"not reopened: {recovered.not_reopened}")
+        recovered = self._insist(partial(self.runtime.recover, flows=flows.values()))
+        if recovered.not_reopened:  # the store has refused
+            again = self._insist(partial(self.runtime.recover, flows=flows.values()))
+            self.witness.expect(not again.not_reopened, f"not reopened: {again.not_reopened}")
+            recovered = [*recovered, *again]
         for state in recovered:
             self.states[state.flow_id] = state
             paused = state.worker_id in self.witness.resting
@@ -244,6 +275,8 @@ class Life:
                 result = call()
             except StoreError:
                 self._check_alive()
+                if self.runtime._engine.broken is not None:
+                    raise
                 continue
             self._check_alive()
             return result
@@ -262,15 +295,20 @@ class Life:
             meddling += [self.redrive]
         for call in meddling:
             if self.rng.random() < 0.3:
-                self.runtime.interrupt_with(call)
+                self.runtime.interrupt_with(partial(self._in_between, call))
         if self.rng.random() < 0.3:
-            self.runtime.interrupt_with(self.post)
+            self.runtime.interrupt_with(partial(self._in_between, self.post))
         for _ in range(self.rng.randint(0, self.plan.roots)):
             self.post()
             self.step()
             if meddling and self.rng.random() < 0.4:
                 self.rng.choice(meddling)()
                 self.step()
+
+    def _in_between(self, call: Callable[[], object]) -> None:
+        """What goes wrong here is not for whoever was interrupted."""
+        with suppress(StoreCorruptError):
+            call()
 
     def step(self) -> None:
         if self.rng.random() < 0.2:
@@ -322,10 +360,13 @@ class Life:
             )  # fmt: skip
         except StoreUnknownError:
             self._check_alive()
+            self.lives.errors.append(StoreUnknownError)
             witness.tell(f"post {uid}: nobody knows")
             return
         except (StoreError, QueueFullError, StateError) as error:
             self._check_alive()
+            if isinstance(error, StoreError):
+                self.lives.errors.append(type(error))
             witness.tell(f"post {uid}: {error}")
             known = f"job {uid}" != job_id or state.worker_id in self.stopped
             witness.expect(not isinstance(error, StateError) or known, f"post {uid} was refused: {error}")
@@ -340,7 +381,7 @@ class Life:
         witness.open_posts.discard(uid)
         witness.acknowledged[uid] = posted.job_id
         self.lives.keyed.pop(uid, None)
-        dropped = self.audit._slot(_place(state.worker_id, place)).on_full in DROPPING
+        dropped = self.audit.slot(_place(state.worker_id, place)).on_full in DROPPING
         there = self.audit.posted.get(uid, posted.job_id if dropped else None)
         witness.expect(there == posted.job_id, f"post {uid} is acknowledged, and is in the store as {there}")
         witness.expect(
@@ -407,6 +448,7 @@ class Life:
             self._check_alive()
             return
         self._check_alive()
+        self.witness.expect(job.status.finished, f"{job} was cancelled, and has not ended")
         if job.status == "cancelled":
             self.witness.tell(f"{job.job_id} is cancelled")
             self.witness.cancelled.add(job.job_id)
@@ -443,9 +485,7 @@ class Life:
 
     def let_everything_go(self) -> bool:
         """Resume whatever is paused; whether anything was."""
-        jobs = [
-            job for job in list(self.runtime._engine.book.jobs.values()) if job.paused and not job.finished
-        ]
+        jobs = [job for job in list(self.runtime._engine.book.jobs.values()) if job.paused]
         paused = [*jobs, *(state for state in self.states.values() if state.status == "paused")]
         self.witness.resting.clear()
         for target in paused:
@@ -460,12 +500,14 @@ class Life:
         self.simulation.interrupts.clear()
         if how == "shutdown":
             self.store.trouble = 0.0
-            self.store._full = 0
+            self.store.full = 0
         self.runtime.shutdown(wait=False)
         self._check_alive()
 
     def finish(self) -> None:
         """Nothing goes wrong any more: everything comes to its end."""
+        self.store.trouble = 0.0
+        self.store.full = 0
         self.step()
         self.runtime.run()
         self.simulation.interrupts.clear()
@@ -508,7 +550,8 @@ class Life:
         self._check_left()
         for job_id, row in audit.jobs.items():
             self._check_job(job_id, row)
-        letters = sorted((letter.worker_id, letter.item_id) for letter in self.runtime.dead_letters())
+        found = self._insist(self.runtime.dead_letters)
+        letters = sorted((letter.worker_id, letter.item_id) for letter in found)
         witness.expect(letters == sorted(audit.letters), f"letters {letters}, of {sorted(audit.letters)}")
         book = self.runtime._engine.book
         witness.expect((book.open, book.pending) == (0, 0), f"{book.open} open, {book.pending} pending jobs")
@@ -521,6 +564,9 @@ class Life:
             if worker.stopped:
                 continue
             self.witness.check_capacity(worker)
+            for slot in worker.stretches:
+                kept = slot.length - len(queued_in(slot))
+                self.witness.expect(not kept, f"{slot.qualified_name} keeps {kept} places for nothing")
             here = {item[0] for node in worker.nodes.values() for item in all_of(node.mailbox)}
             stored = {key.number for key in self.audit.items if key.worker_id == state.worker_id}
             beyond = any(
@@ -551,7 +597,7 @@ class Life:
         expect(row.status in FINISHED, f"{job_id} is {row.status} at the end")
         asked = job_id in self.witness.cancel_asked or row.worker_id in self.witness.cancel_asked
         expect(row.status != "cancelled" or asked, f"{job_id} is cancelled, and nobody has asked for it")
-        job = self.runtime.get_job(job_id)
+        job = self._insist(partial(self.runtime.get_job, job_id))
         expect(job is not None and job.status == row.status, f"{job} is shown, {row.status} is stored")
         outputs = [output.data["uid"] for output in job.outputs]  # type: ignore[union-attr]
         expect(
@@ -569,6 +615,7 @@ class Life:
         for key, row in self.audit.items.items():
             statuses = {self.audit.jobs[job_id].status for job_id in json.loads(row.job_ids)}
             waits = key.number > cursors.get((key.worker_id, key.place), key.number)
+            waits = waits or self.audit.workers[key.worker_id].status == "stopped"  # goes with the worker
             self.witness.expect(waits or "completed" in statuses, f"{key} is left, and its jobs have ended")
 
     # -- what routines do ----------------------------------------------------------------------------------------
@@ -654,7 +701,5 @@ class Life:
                 yield Emission(event, {"uid": child, "life": life - 1, "key": payload["key"]})
 
 
-def _place(worker_id: str, place: tuple[str, str]) -> Any:
-    from routilux.ports import ItemKey
-
+def _place(worker_id: str, place: tuple[str, str]) -> ItemKey:
     return ItemKey(worker_id, ".".join(place), 0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import pytest
 
@@ -11,27 +11,22 @@ from routilux.testing.simulated import SimulationLimit
 from tests.durability.kinds import KINDS
 from tests.durability.lives import check
 
-CHUNK = 84  # seeds of each kind in a test; 5 chunks of 12 kinds are 5,040 runs
+CHUNK = 77  # seeds of each kind in a test; 5 chunks of 13 kinds are 5,005 runs
 BROKEN_ONCE = {
     "numbers that a refused post had asked for were used without a limit in the worker's row": (
         "overlap",
         18,
     ),
     "a post that found no room left its job open": ("joins", 20),
-    "a post waited for ever for a slot that nothing could empty, because more of it was in the store": (
-        "joins",
-        1,
-    ),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
 @pytest.fixture(autouse=True)
-def _quiet(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+def _quiet(caplog: pytest.LogCaptureFixture) -> None:
     """What a dying process says is not kept."""
     caplog.set_level(logging.CRITICAL)
     caplog.set_level(logging.CRITICAL, logger="asyncio")
-    return
 
 
 @pytest.mark.parametrize("chunk", range(5))
@@ -46,7 +41,7 @@ def test_a_promise_that_was_broken_once_holds(kind: str, seed: int) -> None:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("chunk", range(5, 993))
+@pytest.mark.parametrize("chunk", range(5, 999))
 @every_kind
 def test_every_promise_holds_in_many_more_lives(kind: str, chunk: int) -> None:
     check_seeds(kind, range(chunk * CHUNK, (chunk + 1) * CHUNK))

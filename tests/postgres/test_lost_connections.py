@@ -228,6 +228,19 @@ def test_a_server_stopped_at_once_and_started_again(
     disturb(open_store(), rounds, 30, stop_and_start)
 
 
+@pytest.mark.parametrize("durability", ["full", "process"])
+def test_a_server_that_crashes_does_not_forget_who_has_opened_the_store(
+    open_store: OpenStore, postgres_server: Server, durability: str
+) -> None:
+    store = open_store(durability=durability)
+    postgres_server.stop("immediate")
+    postgres_server.start()
+    writer = Writer(store)
+    writer.write(beginning())
+    writer.write(link(0))
+    assert length(store) == 1
+
+
 def test_a_store_outlives_a_restart_of_its_server(open_store: OpenStore, postgres_server: Server) -> None:
     store = open_store()
     store.claim("w")

@@ -102,6 +102,13 @@ def test_clocks_of_the_processes_do_not_matter(
     assert not takes(second)
 
 
+def test_threads_that_claim_a_worker_at_once_do_not_both_get_it(open_store: OpenStore) -> None:
+    store = open_store()
+    with ThreadPoolExecutor(4) as pool:
+        for at in range(20):
+            assert sum(pool.map(lambda _, worker=f"w{at}": takes(store, worker), range(4))) == 1
+
+
 def test_every_claim_has_an_epoch_of_its_own(open_store: OpenStore, admin: Any) -> None:
     store = open_store()
     epochs = []

@@ -1,24 +1,16 @@
-"""Faults planted in the engine, each of which the random flows must catch.
-
-A fault is a textual change of one function. It must fit exactly once, so a fault that no longer applies fails
-loudly instead of passing for the wrong reason. Nothing in the package knows of them.
-"""
+"""Faults planted in the engine, each of which the random flows must catch (see ``tests/planting.py``)."""
 
 from __future__ import annotations
 
-import inspect
 import logging
-import sys
-import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pytest
 
 from routilux.kernel import account, gathering, mailbox
-from routilux.runtime import activation, book, turns, worker
+from routilux.runtime import activation, book, worker
 from routilux.testing.simulated import SimulationLimit
+from tests.planting import Change, planted
 from tests.property.plans import Features
 from tests.property.stage import check
 
@@ -32,6 +24,10 @@ class Fault(NamedTuple):
     old: str
     new: str
     features: Features
+
+    @property
+    def change(self) -> Change:
+        return Change(self.where, self.function, self.old, self.new)
 
 
 PLAIN = Features()
@@ -62,10 +58,10 @@ FAULTS = (
     ),
     Fault(
         "an activation is settled before its end",
-        turns,
-        "end",
-        "    more = mailbox.finish(activation, now, outcome)\n",
-        "    worker.settle(activation.batch)\n    more = mailbox.finish(activation, now, outcome)\n",
+        worker.Worker,
+        "conclude",
+        "        more = mailbox.finish(activation, now, outcome)\n",
+        "        self.settle(activation.batch)\n        more = mailbox.finish(activation, now, outcome)\n",
         Features(failures=True),
     ),
     Fault(
@@ -143,34 +139,6 @@ FAULTS = (
 )
 
 
-@contextmanager
-def planted(fault: Fault) -> Iterator[None]:
-    original = getattr(fault.where, fault.function)
-    indented = inspect.getsource(original)
-    indent = indented[: len(indented) - len(indented.lstrip())]
-    source = textwrap.dedent(indented)
-    fragment = _outdented(fault.old, indent)
-    assert source.count(fragment) == 1, f"the fault no longer fits {fault.function}: {fragment!r}"
-    changed = source.replace(fragment, _outdented(fault.new, indent))
-    module = sys.modules[original.__module__]
-    names: dict[str, Any] = {}
-    exec(
-        compile("from __future__ import annotations\n" + changed, module.__file__ or "", "exec"),
-        vars(module),
-        names,
-    )
-    setattr(fault.where, fault.function, names[fault.function])
-    try:
-        yield
-    finally:
-        setattr(fault.where, fault.function, original)
-
-
-def _outdented(fragment: str, indent: str) -> str:
-    """The fragment as it stands in the source of the function alone."""
-    return "\n".join(line.removeprefix(indent) for line in fragment.split("\n"))
-
-
 def seeds_until_caught(features: Features) -> int | None:
     for seed in range(SEEDS):
         try:
@@ -190,7 +158,7 @@ def test_nothing_is_caught_where_no_fault_is_planted() -> None:
 @pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
 def test_fault_is_caught(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.CRITICAL)
-    with planted(fault):
+    with planted(fault.change):
         caught = seeds_until_caught(fault.features)
     assert caught is not None, f"no seed below {SEEDS} shows the fault"
     print(f"caught after {caught} seeds")

@@ -122,7 +122,7 @@ class JobAccount:
             self.active -= 1
             if self.active or self.status.finished:
                 return NONE
-            self.status = JobStatus.COMPLETED
+            self._complete()
             return (self,)
 
     def pause(self, asked: bool) -> None:
@@ -154,8 +154,14 @@ class JobAccount:
         if self.flush_first:
             self.active = 1  # kept until settle(): nobody else can see the job at rest meanwhile
         else:
-            self.status = JobStatus.COMPLETED
+            self._complete()
         return (self,)
+
+    def _complete(self) -> None:
+        """It has come to rest. Nobody can resume a job that has ended, so what is parked of it is not held back."""
+        self.status = JobStatus.COMPLETED
+        self.pause_asked = False
+        self._obey()
 
 
 class SharedAccount:

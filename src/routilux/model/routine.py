@@ -217,6 +217,9 @@ class Routine:
 
         Only inside an activation of this routine, on any thread or task that belongs to it. With nothing
         connected the payload becomes an output of the job. Waits while a connected slot is full.
+
+        In a worker with a store it does not wait: the payload, which needs a JSON form, is delivered when the
+        activation has ended or reaches a checkpoint, and not at all if it fails.
         """
         activation = _running_get()
         if activation is None or activation.routine is not self:
@@ -224,7 +227,10 @@ class Routine:
         activation.emit(event, data)
 
     def send_output(self, output_type: str, /, **data: Any) -> None:
-        """Send to the output handler and the output log of the execution. Only inside an activation."""
+        """Send to the output handler and the output log of the execution. Only inside an activation.
+
+        The handler hears it at once, and again if the activation is tried again. Neither is kept in a store.
+        """
         activation = _running_get()
         if activation is None or activation.routine is not self:
             raise self._not_in_activation("send_output")

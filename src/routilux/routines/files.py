@@ -15,15 +15,19 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar, Generic, NamedTuple, TextIO, TypeVar
 
-from routilux import ConfigurationError
+from routilux import ConfigurationError, current
 from routilux.activation_policies import ActivationPolicy
 from routilux.routines.formats import strict_json
 from routilux.routines.paths import Draft, path_of
 from routilux.routines.policies import FLUSH, HoldLast
 from routilux.routines.settings import Configured, EachItem, Payload, SlotData, Unsuitable, setting
+
+CHECKPOINT_RECORDS = 1_000
+"""So many records a reader goes between two checkpoints: what a store keeps in memory, and what may come again."""
 
 # -- reading -----------------------------------------------------------------------------------------------
 
@@ -107,9 +111,10 @@ class Reader(EachItem[R], Generic[R]):
 
     def treat(self, payload: Payload, state: Any) -> None:
         path = path_of(payload.get("path", self.settings.path), self.settings.folder)
-        count = errors = 0
+        activation = current()
+        count, errors = activation.checkpointed or (0, 0)  # an earlier attempt has come that far
         with closing(self._records_of(path)) as records:
-            for record in records:
+            for record in islice(records, count + errors, None):
                 if record.problem is None:
                     count += 1
                     self.emit(self.event, **record.payload)
@@ -117,6 +122,8 @@ class Reader(EachItem[R], Generic[R]):
                     errors += 1
                     found = {"path": str(path), "line": record.line, **record.payload}
                     self.reject(found, f"line {record.line}: {record.problem}")
+                if not (count + errors) % CHECKPOINT_RECORDS:
+                    activation.checkpoint((count, errors))
         self.emit("done", path=str(path), count=count, errors=errors)
 
     def _records_of(self, path: Path) -> Generator[Record, None, None]:

@@ -71,6 +71,11 @@ class Draft:
         if not self.temporary.exists():
             self._begin_again()
         with self.temporary.open("r+b") as file:
+            if file.seek(0, os.SEEK_END) < self.size:
+                raise ExecutionError(
+                    f"{str(self.temporary)!r} has lost the end of what was written to it, in a power cut perhaps, or "
+                    "somebody has cut it; start a new worker"
+                )
             file.truncate(self.size)
             file.seek(self.size)
             file.write(data)

@@ -104,8 +104,9 @@ class LiveActivation(Activation):
                 OutputRecord(time, member.job.job_id, self.mailbox.routine_id, output_type, data)
             )
 
-    def takes_off(self) -> None:
-        """The logic begins."""
+    def takes_off(self) -> bool:
+        """The logic begins; False if it was put back instead, and begins later."""
+        return True
 
     def landed(self) -> None:
         """The logic has ended, one way or the other."""

@@ -56,11 +56,12 @@ class AsyncTasks:
         running.set(task.activation)
         failure: BaseException | None = None
         try:
-            if task.activation.job.halted and turns.put_back(task.activation):
+            if (
+                task.activation.job.halted and turns.put_back(task.activation)
+            ) or not task.activation.takes_off():
                 self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
                 turns.leave(task.activation.node.worker)
                 return
-            task.activation.takes_off()
             await _Paced(task.activation, task.logic(task.slot_data, task.message, task.state), self._loop)
         except BaseException as error:  # noqa: BLE001 user code; SystemExit would end the loop for everybody
             failure = error

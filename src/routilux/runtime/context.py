@@ -47,7 +47,7 @@ class ActivationContext:
 
     @property
     def attempt(self) -> int:
-        """1 for the first run, 2 for the first retry."""
+        """1 for the first run, 2 for the first retry. A run that a crash has cut off is made again as the same one."""
         return self._activation.attempt
 
     @property
@@ -61,14 +61,15 @@ class ActivationContext:
             raise self._activation.unwanted()
 
     def progress(self, done: float, total: float | None = None) -> None:
-        """Tell how far the work is: shown as ``job.progress``."""
+        """Tell how far the work is: shown as ``job.progress``, also when the activation fails. Not kept in a store."""
         for job in self.jobs:
             job.progress = (done, total)
 
     def idempotency_key(self, name: str = "") -> str:
         """A text that is the same in every attempt of this activation and different for every other one.
 
-        ``name`` tells several calls of one activation apart.
+        ``name`` tells several calls of one activation apart. With a store it is the same after a crash, and on
+        another machine.
         """
         key = self._activation.idempotency_key
         return f"{key}/{name}" if name else key
@@ -77,7 +78,9 @@ class ActivationContext:
         """The result of ``call()``, which is made once for this activation and ``name``, whatever the attempt.
 
         In memory the result lasts as long as the activation is retried. With a store it is written before this
-        returns, and a later attempt, also in another process, gets what was written; it needs a JSON form.
+        returns, and a later attempt, also in another process, gets what was written; it needs a JSON form. A process
+        that dies before it is written makes the call again: give the call an :meth:`idempotency_key` where it can
+        take one.
         """
         return self._activation.once(name, call)  # type: ignore[no-any-return]
 

@@ -53,12 +53,16 @@ class JobContext:
     Safe to read from any thread. ``data`` and ``metadata`` are the owner's; ``trace_log`` keeps the newest 1,000
     entries, ``outputs`` the first 100,000 (``outputs_dropped`` counts what came after). Times are seconds since
     the epoch.
+
+    With a store, ``left`` says of an unfinished job that it is not run in this runtime: its worker is open elsewhere,
+    or waits in the store. ``blocked`` says why it can not be opened, such as ``"flow changed"``; it is looked up for
+    jobs that come from ``get_job`` and ``list_jobs``.
     """
 
     # Defaults live on the class: a job is made for every post, and most never need these.
     error: BaseException | None = None
     blocked: str | None = None  # why nobody can go on with a job that waits in a store
-    left = False  # the runtime has stopped, and the job is to be gone on with by another one
+    left = False  # the job is unfinished, and does not run in this runtime
     outputs_dropped = 0
     progress: tuple[float, float | None] | None = None
     started_at: float | None = None
@@ -130,7 +134,8 @@ class JobContext:
     # -- waiting -------------------------------------------------------------------------------------------
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end, at most ``timeout`` seconds; False if it has not come.
+        """Wait for the end, at most ``timeout`` seconds; False if it has not come, or the runtime has left the job to
+        the next one that opens its worker.
 
         Raises InsideActivationError in a routine: it would hold the thread that the job may need.
         """
@@ -154,8 +159,9 @@ class JobContext:
     def result(self, timeout: float | None = None) -> list[Output]:
         """Wait for the end and return what was emitted on events that nothing is connected to.
 
-        Raises the job's failure, JobCancelledError for a cancelled job, and ExecutionTimeoutError when it
-        takes longer than ``timeout`` seconds.
+        Raises the job's failure, JobCancelledError for a cancelled job, ExecutionTimeoutError when it
+        takes longer than ``timeout`` seconds, and RuntimeClosedError for a job that this runtime has left. The
+        failure of a job that was read from a store is an ExecutionError with its text.
         """
         if not self.wait(timeout) and not self.left:
             raise ExecutionTimeoutError(

@@ -19,6 +19,7 @@ from routilux.errors import (
     QueueFullError,
     RuntimeClosedError,
     StateError,
+    StoreError,
     WorkerNotRunningError,
     refused,
     unknown,
@@ -64,15 +65,19 @@ class Runtime:
     """Executes flows on one shared pool of threads and one event loop. Every method is safe from any thread.
 
     ``thread_pool_size``: threads for all workers, 1 to 1024, by default one per core. ``max_queue_size``: jobs
-    that may have been accepted and not yet started; ``post`` waits beyond that. ``registry``: where names of
-    flows are looked up, by default ``FlowRegistry.get_instance()``. ``store``: where every step is written, as a URL
-    (``"sqlite:///routilux.db"``, ``"postgresql://…"``) or an open ``Store``; None keeps everything in memory.
-    ``durability``: what an acknowledged step of a store given by its URL survives, ``"full"`` a power cut,
-    ``"process"`` the end of the process. ``debug``: raise where a routine changes its own attributes, instead of
-    warning.
+    that may have been accepted and not yet started; ``post`` waits beyond that. ``enable_monitoring``: keep a feed of
+    what happens as ``runtime.monitor``. ``registry``: where names of flows are looked up, by default
+    ``FlowRegistry.get_instance()``. ``store``: where every step is written, as a URL (``"sqlite:///routilux.db"``,
+    ``"postgresql://…"``), which this runtime opens and closes, or an open ``Store``, which it does not close; None
+    keeps everything in memory. ``durability``: what an acknowledged step of a store given by its URL survives,
+    ``"full"`` a power cut, ``"process"`` the end of the process. ``debug``: raise where a routine changes its own
+    attributes, instead of warning.
 
     As a context manager it drains and stops at the end of the block, and stops without draining when the block
-    is left by an exception.
+    is left by an exception. Workers that somebody has named, and whatever is unfinished, are left in the store.
+
+    Raises StoreError for a store that can not be opened or written: StoreLockedError where another process has it,
+    StoreCorruptError where it is damaged.
     """
 
     def __init__(
@@ -137,12 +142,13 @@ class Runtime:
         state that was loaded, with its own worker id, job and data; nothing but the flow is given with it.
 
         With a store, ``worker_id`` opens the worker that the store holds unfinished, with its queues, state, retries
-        and pauses, or starts it; the same holds for ``job_id``. ``on_flow_change="adopt"`` also opens one that was
-        left by the flow in another shape: items of slots that are gone become dead letters.
+        and pauses, or starts it. The same holds for ``job_id``, whose ``entry_params`` count only the first time; a
+        finished execution is shown as it has ended. ``on_flow_change="adopt"`` also opens a worker that was left by
+        the flow in another shape: items of slots that are gone become dead letters.
 
         Raises UnknownFlowError, MissingPolicyError, FlowValidationError, InvalidValueError for a worker id that
         is taken, SerializationError for a saved state of another flow, StateError for a stored worker that does not
-        fit the flow, StoreError. Then nothing was started.
+        fit the flow, StoreError, StoreLockedError for a worker that another process runs. Then nothing was started.
         """
         self._check_open("exec()")
         if job_state is not None:
@@ -159,8 +165,7 @@ class Runtime:
         if job_state is not None:
             return self._resume(flow, job_state)
         one_shot = entry_params is not None or entry is not None
-        if on_flow_change not in ("refuse", "adopt"):
-            raise unknown("on_flow_change", on_flow_change, ["refuse", "adopt"])
+        _check_flow_change(on_flow_change)
         if not one_shot:
             if job_id is not None:
                 raise InvalidValueError(
@@ -245,10 +250,12 @@ class Runtime:
     def recover(self, *, flows: Iterable[Flow] = (), on_flow_change: str = "refuse") -> Recovered:
         """Open every worker that the store holds unfinished and whose flow is registered, or one of ``flows``.
 
-        Returns their states; ``not_reopened`` of it lists the others and why. A paused one stays paused. Workers
-        that are open already are passed over.
+        Returns a list of their states, which has an attribute ``not_reopened``: a list of what was left as it is,
+        each with ``worker_id``, ``flow_id`` and ``reason``. A paused worker stays paused. Workers that are open
+        already are passed over. ``on_flow_change``: see :meth:`exec`. Raises StateError without a store.
         """
         self._check_open("recover()")
+        _check_flow_change(on_flow_change)
         if self._opener is None:
             raise StateError(
                 "recover() opens what a store holds; give the runtime one: Runtime(store='sqlite:///…')"
@@ -340,9 +347,11 @@ class Runtime:
         same flow gives the first job again. Waits at most ``timeout`` seconds (None: as long as it takes) while
         ``max_queue_size`` jobs are pending or the slot is full.
 
-        When it returns, the item is queued and the job is counted. When it raises nothing was accepted:
-        UnknownFlowError, UnknownRoutineError, UnknownSlotError, StateError (no worker, ended job),
-        InvalidTypeError, QueueFullError, IdempotencyConflictError, RuntimeClosedError.
+        When it returns, the item is queued and the job is counted; with a store both are committed. When it raises
+        nothing was accepted: UnknownFlowError, UnknownRoutineError, UnknownSlotError, StateError (no worker, ended
+        job), InvalidTypeError, QueueFullError, IdempotencyConflictError, RuntimeClosedError; with a store also
+        SerializationError and StoreError. Only StoreUnknownError leaves open whether it was: repeat the post with the
+        same ``idempotency_key``, which a store keeps for 7 days.
         """
         if self._closed is not None:
             self._check_open("post()")
@@ -434,7 +443,7 @@ class Runtime:
     def dead_letters(
         self, *, worker: str | WorkerState | None = None, job: str | JobContext | None = None
     ) -> list[DeadLetter]:
-        """Items that were set aside, oldest first; the newest 10,000 of each worker are kept."""
+        """Items that were set aside, oldest first; the newest 10,000 of each worker are kept, in a store all."""
         worker_id = worker.worker_id if isinstance(worker, WorkerState) else worker
         job_id = job.job_id if isinstance(job, JobContext) else job
         if self._opener is not None:
@@ -452,8 +461,8 @@ class Runtime:
     def redrive(self, *letters: DeadLetter, timeout: float | None = None) -> list[Posted]:
         """Put set-aside items back into their slots, each as a new job that names the old one.
 
-        A letter is driven again once; when ``post`` refuses it, it stays. Raises StateError for one that is not
-        kept (any more), before anything is posted.
+        A letter is driven again once; when ``post`` refuses it, it stays. Its worker has to be open. Raises
+        StateError for one that is not kept (any more), before anything is posted.
         """
         checked_timeout(timeout)
         self._check_open("redrive()")
@@ -545,7 +554,8 @@ class Runtime:
         """Hold a worker or a job. When it returns nothing new starts and what ran has ended.
 
         Posts are still accepted. Raises ExecutionTimeoutError, naming what still runs, after ``timeout``
-        seconds; the target stays held. In a routine it returns at once and holds what comes next.
+        seconds; the target stays held. In a routine it returns at once and holds what comes next. With a store a
+        pause outlives the runtime.
         """
         found = self._target(target)
         checked_timeout(timeout)
@@ -603,17 +613,20 @@ class Runtime:
             if found.state.status == "paused":
                 found.set_status(type(found.state.status)("running"))
             found.release()
+            found.flush()
             return
         found.account.pause(False)
         worker = self._directory.worker(found.worker_id)
         worker.job_changed(found)
         worker.let_resumed_go()
+        worker.flush()
 
     def cancel(self, target: str | WorkerState | JobContext) -> None:
         """Cancel a job, or every job of a worker and the worker with them.
 
         When it returns none of its activations will start, its queued items are gone, running ones are asked to
-        stop, and what they still produce is discarded. A finished target stays as it is.
+        stop, and what they still produce is discarded; with a store this is written. A finished target stays as it
+        is.
         """
         found = self._target(target)
         if isinstance(found, JobContext):
@@ -663,6 +676,9 @@ class Runtime:
         False if something still ran after ``timeout`` seconds (without ``wait``: one second, if not given); what
         that was is in the log. Calling it again does nothing. In a routine it never waits; whoever shuts down
         outside after that waits for what the routine could not wait for. Safe in the handler of a signal.
+
+        With a store, what is not finished stays there; its jobs have ``left`` set, and whoever waits for them is
+        told. It is also False when the store did not take all that has ended.
         """
         if self._forked:
             return True
@@ -695,7 +711,10 @@ class Runtime:
         workers = list(engine.workers.values())
         paused = [worker for worker in workers if worker.queue.paused]
         if not paused:
-            return self.wait_until_all_jobs_finished(timeout)
+            try:
+                return self.wait_until_all_jobs_finished(timeout)
+            except StoreError:
+                return False  # nothing can be written any more; that has been said where it was found
         going_on = [worker for worker in workers if worker not in paused]
         return not [worker for worker in going_on if not worker.drain(deadline)]
 
@@ -815,6 +834,8 @@ class Runtime:
         self._forked = True
         self._closed = "belongs to another process"
         engine, self._engine, self._directory, self._posting = self._engine, GONE, GONE, GONE
+        if self._opener is not None:
+            self._opener = GONE
         for worker in [*engine.workers.values(), *engine.stopped.values()]:
             worker.forget_engine(GONE)
         for job in list(engine.book.jobs.values()):
@@ -865,6 +886,11 @@ def _check_resumed(state: Any, given: list[str]) -> None:
             "worker id, job and data: call exec(flow, job_state=state), and post() what is new",
             worker_id=state.worker_id,
         )
+
+
+def _check_flow_change(on_flow_change: str) -> None:
+    if on_flow_change not in ("refuse", "adopt"):
+        raise unknown("on_flow_change", on_flow_change, ["refuse", "adopt"])
 
 
 def _as_post(letter: DeadLetter) -> str:

@@ -147,6 +147,10 @@ class WorkerState:
 
     Logic receives it as its third argument. A worker's state lives as long as the worker; ``save`` writes it,
     with everything that is queued, to a file that ``load`` reads back.
+
+    With a store, routine states, ``shared_data`` and ``shared_log`` are kept there. What logic changes is seen by
+    itself at once, and by others when its activation has ended. What is changed from outside takes effect at once and
+    is written soon; ``runtime.pause``, ``stop`` and ``shutdown`` return when it is.
     """
 
     status: WorkerStatus | ExecutionStatus

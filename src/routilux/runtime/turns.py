@@ -208,6 +208,7 @@ def put_back(activation: LiveActivation) -> bool:
     if mailbox.put_back(activation, over):
         worker.schedule(mailbox)
     if over:
+        worker.drop_activation(activation)
         worker.give_up(mailbox, activation.batch)
     return True
 

@@ -536,11 +536,8 @@ class Worker:
     def _end_jobs(
         self, jobs: Iterable[JobContext], status: JobStatus, error: BaseException | None = None
     ) -> list[JobContext]:
-        ended = [job for job in jobs if job.account.end(status)]
+        ended = self.mark_ended(jobs, status, error)
         if ended:
-            for job in ended:
-                job.error = error
-            self.have_ended(ended)
             self.sweep()
             for activation in self.engine.running():
                 if activation.job.ended:
@@ -549,8 +546,14 @@ class Worker:
                 self._over(job)
         return ended
 
-    def have_ended(self, jobs: Sequence[JobContext]) -> None:
-        """These jobs have failed or were cancelled; nothing of them has been taken out yet."""
+    def mark_ended(
+        self, jobs: Iterable[JobContext], status: JobStatus, error: BaseException | None
+    ) -> list[JobContext]:
+        """Jobs fail or are cancelled; those that had not ended yet. Nothing of them has been taken out so far."""
+        ended = [job for job in jobs if job.account.end(status)]
+        for job in ended:
+            job.error = error
+        return ended
 
     def cancel_job(self, job: JobContext) -> None:
         self.end_job(job, JobStatus.CANCELLED)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
@@ -116,9 +116,19 @@ class MemoryStore(Store):
         with self._opened():
             return [row for _, row in sorted(self._workers.items())]
 
-    def notes(self, worker_id: str) -> list[tuple[NoteKey, bytes]]:
+    def notes(self, worker_id: str, *, with_jobs: bool = True) -> list[tuple[NoteKey, bytes]]:
+        return self._sorted_notes(
+            lambda note: note.worker_id == worker_id and (with_jobs or not note.kind.startswith("job."))
+        )
+
+    def notes_of_job(self, worker_id: str, job_id: str) -> list[tuple[NoteKey, bytes]]:
+        return self._sorted_notes(
+            lambda note: note[::2] == (worker_id, job_id) and note.kind.startswith("job.")
+        )
+
+    def _sorted_notes(self, wanted: Callable[[NoteKey], bool]) -> list[tuple[NoteKey, bytes]]:
         with self._opened():
-            return sorted((note, value) for note, value in self._notes.items() if note.worker_id == worker_id)
+            return sorted((note, value) for note, value in self._notes.items() if wanted(note))
 
     def entries(self, worker_id: str, kind: str, owner: str, *, newest: int | None = None) -> list[EntryRow]:
         with self._opened():

@@ -250,6 +250,16 @@ class StoreContract:
         assert store.notes("w") == list(values.items())
         assert store.notes("w2") == []
 
+    def test_notes_of_jobs_are_told_from_those_of_the_worker(self, store: Store) -> None:
+        own = [NoteKey("w", kind, "j", "a") for kind in ("job", "job/", "jobs", "state")]
+        of_jobs = [NoteKey("w", kind, "j", name) for kind in ("job.", "job.data") for name in ("a", "b")]
+        others = [NoteKey("w", "job.data", "j2", "a"), NoteKey("w2", "job.data", "j", "a")]
+        store.write(changes(notes=dict.fromkeys([*own, *of_jobs, *others], b"1")))
+        assert [note for note, _ in store.notes("w", with_jobs=False)] == own
+        assert [note for note, _ in store.notes_of_job("w", "j")] == of_jobs
+        assert [note for note, _ in store.notes("w")] == sorted([*own, *of_jobs, others[0]])
+        assert store.notes_of_job("w", "nobody") == []
+
     def test_a_note_is_replaced_and_removed(self, store: Store) -> None:
         one, two = NoteKey("w", "state", "parse", "a"), NoteKey("w", "state", "parse", "b")
         store.write(changes(notes={one: b"1", two: b"1"}))

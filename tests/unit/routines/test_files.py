@@ -13,7 +13,8 @@ from routilux.activation_policies import immediate_policy
 from routilux.routines import Dedupe, ReadCsv, ReadJsonl, ReadLines, Split, WriteCsv, WriteJsonl
 from routilux.routines.files import number_of
 from routilux.routines.paths import Draft
-from routilux.testing import simulated
+from routilux.store.memory import MemoryStore
+from routilux.testing import SimulatedRuntime, simulated
 from tests.unit.routines.running import emitted, only, over_seeds, saved_in_the_middle
 
 
@@ -197,6 +198,28 @@ class TestReading:
             ("done", None), ("duplicate", "one"), ("duplicate", "two"),
             ("output", "one"), ("output", "three"), ("output", "two"),
         ]  # fmt: skip
+
+    @pytest.mark.parametrize("store", [None, MemoryStore()], ids=["in memory", "with a store"])
+    def test_a_retried_reading_goes_on_behind_its_last_thousand(self, store: Any, tmp_path: Path) -> None:
+        class Interrupted(ReadLines):
+            def records(self, lines: Any) -> Any:
+                for record in super().records(lines):
+                    if record.line == 2_501 and current().attempt == 1:
+                        raise RuntimeError("stopped in the middle")
+                    yield record
+
+        source = tmp_path / "in.txt"
+        source.write_text("".join(f"{n}\n" for n in range(3_000)))
+        reader = Interrupted().set_error_handler(ErrorHandler("retry", retry_delay=0.1))
+        flow = Flow("again")
+        flow.add_routine(reader.set_config(path=str(source)), "read")
+        with SimulatedRuntime(0, store=store) as runtime:
+            state = runtime.exec(flow, entry_params={})
+            assert state.wait()
+            lines = [output.data["text"] for output in state.outputs if output.event == "line"]
+        numbers = range(3_000) if store else (*range(2_500), *range(2_000, 3_000))
+        assert lines == [str(n) for n in numbers]
+        assert state.outputs[-1].data["count"] == 3_000
 
     @pytest.mark.parametrize(
         "path", ["missing.csv", ".", "", None, 7, "../outside.csv", "/etc/passwd", "a\0b"]

@@ -33,8 +33,8 @@ class JournaledActivation(LiveActivation):
     outbox = None  # asynchronous logic has nothing to wait for either
     claimed = False  # its items are written down as its own, so a later attempt has just the same ones
     noted = False  # the store has a note of it
+    tried_alone = False  # it was given the chance to run with nothing beside it
     has_checkpoint = False  # the store has its last checkpoint
-    _seat: int | None = None  # of the flight recorder
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
         super().__init__(mailbox, batch, job, started)
@@ -100,14 +100,11 @@ class JournaledActivation(LiveActivation):
             if worker.state.output_handler is not None:
                 worker.state.output_handler.handle(output)
 
-    def takes_off(self) -> None:
-        item = self.batch[0]
-        prefix = self.worker.flight_texts[self.node.places[item[1]]]
-        self._seat = self.worker.journal.takes_off(f"{prefix}{item[0]}]")
+    def takes_off(self) -> bool:
+        return self.worker.journal.flights.begin(self)
 
     def landed(self) -> None:
-        seat, self._seat = self._seat, None
-        self.worker.journal.landed(seat)
+        self.worker.journal.flights.end(self)
 
     def _too_much(self) -> ExecutionError:
         draft = self.draft

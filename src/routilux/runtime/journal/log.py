@@ -23,7 +23,8 @@ from routilux.errors import (
     StoreUnknownError,
     describe,
 )
-from routilux.ports import FLIGHT_SEATS, Codec, Store, load
+from routilux.ports import Codec, Store, load
+from routilux.runtime.journal.flights import Flights
 from routilux.runtime.journal.record import Record, merged
 from routilux.runtime.posting import KeyTaken
 
@@ -60,11 +61,11 @@ class Journal:
         self._tasks: deque[Callable[[], None]] = deque()
         self._unsettled: list[Record] | None = None  # a batch of which nobody knows whether it is durable
         self._waiting_mailboxes: deque[tuple[Any, Any]] = deque()
-        self._next_try = 0.0
+        self._will_ask = False  # a timer is set
+        self._asks = False  # whether the store takes records again: with what waits, or with nothing
         self._pruned = 0
-        self._recorder = store.watch()
-        self._free_seats = list(range(FLIGHT_SEATS))
         self._attendant = driver.attendant("routilux-journal", self.step)
+        self.flights = Flights(store.watch(), driver, self.wake)
 
     # -- handing over --------------------------------------------------------------------------------------
 
@@ -152,25 +153,6 @@ class Journal:
         self._waiting_mailboxes.append((worker, mailbox))
         self.wake()
 
-    # -- what runs -----------------------------------------------------------------------------------------
-
-    def takes_off(self, text: str) -> int | None:
-        """Note what begins to run, for whoever finds out why the process died; the seat of the note, if any."""
-        recorder = self._recorder
-        if recorder is None:
-            return None
-        try:
-            seat = self._free_seats.pop()
-        except IndexError:
-            return None  # more runs at once than a recorder has seats
-        recorder.enter(seat, text)
-        return seat
-
-    def landed(self, seat: int | None) -> None:
-        if seat is not None and self._recorder is not None:
-            self._recorder.leave(seat)
-            self._free_seats.append(seat)
-
     # -- the committer -------------------------------------------------------------------------------------
 
     def step(self) -> bool:
@@ -183,8 +165,9 @@ class Journal:
 
     def _step(self) -> bool:
         did = self._do_tasks()
-        if self._log or self._unsettled is not None:
+        if self._log or self._unsettled is not None or self._asks:
             did = self._commit() or did
+        did = self.flights.step() or did
         if not self.is_full and self._waiting_mailboxes:
             while self._waiting_mailboxes:
                 worker, mailbox = self._waiting_mailboxes.popleft()
@@ -219,9 +202,10 @@ class Journal:
             return False
         if self._unsettled is not None:
             return self._settle()
+        self._asks = False
         batch = self._next_batch()
-        changes, keyed = merged(batch)
         try:
+            changes, keyed = merged(batch)
             taken = self.store.write(changes)
         except StoreUnknownError as error:
             self._unsettled = batch
@@ -234,6 +218,9 @@ class Journal:
             return False
         except StoreError as error:
             return self._refused(batch, error)
+        except BaseException:
+            self._put_back(batch)  # whoever waits for it hears that the journal has failed
+            raise
         if taken:
             return self._keys_taken(batch, [keyed[at] for at in taken])
         self._release(batch)
@@ -266,9 +253,10 @@ class Journal:
 
     def _refused(self, batch: list[Record], error: StoreError) -> bool:
         """The store took nothing: whoever waits is told, everything else is kept and tried again."""
+        self._ask_again(error)
         kept = self._tell(batch, error)
         self._put_back(kept)
-        return self._ask_again(error) if kept else True
+        return not kept
 
     def _tell(self, batch: Sequence[Record], error: BaseException) -> list[Record]:
         """Refuse what can be refused; returns the others."""
@@ -294,8 +282,15 @@ class Journal:
         if self.health is None or type(self.health) is not type(error):
             self.engine.warn(f"the store {self.store.name} takes no records: {error}; trying again")
         self.health = error
-        self.engine.driver.call_at(self.engine.now() + RETRY_SECONDS, self.wake)
+        if not self._will_ask:
+            self._will_ask = True
+            self.engine.driver.call_at(self.engine.now() + RETRY_SECONDS, self._time_to_ask)
         return False
+
+    def _time_to_ask(self) -> None:
+        self._will_ask = False
+        self._asks = True
+        self.wake()
 
     def _keys_taken(self, batch: Sequence[Record], losers: Sequence[Record]) -> bool:
         """Some keys belong to other jobs: those posts hear it, everything else is written anew."""
@@ -365,12 +360,15 @@ class Journal:
         return again
 
     def _prune_sometimes(self) -> None:
-        if self.written - self._pruned < PRUNE_RECORDS:
-            return
-        self._pruned = self.written
+        if self.written - self._pruned >= PRUNE_RECORDS:
+            self._pruned = self.written
+            self.do(self._prune)
+
+    def _prune(self) -> None:
+        """Remove some of what is too old, and more of it after the next batch as long as there is more."""
         now = self.engine.driver.clock.time()
         try:
-            self.store.prune(
+            removed = self.store.prune(
                 now,
                 finished_before=now - KEEP_FINISHED_SECONDS,
                 keep_finished=KEEP_FINISHED_JOBS,
@@ -378,6 +376,9 @@ class Journal:
             )
         except StoreError as error:
             self.engine.warn(f"old rows of {self.store.name} can not be removed: {error}")
+            return
+        if removed >= PRUNE_ROWS:
+            self.do(self._prune)
 
     # -- the end -------------------------------------------------------------------------------------------
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routilux.errors import RoutiluxError, StoreError, describe
 from routilux.model.item import DeadLetter
 from routilux.model.status import ExecutionStatus, WorkerStatus
-from routilux.ports import StoredJob, WorkerRow
+from routilux.ports import ItemKey, StoredJob, WorkerRow
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.reopening import check_row, set_strangers_aside
@@ -117,6 +117,7 @@ class Opener:
                 set_strangers_aside(worker)
         except BaseException:
             worker.close()
+            self._store.give_up(row.worker_id)
             raise
         if worker.stopped:  # nothing of its one job was left
             return worker
@@ -167,7 +168,6 @@ class Opener:
     ) -> list[JobContext]:
         """What the store has, with what is live in place of what is stored."""
         self._journal.flush()
-        notes_of = cache(partial(rows.job_notes, self._store))
         statuses = None if status is None else [status] if status != "running" else ["running", "pending"]
         found: list[JobContext] = []
         while limit is None or len(found) < limit:
@@ -175,9 +175,7 @@ class Opener:
                 flow_id=flow_id, worker_id=worker_id, statuses=statuses, after=after, limit=limit
             )
             shown = [
-                self._engine.book.jobs.get(one.row.job_id)
-                or self._shown(one, find_flow, notes_of(one.row.worker_id))
-                for one in page
+                self._engine.book.jobs.get(one.row.job_id) or self._shown(one, find_flow) for one in page
             ]
             found += [job for job in shown if status is None or job.status == status]
             if limit is None or len(page) < limit:
@@ -185,14 +183,9 @@ class Opener:
             after = page[-1].row.created_at, page[-1].row.job_id
         return found[:limit]
 
-    def _shown(
-        self,
-        stored: StoredJob,
-        find_flow: Callable[[str], Flow | None],
-        notes: rows.JobNotes | None = None,
-    ) -> JobContext:
+    def _shown(self, stored: StoredJob, find_flow: Callable[[str], Flow | None]) -> JobContext:
         """A job that does not live here, as it was last written."""
-        job = rows.detached_job(self._journal.codec, self._store, self._engine.driver, stored, notes)
+        job = rows.detached_job(self._journal.codec, self._store, self._engine.driver, stored)
         if job.left:
             job.blocked = self._blocked(stored.row.worker_id, find_flow(stored.row.flow_id))
         return job
@@ -215,9 +208,9 @@ class Opener:
 
     def _count_deaths(self) -> None:
         """Remember on which items activations ran when the process that had the store before died."""
-        suspects = [key for key in map(rows.flight_of, self._store.suspects()) if key is not None]
-        known = [row.number for row in self._store.items_of(suspects)]
-        record = rows.deaths_record(self._journal, [key for key in suspects if key.number in known])
+        suspects = rows.suspects_of(self._store.suspects())
+        known = [ItemKey(*row[:3]) for row in self._store.items_of(suspects)]
+        record = rows.deaths_record(self._journal, known)
         if record is not None:
             self._journal.written_or_raise(record, partial(self._journal.hand_over, record))
 

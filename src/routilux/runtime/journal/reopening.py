@@ -29,7 +29,6 @@ class Revival:
 
     def __init__(self, worker: JournaledWorker) -> None:
         self._worker = worker
-        self._job_data: dict[str, dict[Any, Any]] = {}  # of jobs that are not here yet
         self._idle_jobs_known = True  # there are no open jobs without items that nobody has looked at
 
     # -- opening -------------------------------------------------------------------------------------------
@@ -39,7 +38,7 @@ class Revival:
         worker = self._worker
         worker.next_number = worker.number_limit = row.next_number
         worker.about = worker.decode(row.data, self._where())
-        notes = rows.by_kind(worker.journal.store.notes(worker.worker_id))
+        notes = rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False))
         self._states(notes)
         self._deaths(notes.get("crash", ()))
         for note, value in notes.get("once", ()):
@@ -55,7 +54,7 @@ class Revival:
         """Fill the worker of a finished execution, in which nothing will run."""
         worker = self._worker
         state: Any = worker.state
-        self._states(rows.by_kind(worker.journal.store.notes(worker.worker_id)))
+        self._states(rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False)))
         worker.for_good = False
         worker.stopped, worker.accepting = True, False
         worker.hold()
@@ -72,9 +71,6 @@ class Revival:
         for note, value in notes.get("shared", ()):
             key, stored = self._pair(note, value)
             state.shared_data.fill({key: stored})
-        for note, value in notes.get("job.data", ()):
-            key, stored = self._pair(note, value)
-            self._job_data.setdefault(note.owner, {})[key] = stored
         for note, value in notes.get("merged", ()):
             node = worker.nodes.get(note.owner)
             if node is not None:
@@ -194,10 +190,11 @@ class Revival:
         """A job as the store has it, entered in the book."""
         worker, row = self._worker, stored.row
         job: Any = worker.engine.book.restored(worker, row.job_id, None)
-        about = rows.fill_job(worker.journal.codec, worker.journal.store, job, row)
-        job.continue_lists(worker.journal.store)
-        if row.job_id in self._job_data:
-            job.data.fill(self._job_data.pop(row.job_id))
+        about, following = rows.fill_job(worker.journal.codec, worker.journal.store, job, row)
+        job.continue_lists(following)
+        data = rows.job_data(worker.journal.codec, worker.journal.store, row)
+        if data:
+            job.data.fill(data)
         status = JobStatus(
             row.status
         )  # what is completed stays so, whatever becomes of items that were parked
@@ -210,7 +207,7 @@ class Revival:
         account.status = status
         account.begun = job.started_at is not None
         account.ended = account.halted = status in (JobStatus.FAILED, JobStatus.CANCELLED)
-        account.pause(about["paused"])
+        account.pause(about["paused"] and not status.finished)
         worker.engine.book.adopt(job)
         if status.finished:
             job.announce_end()

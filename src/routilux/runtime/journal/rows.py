@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from routilux.errors import ExecutionError, PoisonItemError, describe
 from routilux.kernel.account import JobAccount
@@ -79,8 +79,11 @@ def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
 _NOTHING_SPECIAL = b'{"metadata":{},"paused":false,"error":null,"outputs_dropped":0}'
 
 
-def fill_job(codec: Codec, store: Store, job: JobContext, row: JobRow) -> dict[str, Any]:
-    """Give a job what its row and its lists remember; returns what the row says beside its columns."""
+def fill_job(
+    codec: Codec, store: Store, job: JobContext, row: JobRow
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Give a job what its row and its lists remember; returns what the row says beside its columns, and the numbers
+    that follow in those of its lists that have entries."""
     where = f"job {row.job_id!r} in {store.name}"
     about: dict[str, Any] = codec.decode(row.data, where)
     job.metadata.update(about["metadata"])
@@ -88,43 +91,35 @@ def fill_job(codec: Codec, store: Store, job: JobContext, row: JobRow) -> dict[s
     job.outputs_dropped = about["outputs_dropped"]
     if about["error"] is not None:
         job.error = ExecutionError(about["error"], job_id=row.job_id)
-    for entry in store.entries(row.worker_id, "job.trace", row.job_id):
-        job.trace_again(codec.decode(entry.data, where))
-    for entry in store.entries(row.worker_id, "job.output", row.job_id):
-        output: Output | list[Any] = codec.decode(entry.data, where)
-        job.add_output(output if isinstance(output, Output) else SharedOutput.of(*output))
-    for entry in store.entries(row.worker_id, "job.error", row.job_id):
-        job.errors.append(ExecutionError(codec.decode(entry.data, where), job_id=row.job_id))
-    return about
+    takers: dict[str, Callable[[Any], object]] = {
+        "trace": job.trace_again,
+        "output": lambda kept: job.add_output(kept if isinstance(kept, Output) else SharedOutput.of(*kept)),
+        "error": lambda text: job.errors.append(ExecutionError(text, job_id=row.job_id)),
+    }
+    following: dict[str, int] = {}
+    for kind, take in takers.items():
+        for entry in store.entries(row.worker_id, f"job.{kind}", row.job_id):
+            take(codec.decode(entry.data, where))
+            following[kind] = entry.number + 1
+    return about, following
 
 
-JobNotes: TypeAlias = Mapping[str, Sequence[tuple[NoteKey, bytes]]]
-"""By the id of a job, the notes of its data."""
+def job_data(codec: Codec, store: Store, row: JobRow) -> dict[Any, Any]:
+    where = f"data of job {row.job_id!r} in {store.name}"
+    return {
+        codec.decode(note.name.encode(), where): codec.decode(value, where)
+        for note, value in store.notes_of_job(row.worker_id, row.job_id)
+        if note.kind == "job.data"
+    }
 
 
-def job_notes(store: Store, worker_id: str) -> JobNotes:
-    """The notes of all jobs of a worker."""
-    notes: dict[str, list[tuple[NoteKey, bytes]]] = {}
-    for note, value in store.notes(worker_id):
-        if note.kind == "job.data":
-            notes.setdefault(note.owner, []).append((note, value))
-    return notes
-
-
-def detached_job(
-    codec: Codec, store: Store, driver: Driver, stored: StoredJob, notes: JobNotes | None = None
-) -> JobContext:
-    """A job that does not live in this runtime, as it was last written; an unfinished one is ``left``.
-
-    Whoever reads many jobs of a worker gives their notes.
-    """
+def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) -> JobContext:
+    """A job that does not live in this runtime, as it was last written; an unfinished one is ``left``."""
     row = stored.row
     account = JobAccount(driver.lock())
     job = account.job = JobContext(row.job_id, row.worker_id, row.flow_id, account, driver)
-    about = fill_job(codec, store, job, row)
-    known = job_notes(store, row.worker_id) if notes is None else notes
-    for note, value in known.get(row.job_id, ()):
-        job.data[codec.decode(note.name.encode(), row.job_id)] = codec.decode(value, row.job_id)
+    about, _ = fill_job(codec, store, job, row)
+    job.data.update(job_data(codec, store, row))
     account.status = JobStatus(row.status)
     account.pause(about["paused"])
     if account.status.finished:
@@ -178,32 +173,42 @@ def crash_note(worker_id: str, place: str, number: int) -> NoteKey:
 
 
 def flight_prefix(worker_id: str, place: str) -> str:
-    """What a flight recorder is told before the number of the item and a bracket; :func:`flight_of` reads it."""
+    """What a flight recorder is told before the number of the item; :func:`flight_text` completes it."""
     return f"[{json.dumps(worker_id)}, {json.dumps(place)}, "
 
 
-def flight_of(text: str) -> ItemKey | None:
-    """The item that a thread ran on; None where the text was cut."""
-    try:
-        worker_id, place, number = json.loads(text)
-    except (ValueError, TypeError):
-        return None
-    return ItemKey(worker_id, place, number)
+def flight_text(prefix: str, number: int, *, alone: bool) -> str:
+    """Short, because it is written for every activation; :func:`suspects_of` reads it."""
+    return f"{prefix}{number}, 1]" if alone else f"{prefix}{number}]"
+
+
+def suspects_of(texts: Iterable[str]) -> list[ItemKey]:
+    """The items against which the death of a process is held: all that ran, or only one that ran alone."""
+    beside: list[ItemKey] = []
+    alone: list[ItemKey] = []
+    for text in texts:
+        try:
+            worker_id, place, number, *by_itself = json.loads(text)
+        except (ValueError, TypeError):
+            continue  # it was cut
+        (alone if by_itself else beside).append(ItemKey(worker_id, place, number))
+    return alone or beside
 
 
 def deaths_record(journal: Journal, keys: list[ItemKey]) -> Record | None:
     """One more death of the process for each of these items; None if there are none."""
     if not keys:
         return None
-    notes: dict[NoteKey, bytes | None] = {}
+    counted: dict[NoteKey, bytes | None] = {}
     for worker_id in dict.fromkeys(key.worker_id for key in keys):
-        before = {note: value for note, value in journal.store.notes(worker_id) if note.kind == "crash"}
+        notes = journal.store.notes(worker_id, with_jobs=False)
+        before = {note: value for note, value in notes if note.kind == "crash"}
         for key in (key for key in keys if key.worker_id == worker_id):
             note = crash_note(*key)
             known = journal.codec.decode(before[note], "crash") if note in before else 0
-            notes[note] = journal.codec.encode(known + 1, "crash")
+            counted[note] = journal.codec.encode(known + 1, "crash")
     record = Record(None)
-    record.notes = notes
+    record.notes = counted
     return record
 
 

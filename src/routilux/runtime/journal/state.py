@@ -11,7 +11,6 @@ from routilux.runtime.state import JobState, SharedLog, WorkerState, check_state
 
 if TYPE_CHECKING:
     from routilux.kernel.account import JobAccount
-    from routilux.ports import Store
     from routilux.runtime.journal.worker import JournaledWorker
 
 S = TypeVar("S")
@@ -136,15 +135,15 @@ class JournaledJob(JobContext):
     def _list(self, kind: str, append: Callable[[Any], object], limit: int | None) -> StoredList:
         return StoredList(self._worker, kind, self.job_id, append, limit=limit)
 
-    def continue_lists(self, store: Store) -> None:
+    def continue_lists(self, following: Mapping[str, int]) -> None:
         """Number what is added behind what the store has."""
-        for kind, stored in (
-            ("trace", self.trace_list),
-            ("output", self.output_list),
-            ("error", self.error_list),
-        ):
-            last = store.entries(self.worker_id, f"job.{kind}", self.job_id, newest=1)
-            stored.continue_at(last[0].number + 1 if last else 0)
+        lists = (
+            {"trace": self.trace_list, "output": self.output_list, "error": self.error_list}
+            if following
+            else {}
+        )
+        for kind, number in following.items():
+            lists[kind].continue_at(number)
 
     def trace(self, action: str, **details: Any) -> None:
         entry = {"time": self._driver.clock.time(), "action": action, **details}

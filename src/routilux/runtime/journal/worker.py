@@ -54,14 +54,32 @@ Sent: TypeAlias = tuple["Route", Item, bool]
 
 
 class Stretch:
-    """What of a slot is in memory: everything up to ``cursor``; the store has items up to ``tail``."""
+    """What of a slot is in memory: everything up to ``cursor``.
 
-    __slots__ = ("cursor", "loading", "tail")
+    When the worker was opened the store had items up to ``tail``; ``added`` counts those that went there since and are
+    still to be loaded. Moved under the journal's lock.
+    """
+
+    __slots__ = ("added", "cursor", "loading", "tail")
 
     def __init__(self) -> None:
+        self.added = 0
         self.cursor = -1
         self.tail = -1
         self.loading = False
+
+    @property
+    def all_here(self) -> bool:
+        return not self.added and self.cursor >= self.tail
+
+    def account_for(self, slot: SlotQueue, number: int, kept: bool) -> None:
+        """A new item of the slot: a place is kept for it, or it waits in the store."""
+        if kept:
+            self.cursor = number
+            return
+        self.added += 1
+        if not slot.beyond:
+            slot.mailbox.set_beyond(slot.name, True)
 
 
 class JournaledWorker(Worker):
@@ -134,7 +152,8 @@ class JournaledWorker(Worker):
                     (node.guarded or node.gathers) and not turns.begin(self, activation, slot_data)
                 ):
                     return False, clock()
-                activation.takes_off()
+                if not activation.takes_off():
+                    return False, clock()
                 node.logic(slot_data, activation.message, self.state)
                 turns.end_guarded(activation)
                 self.seal(activation)
@@ -175,9 +194,12 @@ class JournaledWorker(Worker):
         activation.noted = True
         record.then(partial(self._claim_written, activation))
         mailbox = activation.mailbox
-        if mailbox.stall(activation, retry=False):
+        with self.journal.lock:  # whoever withdraws it removes its note behind this record
+            more = mailbox.stall(activation, retry=False)
+            self.journal.append(record)
+        self.journal.wake()
+        if more:
             self.schedule(mailbox)
-        self.journal.hand_over(record)
         if activation.job.ended:  # it ended meanwhile
             self.sweep()
         return False
@@ -396,11 +418,7 @@ class JournaledWorker(Worker):
             return None
         if not kept and slot.on_full == "drop_old" and not slot.beyond:
             kept = self._displaced(record, slot)
-        stretch.tail = item[0]
-        if kept:
-            stretch.cursor = item[0]
-        elif not slot.beyond:
-            mailbox.set_beyond(slot.name, True)
+        stretch.account_for(slot, item[0], kept)
         return kept
 
     def _displaced(self, record: Record, slot: SlotQueue) -> bool:
@@ -629,27 +647,33 @@ class JournaledWorker(Worker):
             job.final = None
             self.at_rest(job.account.remove())
 
-    def have_ended(self, jobs: Sequence[JobContext]) -> None:
-        """Their rows are written before their items are taken out."""
-        for job in jobs:
-            self._write_end(job)
+    def mark_ended(
+        self, jobs: Iterable[JobContext], status: JobStatus, error: BaseException | None
+    ) -> list[JobContext]:
+        """Under the journal's lock, so that their rows are written before anybody takes out their items."""
+        with self.journal.lock:
+            ended = super().mark_ended(jobs, status, error)
+            for job in ended:
+                self._append_end(job)
+        return ended
 
-    def _write_end(self, job: Any) -> None:
+    def _append_end(self, job: Any) -> None:
+        """The row of a job that has ended, unless it has it already; the caller holds the journal's lock."""
         if job.final != job.status:
-            self._write_job(job)
+            job.final = job.status.value
+            record = Record(self)
+            record.jobs = [self._row_of(job)]
+            self.journal.append(record)
 
     def _over(self, job: Any) -> None:
-        self._write_end(job)
+        with self.journal.lock:
+            self._append_end(job)
+        self.journal.wake()
         super()._over(job)
 
     def job_changed(self, job: JobContext) -> None:
-        self._write_job(job)
-
-    def _write_job(self, job: Any) -> None:
         record = Record(self)
         with self.journal.lock:
-            if job.status.finished:
-                job.final = job.status.value
             record.jobs = [self._row_of(job)]
             self.journal.append(record)
         self.journal.wake()
@@ -694,7 +718,7 @@ class JournaledWorker(Worker):
         record.size = len(form)
         record.key = None if key is None else key._replace(job_id=job.job_id)
         record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)
-        sent: list[Item] = []
+        sent: list[tuple[Item, bool]] = []
 
         def hand_over() -> None:
             with self.journal.lock:
@@ -702,15 +726,10 @@ class JournaledWorker(Worker):
                 self.journal.append(record)
 
         def taken_back() -> None:
-            with self.journal.lock:
-                for _ in sent:
-                    job.stored -= 1
-            if kept and sent:
-                queue.mailbox.give_place(slot)
-                self.room(queue.mailbox)
+            self._taken_back(queue, job, kept, sent)
             undo()
 
-        record.then(partial(self._admitted, queue, job, sent, kept))
+        record.then(partial(self._admitted, queue, job, sent))
         self.journal.written_or_raise(record, hand_over, taken_back)
 
     def _admit(
@@ -722,7 +741,7 @@ class JournaledWorker(Worker):
         form: bytes,
         job: Any,
         kept: bool | None,
-        sent: list[Item],
+        sent: list[tuple[Item, bool]],
     ) -> None:
         number = self._take_number()
         item = (number, queue.name, payload, job.account, "post", self.engine.now())
@@ -730,27 +749,39 @@ class JournaledWorker(Worker):
             queue.mailbox.drop(queue.name)
             self._dropped(item, queue, "slot full, newest dropped")
         else:
-            stretch = self.stretches[queue]
-            stretch.tail = number
-            if kept:
-                stretch.cursor = number
-            elif not queue.beyond:
-                queue.mailbox.set_beyond(queue.name, True)
+            if kept and queue.beyond:  # others came first, and wait in the store
+                queue.mailbox.give_place(queue.name)
+                kept = False
+            self.stretches[queue].account_for(queue, number, kept)
             wall = self.engine.driver.clock.time()
             record.items = [
                 ItemRow(self.worker_id, place, number, rows.job_ids_text(job.account), "post", wall, form)
             ]
             self._count(record, job.account, 1)
-            sent.append(item)
+            sent.append((item, kept))
         job.serial = job.serial or number
         if job.final == JobStatus.COMPLETED and not job.status.finished:
             job.final = None  # it was to complete with what is on its way, and goes on with this item
         record.jobs = [self._row_of(job)]
 
-    def _admitted(self, queue: SlotQueue, job: JobContext, sent: list[Item], kept: bool | None) -> None:
+    def _taken_back(
+        self, queue: SlotQueue, job: Any, kept: bool | None, sent: list[tuple[Item, bool]]
+    ) -> None:
+        """Nothing of a post was written, and its item, if it had come so far, does not come."""
+        with self.journal.lock:
+            for _, kept in sent:
+                job.stored -= 1
+                self.stretches[queue].added -= not kept
+        if kept:
+            queue.mailbox.give_place(queue.name)
+            self.room(queue.mailbox)
+        elif sent:
+            self.load_if_room(queue)
+
+    def _admitted(self, queue: SlotQueue, job: JobContext, sent: list[tuple[Item, bool]]) -> None:
         if not sent:
             self.at_rest(job.account.remove())
-        for item in sent:
+        for item, kept in sent:
             if kept:
                 self._accepted(queue.mailbox.node.offer(item), queue.mailbox, item)
             else:
@@ -821,11 +852,13 @@ class JournaledWorker(Worker):
             self.worker_id, slot.qualified_name, after=stretch.cursor, limit=wanted
         )
         for row in found:
-            stretch.cursor = row.number
             if ItemKey(*row[:3]) not in self.claimed:
                 self.revival.item(slot, row)
+            with self.journal.lock:
+                stretch.cursor = row.number
+                stretch.added -= row.number > stretch.tail
         with self.journal.lock:
-            all_here = stretch.cursor >= stretch.tail
+            all_here = stretch.all_here
             if all_here and slot.beyond:
                 mailbox.set_beyond(slot.name, False)
         if all_here:
@@ -917,6 +950,10 @@ class JournaledWorker(Worker):
         """Items that waited for others, which can not come any more."""
         for node in self.nodes.values():
             items, _ = node.mailbox.extract(lambda item: True)
+            withdrawn: Any = node.mailbox.withdraw(lambda activation: True)
+            for activation in withdrawn:
+                self.drop_activation(activation)
+                items += activation.batch
             for item in items:
                 self.dead_letter(node.mailbox, item, "worker stopped", None)
 

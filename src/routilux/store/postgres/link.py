@@ -58,9 +58,14 @@ class Link:
                     raise translated(error, self._address.name, lost) from error
             return self.run(action, again=False)
 
-    def close(self) -> None:
+    def close(self, farewell: Callable[[psycopg.Connection], object] = lambda connection: None) -> None:
+        """``farewell`` is the last action; without a connection there is none."""
         with self._lock:
-            if self._connection is not None:
+            if self._connection is not None and not self._connection.closed:
+                try:
+                    farewell(self._connection)
+                except psycopg.Error:
+                    pass  # it was lost without anybody noticing
                 self._connection.close()
 
     def _open(self) -> psycopg.Connection:

@@ -47,6 +47,7 @@ class Ownership:
         self._address = address
         self._same_name = None if name is None else storable(name)
         self._seconds = lease_seconds
+        self._claiming = Lock()  # one at a time: the server takes two claims of one owner for the same
         self._lock = Lock()
         self._epochs: dict[str, int] = {}
         self._owner_id = 0
@@ -62,8 +63,14 @@ class Ownership:
         name = self._same_name or storable(f"{host}:{pid}")
 
         def action(connection: psycopg.Connection) -> int:
-            connection.execute(_SQL["forget_silent"])
-            new = connection.execute(_SQL["register"], [name, storable(host), pid, self._seconds]).fetchone()
+            with connection.transaction():
+                connection.execute(
+                    "SET LOCAL synchronous_commit = on"
+                )  # a server that crashes must not forget it
+                connection.execute(_SQL["forget_silent"])
+                new = connection.execute(
+                    _SQL["register"], [name, storable(host), pid, self._seconds]
+                ).fetchone()
             assert new is not None
             return int(new[0])
 
@@ -72,17 +79,10 @@ class Ownership:
 
     def close(self) -> None:
         """Everything is given up; if the server cannot be reached, the leases run out."""
-        if self._owner_id and not self._closing.is_set():
-            try:
-                self._link.run(
-                    lambda connection: connection.execute(_SQL["unregister"], [self._owner_id]), again=False
-                )
-            except StoreError:
-                pass
         self._closing.set()
         if self._thread.is_alive():
             self._thread.join()
-        self._link.close()
+        self._link.close(lambda connection: connection.execute(_SQL["unregister"], [self._owner_id]))
 
     def _renew(self) -> None:
         parameters = [self._seconds, self._owner_id]
@@ -95,6 +95,10 @@ class Ownership:
     # -- claims --------------------------------------------------------------------------------------------
 
     def claim(self, worker_id: str) -> None:
+        with self._claiming:
+            self._claim(worker_id)
+
+    def _claim(self, worker_id: str) -> None:
         with self._lock:
             if worker_id in self._epochs:
                 raise StoreLockedError(
@@ -117,7 +121,7 @@ class Ownership:
     def give_up(self, worker_id: str) -> None:
         with self._lock:
             epoch = self._epochs.pop(worker_id, None)
-        if epoch is not None:
+        if epoch is not None and not self._closing.is_set():
             parameters = [storable(worker_id), epoch]
             self._link.run(lambda connection: connection.execute(_SQL["give_up"], parameters))
 

@@ -38,8 +38,14 @@ class Reading:
     def workers(self) -> list[WorkerRow]:
         return self._rows(WorkerRow, "workers")
 
-    def notes(self, worker_id: str) -> list[tuple[NoteKey, bytes]]:
-        rows = self._rows(NoteRow, "notes", [storable(worker_id)])
+    def notes(self, worker_id: str, *, with_jobs: bool = True) -> list[tuple[NoteKey, bytes]]:
+        return self._notes("notes" if with_jobs else "notes_without_jobs", [worker_id])
+
+    def notes_of_job(self, worker_id: str, job_id: str) -> list[tuple[NoteKey, bytes]]:
+        return self._notes("notes_of_job", [worker_id, job_id])
+
+    def _notes(self, name: str, values: Sequence[str]) -> list[tuple[NoteKey, bytes]]:
+        rows = self._rows(NoteRow, name, texts(values))
         return [(NoteKey(*note), data) for *note, data in rows]
 
     def entries(self, worker_id: str, kind: str, owner: str, *, newest: int | None = None) -> list[EntryRow]:

@@ -38,9 +38,11 @@ _log = logging.getLogger("routilux.store")
 
 DURABILITIES: Final = ("full", "process")
 _PATIENCE: Final = 5.0  # seconds that a call tries to connect again
-# Statements find rows by their keys. What the planner believes about the size of a queue is out of date at once.
-_BY_KEY: Final = "SELECT set_config(name, 'off', false) FROM unnest(%s::text[]) AS setting (name)"
-_NOT_BY_KEY: Final = ["enable_seqscan", "enable_hashjoin", "enable_mergejoin"]
+_SWITCH_OFF: Final = "SELECT set_config(name, 'off', false) FROM unnest(%s::text[]) AS setting (name)"
+# To switch a way off makes it look dear, and what is dear would be compiled first: so no compiler either.
+_OTHER_WAYS: Final = [
+    "enable_seqscan", "enable_bitmapscan", "enable_sort", "enable_hashjoin", "enable_mergejoin", "jit",
+]  # fmt: skip
 # A server may ask for more than a flush, such as a standby that has it too; it stays so.
 _FULL: Final = """
 SELECT set_config('synchronous_commit', 'on', false) WHERE current_setting('synchronous_commit') IN ('off', 'local')
@@ -91,7 +93,7 @@ class PostgresStore(Reading, Store):
         self._ownership = Ownership(self._address, owner, lease_seconds)
         self._writer = Link(self._address, self._closing, self._prepare_writer, patience=_PATIENCE)
         super().__init__(
-            Link(self._address, self._closing, _prepare_reader, patience=_PATIENCE), self._address.name
+            Link(self._address, self._closing, _find_by_key, patience=_PATIENCE), self._address.name
         )
         try:
             self._reader.run(self._make_ready, again=False)
@@ -107,7 +109,7 @@ class PostgresStore(Reading, Store):
 
     def _prepare_writer(self, connection: psycopg.Connection) -> None:
         milliseconds = max(1, round(self._lease_seconds * 1000))
-        connection.execute(_BY_KEY, [_NOT_BY_KEY])
+        _find_by_key(connection)
         connection.execute("SET synchronous_commit = off" if self._durability == "process" else _FULL)
         # Who waits longer for a lock, or stands still within a transaction, has lost its leases by then.
         connection.execute(f"SET lock_timeout = {milliseconds}".encode())
@@ -264,8 +266,9 @@ def _roll_back(connection: psycopg.Connection) -> None:
         connection.close()
 
 
-def _prepare_reader(connection: psycopg.Connection) -> None:
-    """Nothing: a reader takes the settings of the server."""
+def _find_by_key(connection: psycopg.Connection) -> None:
+    """Every statement finds its rows by a key. What the planner believes about the size of a queue is often wrong."""
+    connection.execute(_SWITCH_OFF, [_OTHER_WAYS])
 
 
 def _check(durability: object, owner: object, lease_seconds: object) -> None:

@@ -89,6 +89,14 @@ FROM workers ORDER BY worker_id
 SELECT worker_id, kind, owner, name, data, crc
 FROM notes WHERE worker_id = ? ORDER BY kind, owner, name
 
+-- name: notes_without_jobs
+SELECT worker_id, kind, owner, name, data, crc
+FROM notes WHERE worker_id = ? AND NOT (kind >= 'job.' AND kind < 'job/') ORDER BY kind, owner, name
+
+-- name: notes_of_job
+SELECT worker_id, kind, owner, name, data, crc
+FROM notes WHERE worker_id = ? AND owner = ? AND kind >= 'job.' AND kind < 'job/' ORDER BY kind, name
+
 -- name: newest_entries
 SELECT worker_id, kind, owner, number, data, crc
 FROM entries WHERE worker_id = ? AND kind = ? AND owner = ? ORDER BY number DESC LIMIT ?

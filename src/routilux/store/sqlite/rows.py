@@ -14,8 +14,12 @@ R = TypeVar("R", WorkerRow, ItemRow, EntryRow, JobRow, LetterRow)
 
 
 def seal(fields: Fields, data: bytes = b"") -> int:
-    """CRC-32 over all fields of a row and its blob."""
-    return crc32(data, crc32(repr(tuple(fields)).encode()))
+    """CRC-32 over all fields of a row and its blob.
+
+    Texts go in as they are: their repr depends on which characters this version of Python knows.
+    """
+    text = "\0".join([field if isinstance(field, str) else repr(field) for field in fields])
+    return crc32(data, crc32(text.encode()))
 
 
 def sealed(row: Fields) -> Fields:

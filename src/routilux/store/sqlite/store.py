@@ -266,8 +266,11 @@ class SqliteStore(Store):
     def workers(self) -> list[WorkerRow]:
         return opened(WorkerRow, self._select("workers"))
 
-    def notes(self, worker_id: str) -> list[tuple[NoteKey, bytes]]:
-        return opened_notes(self._select("notes", worker_id))
+    def notes(self, worker_id: str, *, with_jobs: bool = True) -> list[tuple[NoteKey, bytes]]:
+        return opened_notes(self._select("notes" if with_jobs else "notes_without_jobs", worker_id))
+
+    def notes_of_job(self, worker_id: str, job_id: str) -> list[tuple[NoteKey, bytes]]:
+        return opened_notes(self._select("notes_of_job", worker_id, job_id))
 
     def entries(self, worker_id: str, kind: str, owner: str, *, newest: int | None = None) -> list[EntryRow]:
         rows = opened(EntryRow, self._select("newest_entries", worker_id, kind, owner, _limit(newest)))
@@ -371,8 +374,9 @@ class SqliteStore(Store):
 
 
 def _grows(changes: Changes) -> bool:
-    """Whether more is added than is worked off."""
-    return len(changes.items) > len(changes.taken)
+    """Whether more is added than is worked off; what changes nothing asks whether that were possible."""
+    asks = not any(getattr(changes, kind) for kind in Changes.__slots__)
+    return asks or len(changes.items) > len(changes.taken)
 
 
 def _limit(limit: int | None) -> int:

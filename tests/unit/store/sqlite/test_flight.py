@@ -8,8 +8,9 @@ from uuid import uuid4
 import pytest
 
 from routilux.errors import InvalidValueError
+from routilux.ports import FLIGHT_SEATS
 from routilux.store import flight
-from routilux.store.flight import LONGEST, SEATS, MappedRecorder
+from routilux.store.flight import LONGEST, MappedRecorder
 
 DIES = """
 import os, sys
@@ -64,7 +65,7 @@ def test_what_does_not_fit_into_a_seat_leaves_it_empty(file):
     assert MappedRecorder(file).suspects() == ["x" * LONGEST]
 
 
-@pytest.mark.parametrize("left", [b"", b"x", os.urandom(2_000), bytes(SEATS * 512)], ids=len)
+@pytest.mark.parametrize("left", [b"", b"x", os.urandom(2_000), bytes(FLIGHT_SEATS * 512)], ids=len)
 def test_a_file_that_is_none_of_its_own_is_replaced(file, left):
     file.write_bytes(left)
     recorder = MappedRecorder(file)
@@ -73,7 +74,7 @@ def test_a_file_that_is_none_of_its_own_is_replaced(file, left):
     assert MappedRecorder(file).suspects() == ["runs"]
 
 
-@pytest.mark.parametrize("seat", [-1, SEATS])
+@pytest.mark.parametrize("seat", [-1, FLIGHT_SEATS])
 def test_there_is_no_seat_beyond_the_last(file, seat):
-    with pytest.raises(InvalidValueError, match=f"expected a seat from 0 to {SEATS - 1}, got {seat}"):
+    with pytest.raises(InvalidValueError, match=f"expected a seat from 0 to {FLIGHT_SEATS - 1}, got {seat}"):
         MappedRecorder(file).enter(seat, "x")

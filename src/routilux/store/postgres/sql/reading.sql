@@ -11,6 +11,14 @@ FROM worker ORDER BY worker_id
 -- :notes
 SELECT worker_id, kind, owner, name, data, seal FROM note WHERE worker_id = %s ORDER BY kind, owner, name
 
+-- :notes_without_jobs
+SELECT worker_id, kind, owner, name, data, seal FROM note
+WHERE worker_id = %s AND NOT (kind >= 'job.' AND kind < 'job/') ORDER BY kind, owner, name
+
+-- :notes_of_job
+SELECT worker_id, kind, owner, name, data, seal FROM note
+WHERE worker_id = %s AND owner = %s AND kind >= 'job.' AND kind < 'job/' ORDER BY kind, name
+
 -- :entries
 SELECT worker_id, kind, owner, number, data, seal
 FROM entry WHERE worker_id = %s AND kind = %s AND owner = %s ORDER BY number DESC LIMIT %s

@@ -1,0 +1,333 @@
+"""Faults planted in the durable engine, each of which the random lives must catch (see ``tests/planting.py``)."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any, NamedTuple
+
+import pytest
+
+from routilux.kernel.mailbox import Mailbox
+from routilux.runtime.context import ActivationContext
+from routilux.runtime.journal.draft import Draft
+from routilux.runtime.journal.log import Journal
+from routilux.runtime.journal.reopening import Revival
+from routilux.runtime.journal.worker import JournaledWorker
+from routilux.testing.simulated import SimulationLimit
+from tests.durability.kinds import KINDS
+from tests.durability.lives import check
+from tests.planting import Change, planted
+
+SEEDS = 400
+
+
+class Fault(NamedTuple):
+    name: str
+    kind: str
+    where: Any
+    function: str
+    old: str
+    new: str
+
+
+FAULTS = (
+    Fault(
+        "a post is acknowledged before it is written",
+        "chains",
+        Journal,
+        "written_or_raise",
+        "    signal.wait(None)\n",
+        "    pass\n",
+    ),
+    Fault(
+        "an activation is two transactions",
+        "chains",
+        JournaledWorker,
+        "_hand_over",
+        "            self._take(record, activation.mailbox, activation.batch)\n",
+        "            journal.append(record)\n            record = Record(self)\n"
+        "            self._take(record, activation.mailbox, activation.batch)\n",
+    ),
+    Fault(
+        "what follows is released before it is written",
+        "chains",
+        Journal,
+        "_commit",
+        "            taken = self.store.write(changes)\n",
+        "            for record in batch:\n                record.release()\n                record.follows = ()\n"
+        "            taken = self.store.write(changes)\n",
+    ),
+    Fault(
+        "the key is made of the attempt",
+        "failures",
+        ActivationContext,
+        "idempotency_key",
+        "key = self._activation.idempotency_key",
+        'key = f"{self._activation.idempotency_key}/{self._activation.attempt}"',
+    ),
+    Fault(
+        "the claim of an activation is not written",
+        "claims",
+        JournaledWorker,
+        "may_begin",
+        "if activation.claimed or not activation.node.gathers:",
+        "if True:",
+    ),
+    Fault(
+        "lost wake-up of the committer",
+        "chains",
+        JournaledWorker,
+        "_hand_over",
+        "        journal.wake()",
+        "        pass",
+    ),
+    Fault(
+        "a refused batch is put back the wrong way round",
+        "failures",
+        Journal,
+        "_put_back",
+        "reversed(batch)",
+        "batch",
+    ),
+    Fault(
+        "the count of a job is not moved with its item",
+        "chains",
+        JournaledWorker,
+        "_take",
+        "self._count(record, item[3], -1)",
+        "pass",
+    ),
+    Fault(
+        "the note of an activation outlives it",
+        "joins",
+        JournaledWorker,
+        "_forget_notes",
+        "notes[self._activation_note(activation)] = None",
+        "pass",
+    ),
+    Fault(
+        "items that wait in the store are overtaken",
+        "overlap",
+        Mailbox,
+        "keep_place",
+        "if slot.beyond or (",
+        "if (",
+    ),
+    Fault(
+        "numbers are used again after a restart",
+        "chains",
+        Revival,
+        "open",
+        "worker.next_number = worker.number_limit = row.next_number",
+        "worker.next_number = worker.number_limit = row.next_number - 1_000",
+    ),
+    Fault(
+        "a key is not written with its job",
+        "chains",
+        JournaledWorker,
+        "admit",
+        "record.key = None if key is None else key._replace(job_id=job.job_id)",
+        "record.key = None",
+    ),
+    Fault(
+        "an item becomes a letter and stays",
+        "failures",
+        JournaledWorker,
+        "_hand_over",
+        "            self._take(record, activation.mailbox, activation.batch)\n",
+        "            self._take(record, activation.mailbox, activation.batch if error is None else ())\n",
+    ),
+    Fault(
+        "a commit that nobody knows of counts as refused",
+        "chains",
+        Journal,
+        "_commit",
+        "            self._unsettled = batch\n            return self._ask_again(error)",
+        "            return self._refused(batch, error)",
+    ),
+)
+MORE_FAULTS = (
+    Fault(
+        "a commit that nobody knows of counts as written",
+        "chains",
+        Journal,
+        "_commit",
+        "            self._unsettled = batch\n            return self._ask_again(error)",
+        "            self._release(batch)\n            return True",
+    ),
+    Fault(
+        "what is settled is taken for its opposite",
+        "chains",
+        Journal,
+        "_settle",
+        "if durable:",
+        "if not durable:",
+    ),
+    Fault(
+        "a refused post is not undone",
+        "chains",
+        Journal,
+        "written_or_raise",
+        "            undo()\n            leave_open(error)",
+        "            leave_open(error)",
+    ),
+    Fault(
+        "the place of a refused post stays kept",
+        "chains",
+        JournaledWorker,
+        "_taken_back",
+        "queue.mailbox.give_place(queue.name)",
+        "pass",
+    ),
+    Fault(
+        "the pause of a worker is not written",
+        "pauses",
+        JournaledWorker,
+        "row",
+        'else "paused" if paused else "running"',
+        'else "running"',
+    ),
+    Fault(
+        "the pause of a job is not restored",
+        "pauses",
+        Revival,
+        "adopted",
+        'account.pause(about["paused"])',
+        "pass",
+    ),
+    Fault(
+        "merged slots are not restored",
+        "merges",
+        Revival,
+        "_states",
+        "if node is not None:",
+        "if False:",
+    ),
+    Fault(
+        "an item is passed over when a slot is loaded",
+        "chains",
+        JournaledWorker,
+        "_load",
+        "stretch.cursor = row.number",
+        "stretch.cursor = row.number + 1",
+    ),
+    Fault(
+        "claimed items are queued as well",
+        "joins",
+        Revival,
+        "_heads",
+        "if ItemKey(*row[:3]) not in worker.claimed:",
+        "if True:",
+    ),
+    Fault(
+        "notes of a record are replaced",
+        "joins",
+        Draft,
+        "apply",
+        "record.notes = {**record.notes, **notes}",
+        "record.notes = notes",
+    ),
+    Fault(
+        "a failed activation leaves what it has done",
+        "failures",
+        JournaledWorker,
+        "_hand_over",
+        "wanted = error is None and not job.ended",
+        "wanted = True",
+    ),
+    Fault(
+        "a job is written as completed while it has items",
+        "chains",
+        JournaledWorker,
+        "_end_rows",
+        "(fatal is None and job.stored)",
+        "False",
+    ),
+    Fault(
+        "a cancellation returns before it is written",
+        "cancels",
+        JournaledWorker,
+        "cancel_job",
+        "self.journal.written_or_raise(record, begin, partial(self._not_ended, record, job))",
+        "begin()",
+    ),
+    Fault(
+        "an item that made room stays in the store",
+        "drops",
+        JournaledWorker,
+        "_displaced",
+        "self._take(record, slot.mailbox, [oldest])",
+        "pass",
+    ),
+    Fault(
+        "a letter that was driven again stays",
+        "failures",
+        JournaledWorker,
+        "admit",
+        "record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)",
+        "record.redriven = ()",
+    ),
+    Fault(
+        "of several jobs only one is counted",
+        "joins",
+        JournaledWorker,
+        "_count",
+        "for member in account.members:",
+        "for member in account.members[:1]:",
+    ),
+    Fault(
+        "a refused record stays counted as on its way",
+        "chains",
+        Journal,
+        "_forget",
+        "record.worker.unreleased -= 1",
+        "record.worker.unreleased -= 0",
+    ),
+    Fault(
+        "the end of a job is written behind its items",
+        "cancels",
+        JournaledWorker,
+        "mark_ended",
+        "                self._append_end(job)\n",
+        "                pass\n",
+    ),
+    Fault(
+        "a completed job is open again after a restart",
+        "joins",
+        Revival,
+        "adopted",
+        "if not status.finished:\n            status",
+        "if not (status.finished and not stored.items):\n            status",
+    ),
+)
+
+
+def seeds_until_caught(kind: str) -> int | None:
+    for seed in range(SEEDS):
+        try:
+            check(seed, KINDS[kind])
+        except SimulationLimit:
+            continue
+        except Exception:
+            return seed + 1
+    return None
+
+
+def is_caught(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL)
+    caplog.set_level(logging.CRITICAL, logger="asyncio")
+    with planted(Change(fault.where, fault.function, fault.old, fault.new)):
+        caught = seeds_until_caught(fault.kind)
+    assert caught is not None, f"no seed below {SEEDS} of {fault.kind} shows the fault"
+    print(f"caught after {caught} seeds of {fault.kind}")
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=[fault.name for fault in FAULTS])
+def test_fault_is_caught(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
+    is_caught(fault, caplog)
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("fault", MORE_FAULTS, ids=[fault.name for fault in MORE_FAULTS])
+def test_more_faults_are_caught(fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
+    is_caught(fault, caplog)

@@ -1,0 +1,92 @@
+"""Items that kill the process are set aside after three deaths; what ran beside them is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.durability import ledger
+from tests.durability.killing import PATIENCE, ROOT
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
+
+HARMLESS = [("work", "fine 1"), ("work", "fine 2"), ("beside", "long 1"), ("beside", "long 2")]
+
+
+class Program:
+    """Started again and again on one store, until it comes to its end."""
+
+    def __init__(self, folder: Path, how: str, kind: str = "plain") -> None:
+        self._arguments = [f"sqlite:///{folder / 'store.db'}", str(folder / "ledger"), how, kind]
+        self._ledger = folder / "ledger"
+
+    def run(self, posts: list[tuple[str, str]]) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tests.durability.deadly", *self._arguments, json.dumps(posts)],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+
+    def until_it_lives(self, posts: list[tuple[str, str]], most: int = 12) -> tuple[int, dict[str, Any]]:
+        """How many times it died, and what it says in the end."""
+        for deaths in range(most):
+            ended = self.run(posts if deaths == 0 else [])
+            if ended.returncode == 0:
+                return deaths, json.loads(ended.stdout)
+            assert ended.returncode in (7, -signal.SIGKILL, -signal.SIGSEGV, -signal.SIGABRT), ended.stderr
+        raise AssertionError(f"it has died {most} times")
+
+    def runs(self) -> Counter[str]:
+        return Counter(name for name, _ in ledger.entries(self._ledger))
+
+
+@pytest.mark.parametrize("how", ["segfault", "exit", "stack", "killed"])
+def test_an_item_that_kills_the_process_is_set_aside_after_three_deaths_and_the_flow_goes_on(
+    tmp_path: Path, how: str
+) -> None:
+    program = Program(tmp_path, how)
+    deaths, said = program.until_it_lives([("work", "fine 1"), ("work", "deadly"), ("work", "fine 2")])
+    assert deaths == 3
+    ((name, reason, error),) = said.pop("letters")
+    assert (name, reason) == ("deadly", "poison")
+    assert error.startswith("PoisonItemError: item ")
+    assert "slot 'work.input'" in error
+    assert said == {"drained": True, "done": ["fine 1", "fine 2"], "jobs": ["completed"] * 3}
+    assert program.runs()["deadly"] == 3
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+def test_items_that_run_beside_a_deadly_one_are_not_set_aside(tmp_path: Path, kind: str) -> None:
+    program = Program(tmp_path, "exit", kind)
+    deaths, said = program.until_it_lives([("work", "deadly"), *HARMLESS])
+    assert deaths == 3
+    assert [name for name, _, _ in said["letters"]] == ["deadly"]
+    assert said["done"] == sorted(name for _, name in HARMLESS)
+
+
+def test_several_deadly_items_are_set_aside_one_after_the_other(tmp_path: Path) -> None:
+    program = Program(tmp_path, "exit")
+    deadly = [("work", "deadly 1"), ("beside", "deadly 2"), ("work", "deadly 3")]
+    deaths, said = program.until_it_lives([*deadly, *HARMLESS])
+    assert sorted(name for name, _, _ in said["letters"]) == ["deadly 1", "deadly 2", "deadly 3"]
+    assert said["done"] == sorted(name for _, name in HARMLESS)
+    assert max(program.runs().values()) <= deaths
+
+
+def test_items_that_are_taken_together_are_set_aside_together(tmp_path: Path) -> None:
+    program = Program(tmp_path, "exit", "batch")
+    posts = [("work", "fine 1"), ("work", "deadly"), ("work", "fine 2"), ("work", "fine 3")]
+    deaths, said = program.until_it_lives(posts)
+    assert deaths == 3
+    assert [name for name, _, _ in said["letters"]] == ["fine 1", "deadly"]
+    assert said["done"] == ["fine 2", "fine 3"]
