@@ -30,8 +30,8 @@ EXAMPLES = """
 routilux run weather.flow.yaml
 routilux run weather.flow.yaml -p path=data/rain.csv -p limit:=10
 routilux run orders.flow.yaml -i orders.jsonl -o jsonl > done.jsonl
-routilux run orders.flow.yaml -i orders.jsonl --store sqlite:///orders.db
-routilux run orders.flow.yaml --store sqlite:///orders.db --resume orders-4f2a91
+routilux run orders.flow.yaml -i orders.jsonl --store sqlite:///o.db
+routilux run orders.flow.yaml --store sqlite:///o.db --resume orders-4f2a91
 routilux run orders.flow.yaml -i orders.jsonl --save-state orders.state
 routilux run orders.flow.yaml --load-state orders.state
 """
