@@ -18,6 +18,7 @@
     │   └── IncompatibleTypesError    TypeError
     ├── StateError                    right call, wrong moment
     │   ├── FlowInUseError            a worker of the flow lives
+    │   ├── FlowChangedError          a stored worker was left by the flow in another shape
     │   ├── RuntimeClosedError
     │   ├── WorkerNotRunningError
     │   ├── NotInActivationError
@@ -134,6 +135,10 @@ class StateError(RoutiluxError):
 
 class FlowInUseError(StateError):
     """A flow or one of its routines would be changed while a worker of it lives."""
+
+
+class FlowChangedError(StateError):
+    """A worker in a store was left by a flow of another shape."""
 
 
 class RuntimeClosedError(StateError):

@@ -45,7 +45,8 @@ def options_in(text: str) -> set[str]:
 def options_of(name: str) -> set[str]:
     command = app.get_command(click.Context(app), name)
     assert command is not None
-    options = [each for each in command.params if isinstance(each, click.Option)]
+    commands = list(command.commands.values()) if isinstance(command, click.Group) else [command]
+    options = [each for one in commands for each in one.params if isinstance(each, click.Option)]
     return {name for option in options for name in option.opts} - COMMON
 
 

@@ -198,7 +198,9 @@ class Audit:
         found: Counter[tuple[str, str]] = Counter()
         for entry in changes.entries:
             if entry.kind == "job.output":
-                uid = self._decode(entry.data).data["uid"]
+                kept = self._decode(entry.data)
+                output = kept[0] if isinstance(kept, list) else kept  # of several jobs, with its mark
+                uid = output.data["uid"]
                 found[entry.owner, uid] += 1
                 self.outputs[entry.owner].append(uid)
         self._expect(found == wanted, f"outputs {_difference(found, wanted)}")

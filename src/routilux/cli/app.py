@@ -25,6 +25,8 @@ COMMANDS: Final = {
     "validate": Entry("routilux.cli.validate:validate", "Check flow documents; every problem at once."),
     "graph": Entry("routilux.cli.graph:graph", "Draw a flow as Mermaid, DOT or SVG."),
     "list": Entry("routilux.cli.listing:listing", "List routines or flows."),
+    "job": Entry("routilux.cli.job:job", "Look at the jobs in a store, put items back, cancel."),
+    "store": Entry("routilux.cli.operate:store", "Check, export, repair and prune a store."),
     "schema": Entry("routilux.cli.schema:schema", "Print the JSON Schema of flow documents, for editors."),
     "init": Entry("routilux.cli.init:init", "Write a first flow with data, a test and a config."),
     "demo": Entry("routilux.cli.demo:demo", "Run the weather flow that comes with Routilux."),
@@ -33,7 +35,31 @@ COMMANDS: Final = {
 }
 
 
-class Group(click.Group):
+class NamedCommands(click.Group):
+    """Refuses a command that is not there with the nearest that are; its help ends with its epilog as examples."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        known = self.list_commands(ctx)
+        if args and args[0] not in known and not args[0].startswith("-"):
+            close = ", ".join(nearest(args[0], known))
+            ctx.fail(f"no command {args[0]!r}; the nearest are {close}")
+        return super().resolve_command(ctx, args)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        write_examples(self.epilog, formatter)
+
+
+def write_examples(examples: str | None, formatter: click.HelpFormatter) -> None:
+    """A command line on each line, as it is."""
+    if examples:
+        with formatter.section("Examples"):
+            for line in examples.strip().splitlines():
+                formatter.write(f"  {line.strip()}\n")
+
+
+class Group(NamedCommands):
     """Knows its commands by name and imports the one that is asked for."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -46,14 +72,6 @@ class Group(click.Group):
         module, _, attribute = entry.source.partition(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
-            close = ", ".join(nearest(args[0], COMMANDS))
-            ctx.fail(f"no command {args[0]!r}; the nearest are {close}")
-        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

@@ -11,7 +11,8 @@ from typing import Any
 
 import click
 
-from routilux.cli.codes import CLOSED_PIPE, DONE, FAILED, INVALID, TIMED_OUT, USAGE
+from routilux.cli.app import write_examples
+from routilux.cli.codes import CLOSED_PIPE, DONE, FAILED, IN_USE, INVALID, TIMED_OUT, USAGE
 from routilux.cli.screen import folded
 from routilux.cli.settings import Settings, read_settings
 from routilux.errors import (
@@ -21,6 +22,7 @@ from routilux.errors import (
     MissingPolicyError,
     RoutiluxError,
     SerializationError,
+    StoreLockedError,
 )
 
 
@@ -75,9 +77,7 @@ class Command(click.Command):
         return ctx.exit(code or DONE)
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Examples"):
-            for line in (self.epilog or "").strip().splitlines():
-                formatter.write(f"  {line.strip()}\n")
+        write_examples(self.epilog, formatter)
 
 
 def _tell_hint(call: Call, error: BaseException) -> None:
@@ -96,6 +96,8 @@ def code_of(error: BaseException) -> int:
         return INVALID
     if isinstance(error, (ConfigurationError, SerializationError)):
         return USAGE
+    if isinstance(error, StoreLockedError):
+        return IN_USE
     return TIMED_OUT if isinstance(error, ExecutionTimeoutError) else FAILED
 
 

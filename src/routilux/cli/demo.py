@@ -9,9 +9,11 @@ from routilux.cli.codes import DONE
 from routilux.cli.command import Call, command
 from routilux.cli.plan import Plan
 from routilux.cli.run import run_plan
+from routilux.cli.stores import store_option
 
 EXAMPLES = """
 routilux demo
+routilux demo --store sqlite:///demo.db
 routilux demo --json
 """
 
@@ -29,14 +31,21 @@ Try next
 
 
 @command("demo", EXAMPLES)
-def demo(call: Call) -> int:
-    """Run the weather flow that comes with Routilux: years, wettest months and storms of Seattle."""
+@store_option
+def demo(call: Call, store: str | None) -> int:
+    """Run the weather flow that comes with Routilux: years, wettest months and storms of Seattle.
+
+    With --store it is kept there; the store of the config is not used.
+    """
     data = files("routilux.cli") / "data"
     with (
         as_file(data / "seattle_weather.flow.yaml") as document,
         as_file(data / "seattle-weather.csv") as days,
     ):
-        plan = Plan(str(document), given={"path": str(days)}, output="json" if call.as_json else "table")
+        output = "json" if call.as_json else "table"
+        plan = Plan(
+            str(document), given={"path": str(days)}, output=output, store=store, store_flag=store is not None
+        )
         code = run_plan(call, plan, Flow.load(document))
         if code == DONE:
             call.say(NEXT.format(document=document))

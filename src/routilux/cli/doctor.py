@@ -19,7 +19,9 @@ from routilux.cli.command import Call, command, import_option
 from routilux.cli.flows import import_modules
 from routilux.cli.screen import print_json, print_pairs
 from routilux.cli.settings import KEYS, VARIABLES, unknown_variables
-from routilux.errors import nearest
+from routilux.cli.stores import store_option
+from routilux.errors import StoreError, nearest
+from routilux.store import examine, without_password
 
 EXTRAS: Final = {
     "yaml": {"yaml": "PyYAML"},
@@ -30,6 +32,7 @@ EXTRAS: Final = {
 
 EXAMPLES = """
 routilux doctor
+routilux doctor --store sqlite:///orders.db
 routilux doctor --json
 """
 
@@ -43,13 +46,22 @@ class Finding(NamedTuple):
 
 
 @command("doctor", EXAMPLES)
+@store_option
 @import_option
-def doctor(call: Call, modules: tuple[str, ...]) -> int:
-    """Check the installation: Python, extras, plugins, Graphviz, config, modules.
+def doctor(call: Call, store: str | None, modules: tuple[str, ...]) -> int:
+    """Check the installation: Python, extras, plugins, Graphviz, config, modules, and the store.
 
     The exit code is 1 if something is broken. What is only missing is named with the way to get it.
     """
-    found = [*_installation(), *_extras(), _graphviz(), *_plugins(), *_config(call), *_modules(call, modules)]
+    found = [
+        *_installation(),
+        *_extras(),
+        _graphviz(),
+        *_plugins(),
+        *_config(call),
+        *_modules(call, modules),
+        *_store(store or call.settings.store),
+    ]
     if call.as_json:
         print_json([each._asdict() for each in found])
     else:
@@ -102,9 +114,9 @@ def _config(call: Call) -> Iterator[Finding]:
     settings = call.settings
     for name in KEYS:
         if name in settings.sources:
-            yield Finding(
-                "ok", f"config {name}", f"{getattr(settings, name)!r} from {settings.sources[name]}"
-            )
+            value = getattr(settings, name)
+            shown = without_password(value) if name == "store" else value
+            yield Finding("ok", f"config {name}", f"{shown!r} from {settings.sources[name]}")
     if not settings.sources:
         yield Finding("ok", "config", "none in routilux.toml, pyproject.toml and the environment")
     for warning in settings.warnings:
@@ -122,3 +134,13 @@ def _modules(call: Call, modules: tuple[str, ...]) -> Iterator[Finding]:
             yield Finding("error", f"module {name}", str(error))
         else:
             yield Finding("ok", f"module {name}", str(getattr(sys.modules[name], "__file__", "")))
+
+
+def _store(url: str | None) -> Iterator[Finding]:
+    if url is None:
+        return
+    try:
+        for fact in examine(url):
+            yield Finding(fact.state, f"store {fact.what}", fact.detail)
+    except (ConfigurationError, StoreError) as error:
+        yield Finding("error", "store", str(error))

@@ -10,7 +10,15 @@ from pathlib import Path
 from typing import Final
 
 from routilux import DslError, Flow, FlowRegistry
-from routilux.errors import ConfigurationError, InvalidValueError, describe, nearest, shown
+from routilux.errors import (
+    ConfigurationError,
+    FlowChangedError,
+    InvalidValueError,
+    StoreCorruptError,
+    describe,
+    nearest,
+    shown,
+)
 
 SUFFIXES: Final = (".yaml", ".yml", ".json")
 _MOST_DOCUMENTS: Final = 1_000
@@ -55,6 +63,13 @@ def hint_for(error: BaseException) -> str:
     """What the command line can do about an error that the library cannot know of; empty if nothing."""
     if isinstance(error, DslError) and any(problem.code == "unknown-class" for problem in error.problems):
         return "Routines of your own: --import MODULE, or [routines] modules in routilux.toml."
+    if isinstance(error, FlowChangedError):
+        return "On the command line that is --on-flow-change adopt."
+    if isinstance(error, StoreCorruptError):
+        return (
+            "On the command line: 'routilux store check' lists all damage, 'routilux store repair NEW_URL' saves what "
+            "can be read."
+        )
     return ""
 
 

@@ -38,7 +38,8 @@ def init(call: Call, folder: str) -> None:
         write("".join(f"{path}\n" for path in contents))
     enter = "" if target.resolve() == Path.cwd() else f"  cd {folder}\n"
     call.say(
-        f"\nTry next\n{enter}  routilux run weather.flow.yaml\n  routilux graph weather.flow.yaml\n  pytest"
+        f"\nTry next\n{enter}  routilux run weather.flow.yaml\n  routilux graph weather.flow.yaml\n  pytest\n"
+        "  routilux run weather.flow.yaml --store sqlite:///runs.db"
     )
 
 

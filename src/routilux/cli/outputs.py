@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 from routilux import JobContext, Output
 from routilux.cli.screen import json_text, print_table, write
+from routilux.model.item import SharedOutput
 
 MOST_FAILURES = 5
 
@@ -30,14 +31,16 @@ class Outputs:
         self._added: deque[tuple[JobContext, int]] = deque()
         self._followed: deque[_Followed] = deque()
         self._shown: deque[tuple[int, Output]] = deque()  # with the number of the newest job then
-        self._shown_ids: set[int] = set()
+        self._shown_marks: set[int | str] = set()
         self._newest = 0
         self.jobs = 0
         self.completed = 0
         self.failed = 0
         self.outputs = 0
-        self.rejected = 0
-        """Outputs on events named ``error``, by which built-in routines give back what they cannot treat."""
+        self.unheard: Counter[str] = Counter()
+        """Events named ``error`` that nothing is connected to, and how often: what went wrong, and reached nobody."""
+        self.reasons: dict[str, str] = {}
+        """What each of them said first."""
         self.dropped = 0
         self.failures: list[JobContext] = []
         """The first jobs that have failed."""
@@ -69,8 +72,15 @@ class Outputs:
                 self._followed.append(followed._replace(taken=followed.taken + len(fresh)))
         self._forget()
         self.outputs += len(new)
-        self.rejected += sum(output.event == "error" for output in new)
+        for output in new:
+            if output.event == "error":
+                self._note_unheard(output)
         return new
+
+    def _note_unheard(self, output: Output) -> None:
+        place = f"{output.routine_id}.{output.event}"
+        self.unheard[place] += 1
+        self.reasons.setdefault(place, str(output.data.get("reason", "")))
 
     def end(self) -> list[Output]:
         """The last outputs; every job that is still followed is counted as it is."""
@@ -98,9 +108,10 @@ class Outputs:
             self.failures.append(job)
 
     def _is_new(self, output: Output) -> bool:
-        if id(output) in self._shown_ids:
+        mark = _mark_of(output)
+        if mark in self._shown_marks:
             return False
-        self._shown_ids.add(id(output))
+        self._shown_marks.add(mark)
         self._shown.append((self._newest, output))
         return True
 
@@ -108,7 +119,12 @@ class Outputs:
         """An output can come again only by a job that was followed when it came first."""
         oldest = self._followed[0].number if self._followed else self._newest + 1
         while self._shown and self._shown[0][0] < oldest:
-            self._shown_ids.discard(id(self._shown.popleft()[1]))
+            self._shown_marks.discard(_mark_of(self._shown.popleft()[1]))
+
+
+def _mark_of(output: Output) -> int | str:
+    """The same for one output in several jobs: it is one object, or was read from a store once for each of them."""
+    return output.mark if isinstance(output, SharedOutput) else id(output)
 
 
 class Printer(Protocol):

@@ -20,3 +20,11 @@ class Plan:
     threads: int | None = None
     save_state: str | None = None
     load_state: str | None = None
+    store: str | None = None
+    store_flag: bool = False
+    """Whether the store stands on the command line, and not in the config."""
+    run_id: str | None = None
+    resume: str | None = None
+    on_flow_change: str = "refuse"
+    idle: bool = False
+    """Go on with what is there, and take no input."""

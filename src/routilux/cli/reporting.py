@@ -8,8 +8,11 @@ from typing import Final
 from routilux.cli.codes import DONE, FAILED, SIGNALLED, TIMED_OUT
 from routilux.cli.command import Call, code_of
 from routilux.cli.inputs import STDIN
+from routilux.cli.kept import KeptRun
+from routilux.cli.outputs import Outputs
 from routilux.cli.plan import Plan
 from routilux.cli.running import Ending, Run
+from routilux.store import without_password
 
 _MOST_LETTERS: Final = 5
 
@@ -25,9 +28,11 @@ class RunView:
         live = self._live
         outputs = live.outputs
         parts = [f"{live.flow.flow_id}: {live.seconds:.1f} s"]
+        if live.kept is not None and live.kept.earlier:
+            parts.append(f"{counted(len(live.kept.earlier), 'item')} from before")
         if outputs.jobs > 1:
             parts.append(f"{outputs.done:,} of {outputs.jobs:,} items done")
-        parts += [_counted(outputs.outputs, "output")]
+        parts += [counted(outputs.outputs, "output")]
         if outputs.failed:
             parts.append(f"{outputs.failed:,} failed")
         return ", ".join(parts)
@@ -51,16 +56,13 @@ class Report:
         self._call, self._plan, self._live = call, plan, live
         failed = ending is Ending.COMPLETED and (live.outputs.failed or live.feeder.error)
         self._ending = Ending.FAILED if failed else ending
+        self._going_on = ending is not Ending.COMPLETED or live.feeder.error is not None
 
     def tell(self, kept: bool) -> int:
         """Say how it ended; return the exit code."""
         outputs = self._live.outputs
         self._call.say(self._headline())
         self._tell_letters()
-        if outputs.rejected:
-            self._call.say(
-                f"{_counted(outputs.rejected, 'output')} came from events named 'error': look at the reasons"
-            )
         if outputs.dropped:
             self._call.say(
                 f"{outputs.dropped:,} outputs are missing: a job keeps the first 100,000 of its own"
@@ -69,16 +71,20 @@ class Report:
             self._tell_failures()
         if self._ending is Ending.TIMED_OUT:
             self._call.complain(self._too_long())
-        if kept or self._ending in (Ending.TIMED_OUT, Ending.INTERRUPTED):
+        tell_unheard(self._call, outputs)
+        if self._live.kept is not None:
+            self._tell_what_is_stored(self._live.kept)
+        elif kept or self._ending in (Ending.TIMED_OUT, Ending.INTERRUPTED):
             self._tell_how_to_go_on(kept)
         return self._code()
 
     def _headline(self) -> str:
         live, outputs = self._live, self._live.outputs
-        count = f"{_counted(outputs.jobs, 'item')}, " if outputs.jobs != 1 else ""
+        count = f"{counted(outputs.jobs, 'item')}, " if outputs.jobs != 1 else ""
         failed = f", {outputs.failed:,} failed" if outputs.failed and outputs.jobs > 1 else ""
-        made = _counted(outputs.outputs, "output")
-        return f"{live.flow.flow_id}: {self._ending} after {live.seconds:.1f} s; {count}{made}{failed}"
+        made = counted(outputs.outputs, "output")
+        ending = "ended with errors" if self._ending is Ending.COMPLETED and outputs.unheard else self._ending
+        return f"{live.flow.flow_id}: {ending} after {live.seconds:.1f} s; {count}{made}{failed}"
 
     def _tell_failures(self) -> None:
         outputs, feeder = self._live.outputs, self._live.feeder
@@ -107,7 +113,9 @@ class Report:
         plan, feeder = self._plan, self._live.feeder
         again = f"routilux run {shlex.quote(plan.name)}"
         if not kept:
-            self._call.say("Nothing of the run is kept. With --save-state FILE it can be gone on with.")
+            self._call.say(
+                "Nothing of the run is kept. With --store sqlite:///FILE.db it can be gone on with."
+            )
             return
         state = f"--load-state {shlex.quote(str(plan.save_state))}"
         if plan.source is None or feeder.exhausted:
@@ -117,13 +125,54 @@ class Report:
         rest = f"tail -n +{feeder.line + 1} {shlex.quote(plan.source)} | " if plan.source != STDIN else ""
         self._call.say(f"  {rest}{again} {state} -i -")
 
+    def _tell_what_is_stored(self, kept: KeptRun) -> None:
+        """A run that is over is ended in the store; else it waits there, and this says for what."""
+        if not self._going_on and kept.end(self._live.runtime):
+            return
+        letters = len(self._live.runtime.dead_letters(worker=kept.run_id))
+        if letters:
+            again = f"{store_flag(self._plan)} {shlex.quote(kept.run_id)}"
+            self._call.say(
+                f"{counted(letters, 'item')} set aside and kept. Look at them, and put them back, with\n"
+                f"  routilux job list --dead-letters{store_flag(self._plan)} --run {shlex.quote(kept.run_id)}\n"
+                f"  routilux job retry{again}"
+            )
+        if self._going_on:
+            self._call.say(f"Everything up to here is kept. Go on with:\n  {resuming(self._plan)}")
+
     def _code(self) -> int:
         if self._ending is Ending.INTERRUPTED:
             return SIGNALLED + self._live.interrupted_by
         if self._ending is Ending.FAILED and self._live.feeder.error is not None:
             return code_of(self._live.feeder.error)
+        if self._ending is Ending.COMPLETED and self._live.outputs.unheard:
+            return FAILED
         return {Ending.TIMED_OUT: TIMED_OUT, Ending.FAILED: FAILED}.get(self._ending, DONE)
 
 
-def _counted(number: int, noun: str) -> str:
+def tell_unheard(call: Call, outputs: Outputs) -> None:
+    """What routines could do nothing with, and nobody else was there for."""
+    for place, count in outputs.unheard.items():
+        reason = outputs.reasons[place]
+        first = f"{', the first' if count > 1 else ''}: {reason}" if reason else ""
+        call.complain(f"{counted(count, 'output')} of {place} reached nobody{first}")
+    if outputs.unheard:
+        call.say(
+            f"Connect it to what is to deal with it: - {{from: {next(iter(outputs.unheard))}, to: ROUTINE.SLOT}}"
+        )
+
+
+def resuming(plan: Plan) -> str:
+    """The command that goes on with the run of a plan; what else it needs, the store knows."""
+    again = f" -i {STDIN}" if plan.source == STDIN else ""
+    run_id = shlex.quote(str(plan.resume or plan.run_id))
+    return f"routilux run {shlex.quote(plan.name)}{store_flag(plan)} --resume {run_id}{again}"
+
+
+def store_flag(plan: Plan) -> str:
+    """As it stands on the command line, but for a password; empty where the config names the store."""
+    return f" --store {shlex.quote(without_password(plan.store))}" if plan.store_flag else ""
+
+
+def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

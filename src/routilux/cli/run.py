@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import click
 
 from routilux import ConfigurationError, Flow, JobState, Runtime, SerializationError, WorkerState
+from routilux.cli.codes import DONE, FAILED
 from routilux.cli.command import Call, command, import_option
 from routilux.cli.flows import flow_named
-from routilux.cli.inputs import STDIN, check_input, check_keys, items_of, parameters
+from routilux.cli.inputs import STDIN, Item, check_input, check_keys, items_of, parameters
+from routilux.cli.kept import FoundRun, KeptRun, find_run, named
 from routilux.cli.logs import logs_shown
-from routilux.cli.outputs import PRINTERS
+from routilux.cli.outputs import PRINTERS, Outputs
 from routilux.cli.plan import Plan
 from routilux.cli.progress import progress_of
-from routilux.cli.reporting import Report, RunView
+from routilux.cli.reporting import Report, RunView, counted, resuming, tell_unheard
 from routilux.cli.running import Ending, Run, signals_to
 from routilux.cli.settings import FORMATS
+from routilux.cli.stores import opened, store_of, store_option
 from routilux.cli.watching import watch_files
 from routilux.errors import ExecutionTimeoutError, InvalidValueError, describe, shown
 
@@ -26,6 +30,8 @@ EXAMPLES = """
 routilux run weather.flow.yaml
 routilux run weather.flow.yaml -p path=data/rain.csv -p limit:=10
 routilux run orders.flow.yaml -i orders.jsonl -o jsonl > done.jsonl
+routilux run orders.flow.yaml -i orders.jsonl --store sqlite:///o.db
+routilux run orders.flow.yaml --store sqlite:///o.db --resume orders-4f2a91
 routilux run orders.flow.yaml -i orders.jsonl --save-state orders.state
 routilux run orders.flow.yaml --load-state orders.state
 """
@@ -71,6 +77,17 @@ routilux run orders.flow.yaml --load-state orders.state
     "--save-state", metavar="FILE", help="Write the state of the run when it ends, however it ends."
 )
 @click.option("--load-state", metavar="FILE", help="Go on from a state that was written.")
+@store_option
+@click.option(
+    "--id", "run_id", metavar="RUN", help="The id of this run in the store; one is made if not given."
+)
+@click.option("--resume", metavar="RUN", help="Go on with a run that is in the store.")
+@click.option(
+    "--on-flow-change",
+    type=click.Choice(["refuse", "adopt"]),
+    default="refuse",
+    help="What --resume does if the flow has changed since.",
+)
 @import_option
 def run(
     call: Call, flow: str, params: tuple[str, ...], watch: bool, modules: tuple[str, ...], **options: Any
@@ -90,10 +107,19 @@ def run(
         options["threads"] or settings.threads,
         options["save_state"],
         options["load_state"],
+        store=_store_of(call, options),
+        store_flag=options["store"] is not None,
+        run_id=options["run_id"],
+        resume=options["resume"],
+        on_flow_change=options["on_flow_change"],
     )
     allowed = (*settings.modules, *modules)
     if not watch:
         return run_plan(call, plan, flow_named(flow, allowed))
+    if plan.resume is not None:
+        raise InvalidValueError(
+            "--watch runs again from the beginning, and --resume goes on; give one of them"
+        )
     if plan.source == STDIN:
         raise InvalidValueError(
             "--watch runs again from the beginning, and -i - cannot be read twice; give a file"
@@ -104,28 +130,89 @@ def run(
 
 def run_plan(call: Call, plan: Plan, flow: Flow) -> int:
     """Run a flow once and return the exit code."""
+    found = find_run(plan, flow)
+    if found is not None and found.ended:
+        return show_again(call, plan, found)
+    plan = plan if found is None else found.go_on(plan)
     target = _target(flow, plan)
-    idle = plan.load_state is not None and plan.source is None and not plan.given
+    idle = plan.idle or (plan.load_state is not None and plan.source is None and not plan.given)
     saved = _loaded(plan.load_state, idle)
     check_input(plan.source)
     _check_writable(plan.save_state)
+    with opened(plan.store) as store:
+        if store is not None and found is None:
+            plan = named(store, plan, flow)
+        kept = None if store is None else KeptRun(store, plan, target)
+        with Runtime(thread_pool_size=plan.threads, store=store) as runtime:
+            live = Run(runtime, flow, target, saved, kept)
+            _tell_beginning(call, plan, live)
+            return carry_on(call, plan, live, iter(()) if idle else items_of(plan.source, plan.given))
+
+
+def carry_on(call: Call, plan: Plan, live: Run, items: Iterator[Item]) -> int:
+    """Feed a run that has started, print what comes out of it, and tell how it ended; return the exit code."""
     printer = PRINTERS[plan.output]()
-    with Runtime(thread_pool_size=plan.threads) as runtime:
-        live = Run(runtime, flow, target, saved)
-        progress = progress_of(RunView(live), quiet=call.quiet)
-        items = iter(()) if idle else items_of(plan.source, plan.given)
-        with signals_to(live.interrupt), logs_shown(call, progress.aside):
-            ending = live.follow(items, printer, progress, plan.timeout or flow.execution_timeout)
-            kept = _keep(call, live, plan.save_state)
-            if ending is not Ending.COMPLETED:
-                live.stop()
-            printer.add(live.outputs.end())
-            printer.end()
-            if plan.output == "table" and live.outputs.outputs and sys.stdout.isatty():
-                call.say()
-            code = Report(call, plan, live, ending).tell(kept)
-            runtime.shutdown(wait=False)
+    progress = progress_of(RunView(live), quiet=call.quiet)
+    with signals_to(live.interrupt), logs_shown(call, progress.aside):
+        ending = live.follow(items, printer, progress, plan.timeout or live.flow.execution_timeout)
+        saved = _keep(call, live, plan.save_state)
+        if ending is not Ending.COMPLETED:
+            live.stop()
+        printer.add(live.end())
+        printer.end()
+        if plan.output == "table" and live.outputs.outputs and sys.stdout.isatty():
+            call.say()
+        code = Report(call, plan, live, ending).tell(saved)
+        live.runtime.shutdown(wait=False)
     return code
+
+
+def show_again(call: Call, plan: Plan, found: FoundRun) -> int:
+    """The outputs of a run that has ended."""
+    outputs, printer = Outputs(), PRINTERS[plan.output]()
+    for job in found.jobs:
+        outputs.add(job)
+    printer.add(outputs.end())
+    printer.end()
+    cancelled = sum(job.status == "cancelled" for job in found.jobs)
+    call.say(
+        f"Run {found.run_id} has ended; this is what came out of {counted(len(found.jobs), 'item')}"
+        + (f", of which {cancelled:,} were cancelled." if cancelled else ".")
+    )
+    for job in outputs.failures:
+        if job.error is not None:
+            call.show(job.error)
+    tell_unheard(call, outputs)
+    return FAILED if outputs.failed or outputs.unheard else DONE
+
+
+def _tell_beginning(call: Call, plan: Plan, live: Run) -> None:
+    kept = live.kept
+    if kept is None:
+        return
+    if kept.earlier:
+        call.say(f"Going on with run {kept.run_id}, which has taken {counted(len(kept.earlier), 'item')}.")
+    else:
+        call.say(f"This is run {kept.run_id}. However it ends, go on with it by\n  {resuming(plan)}")
+    if plan.idle:
+        call.say(
+            "Its input came from standard input: only what was taken is finished. Give the same input again with -i -."
+        )
+
+
+def _store_of(call: Call, options: Mapping[str, Any]) -> str | None:
+    """The store of the run; a run that is saved to a file, or comes from one, has none."""
+    files = [f"--{name}-state" for name in ("save", "load") if options[f"{name}_state"]]
+    ours = [f"--{name}" for name in ("store", "resume", "id") if options["run_id" if name == "id" else name]]
+    if files and ours:
+        raise InvalidValueError(
+            f"{files[0]} keeps a run in a file, and {ours[0]} in a store; give one of them"
+        )
+    if options["run_id"] and options["resume"]:
+        raise InvalidValueError("--id names a new run, and --resume goes on with one; give one of them")
+    if options["resume"] or options["run_id"]:
+        return store_of(call, options["store"], "--resume" if options["resume"] else "--id")
+    return None if files else options["store"] or call.settings.store
 
 
 def _usual_output() -> str:

@@ -11,15 +11,27 @@ from time import monotonic
 from types import FrameType
 from typing import Any, Final
 
-from routilux import Flow, JobState, Runtime, WorkerState
+from routilux import Flow, JobState, Output, Runtime, WorkerState
 from routilux.cli.inputs import Item
+from routilux.cli.kept import KeptRun
 from routilux.cli.outputs import Outputs, Printer
 from routilux.cli.progress import Progress
-from routilux.errors import ExecutionTimeoutError, QueueFullError, RoutiluxError, RuntimeClosedError
+from routilux.errors import (
+    ExecutionTimeoutError,
+    IdempotencyConflictError,
+    InvalidValueError,
+    QueueFullError,
+    RoutiluxError,
+    RuntimeClosedError,
+    StoreError,
+)
 
 TICK: Final = 0.1  # seconds between two looks
 PATIENCE: Final = 0.5  # seconds that a post waits before it looks whether the run has been stopped
 GRACE: Final = 60.0  # seconds for what runs to end, when a run that has been stopped is saved
+
+
+LAST_SECOND: Final = 1.0  # for what runs to end, when a run that a store holds is stopped
 
 
 class Ending(StrEnum):
@@ -55,6 +67,8 @@ class Feeder(Thread):
                 self._run.runtime.wait_until_all_jobs_finished()
         except RuntimeClosedError:
             pass  # the run was ended
+        except StoreError as error:
+            self.error = error
         finally:
             self._run.wake.set()
 
@@ -79,23 +93,14 @@ class Feeder(Thread):
 
     def _post(self, item: Item) -> bool:
         """Post an item as soon as there is room; False if the run has been stopped meanwhile."""
-        run = self._run
         while not self.stopped:
             start = monotonic()
             try:
-                posted = run.runtime.post(
-                    run.flow,
-                    *run.target,
-                    item.payload,
-                    worker_id=run.state.worker_id,
-                    metadata={"line": item.line} if item.line else None,
-                    timeout=PATIENCE,
-                )
+                self._run.post(item, PATIENCE)
             except QueueFullError:
                 if monotonic() - start < PATIENCE:
                     raise  # nothing that runs could make room
                 continue
-            run.outputs.add(posted.job_context)
             return True
         return False
 
@@ -104,7 +109,12 @@ class Run:
     """A worker of a flow from its start to its end. Use it on the main thread, where signals arrive."""
 
     def __init__(
-        self, runtime: Runtime, flow: Flow, target: tuple[str, str], saved: WorkerState | None
+        self,
+        runtime: Runtime,
+        flow: Flow,
+        target: tuple[str, str],
+        saved: WorkerState | None = None,
+        kept: KeptRun | None = None,
     ) -> None:
         self.runtime = runtime
         self.flow = flow
@@ -113,8 +123,11 @@ class Run:
         self.wake = Event()
         self.interrupted_by = 0
         """The number of the signal that asked for an end."""
+        self.kept = kept
         self._started = monotonic()
-        self.state: WorkerState = runtime.exec(flow, job_state=saved)
+        self.state: WorkerState = (
+            runtime.exec(flow, job_state=saved) if kept is None else kept.start(runtime, flow)
+        )
         if saved is not None and saved.saved is not None:
             self._follow(saved.saved["jobs"])
 
@@ -124,6 +137,33 @@ class Run:
             job = self.runtime.get_job(row["job_id"])
             if job is not None:
                 self.outputs.add(job, taken=len(row["outputs"]))
+
+    def post(self, item: Item, timeout: float) -> None:
+        """Post an item and follow its job. One that a run in a store has taken before is not posted again."""
+        if self.kept is None:
+            notes, key = {"line": item.line} if item.line else None, None
+        else:
+            notes, key = self.kept.notes(item.line), self.kept.key(item.line)
+        try:
+            posted = self.runtime.post(
+                self.flow, *self.target, item.payload, worker_id=self.state.worker_id, metadata=notes,
+                idempotency_key=key, timeout=timeout,
+            )  # fmt: skip
+        except IdempotencyConflictError as error:
+            raise InvalidValueError(
+                f"the run has taken something else as {f'line {item.line}' if item.line else 'its data'} before "
+                f"(job {error.job_id!r}); give the input that it was begun with, or begin a run of its own"
+            ) from error
+        if self.kept is None or posted.job_id not in self.kept.earlier:
+            self.outputs.add(posted.job_context)
+
+    def end(self) -> list[Output]:
+        """The last outputs, and those of jobs that the store had before."""
+        if self.kept is not None and self.kept.earlier:
+            for job in self.runtime.list_jobs(worker=self.state.worker_id):
+                if job.job_id in self.kept.earlier:
+                    self.outputs.add(job)
+        return self.outputs.end()
 
     @property
     def seconds(self) -> float:
@@ -159,9 +199,12 @@ class Run:
             progress.aside(lambda: printer.add(new))
 
     def stop(self) -> None:
-        """Let nothing go on."""
+        """Let nothing go on; what a store holds stays there."""
         self.feeder.stopped = True
-        self.runtime.cancel(self.state)
+        if self.kept is None:
+            self.runtime.cancel(self.state)
+        else:
+            self.runtime.stop(self.state, drain=False, timeout=LAST_SECOND)
         self.feeder.stop()
 
     def save(self, path: str, say: Callable[[str], None]) -> None:

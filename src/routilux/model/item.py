@@ -30,6 +30,21 @@ class Output(NamedTuple):
     data: Payload
 
 
+class SharedOutput(Output):
+    """An output of an activation on items of several jobs: each of them has it, with the same ``mark``.
+
+    A store keeps it with each of the jobs; the mark tells that it is one output and not several that are equal.
+    """
+
+    mark: str
+
+    @classmethod
+    def of(cls, output: Output, mark: str) -> SharedOutput:
+        shared = cls(*output)
+        shared.mark = mark
+        return shared
+
+
 class DeadLetter(NamedTuple):
     """An item that was set aside instead of being lost, and why. It can be looked at and driven again.
 

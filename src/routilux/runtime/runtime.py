@@ -396,27 +396,34 @@ class Runtime:
         *,
         status: str | None = None,
         flow: str | Flow | None = None,
+        worker: str | WorkerState | None = None,
         limit: int | None = None,
         cursor: JobContext | None = None,
     ) -> list[JobContext]:
         """Jobs in the order in which they were posted, those of a store included.
 
-        ``cursor``: only those that come after this one, such as the last of the page before. A job of a worker that
-        is not open here has ``left`` set, and ``blocked`` where its flow has changed.
+        ``status``, ``flow`` and ``worker`` choose among them. ``cursor``: only those that come after this one, such
+        as the last of the page before. A job of a worker that is not open here has ``left`` set, and ``blocked``
+        where its flow has changed.
         """
         if status is not None and status not in [known.value for known in JobStatus]:
             raise unknown("job status", status, [known.value for known in JobStatus])
         if limit is not None:
             checked_count("list_jobs(limit)", limit, 0)
         flow_id = flow.flow_id if isinstance(flow, Flow) else flow
+        worker_id = worker.worker_id if isinstance(worker, WorkerState) else worker
         if self._opener is not None:
             after = None if cursor is None else (cursor.created_at, cursor.job_id)
             find = self._directory.known_flow
-            return self._opener.jobs(find, status=status, flow_id=flow_id, limit=limit, after=after)
+            return self._opener.jobs(
+                find, status=status, flow_id=flow_id, worker_id=worker_id, limit=limit, after=after
+            )
         found = [
             job
             for job in list(self._engine.book.jobs.values())
-            if (status is None or job.status == status) and (flow_id is None or job.flow_id == flow_id)
+            if status in (None, job.status)
+            and flow_id in (None, job.flow_id)
+            and worker_id in (None, job.worker_id)
         ]
         if cursor is not None and cursor in found:
             found = found[found.index(cursor) + 1 :]

@@ -1,4 +1,4 @@
-"""Operating a store: check, export, restore, repair and prune it. Nothing here needs a runtime."""
+"""Operating a store: check, export, restore, repair and prune it, cancel a job. Nothing here needs a runtime."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from routilux.errors import InvalidValueError, StoreCorruptError, StoreError, refused
+from routilux.errors import InvalidValueError, StoreCorruptError, StoreError, refused, unknown
+from routilux.ports import Store, StoredJob, WorkerRow
+from routilux.store.cancelling import cancellation
 from routilux.store.exchange import AnyRow, from_lines, into, recounted, to_lines
+from routilux.store.facts import Fact
+from routilux.store.memory import OPEN_STATUSES
 from routilux.store.urls import Address, address_of, open_store, part_of
 
 _AT_ONCE = 1_000  # rows that one transaction of prune() removes
@@ -46,9 +50,15 @@ def export(url: str, file: str | os.PathLike[str]) -> dict[str, int]:
     The file appears when it is whole, and replaces one that was there. May be used while a runtime has the store open.
     Raises StoreCorruptError at the first row that cannot be read: ``repair`` first.
     """
-    address, counts = address_of(url), Counter[str]()
-    _write_whole(Path(file), to_lines(_operate(address).rows(_target(address)), counts))
+    counts = Counter[str]()
+    _write_whole(Path(file), export_lines(url, counts))
     return dict(counts)
+
+
+def export_lines(url: str, counts: Counter[str]) -> Iterator[str]:
+    """The lines of an export, as they are read; how many there are of each table is counted meanwhile."""
+    address = address_of(url)
+    return to_lines(_operate(address).rows(_target(address)), counts)
 
 
 def read_export(file: str | os.PathLike[str]) -> Iterator[AnyRow]:
@@ -94,6 +104,8 @@ def prune(url: str, *, older_than: float = 3_600.0, keep_finished: int = 10_000)
     """
     if older_than < 0 or keep_finished < 0:
         raise refused(InvalidValueError, "prune()", min(older_than, keep_finished), "limits of 0 or more")
+    address = address_of(url)
+    _operate(address).check_there(_target(address))
     removed, now = 0, time.time()
     store = open_store(url)
     try:
@@ -104,6 +116,54 @@ def prune(url: str, *, older_than: float = 3_600.0, keep_finished: int = 10_000)
     finally:
         store.close()
     return removed
+
+
+def cancel(url: str, target: str) -> list[str]:
+    """Cancel a job, or a worker and all its jobs, in a store that no runtime has open: what is queued of them is gone.
+    Returns the ids of the jobs that had not ended before.
+
+    Items that a job shares with others stay for those. Raises UnknownJobError, and StoreLockedError, naming the owner,
+    where a runtime has the store or the worker: that one can cancel it.
+    """
+    address = address_of(url)
+    _operate(address).check_there(_target(address))
+    store = open_store(url)
+    try:
+        job, worker = store.job(target), store.worker(target)
+        if job is None and worker is None:
+            known = [one.row.job_id for one in store.jobs(limit=_AT_ONCE)]
+            known += [row.worker_id for row in store.workers()]
+            raise unknown(
+                "job", target, known, where=f"and no worker of that id in {store.name}", job_id=target
+            )
+        return _cancel(store, job, worker)
+    finally:
+        store.close()
+
+
+def _cancel(store: Store, job: StoredJob | None, worker: WorkerRow | None) -> list[str]:
+    worker_id = job.row.worker_id if job is not None else worker.worker_id if worker is not None else ""
+    store.claim(worker_id)
+    owner = store.worker(worker_id)
+    jobs = store.jobs(worker_id=worker_id, statuses=OPEN_STATUSES)
+    if job is not None:
+        jobs = [one for one in jobs if one.row.job_id == job.row.job_id]
+        if owner is not None and owner.kind != "execution":
+            owner = None  # a worker goes on without one of its jobs
+    if owner is not None and owner.status == "stopped":
+        owner = None
+    if jobs or owner is not None:
+        store.write(cancellation(store, worker_id, jobs, owner, time.time()))
+    return [one.row.job_id for one in jobs]
+
+
+def examine(url: str) -> Iterator[Fact]:
+    """Everything that can be told about a store, or about the place where one is to be: whether it can be reached and
+    written, who has it, its format, its space, its clock, and all damage. Changes nothing.
+    """
+    address = address_of(url)
+    facts: Iterator[Fact] = part_of(address, ".examine").examine(_target(address))
+    return facts
 
 
 def _operate(address: Address) -> Any:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
+import re
 from pathlib import Path
 from types import ModuleType
 from typing import Literal, NamedTuple
-from urllib.parse import urlsplit
 
 from routilux.errors import (
     ConfigurationError,
@@ -30,6 +30,11 @@ _PACKAGES = {
 }
 
 
+# The password of a place ends at the last "@" before the path; that of a query, or of libpq's own form, at its end.
+_IN_PLACE = re.compile(r"((?:^|//)[^:/@?]*):[^/?]*@")
+_IN_QUERY = re.compile(r"(password\s*=\s*)[^&\s]*", re.IGNORECASE)
+
+
 class Address(NamedTuple):
     """``path`` is the file of a SQLite URL; ``package`` has the store and what operates it."""
 
@@ -44,10 +49,10 @@ def address_of(url: str) -> Address:
         raise refused(InvalidTypeError, "store", url, f"a URL, such as {_FORMS}")
     scheme, colon, rest = url.partition("://")
     if not colon:
-        raise refused(InvalidValueError, "store", url, f"a URL, such as {_FORMS}")
+        raise refused(InvalidValueError, "store", without_password(url), f"a URL, such as {_FORMS}")
     if scheme not in _PACKAGES:
         raise unknown(
-            "kind of store", scheme, _PACKAGES, where=f"in {_without_password(url)!r}", fix=f"use {_FORMS}"
+            "kind of store", scheme, _PACKAGES, where=f"in {without_password(url)!r}", fix=f"use {_FORMS}"
         )
     return Address(url, _PACKAGES[scheme], _path(url, rest) if scheme == "sqlite" else None)
 
@@ -67,6 +72,17 @@ def open_store(url: str, *, durability: Durability = "full") -> Store:
     return store
 
 
+def look_into(url: str) -> Store:
+    """The store that the URL names, to read and not to run: nothing can be claimed or written.
+
+    One that a runtime has open can be looked into as well, and is not disturbed. Raises as ``open_store``, and
+    StoreError where there is no store.
+    """
+    address = address_of(url)
+    view: Store = part_of(address, ".looking").look_into(url if address.path is None else address.path)
+    return view
+
+
 def part_of(address: Address, module: str) -> ModuleType:
     """A module of the package that has the store; raises ConfigurationError if its extra is not installed."""
     try:
@@ -74,11 +90,11 @@ def part_of(address: Address, module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name is not None and error.name.startswith("routilux."):
             raise StoreError(
-                f"{_without_password(address.url)}: this version of Routilux has no {error.name}; "
+                f"{without_password(address.url)}: this version of Routilux has no {error.name}; "
                 "use the tools of the database"
             ) from error
         raise ConfigurationError(
-            f"{_without_password(address.url)} needs the package {error.name}: pip install 'routilux[postgres]'"
+            f"{without_password(address.url)} needs the package {error.name}: pip install 'routilux[postgres]'"
         ) from error
 
 
@@ -96,9 +112,7 @@ def _path(url: str, rest: str) -> Path:
     return Path(rest[1:])
 
 
-def _without_password(url: str) -> str:
-    try:
-        password = urlsplit(url).password
-    except ValueError:
-        return url.partition("://")[0] + "://…"
-    return url.replace(f":{password}@", ":…@") if password else url
+def without_password(url: object) -> str:
+    """The URL for people and logs; what is no URL is shown as far as it can hold no password."""
+    text = _IN_QUERY.sub(r"\1…", str(url))
+    return _IN_PLACE.sub(r"\1:…@", text)

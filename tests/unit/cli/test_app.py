@@ -7,13 +7,25 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 
 from routilux import __version__
 from routilux.cli.app import COMMANDS, app
 from tests.unit.cli.calling import call, environment, process
 
-every_command = pytest.mark.parametrize("name", COMMANDS)
+def paths() -> list[str]:
+    """Every command as it is called; those of a group with the name of the group before them."""
+    context = click.Context(app)
+    found = []
+    for name in COMMANDS:
+        command = app.get_command(context, name)
+        inside = command.list_commands(context) if isinstance(command, click.Group) else []
+        found += [f"{name} {each}" for each in inside] or [name]
+    return found
+
+
+every_command = pytest.mark.parametrize("name", [*paths(), "job", "store"])
 
 
 def test_help_names_every_command_and_what_it_does() -> None:
@@ -23,15 +35,19 @@ def test_help_names_every_command_and_what_it_does() -> None:
 
 @every_command
 def test_help_of_a_command_ends_with_examples_of_that_command(name: str) -> None:
-    text = call(name, "--help").stdout
+    text = call(*name.split(), "--help").stdout
     _, _, examples = text.partition("\nExamples:\n")
     assert f"  routilux {name}" in examples
     assert max(map(len, text.splitlines())) <= 80
 
 
-@every_command
+@pytest.mark.parametrize("name", paths())
 def test_every_command_takes_the_common_options(name: str) -> None:
-    command = app.get_command(app.make_context("routilux", [name]), name)
+    context, command = click.Context(app), None
+    for part in name.split():
+        group = command or app
+        assert isinstance(group, click.Group)
+        command = group.get_command(context, part)
     assert command is not None
     options = {option for parameter in command.params for option in parameter.opts}
     assert options >= {"--json", "--quiet", "--debug"}

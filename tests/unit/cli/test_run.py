@@ -157,13 +157,32 @@ class TestInputAndOutput:
         assert len(result.stdout.splitlines()) == 100_000
         assert "2 outputs are missing" in result.stderr
 
-    def test_a_rejected_payload_is_pointed_at(self, folder: Path) -> None:
+    def test_an_error_that_reaches_nobody_is_no_success(self, folder: Path) -> None:
         (folder / "read.flow.yaml").write_text(
             "version: 1\nflow_id: r\nroutines: {read: {class: read_csv}}\n"
         )
         result = call("run", "read.flow.yaml", "-p", "path=none.csv")
-        assert result.exit_code == 0
-        assert "1 output came from events named 'error'" in result.stderr
+        assert result.exit_code == 1
+        assert [row["payload"] for row in data_of(result.stdout)] == [{"path": "none.csv"}]
+        headline, error, fix = result.stderr.splitlines()
+        assert headline.startswith("r: ended with errors after ")
+        assert error.startswith("Error: 1 output of read.error reached nobody: cannot read 'none.csv': ")
+        assert fix == "Connect it to what is to deal with it: - {from: read.error, to: ROUTINE.SLOT}"
+
+    def test_quiet_does_not_hide_it(self, folder: Path) -> None:
+        (folder / "read.flow.yaml").write_text(
+            "version: 1\nflow_id: r\nroutines: {read: {class: read_csv}}\n"
+        )
+        assert "read.error reached nobody" in call("run", "read.flow.yaml", "-p", "path=none.csv", "-q").stderr
+
+    def test_errors_that_are_connected_are_dealt_with(self, folder: Path) -> None:
+        (folder / "rows.csv").write_text("a,b\n1,2\n1,2,3,4\n")
+        (folder / "read.flow.yaml").write_text(
+            "version: 1\nflow_id: r\nentry: read.path\nroutines:\n  read: {class: read_csv}\n  bad: {class: count}\n"
+            "connections:\n  - {from: read.error, to: bad.input}\n"
+        )
+        result = call("run", "read.flow.yaml", "-p", "path=rows.csv")
+        assert (result.exit_code, "reached nobody" in result.stderr) == (0, False)
 
     def test_what_was_set_aside_is_told(self, folder: Path) -> None:
         document = (folder / "even.flow.yaml").read_text() + "error_handler: {strategy: skip}\n"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import ExecutionError
-from routilux.model.item import Item, Output, Payload
+from routilux.model.item import Item, Output, Payload, SharedOutput
 from routilux.runtime.activation import LiveActivation, TappedActivation
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.output import OutputRecord
@@ -63,9 +63,9 @@ class JournaledActivation(LiveActivation):
         where = f"routine {self.mailbox.routine_id!r} event {str(event)!r}"
         encoded = worker.encode(data, where)
         if not routes:
-            output = Output(self.mailbox.routine_id, str(event), worker.decode(encoded, where))
-            for member in self.job.members:
-                draft.entries.append((member.job.output_list, output, worker.encode(output, where)))
+            self._keep_output(
+                Output(self.mailbox.routine_id, str(event), worker.decode(encoded, where)), where
+            )
             self.emitted += 1
             return
         for route in routes:
@@ -78,6 +78,17 @@ class JournaledActivation(LiveActivation):
         self.emitted += 1
         if draft.size > DRAFT_BYTES or len(draft.emits) > DRAFT_EMITS:
             raise self._too_much()
+
+    def _keep_output(self, output: Output, where: str) -> None:
+        """Give an output to each job of this activation."""
+        worker, members = self.worker, self.job.members
+        stored: Any = output
+        if len(members) > 1:
+            mark = worker.engine.driver.unique()
+            output, stored = SharedOutput.of(output, mark), [output, mark]
+        data = worker.encode(stored, where)
+        for member in members:
+            self.draft.entries.append((member.job.output_list, output, data))
 
     def send_output(self, output_type: str, data: Payload) -> None:
         """The handler hears it at once; the log has it when the activation is handed over."""

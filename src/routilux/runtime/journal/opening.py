@@ -162,6 +162,7 @@ class Opener:
         *,
         status: str | None,
         flow_id: str | None,
+        worker_id: str | None,
         limit: int | None,
         after: tuple[float, str] | None,
     ) -> list[JobContext]:
@@ -170,7 +171,9 @@ class Opener:
         statuses = None if status is None else [status] if status != "running" else ["running", "pending"]
         found: list[JobContext] = []
         while limit is None or len(found) < limit:
-            page = self._store.jobs(flow_id=flow_id, statuses=statuses, after=after, limit=limit)
+            page = self._store.jobs(
+                flow_id=flow_id, worker_id=worker_id, statuses=statuses, after=after, limit=limit
+            )
             shown = [
                 self._engine.book.jobs.get(one.row.job_id) or self._shown(one, find_flow) for one in page
             ]

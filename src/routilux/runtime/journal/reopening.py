@@ -7,7 +7,7 @@ from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import StateError, StoreCorruptError
+from routilux.errors import FlowChangedError, StateError, StoreCorruptError
 from routilux.kernel.account import Account, joined
 from routilux.kernel.mailbox import READY, Mailbox, SlotQueue
 from routilux.model.item import Item
@@ -259,17 +259,13 @@ def check_row(row: WorkerRow, flow: Flow, kind: str, on_flow_change: str) -> Non
             worker_id=row.worker_id,
         )
     if row.fingerprint != flow.fingerprint() and on_flow_change == "refuse":
-        raise FlowChanged(
+        raise FlowChangedError(
             f"worker {row.worker_id!r} was left by flow {flow.flow_id!r} in another shape: its jobs are blocked (flow "
             "changed). Open it with the flow that it was left by, or with on_flow_change='adopt': items of slots that "
             "are gone become dead letters",
             worker_id=row.worker_id,
             flow_id=flow.flow_id,
         )
-
-
-class FlowChanged(StateError):
-    """The stored worker was left by a flow of another shape."""
 
 
 def set_strangers_aside(worker: JournaledWorker) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from routilux.errors import ExecutionError, PoisonItemError, describe
 from routilux.kernel.account import JobAccount
-from routilux.model.item import DeadLetter, Payload
+from routilux.model.item import DeadLetter, Output, Payload, SharedOutput
 from routilux.model.status import JobStatus
 from routilux.ports import Codec, ItemKey, JobRow, LetterRow, NoteKey, Store, StoredJob
 from routilux.runtime.job import JobContext
@@ -93,7 +93,7 @@ def fill_job(
         job.error = ExecutionError(about["error"], job_id=row.job_id)
     takers: dict[str, Callable[[Any], object]] = {
         "trace": job.trace_again,
-        "output": job.add_output,
+        "output": lambda kept: job.add_output(kept if isinstance(kept, Output) else SharedOutput.of(*kept)),
         "error": lambda text: job.errors.append(ExecutionError(text, job_id=row.job_id)),
     }
     following: dict[str, int] = {}

@@ -23,6 +23,12 @@ _SQL: Final = statements("scanning")
 _ALIVE: Final = b"SELECT name, host, pid FROM owner WHERE expires > clock_timestamp() LIMIT 1"
 
 
+def check_there(url: str) -> None:
+    """Raises StoreError where there is no store, or one of another format."""
+    with _looking_at(address_of(url, None)):
+        pass
+
+
 def check(url: str) -> Iterator[StoreCorruptError]:
     """Every row that is not what was written. Raises StoreError where there is no store, or one of another format."""
     return (found for found in _everything(url) if isinstance(found, StoreCorruptError))

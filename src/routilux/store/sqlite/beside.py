@@ -60,15 +60,33 @@ def _let_go_in_child() -> None:
 os.register_at_fork(after_in_child=_let_go_in_child)
 
 
-def _locked(database: Path, owner: bytes) -> StoreLockedError:
+def owner_of(database: Path) -> str | None:
+    """Who has the database, for people; None if nobody has."""
+    try:
+        file = os.open(beside(database, ".lock"), os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _named(os.pread(file, 1_000, 0))
+    finally:
+        os.close(file)
+    return None
+
+
+def _named(owner: bytes) -> str:
     try:
         fields = json.loads(owner)
         here = " (this one)" if fields["pid"] == os.getpid() else ""
-        who = f"process {fields['pid']}{here}, since {fields['since']}"
+        return f"process {fields['pid']}{here}, since {fields['since']}"
     except (ValueError, KeyError, TypeError):
-        who = "another process"
+        return "another process"
+
+
+def _locked(database: Path, owner: bytes) -> StoreLockedError:
     return StoreLockedError(
-        f"{database} is in use by {who}; stop it first: one process at a time owns a SQLite store. "
+        f"{database} is in use by {_named(owner)}; stop it first: one process at a time owns a SQLite store. "
         "Several processes can share a store in PostgreSQL"
     )
 

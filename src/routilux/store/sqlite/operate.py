@@ -23,6 +23,12 @@ _JUMPS = 62  # over damage: 1, 2, 4, ... numbers
 Unreadable = (StoreCorruptError, sqlite3.DatabaseError)
 
 
+def check_there(path: Path) -> None:
+    """Raises StoreError where there is no store, or one of another program or a newer format."""
+    with _looking_at(path) as connection:
+        check_format(connection, path, released())
+
+
 def check(path: Path) -> Iterator[StoreCorruptError]:
     """Every problem of a database, which may be in use. Raises StoreError for one of another program or format."""
     for look in (_history, _contents):

@@ -1,0 +1,74 @@
+"""A database that is read and not run, whoever owns it."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+
+from routilux.errors import StoreError
+from routilux.ports import Changes, FlightRecorder
+from routilux.store.sqlite.connection import connect, translated
+from routilux.store.sqlite.opening import inspect
+from routilux.store.sqlite.schema import released
+from routilux.store.sqlite.store import SqliteStore
+
+_BUSY_TIMEOUT = 5.0  # seconds
+
+
+def look_into(path: Path) -> SqliteView:
+    return SqliteView(path)
+
+
+class SqliteView(SqliteStore):
+    """Reads as the store of its process does, through one connection that can write nothing. It owns nothing.
+
+    Raises StoreError where there is no store, for a database of another program or a newer format, and
+    StoreCorruptError for one that is damaged, as the store itself does.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = Path(os.path.realpath(path))
+        self.name = f"sqlite:///{self._path}"
+        if inspect(self._path, released()) is None:
+            raise StoreError(f"there is no store at {self._path}; check the path")
+        self._lock = Lock()
+        with translated(self._path):
+            self._connection = connect(self._path, "ro", _BUSY_TIMEOUT)
+
+    @contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        with self._lock, translated(self._path):
+            yield self._connection
+
+    def write(self, changes: Changes) -> frozenset[int]:
+        if any(getattr(changes, name) for name in Changes.__slots__):
+            raise self._only_read()
+        return frozenset()
+
+    def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
+        raise self._only_read()
+
+    def claim(self, worker_id: str) -> None:
+        raise self._only_read()
+
+    def give_up(self, worker_id: str) -> None:
+        pass
+
+    def suspects(self) -> list[str]:
+        return []
+
+    def watch(self) -> FlightRecorder | None:
+        return None
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    def _only_read(self) -> StoreError:
+        return StoreError(
+            f"{self._path} is only looked into, and nothing was written; open the store to change it"
+        )

@@ -1,0 +1,219 @@
+"""Runs in a store: killed, interrupted, failed, and gone on with."""
+
+from __future__ import annotations
+
+import json
+import signal
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.unit.cli.calling import SECONDS, call, process, started
+
+pytestmark = pytest.mark.usefixtures("steps")
+
+STORE = ("--store", "sqlite:///runs.db")
+SUM = """
+version: 1
+flow_id: sum
+entry: slow.input
+routines:
+  slow: {{class: {module}.wait}}
+  total: {{class: reduce, config: {{key: "n % 3", name: rest, fields: {{count: {{count: n}}, sum: {{sum: n}}}}}}}}
+connections:
+  - {{from: slow.output, to: total.input}}
+"""
+
+
+def data_of(stdout: str) -> list[dict[str, object]]:
+    return [json.loads(line)["data"] for line in stdout.splitlines()]
+
+
+def numbers(stdout: str) -> list[object]:
+    return sorted(data["n"] for data in data_of(stdout))
+
+
+def write_items(folder: Path, n: int, seconds: float = 0.002) -> None:
+    (folder / "in.jsonl").write_text("".join(f'{{"n": {i}, "seconds": {seconds}}}\n' for i in range(n)))
+
+
+def killed(*arguments: str, folder: Path, number: signal.Signals, after: str | None = None) -> tuple[int, str]:
+    """The code and the messages of a run that gets a signal after its first output, or after a message."""
+    running = started("run", *arguments, folder=folder)
+    assert running.stdout is not None
+    assert running.stderr is not None
+    assert running.stdin is not None
+    told = ""
+    if after is None:
+        assert running.stdout.readline()
+    else:
+        while after not in told:
+            told += running.stderr.readline()
+    running.send_signal(number)
+    with running.stdin, running.stdout, running.stderr:
+        running.stdout.read()
+        told += running.stderr.read()
+    return running.wait(SECONDS), told
+
+
+class TestGoingOn:
+    def test_after_a_kill_every_output_comes_once(self, folder: Path) -> None:
+        write_items(folder, 300)
+        code, told = killed(
+            "wait.flow.yaml", "-i", "in.jsonl", *STORE, "--id", "one", folder=folder, number=signal.SIGKILL
+        )
+        assert code == -signal.SIGKILL
+        assert told.startswith(
+            "This is run one. However it ends, go on with it by\n"
+            "  routilux run wait.flow.yaml --store sqlite:///runs.db --resume one\n"
+        )
+        second = process("run", "wait.flow.yaml", *STORE, "--resume", "one", folder=folder)
+        assert second.returncode == 0, second.stderr
+        assert numbers(second.stdout) == list(range(300))
+        assert second.stderr.startswith("Going on with run one, which has taken ")
+
+    def test_figures_are_those_of_a_run_that_nothing_has_disturbed(self, folder: Path, steps: str) -> None:
+        (folder / "sum.flow.yaml").write_text(SUM.format(module=steps))
+        write_items(folder, 600)
+        whole = process("run", "sum.flow.yaml", "-i", "in.jsonl", "-q", folder=folder)
+        killed(
+            "sum.flow.yaml", "-i", "in.jsonl", *STORE, "--id", "one", folder=folder, number=signal.SIGKILL,
+            after="items done",
+        )  # fmt: skip
+        first = process("run", "sum.flow.yaml", *STORE, "--resume", "one", "-q", folder=folder)
+        again = process("run", "sum.flow.yaml", *STORE, "--resume", "one", "-q", folder=folder)
+        assert (first.returncode, again.returncode) == (0, 0)
+        assert [Counter(run.stdout.splitlines()) for run in (first, again)] == [
+            Counter(whole.stdout.splitlines())
+        ] * 2
+
+    def test_ctrl_c_leaves_everything_and_says_how_to_go_on(self, folder: Path) -> None:
+        write_items(folder, 300, 0.01)
+        code, told = killed(
+            "wait.flow.yaml", "-i", "in.jsonl", *STORE, "--id", "one", folder=folder, number=signal.SIGINT
+        )
+        assert code == 130
+        assert told.splitlines()[-2:] == [
+            "Everything up to here is kept. Go on with:",
+            "  routilux run wait.flow.yaml --store sqlite:///runs.db --resume one",
+        ]
+        second = process("run", "wait.flow.yaml", *STORE, "--resume", "one", "-q", folder=folder)
+        assert (second.returncode, numbers(second.stdout)) == (0, list(range(300)))
+
+    def test_the_store_of_the_config_needs_no_flag(self, folder: Path) -> None:
+        with (folder / "routilux.toml").open("r+") as config:
+            text = config.read()
+            config.seek(0)
+            config.write(f'store = "sqlite:///runs.db"\n{text}')
+        result = call("run", "wait.flow.yaml", "-p", "n:=1", "-p", "seconds:=3", "--timeout", "0.05", "--id", "one")
+        assert result.exit_code == 4
+        assert "is kept. Go on with:\n  routilux run wait.flow.yaml --resume one\n" in result.stderr
+
+    def test_a_run_that_has_ended_shows_its_outputs_again(self) -> None:
+        first = call("run", "even.flow.yaml", "-p", "n:=2", *STORE, "--id", "one")
+        again = call("run", "even.flow.yaml", *STORE, "--resume", "one")
+        assert (first.exit_code, again.exit_code, again.stdout) == (0, 0, first.stdout)
+        assert again.stderr == "Run one has ended; this is what came out of 1 item.\n"
+
+    def test_standard_input_is_given_again_and_taken_once(self, folder: Path) -> None:
+        lines = "".join(f'{{"n": {n}, "seconds": 0}}\n' for n in range(3))
+        first = process("run", "wait.flow.yaml", "-i", "-", *STORE, "--id", "one", folder=folder, text=lines + "oops\n")
+        assert (first.returncode, numbers(first.stdout)) == (2, [0, 1, 2])
+        assert first.stderr.endswith("--resume one -i -\n")
+        text = lines + '{"n": 3, "seconds": 0}\n'
+        second = process("run", "wait.flow.yaml", "-i", "-", *STORE, "--resume", "one", folder=folder, text=text)
+        assert (second.returncode, numbers(second.stdout)) == (0, [0, 1, 2, 3])
+
+    def test_without_it_what_was_taken_is_finished(self, folder: Path) -> None:
+        lines = '{"n": 0, "seconds": 0}\noops\n'
+        process("run", "wait.flow.yaml", "-i", "-", *STORE, "--id", "one", folder=folder, text=lines)
+        second = process("run", "wait.flow.yaml", *STORE, "--resume", "one", folder=folder)
+        assert (second.returncode, numbers(second.stdout)) == (0, [0])
+        assert "Its input came from standard input: only what was taken is finished." in second.stderr
+
+    def test_a_changed_flow_is_refused_and_adopted(self, folder: Path) -> None:
+        document = folder / "wait.flow.yaml"
+        call("run", "wait.flow.yaml", "-p", "n:=1", "-p", "seconds:=0.4", "--timeout", "0.05", *STORE, "--id", "one")
+        document.write_text(document.read_text() + "connections: []\n" + "error_handler: {strategy: skip}\n")
+        document.write_text(document.read_text().replace("  it:", "  also: {class: count}\n  it:") + "entry: it.input\n")
+        refused = call("run", "wait.flow.yaml", *STORE, "--resume", "one")
+        assert refused.exit_code == 1
+        assert "in another shape" in refused.stderr
+        assert "--on-flow-change adopt" in refused.stderr
+        adopted = call("run", "wait.flow.yaml", *STORE, "--resume", "one", "--on-flow-change", "adopt")
+        assert (adopted.exit_code, numbers(adopted.stdout)) == (0, [1])
+
+
+class TestRefused:
+    @pytest.fixture(autouse=True)
+    def runs(self, folder: Path, steps: str) -> None:
+        (folder / "in.jsonl").write_text('{"n": 2}\n{"n": 3}\n')
+        assert call("run", "even.flow.yaml", "-i", "in.jsonl", *STORE, "--id", "evens-1").exit_code == 1
+        assert call("run", "wait.flow.yaml", "-p", "n:=1", "-p", "seconds:=0", *STORE, "--id", "waits-1").exit_code == 0
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--resume", "evens-1"], "--resume needs a store: --store sqlite:///routilux.db, the variable ROUTILUX_STORE"),
+            ([*STORE, "--resume", "evns-1"], "no such run in sqlite:///"),
+            ([*STORE, "--resume", "evns-1"], "the nearest are evens-1, waits-1; unfinished: evens-1 (2 of 2 items done)"),
+            ([*STORE, "--resume", "waits-1"], "is a run of flow 'wait', not of 'even'"),
+            ([*STORE, "--id", "evens-1"], "has a run of this id; go on with it by --resume evens-1"),
+            ([*STORE, "--id", "a", "--resume", "evens-1"], "--id names a new run, and --resume goes on with one"),
+            ([*STORE, "--resume", "evens-1", "-p", "n:=4"], "was begun with no parameters, which cannot be changed"),
+            ([*STORE, "--resume", "evens-1", "--watch"], "--watch runs again from the beginning"),
+            ([*STORE, "--save-state", "s"], "--save-state keeps a run in a file, and --store in a store"),
+            (["--store", "runs.db"], "store: expected a URL, such as sqlite:///relative.db"),
+            (["--store", "mysql://me:secret@host/db"], "no kind of store 'mysql' in 'mysql://me:…@host/db'"),
+        ],
+    )  # fmt: skip
+    def test_usage_is_2_and_says_what_to_do(self, arguments: list[str], message: str) -> None:
+        result = call("run", "even.flow.yaml", *arguments)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert message in result.stderr
+        assert "secret" not in result.stderr
+
+    def test_another_input_is_found_at_its_line(self, folder: Path) -> None:
+        (folder / "in.jsonl").write_text('{"n": 2}\n{"n": 5}\n')
+        result = call("run", "even.flow.yaml", *STORE, "--resume", "evens-1")
+        assert result.exit_code == 2
+        assert "the run has taken something else as line 2 before" in result.stderr
+
+    def test_a_store_that_is_not_there_is_not_made(self, folder: Path) -> None:
+        result = call("run", "even.flow.yaml", "--store", "sqlite:///none.db", "--resume", "evens-1")
+        assert (result.exit_code, (folder / "none.db").exists()) == (1, False)
+        assert "there is no store at" in result.stderr
+
+    def test_what_a_run_has_failed_on_is_kept_and_told(self) -> None:
+        result = call("run", "even.flow.yaml", *STORE, "--resume", "evens-1")
+        assert (result.exit_code, data_of(result.stdout)) == (1, [{"n": 2}])
+        assert "line 2: SlotHandlerError: routine 'it' failed in attempt 1: ValueError: 3 is odd" in result.stderr
+        assert result.stderr.endswith(
+            "1 item set aside and kept. Look at them, and put them back, with\n"
+            "  routilux job list --dead-letters --store sqlite:///runs.db --run evens-1\n"
+            "  routilux job retry --store sqlite:///runs.db evens-1\n"
+        )
+
+
+def test_another_process_that_has_the_store_is_named(folder: Path) -> None:
+    running = started("run", "wait.flow.yaml", "-i", "-", *STORE, "--id", "one", folder=folder)
+    assert running.stdin is not None
+    assert running.stdout is not None
+    assert running.stderr is not None
+    running.stdin.write('{"n": 1, "seconds": 0}\n')
+    running.stdin.flush()
+    assert numbers(running.stdout.readline()) == [1]
+    second = call("run", "even.flow.yaml", "-p", "n:=2", *STORE)
+    cancelled = call("job", "cancel", "one", *STORE)
+    looked = call("job", "list", *STORE, "--json")
+    doctor = call("doctor", *STORE)
+    with running.stdin, running.stdout, running.stderr:
+        running.stdin.close()
+        running.stderr.read()
+    assert running.wait(SECONDS) == 0
+    for result in (second, cancelled):
+        assert result.exit_code == 5
+        assert f"is in use by process {running.pid}, since 20" in result.stderr
+    assert [job["status"] for job in json.loads(looked.stdout)] == ["completed"]
+    assert f"process {running.pid}, since 20" in doctor.stdout
