@@ -428,7 +428,10 @@ class Life:
         if target.worker_id in self.stopped:
             return
         self.witness.tell(f"resume {id_}")
-        self.runtime.resume(target)
+        try:
+            self.runtime.resume(target)
+        except StoreError:  # it goes on all the same, and is paused again only if the process dies now
+            pass
         self._check_alive()
         self.witness.resting.discard(id_)
 

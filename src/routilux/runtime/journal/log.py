@@ -113,8 +113,14 @@ class Journal:
         if self.broken is not None:
             undo()
             raise self._again(self.broken)
-        hand_over()
+        try:
+            hand_over()
+        except BaseException:
+            undo()
+            raise
         self.wake()
+        if self.broken is not None:  # since the last look, and the committer may have ended by it
+            self._refuse_waiting(self.broken)
         signal.wait(None)
         if failure:
             raise failure[0]

@@ -712,6 +712,7 @@ class JournaledWorker(Worker):
         queue = node.mailbox.slots[slot]
         try:
             form = self.encode(payload, f"post() to {place!r}")
+            payload = self.decode(form, place)
             kept = self._wait_for_place(queue, deadline)
         except BaseException:
             undo()
@@ -724,7 +725,9 @@ class JournaledWorker(Worker):
 
         def hand_over() -> None:
             with self.journal.lock:
-                self._admit(record, queue, place, self.decode(form, place), form, job, kept, sent)
+                if self.stopped:  # what is written behind the worker's end nobody would ever see
+                    raise self.engine.directory.not_running(self)
+                self._admit(record, queue, place, payload, form, job, kept, sent)
                 self.journal.append(record)
 
         def taken_back() -> None:
