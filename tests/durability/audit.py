@@ -41,7 +41,6 @@ class Audit:
         self.posted: dict[str, str] = {}  # uid of a post that was accepted -> its job
         self.completed: set[tuple[str, str, str]] = set()  # worker, place, uid
         self.emitted: set[tuple[str, str, str]] = set()
-        self.fatal: set[str] = set()  # jobs of activations whose failure was to fail them
         self.outputs: dict[str, list[str]] = defaultdict(list)  # of jobs
         self.transactions = 0
         self._completing: list[str] = []

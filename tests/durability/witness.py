@@ -37,7 +37,6 @@ class Witness:
         self.cancel_asked: set[str] = set()  # jobs and workers
         self.cancelled: set[str] = set()  # jobs whose cancellation has returned
         self.resting: set[str] = set()  # workers and jobs whose pause has returned
-        self.ended: dict[str, str] = {}  # the status with which a job was seen to end
         self.job_pauses = False
         self.batches: dict[ItemKey, tuple[tuple[int, ...], str]] = {}  # what each item was given with
         self.attempts: dict[str, int] = {}  # the last one, by idempotency key
