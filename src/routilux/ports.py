@@ -341,7 +341,7 @@ class Changes:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self.forgotten: list[str] = []  # workers: their items, notes and entries; not their jobs and letters
+        self.forgotten: list[str] = []  # workers: with items, notes and entries, but not what belongs to jobs
         self.workers: dict[str, WorkerRow] = {}
         self.items: list[ItemRow] = []
         self.taken: list[ItemKey] = []  # items that have ended

@@ -100,9 +100,9 @@ class MemoryStore(Store):
     def _forget(self, worker_id: str) -> None:
         for place in [place for place in self._items if place[0] == worker_id]:
             del self._items[place], self._numbers[place]
-        for note in [note for note in self._notes if note.worker_id == worker_id]:
+        for note in [note for note in self._notes if note.worker_id == worker_id and not _of_job(note.kind)]:
             del self._notes[note]
-        for of in [of for of in self._entries if of[0] == worker_id]:
+        for of in [of for of in self._entries if of[0] == worker_id and not _of_job(of[1])]:
             del self._entries[of]
         self._workers.pop(worker_id, None)
 
@@ -263,6 +263,10 @@ class MemoryStore(Store):
             if self._closed:
                 raise StoreError("the store is closed; open a new one")
             yield
+
+
+def _of_job(kind: str) -> bool:
+    return kind.startswith("job.")
 
 
 def _order(row: JobRow) -> tuple[float, str]:

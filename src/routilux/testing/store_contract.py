@@ -142,6 +142,13 @@ class StoreContract:
         assert [store.items("w", "parse.in"), store.notes("w"), store.entries("w", "log", "")] == [[], [], []]
         assert contents(store, ["w2"], [""]) == {**before, "workers": [worker_row("w2")]}
 
+    def test_what_belongs_to_the_jobs_of_a_forgotten_worker_stays_with_them(self, store: Store) -> None:
+        note, entry = NoteKey("w", "job.data", "j", '"a"'), entry_row(1, kind="job.output", owner="j")
+        store.write(changes(workers=[worker_row()], jobs=[job_row("j")], notes={note: b"1"}, entries=[entry]))
+        store.write(changes(forgotten=["w"], workers=[worker_row()]))
+        assert store.notes_of_job("w", "j") == [(note, b"1")]
+        assert store.entries("w", "job.output", "j") == [entry]
+
     def test_forgetting_comes_first_so_that_a_worker_can_be_written_anew(self, store: Store) -> None:
         store.write(
             changes(

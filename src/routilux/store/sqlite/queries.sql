@@ -59,10 +59,10 @@ FROM keys WHERE flow_id = ? AND key IN ({?})
 DELETE FROM items WHERE worker_id IN ({?})
 
 -- name: forget_notes
-DELETE FROM notes WHERE worker_id IN ({?})
+DELETE FROM notes WHERE worker_id IN ({?}) AND substr(kind, 1, 4) <> 'job.'
 
 -- name: forget_entries
-DELETE FROM entries WHERE worker_id IN ({?})
+DELETE FROM entries WHERE worker_id IN ({?}) AND substr(kind, 1, 4) <> 'job.'
 
 -- name: forget_workers
 DELETE FROM workers WHERE worker_id IN ({?})

@@ -4,10 +4,10 @@
 DELETE FROM item WHERE worker_id = ANY (%b::text[])
 
 -- :forget_notes
-DELETE FROM note WHERE worker_id = ANY (%b::text[])
+DELETE FROM note WHERE worker_id = ANY (%b::text[]) AND left(kind, 4) <> 'job.'
 
 -- :forget_entries
-DELETE FROM entry WHERE worker_id = ANY (%b::text[])
+DELETE FROM entry WHERE worker_id = ANY (%b::text[]) AND left(kind, 4) <> 'job.'
 
 -- :forget_workers
 DELETE FROM worker WHERE worker_id = ANY (%b::text[])
