@@ -91,7 +91,11 @@ class PublicCalls(RuleBasedStateMachine):
 
     # -- calls -----------------------------------------------------------------------------------------------
 
-    @rule(target=jobs, routine=st.sampled_from(["keep", "pass_on", "fail"]), key=st.none() | st.sampled_from("abc"))
+    @rule(
+        target=jobs,
+        routine=st.sampled_from(["keep", "pass_on", "fail"]),
+        key=st.none() | st.sampled_from("abc"),
+    )
     def post(self, routine: str, key: str | None) -> str:
         self.posts += 1
         data = {"id": f"p{self.posts}"} if key is None else {"id": f"k{key}"}

@@ -14,6 +14,7 @@ from routilux import __version__
 from routilux.cli.app import COMMANDS, app
 from tests.unit.cli.calling import call, environment, process
 
+
 def paths() -> list[str]:
     """Every command as it is called; those of a group with the name of the group before them."""
     context = click.Context(app)

@@ -38,7 +38,9 @@ def write_items(folder: Path, n: int, seconds: float = 0.002) -> None:
     (folder / "in.jsonl").write_text("".join(f'{{"n": {i}, "seconds": {seconds}}}\n' for i in range(n)))
 
 
-def killed(*arguments: str, folder: Path, number: signal.Signals, after: str | None = None) -> tuple[int, str]:
+def killed(
+    *arguments: str, folder: Path, number: signal.Signals, after: str | None = None
+) -> tuple[int, str]:
     """The code and the messages of a run that gets a signal after its first output, or after a message."""
     running = started("run", *arguments, folder=folder)
     assert running.stdout is not None
@@ -106,7 +108,9 @@ class TestGoingOn:
             text = config.read()
             config.seek(0)
             config.write(f'store = "sqlite:///runs.db"\n{text}')
-        result = call("run", "wait.flow.yaml", "-p", "n:=1", "-p", "seconds:=3", "--timeout", "0.05", "--id", "one")
+        result = call(
+            "run", "wait.flow.yaml", "-p", "n:=1", "-p", "seconds:=3", "--timeout", "0.05", "--id", "one"
+        )
         assert result.exit_code == 4
         assert "is kept. Go on with:\n  routilux run wait.flow.yaml --resume one\n" in result.stderr
 
@@ -118,11 +122,15 @@ class TestGoingOn:
 
     def test_standard_input_is_given_again_and_taken_once(self, folder: Path) -> None:
         lines = "".join(f'{{"n": {n}, "seconds": 0}}\n' for n in range(3))
-        first = process("run", "wait.flow.yaml", "-i", "-", *STORE, "--id", "one", folder=folder, text=lines + "oops\n")
+        first = process(
+            "run", "wait.flow.yaml", "-i", "-", *STORE, "--id", "one", folder=folder, text=lines + "oops\n"
+        )
         assert (first.returncode, numbers(first.stdout)) == (2, [0, 1, 2])
         assert first.stderr.endswith("--resume one -i -\n")
         text = lines + '{"n": 3, "seconds": 0}\n'
-        second = process("run", "wait.flow.yaml", "-i", "-", *STORE, "--resume", "one", folder=folder, text=text)
+        second = process(
+            "run", "wait.flow.yaml", "-i", "-", *STORE, "--resume", "one", folder=folder, text=text
+        )
         assert (second.returncode, numbers(second.stdout)) == (0, [0, 1, 2, 3])
 
     def test_without_it_what_was_taken_is_finished(self, folder: Path) -> None:
@@ -134,9 +142,23 @@ class TestGoingOn:
 
     def test_a_changed_flow_is_refused_and_adopted(self, folder: Path) -> None:
         document = folder / "wait.flow.yaml"
-        call("run", "wait.flow.yaml", "-p", "n:=1", "-p", "seconds:=0.4", "--timeout", "0.05", *STORE, "--id", "one")
+        call(
+            "run",
+            "wait.flow.yaml",
+            "-p",
+            "n:=1",
+            "-p",
+            "seconds:=0.4",
+            "--timeout",
+            "0.05",
+            *STORE,
+            "--id",
+            "one",
+        )
         document.write_text(document.read_text() + "connections: []\n" + "error_handler: {strategy: skip}\n")
-        document.write_text(document.read_text().replace("  it:", "  also: {class: count}\n  it:") + "entry: it.input\n")
+        document.write_text(
+            document.read_text().replace("  it:", "  also: {class: count}\n  it:") + "entry: it.input\n"
+        )
         refused = call("run", "wait.flow.yaml", *STORE, "--resume", "one")
         assert refused.exit_code == 1
         assert "in another shape" in refused.stderr
@@ -150,14 +172,19 @@ class TestRefused:
     def runs(self, folder: Path, steps: str) -> None:
         (folder / "in.jsonl").write_text('{"n": 2}\n{"n": 3}\n')
         assert call("run", "even.flow.yaml", "-i", "in.jsonl", *STORE, "--id", "evens-1").exit_code == 1
-        assert call("run", "wait.flow.yaml", "-p", "n:=1", "-p", "seconds:=0", *STORE, "--id", "waits-1").exit_code == 0
+        assert (
+            call(
+                "run", "wait.flow.yaml", "-p", "n:=1", "-p", "seconds:=0", *STORE, "--id", "waits-1"
+            ).exit_code
+            == 0
+        )
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--resume", "evens-1"], "--resume needs a store: --store sqlite:///routilux.db, the variable ROUTILUX_STORE"),
+            (["--resume", "evens-1"], "--resume needs a store: --store sqlite:///routilux.db, the variable"),
             ([*STORE, "--resume", "evns-1"], "no such run in sqlite:///"),
-            ([*STORE, "--resume", "evns-1"], "the nearest are evens-1, waits-1; unfinished: evens-1 (2 of 2 items done)"),
+            ([*STORE, "--resume", "evns-1"], "evens-1, waits-1; unfinished: evens-1 (2 of 2 items done)"),
             ([*STORE, "--resume", "waits-1"], "is a run of flow 'wait', not of 'even'"),
             ([*STORE, "--id", "evens-1"], "has a run of this id; go on with it by --resume evens-1"),
             ([*STORE, "--id", "a", "--resume", "evens-1"], "--id names a new run, and --resume goes on with one"),
@@ -188,7 +215,10 @@ class TestRefused:
     def test_what_a_run_has_failed_on_is_kept_and_told(self) -> None:
         result = call("run", "even.flow.yaml", *STORE, "--resume", "evens-1")
         assert (result.exit_code, data_of(result.stdout)) == (1, [{"n": 2}])
-        assert "line 2: SlotHandlerError: routine 'it' failed in attempt 1: ValueError: 3 is odd" in result.stderr
+        assert (
+            "line 2: SlotHandlerError: routine 'it' failed in attempt 1: ValueError: 3 is odd"
+            in result.stderr
+        )
         assert result.stderr.endswith(
             "1 item set aside and kept. Look at them, and put them back, with\n"
             "  routilux job list --dead-letters --store sqlite:///runs.db --run evens-1\n"

@@ -173,7 +173,9 @@ class TestInputAndOutput:
         (folder / "read.flow.yaml").write_text(
             "version: 1\nflow_id: r\nroutines: {read: {class: read_csv}}\n"
         )
-        assert "read.error reached nobody" in call("run", "read.flow.yaml", "-p", "path=none.csv", "-q").stderr
+        assert (
+            "read.error reached nobody" in call("run", "read.flow.yaml", "-p", "path=none.csv", "-q").stderr
+        )
 
     def test_errors_that_are_connected_are_dealt_with(self, folder: Path) -> None:
         (folder / "rows.csv").write_text("a,b\n1,2\n1,2,3,4\n")
