@@ -158,9 +158,7 @@ class TestCancel:
         assert running.stderr is not None
         assert running.stdin is not None
         assert running.stdout.readline()
-        told = ""
-        while "of 3 items done" not in told:
-            told = running.stderr.readline()
+        assert any("of 3 items done" in line for line in running.stderr)
         running.send_signal(signal.SIGKILL)
         with running.stdin, running.stdout, running.stderr:
             running.wait(SECONDS)

@@ -51,7 +51,9 @@ def killed(
         assert running.stdout.readline()
     else:
         while after not in told:
-            told += running.stderr.readline()
+            line = running.stderr.readline()
+            assert line, f"{after!r} is not in {told}"
+            told += line
     running.send_signal(number)
     with running.stdin, running.stdout, running.stderr:
         running.stdout.read()
@@ -77,7 +79,7 @@ class TestGoingOn:
 
     def test_figures_are_those_of_a_run_that_nothing_has_disturbed(self, folder: Path, steps: str) -> None:
         (folder / "sum.flow.yaml").write_text(SUM.format(module=steps))
-        write_items(folder, 600)
+        write_items(folder, 400, 0.01)
         whole = process("run", "sum.flow.yaml", "-i", "in.jsonl", "-q", folder=folder)
         killed(
             "sum.flow.yaml", "-i", "in.jsonl", *STORE, "--id", "one", folder=folder, number=signal.SIGKILL,
