@@ -100,15 +100,21 @@ def _page(
 
 
 def _print_jobs(jobs: Sequence[JobContext], letters: Counter[str], form: str) -> None:
-    if form == "table" and jobs:
-        print_table([_table_row(each, letters[each.job_id]) for each in jobs])
     if form == "table":
+        if jobs:
+            print_table(_without_empty([_table_row(each, letters[each.job_id]) for each in jobs]))
         return
     rows = [_job_row(each, letters[each.job_id]) for each in jobs]
     if form == "json":
         print_json(rows)
     else:
         write("".join(f"{json_text(row)}\n" for row in rows))
+
+
+def _without_empty(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Without the columns in which no row has anything: a terminal is narrow."""
+    filled = {name for row in rows for name, value in row.items() if value not in (None, "")}
+    return [{name: value for name, value in row.items() if name in filled} for row in rows]
 
 
 def _table_row(each: JobContext, letters: int) -> dict[str, Any]:

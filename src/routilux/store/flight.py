@@ -53,12 +53,19 @@ class MappedRecorder(FlightRecorder):
         data = text.encode("utf-8", "surrogatepass")
         if len(data) > LONGEST:
             data = b""
-        start = (seat + 1) * SEAT_SIZE
-        self._map[start : start + 2 + len(data)] = _LENGTH.pack(len(data)) + data
+        self._write(seat, _LENGTH.pack(len(data)) + data)
 
     def leave(self, seat: int) -> None:
+        self._write(seat, b"\0\0")
+
+    def _write(self, seat: int, data: bytes) -> None:
+        """Nothing once it is closed: logic that nobody waited for may still end then."""
         start = (seat + 1) * SEAT_SIZE
-        self._map[start : start + 2] = b"\0\0"
+        try:
+            self._map[start : start + len(data)] = data
+        except ValueError:
+            if not self._map.closed:
+                raise
 
     def close(self) -> None:
         """Leave nothing behind: a process that comes to this ends in order."""

@@ -58,6 +58,7 @@ def export(url: str, file: str | os.PathLike[str]) -> dict[str, int]:
 def export_lines(url: str, counts: Counter[str]) -> Iterator[str]:
     """The lines of an export, as they are read; how many there are of each table is counted meanwhile."""
     address = address_of(url)
+    _operate(address).check_there(_target(address))  # before the first line
     return to_lines(_operate(address).rows(_target(address)), counts)
 
 

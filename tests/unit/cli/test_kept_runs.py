@@ -51,7 +51,9 @@ def killed(
         assert running.stdout.readline()
     else:
         while after not in told:
-            told += running.stderr.readline()
+            line = running.stderr.readline()
+            assert line, f"{after!r} is not in {told}"
+            told += line
     running.send_signal(number)
     with running.stdin, running.stdout, running.stderr:
         running.stdout.read()
@@ -77,7 +79,7 @@ class TestGoingOn:
 
     def test_figures_are_those_of_a_run_that_nothing_has_disturbed(self, folder: Path, steps: str) -> None:
         (folder / "sum.flow.yaml").write_text(SUM.format(module=steps))
-        write_items(folder, 600)
+        write_items(folder, 400, 0.01)
         whole = process("run", "sum.flow.yaml", "-i", "in.jsonl", "-q", folder=folder)
         killed(
             "sum.flow.yaml", "-i", "in.jsonl", *STORE, "--id", "one", folder=folder, number=signal.SIGKILL,
@@ -182,9 +184,9 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            (["--resume", "evens-1"], "--resume needs a store: --store sqlite:///routilux.db, the variable ROUTILUX_STORE"),
+            (["--resume", "evens-1"], "--resume needs a store: --store sqlite:///routilux.db, the variable"),
             ([*STORE, "--resume", "evns-1"], "no such run in sqlite:///"),
-            ([*STORE, "--resume", "evns-1"], "the nearest are evens-1, waits-1; unfinished: evens-1 (2 of 2 items done)"),
+            ([*STORE, "--resume", "evns-1"], "evens-1, waits-1; unfinished: evens-1 (2 of 2 items done)"),
             ([*STORE, "--resume", "waits-1"], "is a run of flow 'wait', not of 'even'"),
             ([*STORE, "--id", "evens-1"], "has a run of this id; go on with it by --resume evens-1"),
             ([*STORE, "--id", "a", "--resume", "evens-1"], "--id names a new run, and --resume goes on with one"),

@@ -51,6 +51,15 @@ def test_a_process_that_ends_in_order_leaves_nothing_behind(file):
     assert MappedRecorder(file).suspects() == []
 
 
+def test_what_ends_after_it_was_closed_is_not_noted(file):
+    recorder = MappedRecorder(file)
+    recorder.enter(0, "runs")
+    recorder.close()
+    recorder.leave(0)
+    recorder.enter(0, "another")
+    assert MappedRecorder(file).suspects() == []
+
+
 def test_another_boot_of_the_machine_has_no_suspects(path, opened, monkeypatch):
     died(path)
     monkeypatch.setattr(flight, "boot_id", lambda: str(uuid4()))
