@@ -10,6 +10,7 @@ import pytest
 from routilux.kernel.mailbox import Mailbox
 from routilux.runtime.context import ActivationContext
 from routilux.runtime.journal.draft import Draft
+from routilux.runtime.journal.jobs import StoredJobs
 from routilux.runtime.journal.log import Journal
 from routilux.runtime.journal.reopening import Revival
 from routilux.runtime.journal.worker import JournaledWorker
@@ -94,7 +95,7 @@ FAULTS = (
         "chains",
         JournaledWorker,
         "_take",
-        "self._count(record, item[3], -1)",
+        "self.stored_jobs.count(record, item[3], -1)",
         "pass",
     ),
     Fault(
@@ -238,17 +239,17 @@ MORE_FAULTS = (
     Fault(
         "a job is written as completed while it has items",
         "chains",
-        JournaledWorker,
-        "_end_rows",
+        StoredJobs,
+        "end_rows",
         "(fatal is None and job.stored)",
         "False",
     ),
     Fault(
         "a cancellation returns before it is written",
         "cancels",
-        JournaledWorker,
-        "cancel_job",
-        "self.journal.written_or_raise(record, begin, partial(self._not_ended, record, job))",
+        StoredJobs,
+        "cancel",
+        "journal.written_or_raise(record, begin, partial(self._not_ended, record, job))",
         "begin()",
     ),
     Fault(
@@ -270,8 +271,8 @@ MORE_FAULTS = (
     Fault(
         "of several jobs only one is counted",
         "joins",
-        JournaledWorker,
-        "_count",
+        StoredJobs,
+        "count",
         "for member in account.members:",
         "for member in account.members[:1]:",
     ),
@@ -288,7 +289,7 @@ MORE_FAULTS = (
         "cancels",
         JournaledWorker,
         "mark_ended",
-        "                self._append_end(job)\n",
+        "                self.stored_jobs.append_end(job)\n",
         "                pass\n",
     ),
     Fault(

@@ -283,7 +283,7 @@ class Worker:
                 raise self.full_error(slot)
             case "drop_new":
                 slot.mailbox.drop(slot.name)
-                self._dropped(item, slot, "slot full, newest dropped")
+                self.dropped(item, slot, "slot full, newest dropped")
                 self.settle([item])
             case "drop_old":
                 self._displace(slot, item)
@@ -302,7 +302,7 @@ class Worker:
         while code == FULL:
             oldest, at_rest = slot.mailbox.displace(slot.name)
             if oldest is not None:
-                self._dropped(oldest, slot, "slot full, oldest dropped")
+                self.dropped(oldest, slot, "slot full, oldest dropped")
                 self.settle([oldest])
             self.at_rest(at_rest)
             code = slot.mailbox.offer(item)
@@ -531,9 +531,9 @@ class Worker:
 
     def end_job(self, job: JobContext, status: JobStatus, error: BaseException | None = None) -> bool:
         """Fail or cancel a job at once; False if it has ended already. What is queued of it is taken out."""
-        return bool(self._end_jobs([job], status, error))
+        return bool(self.end_jobs([job], status, error))
 
-    def _end_jobs(
+    def end_jobs(
         self, jobs: Iterable[JobContext], status: JobStatus, error: BaseException | None = None
     ) -> list[JobContext]:
         ended = self.mark_ended(jobs, status, error)
@@ -598,7 +598,7 @@ class Worker:
             if failed:
                 self.dead_letter(mailbox, item, "job failed", failed[0].job.error)
             elif self.sink is not None:
-                self._dropped(item, mailbox.slots[item[1]], "job cancelled")
+                self.dropped(item, mailbox.slots[item[1]], "job cancelled")
 
     def dead_letter(self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None) -> None:
         if self.letters.full:
@@ -620,9 +620,9 @@ class Worker:
             )
         )
         if self.sink is not None:
-            self._dropped(item, mailbox.slots[item[1]], f"dead letter: {reason}")
+            self.dropped(item, mailbox.slots[item[1]], f"dead letter: {reason}")
 
-    def _dropped(self, item: Item, slot: SlotQueue, reason: str) -> None:
+    def dropped(self, item: Item, slot: SlotQueue, reason: str) -> None:
         jobs = [member.job for member in item[3].members]
         for job in jobs:
             self.trace(job, "dropped", slot=slot.qualified_name, item=item[0], reason=reason)
@@ -712,7 +712,7 @@ class Worker:
                 return True
 
     def cancel_jobs(self) -> None:
-        self._end_jobs(list(self.jobs.values()), JobStatus.CANCELLED)
+        self.end_jobs(list(self.jobs.values()), JobStatus.CANCELLED)
 
     def close(self) -> None:
         """The end: hand out nothing any more, and let the flow be changed again."""

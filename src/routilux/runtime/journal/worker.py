@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from routilux.errors import IdempotencyConflictError, PoisonItemError, StateError, StoreError, describe
-from routilux.kernel.account import Account, JobAccount
+from routilux.errors import PoisonItemError, StateError, StoreError, describe
+from routilux.kernel.account import JobAccount
 from routilux.kernel.activation import OVER
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
 from routilux.model.context import running
@@ -20,7 +19,6 @@ from routilux.ports import (
     Gate,
     ItemKey,
     ItemRow,
-    JobRow,
     KeyRow,
     LetterRow,
     NoteKey,
@@ -31,6 +29,7 @@ from routilux.runtime.activation import LiveActivation
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
 from routilux.runtime.journal.draft import Draft
+from routilux.runtime.journal.jobs import StoredJobs
 from routilux.runtime.journal.letters import StoredLetters
 from routilux.runtime.journal.record import Record
 from routilux.runtime.journal.reopening import Revival
@@ -46,7 +45,6 @@ if TYPE_CHECKING:
     from routilux.runtime.pool import Seat
 
 T = TypeVar("T")
-KEY_SECONDS = 7 * 86_400.0
 NUMBERS_AHEAD = 1_000  # that the worker's row allows for, so that it is not written for every item
 
 Sent: TypeAlias = tuple["Route", Item, bool]
@@ -100,6 +98,7 @@ class JournaledWorker(Worker):
         self.checkpoints: dict[tuple[str, str], Any] = {}  # of activations that are to run again
         self.onces: dict[tuple[str, str], bytes] = {}
         self.about: dict[str, Any] = {}  # what else the worker's row says
+        self.stored_jobs = StoredJobs(self)
         self.revival = Revival(self)
         super().__init__(engine, flow, state)
         self.number = self._take_number_now
@@ -261,8 +260,8 @@ class JournaledWorker(Worker):
                 self._apply(draft, activation, record, payloads, sent)
             self._take(record, activation.mailbox, activation.batch)
             if noted is not None:
-                self._note_error(record, job, noted)
-            self._end_rows(record, job, fatal)
+                self.stored_jobs.note_error(record, job, noted)
+            self.stored_jobs.end_rows(record, job, fatal)
             record.then(partial(self._released, activation, sent, fatal))
             journal.append(record)
         journal.wake()
@@ -280,7 +279,7 @@ class JournaledWorker(Worker):
         draft.apply(record)
         self.state.output_log.extend(draft.outputs)
         if sent:
-            self._count(record, activation.job, len(sent))
+            self.stored_jobs.count(record, activation.job, len(sent))
 
     def _payloads(self, draft: Draft) -> list[Payload | None]:
         """What receivers get is what was stored, read back; None for what has no place in memory anyway."""
@@ -363,7 +362,7 @@ class JournaledWorker(Worker):
         job = activation.job
         self._send(activation, sent)
         if fatal is not None:
-            self._end_jobs([member.job for member in job.members], JobStatus.FAILED, fatal)
+            self.end_jobs([member.job for member in job.members], JobStatus.FAILED, fatal)
         self.settle(activation.batch)
 
     def _deliver(self, activation: Any, route: Route, item: Item, kept: bool) -> None:
@@ -414,7 +413,7 @@ class JournaledWorker(Worker):
         kept = item[2] is not None and mailbox.keep_place(slot.name)
         if not kept and slot.on_full == "drop_new":
             mailbox.drop(slot.name)
-            self._dropped(item, slot, "slot full, newest dropped")
+            self.dropped(item, slot, "slot full, newest dropped")
             return None
         if not kept and slot.on_full == "drop_old" and not slot.beyond:
             kept = self._displaced(record, slot)
@@ -426,7 +425,7 @@ class JournaledWorker(Worker):
         oldest, at_rest = slot.mailbox.displace(slot.name)
         if oldest is None:
             return False
-        self._dropped(oldest, slot, "slot full, oldest dropped")
+        self.dropped(oldest, slot, "slot full, oldest dropped")
         self._take(record, slot.mailbox, [oldest])
         record.then(partial(self.settle, [oldest]))
         record.then(partial(self.at_rest, at_rest))
@@ -438,43 +437,10 @@ class JournaledWorker(Worker):
         keys = [ItemKey(self.worker_id, places[item[1]], item[0]) for item in items]
         record.taken = [*record.taken, *keys] if record.taken else keys
         for item in items:
-            self._count(record, item[3], -1)
+            self.stored_jobs.count(record, item[3], -1)
         if self.deaths:
             known = [key for key in keys if self.deaths.pop(key, None) is not None]
             record.notes = {**record.notes, **{rows.crash_note(*key): None for key in known}}
-
-    def _count(self, record: Record, account: Account, n: int) -> None:
-        if not record.counts:
-            record.counts = {}
-        counts: Any = record.counts
-        for member in account.members:
-            job = member.job
-            job.stored += n
-            counts[job.job_id] = counts.get(job.job_id, 0) + n
-
-    def _end_rows(self, record: Record, account: Account, fatal: BaseException | None) -> None:
-        """A job that fails by this record, or of which it leaves nothing in the store, ends with it."""
-        now: float | None = None
-        ended = []
-        for member in account.members:
-            job = member.job
-            if member.status.finished or job.final is not None or (fatal is None and job.stored):
-                continue
-            status = JobStatus.COMPLETED if fatal is None else JobStatus.FAILED
-            if fatal is not None:
-                job.error = fatal
-            job.final = status.value
-            now = self.engine.driver.clock.time() if now is None else now
-            ended.append(rows.job_row(self.journal.codec, job, status.value, now))
-        if ended:
-            record.jobs = [*record.jobs, *ended]
-
-    def _note_error(self, record: Record, account: Account, error: BaseException) -> None:
-        for member in account.members:
-            job = member.job
-            job.errors.append(error)
-            text = describe(error)
-            record.entries = [*record.entries, *job.error_list.add(text, self.encode(text, "error"))]
 
     def _letters(
         self, mailbox: Mailbox, items: Iterable[Item], reason: str, error: BaseException | None
@@ -492,7 +458,7 @@ class JournaledWorker(Worker):
             letters.append(LetterRow(
                 self.worker_id, item[0], self.flow_id, place, rows.job_ids_text(item[3]), why, text, time, data
             ))  # fmt: skip
-            self._dropped(item, mailbox.slots[item[1]], f"dead letter: {why}")
+            self.dropped(item, mailbox.slots[item[1]], f"dead letter: {why}")
         return letters
 
     def give_up(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
@@ -530,7 +496,7 @@ class JournaledWorker(Worker):
         )]  # fmt: skip
         record.taken = [ItemKey(*row[:3])]
         with self.journal.lock:
-            self._count(record, item[3], -1)
+            self.stored_jobs.count(record, item[3], -1)
             record.then(partial(self.settle, [item]))
             self.journal.append(record)
         self.journal.wake()
@@ -609,43 +575,10 @@ class JournaledWorker(Worker):
     # -- jobs ------------------------------------------------------------------------------------------------
 
     def end_job(self, job: JobContext, status: JobStatus, error: BaseException | None = None) -> bool:
-        """The end of a job is seen when it is written."""
-        record = Record(self)
-        begun = self._begin_end(record, job, status, error)
-        self.journal.wake()
-        return begun
+        return self.stored_jobs.end(job, status, error)
 
     def cancel_job(self, job: JobContext) -> None:
-        """Returns when it is written and nothing of the job starts any more."""
-        record = Record(self)
-
-        def begin() -> None:
-            if not self._begin_end(record, job, JobStatus.CANCELLED, None):
-                self.journal.hand_over(record)  # how it ends is on its way: return when that is written
-
-        self.journal.written_or_raise(record, begin, partial(self._not_ended, record, job))
-
-    def _begin_end(self, record: Record, job: Any, status: JobStatus, error: BaseException | None) -> bool:
-        """Hand over the end of a job; False if it has another one. Until that is written it does not come to rest."""
-        now = self.engine.driver.clock.time()
-        with self.journal.lock:
-            job.account.add()
-            if job.account.status.finished or job.final is not None:
-                job.account.remove()
-                return False
-            before, job.error, job.final = job.error, error, status.value
-            record.jobs = [rows.job_row(self.journal.codec, job, status.value, now)]
-            job.error = before
-            record.then(partial(self._end_jobs, [job], status, error))
-            record.then(job.account.remove)
-            self.journal.append(record)
-        return True
-
-    def _not_ended(self, record: Record, job: Any) -> None:
-        """The store has refused the end of a job."""
-        if record.jobs:
-            job.final = None
-            self.at_rest(job.account.remove())
+        self.stored_jobs.cancel(job)
 
     def mark_ended(
         self, jobs: Iterable[JobContext], status: JobStatus, error: BaseException | None
@@ -654,44 +587,30 @@ class JournaledWorker(Worker):
         with self.journal.lock:
             ended = super().mark_ended(jobs, status, error)
             for job in ended:
-                self._append_end(job)
+                self.stored_jobs.append_end(job)
         return ended
-
-    def _append_end(self, job: Any) -> None:
-        """The row of a job that has ended, unless it has it already; the caller holds the journal's lock."""
-        if job.final != job.status:
-            job.final = job.status.value
-            record = Record(self)
-            record.jobs = [self._row_of(job)]
-            self.journal.append(record)
 
     def _over(self, job: Any) -> None:
         with self.journal.lock:
-            self._append_end(job)
+            self.stored_jobs.append_end(job)
         self.journal.wake()
         super()._over(job)
 
     def job_changed(self, job: JobContext) -> None:
-        if not isinstance(job, JournaledJob):
-            return  # it has ended, and nothing of it is left here
-        record = Record(self)
-        with self.journal.lock:
-            record.jobs = [self._row_of(job)]
-            self.journal.append(record)
-        self.journal.wake()
+        if isinstance(job, JournaledJob):  # else it has ended, and nothing of it is left here
+            self.stored_jobs.write_row(job)
 
-    def _row_of(self, job: Any) -> JobRow:
-        """A job as it is now; the caller holds the journal's lock, so that no older row can come later."""
-        status = JobStatus(job.final or job.status)
-        ended = job.completed_at or self.engine.driver.clock.time() if status.finished else None
-        return rows.job_row(self.journal.codec, job, status.value, ended)
+    def trace(self, job: JobContext, action: str, **details: Any) -> None:
+        self.stored_jobs.trace(job, action, **details)
 
-    def trace(self, job: Any, action: str, **details: Any) -> None:
-        entry = {"time": self.engine.driver.clock.time(), "action": action, **details}
-        data = self.encode(entry, f"trace of job {job.job_id!r}")
-        record = Record(None)
-        record.entries = job.trace_list.add(entry, data)
-        self.journal.slip_in(record)
+    def stored_job(self, job_id: str) -> JobContext | None:
+        return self.stored_jobs.find(job_id)
+
+    def key(self, idempotency_key: str, payload: Payload) -> KeyRow:
+        return self.stored_jobs.key(idempotency_key, payload)
+
+    def job_of_key(self, key: KeyRow) -> JobContext | None:
+        return self.stored_jobs.of_key(key)
 
     # -- work comes in ---------------------------------------------------------------------------------------
 
@@ -752,7 +671,7 @@ class JournaledWorker(Worker):
         item = (number, queue.name, payload, job.account, "post", self.engine.now())
         if kept is None:
             queue.mailbox.drop(queue.name)
-            self._dropped(item, queue, "slot full, newest dropped")
+            self.dropped(item, queue, "slot full, newest dropped")
         else:
             if kept and queue.beyond:  # others came first, and wait in the store
                 queue.mailbox.give_place(queue.name)
@@ -762,12 +681,12 @@ class JournaledWorker(Worker):
             record.items = [
                 ItemRow(self.worker_id, place, number, rows.job_ids_text(job.account), "post", wall, form)
             ]
-            self._count(record, job.account, 1)
+            self.stored_jobs.count(record, job.account, 1)
             sent.append((item, kept))
         job.serial = job.serial or number
         if job.final == JobStatus.COMPLETED and not job.status.finished:
             job.final = None  # it was to complete with what is on its way, and goes on with this item
-        record.jobs = [self._row_of(job)]
+        record.jobs = [self.stored_jobs.row(job)]
 
     def _taken_back(
         self, queue: SlotQueue, job: Any, kept: bool | None, sent: list[tuple[Item, bool]]
@@ -944,7 +863,7 @@ class JournaledWorker(Worker):
     def cancel_jobs(self) -> None:
         """At the end of the worker: for good, or only for this runtime."""
         if self.for_good:
-            self._end_jobs(list(self.jobs.values()), JobStatus.CANCELLED)
+            self.end_jobs(list(self.jobs.values()), JobStatus.CANCELLED)
             self._set_rest_aside()
             return
         for job in list(self.jobs.values()):
@@ -980,33 +899,6 @@ class JournaledWorker(Worker):
 
     def new_letters(self) -> Letters:
         return StoredLetters(self)
-
-    def stored_job(self, job_id: str) -> JobContext | None:
-        stored = self.journal.store.job(job_id)
-        if stored is None:
-            return None
-        finished = JobStatus(stored.row.status).finished
-        if stored.row.worker_id == self.worker_id and (stored.items or not finished):
-            return self.revival.job(job_id)
-        return rows.detached_job(self.journal.codec, self.journal.store, self.engine.driver, stored)
-
-    def key(self, idempotency_key: str, payload: Payload) -> KeyRow | None:
-        now = self.engine.driver.clock.time()
-        encoded = self.encode(payload, f"payload of idempotency_key {idempotency_key!r}")
-        digest = blake2b(encoded, digest_size=16).hexdigest()
-        return KeyRow(self.flow_id, idempotency_key, self.worker_id, "", digest, now, now + KEY_SECONDS)
-
-    def job_of_key(self, key: KeyRow) -> JobContext | None:
-        known = self.journal.store.key(key.flow_id, key.key, key.created_at)
-        if known is None:
-            return None
-        if known.digest != key.digest:
-            raise IdempotencyConflictError(
-                f"idempotency_key {key.key!r} was used on flow {key.flow_id!r} before with another payload (job "
-                f"{known.job_id!r}); a key names one piece of work, give the new one a key of its own",
-                job_id=known.job_id,
-            )
-        return self.engine.book.jobs.get(known.job_id) or self.stored_job(known.job_id)
 
     def drain(self, deadline: float | None) -> bool:
         return self.journal.broken is None and super().drain(deadline)
