@@ -10,6 +10,7 @@ import pytest
 from routilux.kernel.mailbox import Mailbox
 from routilux.runtime.context import ActivationContext
 from routilux.runtime.journal.draft import Draft
+from routilux.runtime.journal.endings import Endings
 from routilux.runtime.journal.jobs import StoredJobs
 from routilux.runtime.journal.log import Journal
 from routilux.runtime.journal.reopening import Revival
@@ -45,9 +46,9 @@ FAULTS = (
         "chains",
         JournaledWorker,
         "_hand_over",
-        "            self._take(record, activation.mailbox, activation.batch)\n",
+        "            self.endings.take(record, activation.mailbox, activation.batch)\n",
         "            journal.append(record)\n            record = Record(self)\n"
-        "            self._take(record, activation.mailbox, activation.batch)\n",
+        "            self.endings.take(record, activation.mailbox, activation.batch)\n",
     ),
     Fault(
         "what follows is released before it is written",
@@ -93,16 +94,16 @@ FAULTS = (
     Fault(
         "the count of a job is not moved with its item",
         "chains",
-        JournaledWorker,
-        "_take",
-        "self.stored_jobs.count(record, item[3], -1)",
+        Endings,
+        "take",
+        "count(record, item[3], -1)",
         "pass",
     ),
     Fault(
         "the note of an activation outlives it",
         "joins",
         JournaledWorker,
-        "_forget_notes",
+        "forget_notes",
         "notes[self._activation_note(activation)] = None",
         "pass",
     ),
@@ -135,8 +136,8 @@ FAULTS = (
         "failures",
         JournaledWorker,
         "_hand_over",
-        "            self._take(record, activation.mailbox, activation.batch)\n",
-        "            self._take(record, activation.mailbox, activation.batch if error is None else ())\n",
+        "            self.endings.take(record, activation.mailbox, activation.batch)\n",
+        "            self.endings.take(record, activation.mailbox, activation.batch if error is None else ())\n",
     ),
     Fault(
         "a commit that nobody knows of counts as refused",
@@ -257,7 +258,7 @@ MORE_FAULTS = (
         "drops",
         JournaledWorker,
         "_displaced",
-        "self._take(record, slot.mailbox, [oldest])",
+        "self.endings.take(record, slot.mailbox, [oldest])",
         "pass",
     ),
     Fault(

@@ -86,7 +86,7 @@ class Revival:
         worker = self._worker
         for note, value in notes:
             key = ItemKey(worker.worker_id, note.owner, int(note.name))
-            worker.deaths[key] = worker.decode(value, self._where())
+            worker.endings.deaths[key] = worker.decode(value, self._where())
 
     def _activation(self, note: NoteKey, about: Mapping[str, Any]) -> None:
         """One that had been claimed, or waits for a retry: its items stay together."""
@@ -138,9 +138,9 @@ class Revival:
         if item[3].ended:
             worker.give_up(mailbox, [item])
             return
-        deaths = worker.deaths.get(ItemKey(*row[:3]), 0)
+        deaths = worker.endings.deaths.get(ItemKey(*row[:3]), 0)
         if deaths >= rows.POISON_DEATHS:
-            worker.poisoned(mailbox, [item], rows.poison(row.place, row.number, deaths))
+            worker.endings.poisoned(mailbox, [item], rows.poison(row.place, row.number, deaths))
             return
         code, ended = mailbox.restore(item)
         if ended:
@@ -158,13 +158,13 @@ class Revival:
 
     def _is_poison(self, mailbox: Mailbox, activations: list[Any], keys: list[ItemKey]) -> bool:
         worker = self._worker
-        deaths = max((worker.deaths.get(key, 0) for key in keys), default=0)
+        deaths = max((worker.endings.deaths.get(key, 0) for key in keys), default=0)
         if deaths < rows.POISON_DEATHS:
             return False
         for activation in activations:
             mailbox.withdraw(partial(is_, activation))
             first = keys[0]
-            worker.poisoned(
+            worker.endings.poisoned(
                 mailbox, activation.batch, rows.poison(first.place, first.number, deaths), activation
             )
         return True
@@ -272,4 +272,4 @@ def set_strangers_aside(worker: JournaledWorker) -> None:
     """Items of slots that the flow does not have any more become dead letters."""
     for place in worker.revival.strangers():
         for row in worker.journal.store.items(worker.worker_id, place):
-            worker.set_stranger_aside(row)
+            worker.endings.set_stranger_aside(row)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from routilux.errors import PoisonItemError, StateError, StoreError, describe
+from routilux.errors import StateError, StoreError, describe
 from routilux.kernel.account import JobAccount
 from routilux.kernel.activation import OVER
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
@@ -20,7 +20,6 @@ from routilux.ports import (
     ItemKey,
     ItemRow,
     KeyRow,
-    LetterRow,
     NoteKey,
     WorkerRow,
 )
@@ -29,6 +28,7 @@ from routilux.runtime.activation import LiveActivation
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
 from routilux.runtime.journal.draft import Draft
+from routilux.runtime.journal.endings import Endings
 from routilux.runtime.journal.jobs import StoredJobs
 from routilux.runtime.journal.letters import StoredLetters
 from routilux.runtime.journal.record import Record
@@ -94,11 +94,11 @@ class JournaledWorker(Worker):
         self.number_limit = 1  # of the worker's row
         self.stretches: dict[SlotQueue, Stretch] = {}
         self.claimed: set[ItemKey] = set()  # items in the store that an activation has
-        self.deaths: dict[ItemKey, int] = {}  # of processes, while an activation ran on the item
         self.checkpoints: dict[tuple[str, str], Any] = {}  # of activations that are to run again
         self.onces: dict[tuple[str, str], bytes] = {}
         self.about: dict[str, Any] = {}  # what else the worker's row says
         self.stored_jobs = StoredJobs(self)
+        self.endings = Endings(self)
         self.revival = Revival(self)
         super().__init__(engine, flow, state)
         self.number = self._take_number_now
@@ -250,15 +250,15 @@ class JournaledWorker(Worker):
         journal, record, job = self.journal, Record(self), activation.job
         draft, activation.draft = activation.draft, Draft()
         wanted = error is None and not job.ended
-        self._forget_notes(activation, record)
+        self.forget_notes(activation, record)
         payloads = self._payloads(draft) if wanted else []
         if error is not None:
-            record.letters = self._letters(activation.mailbox, activation.batch, outcome, error)
+            record.letters = self.endings.letters(activation.mailbox, activation.batch, outcome, error)
         sent: list[Sent] = []
         with journal.lock:
             if wanted:
                 self._apply(draft, activation, record, payloads, sent)
-            self._take(record, activation.mailbox, activation.batch)
+            self.endings.take(record, activation.mailbox, activation.batch)
             if noted is not None:
                 self.stored_jobs.note_error(record, job, noted)
             self.stored_jobs.end_rows(record, job, fatal)
@@ -426,89 +426,17 @@ class JournaledWorker(Worker):
         if oldest is None:
             return False
         self.dropped(oldest, slot, "slot full, oldest dropped")
-        self._take(record, slot.mailbox, [oldest])
+        self.endings.take(record, slot.mailbox, [oldest])
         record.then(partial(self.settle, [oldest]))
         record.then(partial(self.at_rest, at_rest))
         return slot.mailbox.keep_place(slot.name)
 
-    def _take(self, record: Record, mailbox: Mailbox, items: Iterable[Item]) -> None:
-        """These items have ended; the caller holds the journal's lock."""
-        places = mailbox.node.places
-        keys = [ItemKey(self.worker_id, places[item[1]], item[0]) for item in items]
-        record.taken = [*record.taken, *keys] if record.taken else keys
-        for item in items:
-            self.stored_jobs.count(record, item[3], -1)
-        if self.deaths:
-            known = [key for key in keys if self.deaths.pop(key, None) is not None]
-            record.notes = {**record.notes, **{rows.crash_note(*key): None for key in known}}
-
-    def _letters(
-        self, mailbox: Mailbox, items: Iterable[Item], reason: str, error: BaseException | None
-    ) -> list[LetterRow]:
-        """The dead letters of items; those of jobs that were all cancelled have none."""
-        letters, time = [], self.engine.driver.clock.time()
-        for item in items:
-            statuses = {member.status for member in item[3].members}
-            if statuses == {JobStatus.CANCELLED}:
-                continue
-            why = "job failed" if JobStatus.FAILED in statuses else reason
-            text = None if error is None else describe(error)
-            place = mailbox.node.places[item[1]]
-            data = self.encode(item[2], f"slot {place!r}")
-            letters.append(LetterRow(
-                self.worker_id, item[0], self.flow_id, place, rows.job_ids_text(item[3]), why, text, time, data
-            ))  # fmt: skip
-            self.dropped(item, mailbox.slots[item[1]], f"dead letter: {why}")
-        return letters
-
     def give_up(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
-        if not items:
-            return
-        record = Record(self)
-        failed = [m for item in items for m in item[3].members if m.status is JobStatus.FAILED]
-        record.letters = self._letters(mailbox, items, "job failed", failed[0].job.error if failed else None)
-        with self.journal.lock:
-            self._take(record, mailbox, items)
-            record.then(partial(self.settle, list(items)))
-            self.journal.append(record)
-        self.journal.wake()
-
-    def poisoned(
-        self, mailbox: Mailbox, items: Sequence[Item], error: PoisonItemError, activation: Any = None
-    ) -> None:
-        """Items that killed the process again and again are set aside, and the flow goes on."""
-        record = Record(self)
-        if activation is not None:
-            self._forget_notes(activation, record)
-        record.letters = self._letters(mailbox, items, "poison", error)
-        with self.journal.lock:
-            self._take(record, mailbox, items)
-            record.then(partial(self.settle, list(items)))
-            self.journal.append(record)
-        self.journal.wake()
-
-    def set_stranger_aside(self, row: ItemRow) -> None:
-        """An item of a slot that the flow does not have any more."""
-        item = self.revival.revived(row)
-        record, time = Record(self), self.engine.driver.clock.time()
-        record.letters = [LetterRow(
-            self.worker_id, row.number, self.flow_id, row.place, row.job_ids, "flow changed", None, time, row.data
-        )]  # fmt: skip
-        record.taken = [ItemKey(*row[:3])]
-        with self.journal.lock:
-            self.stored_jobs.count(record, item[3], -1)
-            record.then(partial(self.settle, [item]))
-            self.journal.append(record)
-        self.journal.wake()
+        if items:
+            self.endings.give_up(mailbox, items)
 
     def dead_letter(self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None) -> None:
-        """Set one item aside that nothing else accounts for."""
-        record = Record(self)
-        record.letters = self._letters(mailbox, [item], reason, error)
-        with self.journal.lock:
-            self._take(record, mailbox, [item])
-            self.journal.append(record)
-        self.journal.wake()
+        self.endings.dead_letter(mailbox, item, reason, error)
 
     # -- notes of activations --------------------------------------------------------------------------------
 
@@ -533,7 +461,7 @@ class JournaledWorker(Worker):
     def _activation_note(self, activation: Any) -> NoteKey:
         return rows.activation_note(self.worker_id, activation.mailbox.routine_id, activation.key)
 
-    def _forget_notes(self, activation: Any, record: Record) -> None:
+    def forget_notes(self, activation: Any, record: Record) -> None:
         notes: dict[NoteKey, bytes | None] = {}
         if activation.noted:
             notes[self._activation_note(activation)] = None
@@ -553,7 +481,7 @@ class JournaledWorker(Worker):
     def drop_activation(self, activation: Any) -> None:
         super().drop_activation(activation)
         record = Record(self)
-        self._forget_notes(activation, record)
+        self.forget_notes(activation, record)
         if record.notes:
             self.journal.hand_over(record)
 
