@@ -568,7 +568,7 @@ class Life:
             if worker.stopped:
                 continue
             self.witness.check_capacity(worker)
-            for slot in worker.stretches:
+            for slot in worker.backlog.stretches:
                 kept = slot.length - len(queued_in(slot))
                 self.witness.expect(not kept, f"{slot.qualified_name} keeps {kept} places for nothing")
             here = {item[0] for node in worker.nodes.values() for item in all_of(node.mailbox)}
@@ -613,7 +613,7 @@ class Life:
         cursors = {
             (state.worker_id, slot.qualified_name): stretch.cursor
             for state in self.states.values()
-            for slot, stretch in state.control.stretches.items()
+            for slot, stretch in state.control.backlog.stretches.items()
             if slot.beyond
         }
         for key, row in self.audit.items.items():

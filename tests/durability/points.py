@@ -13,6 +13,7 @@ from typing import Any
 
 _LOG = "routilux.runtime.journal.log:Journal"
 _WORKER = "routilux.runtime.journal.worker:JournaledWorker"
+_BACKLOG = "routilux.runtime.journal.backlog:Backlog"
 _REVIVAL = "routilux.runtime.journal.reopening:Revival"
 _OPENER = "routilux.runtime.journal.opening:Opener"
 _STORE = "routilux.store.sqlite.store:SqliteStore"
@@ -34,13 +35,13 @@ _STEPS = {
     f"{_WORKER}.admit": 20,
     f"{_WORKER}._admit": 20,
     f"{_WORKER}._admitted": 20,
-    f"{_WORKER}._load": 20,
+    f"{_BACKLOG}._load": 20,
     f"{_WORKER}.write_row": 2,
     f"{_REVIVAL}.open": 1,
     f"{_REVIVAL}._states": 1,
     f"{_REVIVAL}._deaths": 1,
     f"{_REVIVAL}._activation": 4,
-    f"{_REVIVAL}._heads": 1,
+    f"{_BACKLOG}.open": 1,
     f"{_REVIVAL}.item": 20,
     f"{_REVIVAL}.everything_is_here": 1,
     f"{_OPENER}._count_deaths": 1,

@@ -9,6 +9,7 @@ import pytest
 
 from routilux.kernel.mailbox import Mailbox
 from routilux.runtime.context import ActivationContext
+from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.endings import Endings
 from routilux.runtime.journal.jobs import StoredJobs
@@ -208,7 +209,7 @@ MORE_FAULTS = (
     Fault(
         "an item is passed over when a slot is loaded",
         "chains",
-        JournaledWorker,
+        Backlog,
         "_load",
         "stretch.cursor = row.number",
         "stretch.cursor = row.number + 1",
@@ -216,9 +217,9 @@ MORE_FAULTS = (
     Fault(
         "claimed items are queued as well",
         "joins",
-        Revival,
-        "_heads",
-        "if ItemKey(*row[:3]) not in worker.claimed:",
+        Backlog,
+        "open",
+        "if ItemKey(*row[:3]) not in self.claimed:",
         "if True:",
     ),
     Fault(
@@ -256,9 +257,9 @@ MORE_FAULTS = (
     Fault(
         "an item that made room stays in the store",
         "drops",
-        JournaledWorker,
-        "_displaced",
-        "self.endings.take(record, slot.mailbox, [oldest])",
+        Backlog,
+        "displace",
+        "worker.endings.take(record, slot.mailbox, [oldest])",
         "pass",
     ),
     Fault(

@@ -48,7 +48,7 @@ class Revival:
         for note, value in notes.get("activation", ()):
             self._activation(note, worker.decode(value, self._where()))
         self._idle_jobs_known = False
-        self._heads()
+        worker.backlog.open()
 
     def look_at(self, row: WorkerRow, stored: StoredJob) -> None:
         """Fill the worker of a finished execution, in which nothing will run."""
@@ -96,7 +96,7 @@ class Revival:
         found = worker.journal.store.items_of(keys)
         if node is None or not found:
             return  # an item whose routine is gone is set aside with the others of its place
-        worker.claimed.update(keys)
+        worker.backlog.claimed.update(keys)
         batch = tuple(self.revived(row) for row in found)
         account = joined([item[3] for item in batch])
         now, wall = worker.engine.now(), worker.engine.driver.clock.time()
@@ -108,25 +108,10 @@ class Revival:
         left = min(about["delay"], max(0.0, about["due"] - wall))
         turns.arm_retry(worker, activation, now + left)
 
-    def _heads(self) -> None:
-        """The first items of every slot; what is behind them stays in the store for now."""
-        worker, store = self._worker, self._worker.journal.store
-        for slot, stretch in worker.stretches.items():
-            stretch.tail = store.tail(worker.worker_id, slot.qualified_name)
-            head = store.items(worker.worker_id, slot.qualified_name, limit=slot.capacity)
-            for row in head:
-                stretch.cursor = row.number
-                if ItemKey(*row[:3]) not in worker.claimed:
-                    self.item(slot, row)
-            if stretch.cursor < stretch.tail:
-                slot.mailbox.set_beyond(slot.name, True)
-        if not any(slot.beyond for slot in worker.stretches):
-            self.everything_is_here()
-
     def strangers(self) -> list[str]:
         """Places of items whose slot the flow does not have."""
         worker = self._worker
-        known = {slot.qualified_name for slot in worker.stretches}
+        known = {slot.qualified_name for slot in worker.backlog.stretches}
         return [place for place in worker.journal.store.places(worker.worker_id) if place not in known]
 
     # -- items ---------------------------------------------------------------------------------------------

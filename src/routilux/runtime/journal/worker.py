@@ -17,7 +17,6 @@ from routilux.ports import (
     Activated,
     Emitted,
     Gate,
-    ItemKey,
     ItemRow,
     KeyRow,
     NoteKey,
@@ -27,6 +26,7 @@ from routilux.runtime import turns
 from routilux.runtime.activation import LiveActivation
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
+from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.endings import Endings
 from routilux.runtime.journal.jobs import StoredJobs
@@ -51,35 +51,6 @@ Sent: TypeAlias = tuple["Route", Item, bool]
 """An item on its way, and whether a place was kept for it; if not, it waits in the store."""
 
 
-class Stretch:
-    """What of a slot is in memory: everything up to ``cursor``.
-
-    When the worker was opened the store had items up to ``tail``; ``added`` counts those that went there since and are
-    still to be loaded. Moved under the journal's lock.
-    """
-
-    __slots__ = ("added", "cursor", "loading", "tail")
-
-    def __init__(self) -> None:
-        self.added = 0
-        self.cursor = -1
-        self.tail = -1
-        self.loading = False
-
-    @property
-    def all_here(self) -> bool:
-        return not self.added and self.cursor >= self.tail
-
-    def account_for(self, slot: SlotQueue, number: int, kept: bool) -> None:
-        """A new item of the slot: a place is kept for it, or it waits in the store."""
-        if kept:
-            self.cursor = number
-            return
-        self.added += 1
-        if not slot.beyond:
-            slot.mailbox.set_beyond(slot.name, True)
-
-
 class JournaledWorker(Worker):
     """See the module's docstring."""
 
@@ -92,13 +63,12 @@ class JournaledWorker(Worker):
         self.unreleased = 0  # records handed over and not yet released; moved under the journal's lock
         self.next_number = 1
         self.number_limit = 1  # of the worker's row
-        self.stretches: dict[SlotQueue, Stretch] = {}
-        self.claimed: set[ItemKey] = set()  # items in the store that an activation has
         self.checkpoints: dict[tuple[str, str], Any] = {}  # of activations that are to run again
         self.onces: dict[tuple[str, str], bytes] = {}
         self.about: dict[str, Any] = {}  # what else the worker's row says
         self.stored_jobs = StoredJobs(self)
         self.endings = Endings(self)
+        self.backlog = Backlog(self, super().room)
         self.revival = Revival(self)
         super().__init__(engine, flow, state)
         self.number = self._take_number_now
@@ -106,8 +76,7 @@ class JournaledWorker(Worker):
         self.flight_texts = {place: rows.flight_prefix(self.worker_id, place) for place in places}
         state.attach(self)
         for node in self.nodes.values():
-            for slot in node.mailbox.slots.values():
-                self.stretches[slot] = Stretch()
+            self.backlog.add_slots(node)
 
     def encode(self, value: Any, where: str) -> bytes:
         return self.journal.codec.encode(value, where)
@@ -367,7 +336,7 @@ class JournaledWorker(Worker):
 
     def _deliver(self, activation: Any, route: Route, item: Item, kept: bool) -> None:
         if not kept:
-            self.load_if_room(route.queue)
+            self.backlog.load_if_room(route.queue)
         else:
             self._accepted(route.offer(item), route.mailbox, item)
         sink = self.sink
@@ -398,7 +367,7 @@ class JournaledWorker(Worker):
         for (route, form), payload in zip(draft.emits, payloads, strict=True):
             time = self.engine.now() if route.timed else activation.started
             item: Any = (self._take_number(), route.slot, payload, job, route.source, time)
-            kept = self._place(record, route.queue, item)
+            kept = self.backlog.place(record, route.queue, item)
             if kept is None:
                 continue
             items.append(ItemRow(
@@ -406,30 +375,6 @@ class JournaledWorker(Worker):
             ))  # fmt: skip
             sent.append((route, item, kept))
         record.items = items
-
-    def _place(self, record: Record, slot: SlotQueue, item: Item) -> bool | None:
-        """Where an item goes: True to a place that is kept for it, False to the store, None nowhere."""
-        stretch, mailbox = self.stretches[slot], slot.mailbox
-        kept = item[2] is not None and mailbox.keep_place(slot.name)
-        if not kept and slot.on_full == "drop_new":
-            mailbox.drop(slot.name)
-            self.dropped(item, slot, "slot full, newest dropped")
-            return None
-        if not kept and slot.on_full == "drop_old" and not slot.beyond:
-            kept = self._displaced(record, slot)
-        stretch.account_for(slot, item[0], kept)
-        return kept
-
-    def _displaced(self, record: Record, slot: SlotQueue) -> bool:
-        """Make room by dropping the oldest; False if what is in the slot is still on its way."""
-        oldest, at_rest = slot.mailbox.displace(slot.name)
-        if oldest is None:
-            return False
-        self.dropped(oldest, slot, "slot full, oldest dropped")
-        self.endings.take(record, slot.mailbox, [oldest])
-        record.then(partial(self.settle, [oldest]))
-        record.then(partial(self.at_rest, at_rest))
-        return slot.mailbox.keep_place(slot.name)
 
     def give_up(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
         if items:
@@ -604,7 +549,7 @@ class JournaledWorker(Worker):
             if kept and queue.beyond:  # others came first, and wait in the store
                 queue.mailbox.give_place(queue.name)
                 kept = False
-            self.stretches[queue].account_for(queue, number, kept)
+            self.backlog.stretches[queue].account_for(queue, number, kept)
             wall = self.engine.driver.clock.time()
             record.items = [
                 ItemRow(self.worker_id, place, number, rows.job_ids_text(job.account), "post", wall, form)
@@ -623,12 +568,12 @@ class JournaledWorker(Worker):
         with self.journal.lock:
             for _, kept in sent:
                 job.stored -= 1
-                self.stretches[queue].added -= not kept
+                self.backlog.stretches[queue].forget(kept)
         if kept:
             queue.mailbox.give_place(queue.name)
             self.room(queue.mailbox)
         elif sent:
-            self.load_if_room(queue)
+            self.backlog.load_if_room(queue)
 
     def _admitted(self, queue: SlotQueue, job: JobContext, sent: list[tuple[Item, bool]]) -> None:
         if not sent:
@@ -637,7 +582,7 @@ class JournaledWorker(Worker):
             if kept:
                 self._accepted(queue.mailbox.node.offer(item), queue.mailbox, item)
             else:
-                self.load_if_room(queue)
+                self.backlog.load_if_room(queue)
             if self.sink is not None:
                 self.observe_post(job, item, queue)
         if job.account.ended:
@@ -655,7 +600,7 @@ class JournaledWorker(Worker):
             case "drop_old":
                 record = Record(self)
                 with self.journal.lock:
-                    displaced = self._displaced(record, queue)
+                    displaced = self.backlog.displace(record, queue)
                     self.journal.append(record)
                 return displaced
             case _:
@@ -669,7 +614,7 @@ class JournaledWorker(Worker):
 
     def stuck(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is still to be written or loaded."""
-        if self.unreleased or any(slot.draws for slot in self.stretches):
+        if self.unreleased or self.backlog.draws:
             return False
         return super().stuck(inside=inside)
 
@@ -678,50 +623,8 @@ class JournaledWorker(Worker):
     def room(self, mailbox: Mailbox) -> None:
         for slot in mailbox.slots.values():
             if slot.beyond:
-                self.load_if_room(slot)
+                self.backlog.load_if_room(slot)
         super().room(mailbox)
-
-    def load_if_room(self, slot: SlotQueue) -> None:
-        stretch = self.stretches[slot]
-        if stretch.loading or not slot.draws:
-            return
-        stretch.loading = True
-        self.journal.do(partial(self._load, slot))
-
-    def load_all(self) -> None:
-        """Where there is room, such as that of items which activations have claimed."""
-        for slot in self.stretches:
-            self.load_if_room(slot)
-
-    def _load(self, slot: SlotQueue) -> None:
-        """Bring the next items of a slot into memory, as many as there is room for. On the committer only."""
-        stretch, mailbox = self.stretches[slot], slot.mailbox
-        stretch.loading = False
-        if self.stopped:
-            return
-        wanted = slot.capacity - slot.length
-        found = self.journal.store.items(
-            self.worker_id, slot.qualified_name, after=stretch.cursor, limit=wanted
-        )
-        for row in found:
-            if ItemKey(*row[:3]) not in self.claimed:
-                self.revival.item(slot, row)
-            with self.journal.lock:
-                stretch.cursor = row.number
-                stretch.added -= row.number > stretch.tail
-        with self.journal.lock:
-            all_here = stretch.all_here
-            if all_here and slot.beyond:
-                mailbox.set_beyond(slot.name, False)
-        if all_here:
-            super().room(mailbox)
-            self._all_loaded()
-        elif len(found) == wanted:
-            self.load_if_room(slot)
-
-    def _all_loaded(self) -> None:
-        if not any(slot.beyond for slot in self.stretches):
-            self.revival.everything_is_here()
 
     # -- the worker ------------------------------------------------------------------------------------------
 
@@ -817,7 +720,7 @@ class JournaledWorker(Worker):
         return not self.unreleased and super().resting()
 
     def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
-        if any(slot.beyond for slot in self.stretches):
+        if self.backlog.waits:
             raise StateError(
                 f"worker {self.worker_id!r} has more items in the store than in memory, which a file can not take "
                 "over; the store is its copy: export it, or let the worker get on with its queue",
