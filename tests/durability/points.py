@@ -13,6 +13,8 @@ from typing import Any
 
 _LOG = "routilux.runtime.journal.log:Journal"
 _WORKER = "routilux.runtime.journal.worker:JournaledWorker"
+_HANDOVER = "routilux.runtime.journal.handover:Handover"
+_NOTES = "routilux.runtime.journal.notes:ActivationNotes"
 _BACKLOG = "routilux.runtime.journal.backlog:Backlog"
 _REVIVAL = "routilux.runtime.journal.reopening:Revival"
 _OPENER = "routilux.runtime.journal.opening:Opener"
@@ -25,13 +27,13 @@ _STEPS = {
     "routilux.runtime.journal.flights:Flights.begin": 30,
     "routilux.runtime.journal.flights:Flights.end": 20,
     "routilux.runtime.journal.record:Record.release": 20,
-    f"{_WORKER}._hand_over": 20,
-    f"{_WORKER}._released": 20,
-    f"{_WORKER}._deliver": 20,
+    f"{_HANDOVER}.hand_over": 20,
+    f"{_HANDOVER}._released": 20,
+    f"{_HANDOVER}._deliver": 20,
     f"{_WORKER}.may_begin": 20,
-    f"{_WORKER}._claim_written": 20,
-    f"{_WORKER}.retry_decided": 10,
-    f"{_WORKER}.once": 20,
+    f"{_NOTES}._claim_written": 20,
+    f"{_NOTES}.retry": 10,
+    f"{_NOTES}.once": 20,
     f"{_WORKER}.admit": 20,
     f"{_WORKER}._admit": 20,
     f"{_WORKER}._admitted": 20,

@@ -12,8 +12,10 @@ from routilux.runtime.context import ActivationContext
 from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.endings import Endings
+from routilux.runtime.journal.handover import Handover
 from routilux.runtime.journal.jobs import StoredJobs
 from routilux.runtime.journal.log import Journal
+from routilux.runtime.journal.notes import ActivationNotes
 from routilux.runtime.journal.reopening import Revival
 from routilux.runtime.journal.worker import JournaledWorker
 from routilux.testing.simulated import SimulationLimit
@@ -45,11 +47,11 @@ FAULTS = (
     Fault(
         "an activation is two transactions",
         "chains",
-        JournaledWorker,
-        "_hand_over",
-        "            self.endings.take(record, activation.mailbox, activation.batch)\n",
-        "            journal.append(record)\n            record = Record(self)\n"
-        "            self.endings.take(record, activation.mailbox, activation.batch)\n",
+        Handover,
+        "hand_over",
+        "            worker.endings.take(record, activation.mailbox, activation.batch)\n",
+        "            journal.append(record)\n            record = Record(worker)\n"
+        "            worker.endings.take(record, activation.mailbox, activation.batch)\n",
     ),
     Fault(
         "what follows is released before it is written",
@@ -79,8 +81,8 @@ FAULTS = (
     Fault(
         "lost wake-up of the committer",
         "chains",
-        JournaledWorker,
-        "_hand_over",
+        Handover,
+        "hand_over",
         "        journal.wake()",
         "        pass",
     ),
@@ -103,9 +105,9 @@ FAULTS = (
     Fault(
         "the note of an activation outlives it",
         "joins",
-        JournaledWorker,
-        "forget_notes",
-        "notes[self._activation_note(activation)] = None",
+        ActivationNotes,
+        "forget",
+        "notes[self._note(activation)] = None",
         "pass",
     ),
     Fault(
@@ -135,10 +137,10 @@ FAULTS = (
     Fault(
         "an item becomes a letter and stays",
         "failures",
-        JournaledWorker,
-        "_hand_over",
-        "            self.endings.take(record, activation.mailbox, activation.batch)\n",
-        "            self.endings.take(record, activation.mailbox, activation.batch if error is None else ())\n",
+        Handover,
+        "hand_over",
+        "            worker.endings.take(record, activation.mailbox, activation.batch)\n",
+        "            worker.endings.take(record, activation.mailbox, activation.batch if error is None else ())\n",
     ),
     Fault(
         "a commit that nobody knows of counts as refused",
@@ -233,8 +235,8 @@ MORE_FAULTS = (
     Fault(
         "a failed activation leaves what it has done",
         "failures",
-        JournaledWorker,
-        "_hand_over",
+        Handover,
+        "hand_over",
         "wanted = error is None and not job.ended",
         "wanted = True",
     ),

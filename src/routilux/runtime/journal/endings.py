@@ -74,7 +74,7 @@ class Endings:
         """Items that killed the process again and again are set aside, and the flow goes on."""
         record = Record(self._worker)
         if activation is not None:
-            self._worker.forget_notes(activation, record)
+            self._worker.notes.forget(activation, record)
         self._set_aside(record, mailbox, items, "poison", error)
 
     def _set_aside(

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import (
@@ -43,6 +44,11 @@ KEEP_FINISHED_JOBS = 100_000
 
 def _nothing() -> None:
     return None
+
+
+def _resolve(future: Any) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class Journal:
@@ -138,6 +144,18 @@ class Journal:
         signal.wait(None)
         if self.broken is not None:
             raise self._again(self.broken)
+
+    async def until_written(self, hand_over: Callable[[], None]) -> None:
+        """For coroutines: hand something over, and go on when everything until then is written and released."""
+        from asyncio import get_running_loop  # only coroutines come here, and it is slow to import
+
+        loop = get_running_loop()
+        written = loop.create_future()
+        hand_over()
+        behind = Record(None)
+        behind.then(partial(loop.call_soon_threadsafe, _resolve, written))
+        self.hand_over(behind)
+        await written
 
     def flush(self) -> None:
         """Wait until everything that was handed over until now is written; raises why it can not be."""

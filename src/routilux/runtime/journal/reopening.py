@@ -42,9 +42,9 @@ class Revival:
         self._states(notes)
         self._deaths(notes.get("crash", ()))
         for note, value in notes.get("once", ()):
-            worker.onces[note.owner, note.name] = value
+            worker.notes.onces[note.owner, note.name] = value
         for note, value in notes.get("checkpoint", ()):
-            worker.checkpoints[note.owner, note.name] = worker.decode(value, self._where())
+            worker.notes.checkpoints[note.owner, note.name] = worker.decode(value, self._where())
         for note, value in notes.get("activation", ()):
             self._activation(note, worker.decode(value, self._where()))
         self._idle_jobs_known = False

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.errors import StateError, StoreError, describe
 from routilux.kernel.account import JobAccount
 from routilux.kernel.activation import OVER
-from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
+from routilux.kernel.mailbox import FULL, QUEUED, Mailbox, SlotQueue
 from routilux.model.context import running
 from routilux.model.item import DeadLetter, Item, Payload
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import (
     Activated,
-    Emitted,
     Gate,
     ItemRow,
     KeyRow,
@@ -29,8 +28,10 @@ from routilux.runtime.journal.activation import JournaledActivation, TappedJourn
 from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.endings import Endings
+from routilux.runtime.journal.handover import Handover
 from routilux.runtime.journal.jobs import StoredJobs
 from routilux.runtime.journal.letters import StoredLetters
+from routilux.runtime.journal.notes import ActivationNotes
 from routilux.runtime.journal.record import Record
 from routilux.runtime.journal.reopening import Revival
 from routilux.runtime.journal.state import JournaledJob
@@ -41,14 +42,11 @@ if TYPE_CHECKING:
     from routilux.model.flow import Flow
     from routilux.runtime.engine import Engine
     from routilux.runtime.job import JobContext
-    from routilux.runtime.nodes import Node, Route
+    from routilux.runtime.nodes import Node
     from routilux.runtime.pool import Seat
 
 T = TypeVar("T")
 NUMBERS_AHEAD = 1_000  # that the worker's row allows for, so that it is not written for every item
-
-Sent: TypeAlias = tuple["Route", Item, bool]
-"""An item on its way, and whether a place was kept for it; if not, it waits in the store."""
 
 
 class JournaledWorker(Worker):
@@ -63,12 +61,12 @@ class JournaledWorker(Worker):
         self.unreleased = 0  # records handed over and not yet released; moved under the journal's lock
         self.next_number = 1
         self.number_limit = 1  # of the worker's row
-        self.checkpoints: dict[tuple[str, str], Any] = {}  # of activations that are to run again
-        self.onces: dict[tuple[str, str], bytes] = {}
         self.about: dict[str, Any] = {}  # what else the worker's row says
         self.stored_jobs = StoredJobs(self)
         self.endings = Endings(self)
         self.backlog = Backlog(self, super().room)
+        self.notes = ActivationNotes(self)
+        self.handover = Handover(self)
         self.revival = Revival(self)
         super().__init__(engine, flow, state)
         self.number = self._take_number_now
@@ -108,7 +106,7 @@ class JournaledWorker(Worker):
     def carry_out(self, mailbox: Mailbox, seat: Seat, activation: Any, limit: float) -> tuple[bool, float]:
         """An activation, and what its mailbox has claimed behind it."""
         node: Node = mailbox.node
-        clock = self.engine.now
+        clock, hand_over = self.engine.now, self.handover.hand_over
         while True:
             if activation.job.status is JobStatus.PENDING:
                 self.started(activation.job)
@@ -133,7 +131,7 @@ class JournaledWorker(Worker):
             activation.abandoned = OVER
             now = clock()
             self._note_completed(activation, now)
-            self._hand_over(activation, "completed", None)
+            hand_over(activation, "completed", None)
             crowded = self.journal.is_full or self.queue.held
             following = mailbox.following() if mailbox.claimed and now < limit and not crowded else None
             if following is None:
@@ -156,25 +154,15 @@ class JournaledWorker(Worker):
         """Activations of policies that gather are written down first: a later attempt has the same items."""
         if activation.claimed or not activation.node.gathers:
             return True
-        activation.claimed = True
-        record = Record(self)
-        record.notes = {self._activation_note(activation): self._about(activation, 0.0)}
-        activation.noted = True
-        record.then(partial(self._claim_written, activation))
-        mailbox = activation.mailbox
-        with self.journal.lock:  # whoever withdraws it removes its note behind this record
-            more = mailbox.stall(activation, retry=False)
-            self.journal.append(record)
-        self.journal.wake()
-        if more:
-            self.schedule(mailbox)
-        if activation.job.ended:  # it ended meanwhile
-            self.sweep()
+        self.notes.claim(activation)
         return False
 
-    def _claim_written(self, activation: Any) -> None:
-        if activation.mailbox.go_on(activation):
-            self.schedule(activation.mailbox)
+    def retry_decided(self, activation: Any, delay: float) -> None:
+        self.notes.retry(activation, delay)
+
+    def drop_activation(self, activation: Any) -> None:
+        super().drop_activation(activation)
+        self.notes.drop(activation)
 
     def holds_back(self, mailbox: Mailbox) -> bool:
         """Whether so much waits to be written that this mailbox is to wait; it is queued again later."""
@@ -190,8 +178,6 @@ class JournaledWorker(Worker):
             note = NoteKey(self.worker_id, "merged", routine_id, slot)
             activation.draft.notes[note] = self.encode(merged, f"merged slot '{routine_id}.{slot}'")
 
-    # -- the end of an activation ----------------------------------------------------------------------------
-
     def conclude(
         self,
         activation: Any,
@@ -202,179 +188,9 @@ class JournaledWorker(Worker):
         noted: BaseException | None = None,
         fatal: BaseException | None = None,
     ) -> bool:
-        self._hand_over(activation, outcome, error, noted=noted, fatal=fatal)
+        self.handover.hand_over(activation, outcome, error, noted=noted, fatal=fatal)
         more: bool = activation.mailbox.finish(activation, now, outcome)
         return more
-
-    def _hand_over(
-        self,
-        activation: Any,
-        outcome: str,
-        error: BaseException | None,
-        *,
-        noted: BaseException | None = None,
-        fatal: BaseException | None = None,
-    ) -> None:
-        """What it did becomes one record. The next activation of its routine starts after this."""
-        journal, record, job = self.journal, Record(self), activation.job
-        draft, activation.draft = activation.draft, Draft()
-        wanted = error is None and not job.ended
-        self.forget_notes(activation, record)
-        payloads = self._payloads(draft) if wanted else []
-        if error is not None:
-            record.letters = self.endings.letters(activation.mailbox, activation.batch, outcome, error)
-        sent: list[Sent] = []
-        with journal.lock:
-            if wanted:
-                self._apply(draft, activation, record, payloads, sent)
-            self.endings.take(record, activation.mailbox, activation.batch)
-            if noted is not None:
-                self.stored_jobs.note_error(record, job, noted)
-            self.stored_jobs.end_rows(record, job, fatal)
-            record.then(partial(self._released, activation, sent, fatal))
-            journal.append(record)
-        journal.wake()
-
-    def _apply(
-        self,
-        draft: Draft,
-        activation: Any,
-        record: Record,
-        payloads: Sequence[Payload | None],
-        sent: list[Sent],
-    ) -> None:
-        """What an activation did takes effect; the caller holds the journal's lock."""
-        self._address(draft, activation, record, payloads, sent)
-        draft.apply(record)
-        self.state.output_log.extend(draft.outputs)
-        if sent:
-            self.stored_jobs.count(record, activation.job, len(sent))
-
-    def _payloads(self, draft: Draft) -> list[Payload | None]:
-        """What receivers get is what was stored, read back; None for what has no place in memory anyway."""
-        left: dict[SlotQueue, int] = {}
-        payloads: list[Payload | None] = []
-        for route, form in draft.emits:
-            left[route.queue] = room = left.get(route.queue, route.queue.capacity) - 1
-            wanted = room >= 0 or route.queue.on_full == "drop_old"
-            payloads.append(self.decode(form, route.target) if wanted else None)
-        return payloads
-
-    def checkpoint(self, activation: Any, value: Any) -> None:
-        """What the activation did until now takes effect; returns when it is written and there is room for more."""
-        routine_id, record = activation.mailbox.routine_id, Record(self)
-        data = self.encode(value, f"checkpoint of routine {routine_id!r}")
-        if activation.abandoned is not None or activation.job.ended:
-            raise activation.unwanted()
-        draft, activation.draft = activation.draft, Draft()
-        payloads = self._payloads(draft)
-        sent: list[Sent] = []
-        record.notes = {rows.checkpoint_note(self.worker_id, routine_id, activation.key): data}
-        activation.has_checkpoint = True
-
-        def hand_over() -> None:
-            with self.journal.lock:
-                self._apply(draft, activation, record, payloads, sent)
-                record.then(partial(self._send, activation, sent))
-                self.journal.append(record)
-
-        if self.engine.driver.on_loop():
-            hand_over()
-            self.journal.wake()
-            return
-        self.journal.kept_or_raise(record, hand_over)
-        for slot in activation.mailbox.feeds:
-            if slot.full:
-                self.wait_inside(slot, partial(_room, slot), activation)
-
-    async def checkpoint_async(self, activation: Any, value: Any) -> None:
-        """The same for a coroutine, which does not hold the event loop while it waits."""
-        await self._written(partial(self.checkpoint, activation, value))
-
-    async def once_async(self, activation: Any, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
-        """:meth:`once` for a coroutine."""
-        known = (activation.idempotency_key, name)
-        where = f"result of aonce({name!r}) in routine {activation.mailbox.routine_id!r}"
-        if known in self.onces:
-            return self.decode(self.onces[known], where)
-        data = self.encode(await call(), where)
-        record = Record(self)
-        record.notes = {NoteKey(self.worker_id, "once", *known): data}
-        await self._written(partial(self.journal.hand_over, record))
-        self.onces[known] = data
-        return self.decode(data, where)
-
-    async def _written(self, hand_over: Callable[[], None]) -> None:
-        """Hand something over, and go on when everything until then is written."""
-        from asyncio import get_running_loop  # only coroutines come here, and it is slow to import
-
-        loop = get_running_loop()
-        written = loop.create_future()
-        hand_over()
-        behind = Record(None)
-        behind.then(partial(loop.call_soon_threadsafe, _resolve, written))
-        self.journal.hand_over(behind)
-        await written
-
-    def _send(self, activation: Any, sent: list[Sent]) -> None:
-        """It is written: the items are delivered."""
-        job = activation.job
-        if sent:
-            job.add(len(sent))
-            for line in sent:
-                self._deliver(activation, *line)
-            if job.halted and job.ended:
-                self.sweep()
-
-    def _released(self, activation: Any, sent: list[Sent], fatal: BaseException | None) -> None:
-        """It is written: its items are delivered, and those that it took have ended."""
-        job = activation.job
-        self._send(activation, sent)
-        if fatal is not None:
-            self.end_jobs([member.job for member in job.members], JobStatus.FAILED, fatal)
-        self.settle(activation.batch)
-
-    def _deliver(self, activation: Any, route: Route, item: Item, kept: bool) -> None:
-        if not kept:
-            self.backlog.load_if_room(route.queue)
-        else:
-            self._accepted(route.offer(item), route.mailbox, item)
-        sink = self.sink
-        if sink is not None:
-            sink((Emitted, activation.started, self.worker_id, item[3], item[4], route.target, item[0]))
-
-    def _accepted(self, code: int, mailbox: Mailbox, item: Item) -> None:
-        if code == READY:
-            self.schedule(mailbox)
-        elif code == PARKED:
-            ended = item[3].park()
-            if ended:
-                self.at_rest(ended)
-
-    def _address(
-        self,
-        draft: Draft,
-        activation: Any,
-        record: Record,
-        payloads: Sequence[Payload | None],
-        sent: list[Sent],
-    ) -> None:
-        """Number what was emitted, in its order, and find a place for each item: in memory, or in the store."""
-        if not draft.emits:
-            return
-        job, wall = activation.job, self.engine.driver.clock.time()
-        items: list[ItemRow] = []
-        for (route, form), payload in zip(draft.emits, payloads, strict=True):
-            time = self.engine.now() if route.timed else activation.started
-            item: Any = (self._take_number(), route.slot, payload, job, route.source, time)
-            kept = self.backlog.place(record, route.queue, item)
-            if kept is None:
-                continue
-            items.append(ItemRow(
-                self.worker_id, route.target, item[0], rows.job_ids_text(job), route.source, wall, form
-            ))  # fmt: skip
-            sent.append((route, item, kept))
-        record.items = items
 
     def give_up(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
         if items:
@@ -382,68 +198,6 @@ class JournaledWorker(Worker):
 
     def dead_letter(self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None) -> None:
         self.endings.dead_letter(mailbox, item, reason, error)
-
-    # -- notes of activations --------------------------------------------------------------------------------
-
-    def retry_decided(self, activation: Any, delay: float) -> None:
-        activation.draft = Draft()
-        activation.claimed = activation.noted = True
-        record = Record(self)
-        record.notes = {self._activation_note(activation): self._about(activation, delay)}
-        self.journal.hand_over(record)
-
-    def _about(self, activation: Any, delay: float) -> bytes:
-        mailbox = activation.mailbox
-        about = {
-            "items": [[mailbox.node.places[item[1]], item[0]] for item in activation.batch],
-            "attempt": activation.attempt,
-            "message": activation.message,
-            "delay": delay,
-            "due": self.engine.driver.clock.time() + delay,
-        }
-        return self.encode(about, f"policy message of routine {mailbox.routine_id!r}")
-
-    def _activation_note(self, activation: Any) -> NoteKey:
-        return rows.activation_note(self.worker_id, activation.mailbox.routine_id, activation.key)
-
-    def forget_notes(self, activation: Any, record: Record) -> None:
-        notes: dict[NoteKey, bytes | None] = {}
-        if activation.noted:
-            notes[self._activation_note(activation)] = None
-            activation.noted = False
-        if activation.has_checkpoint:
-            note = rows.checkpoint_note(self.worker_id, activation.mailbox.routine_id, activation.key)
-            notes[note] = None
-            activation.has_checkpoint = False
-        if self.onces:
-            key = activation.idempotency_key
-            for known in [known for known in self.onces if known[0] == key]:
-                del self.onces[known]
-                notes[NoteKey(self.worker_id, "once", *known)] = None
-        if notes:
-            record.notes = notes
-
-    def drop_activation(self, activation: Any) -> None:
-        super().drop_activation(activation)
-        record = Record(self)
-        self.forget_notes(activation, record)
-        if record.notes:
-            self.journal.hand_over(record)
-
-    def once(self, activation: Any, name: str, call: Callable[[], Any]) -> Any:
-        """The stored result of ``call``, or the one of calling it now, which is stored before this returns."""
-        known = (activation.idempotency_key, name)
-        data = self.onces.get(known)
-        where = f"result of once({name!r}) in routine {activation.mailbox.routine_id!r}"
-        if data is not None:
-            return self.decode(data, where)
-        result = call()
-        data = self.encode(result, where)
-        record = Record(self)
-        record.notes = {NoteKey(self.worker_id, "once", *known): data}
-        self.journal.kept_or_raise(record, partial(self.journal.hand_over, record))
-        self.onces[known] = data
-        return self.decode(data, where)
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
@@ -540,7 +294,7 @@ class JournaledWorker(Worker):
         kept: bool | None,
         sent: list[tuple[Item, bool]],
     ) -> None:
-        number = self._take_number()
+        number = self.take_number()
         item = (number, queue.name, payload, job.account, "post", self.engine.now())
         if kept is None:
             queue.mailbox.drop(queue.name)
@@ -580,7 +334,7 @@ class JournaledWorker(Worker):
             self.at_rest(job.account.remove())
         for item, kept in sent:
             if kept:
-                self._accepted(queue.mailbox.node.offer(item), queue.mailbox, item)
+                self.handover.accepted(queue.mailbox.node.offer(item), queue.mailbox, item)
             else:
                 self.backlog.load_if_room(queue)
             if self.sink is not None:
@@ -628,7 +382,7 @@ class JournaledWorker(Worker):
 
     # -- the worker ------------------------------------------------------------------------------------------
 
-    def _take_number(self) -> int:
+    def take_number(self) -> int:
         """The caller holds the journal's lock. The worker's row goes ahead in a record that nobody can refuse."""
         number = self.next_number
         self.next_number = number + 1
@@ -639,7 +393,7 @@ class JournaledWorker(Worker):
 
     def _take_number_now(self) -> int:
         with self.journal.lock:
-            number = self._take_number()
+            number = self.take_number()
         self.journal.wake()
         return number
 
@@ -767,13 +521,3 @@ class JournaledWorker(Worker):
         if node.mailbox.gate is None:  # it was taken away while it was asked
             self.let_go(node, everything=True)
         return QUEUED
-
-
-def _resolve(future: Any) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _room(slot: SlotQueue) -> int:
-    """As an offer would answer."""
-    return FULL if slot.full else QUEUED
