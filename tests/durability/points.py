@@ -15,6 +15,7 @@ _LOG = "routilux.runtime.journal.log:Journal"
 _WORKER = "routilux.runtime.journal.worker:JournaledWorker"
 _HANDOVER = "routilux.runtime.journal.handover:Handover"
 _NOTES = "routilux.runtime.journal.notes:ActivationNotes"
+_POST = "routilux.runtime.journal.admission:Post"
 _BACKLOG = "routilux.runtime.journal.backlog:Backlog"
 _REVIVAL = "routilux.runtime.journal.reopening:Revival"
 _OPENER = "routilux.runtime.journal.opening:Opener"
@@ -35,8 +36,8 @@ _STEPS = {
     f"{_NOTES}.retry": 10,
     f"{_NOTES}.once": 20,
     f"{_WORKER}.admit": 20,
-    f"{_WORKER}._admit": 20,
-    f"{_WORKER}._admitted": 20,
+    f"{_POST}._number": 20,
+    f"{_POST}._deliver": 20,
     f"{_BACKLOG}._load": 20,
     f"{_WORKER}.write_row": 2,
     f"{_REVIVAL}.open": 1,

@@ -9,6 +9,7 @@ import pytest
 
 from routilux.kernel.mailbox import Mailbox
 from routilux.runtime.context import ActivationContext
+from routilux.runtime.journal.admission import Post
 from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.endings import Endings
@@ -129,9 +130,9 @@ FAULTS = (
     Fault(
         "a key is not written with its job",
         "chains",
-        JournaledWorker,
-        "admit",
-        "record.key = None if key is None else key._replace(job_id=job.job_id)",
+        Post,
+        "write",
+        "record.key = None if key is None else key._replace(job_id=self._job.job_id)",
         "record.key = None",
     ),
     Fault(
@@ -179,8 +180,8 @@ MORE_FAULTS = (
     Fault(
         "the place of a refused post stays kept",
         "chains",
-        JournaledWorker,
-        "_taken_back",
+        Post,
+        "_take_back",
         "queue.mailbox.give_place(queue.name)",
         "pass",
     ),
@@ -267,8 +268,8 @@ MORE_FAULTS = (
     Fault(
         "a letter that was driven again stays",
         "failures",
-        JournaledWorker,
-        "admit",
+        Post,
+        "write",
         "record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)",
         "record.redriven = ()",
     ),

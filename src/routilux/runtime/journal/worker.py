@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from routilux.errors import StateError, StoreError, describe
 from routilux.kernel.account import JobAccount
 from routilux.kernel.activation import OVER
-from routilux.kernel.mailbox import FULL, QUEUED, Mailbox, SlotQueue
+from routilux.kernel.mailbox import QUEUED, Mailbox
 from routilux.model.context import running
 from routilux.model.item import DeadLetter, Item, Payload
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import (
     Activated,
     Gate,
-    ItemRow,
     KeyRow,
     NoteKey,
     WorkerRow,
@@ -25,6 +24,7 @@ from routilux.runtime import turns
 from routilux.runtime.activation import LiveActivation
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
+from routilux.runtime.journal.admission import Post
 from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.endings import Endings
@@ -254,117 +254,13 @@ class JournaledWorker(Worker):
         redriven: DeadLetter | None = None,
     ) -> None:
         """The item and its job are written when this returns. ``undo``: nothing of it is, and will not be."""
-        place = node.places[slot]
-        queue = node.mailbox.slots[slot]
         try:
-            form = self.encode(payload, f"post() to {place!r}")
-            payload = self.decode(form, place)
-            kept = self._wait_for_place(queue, deadline)
+            post = Post(self, node, slot, payload, job)
+            post.keep_place(deadline)
         except BaseException:
             undo()
             raise
-        record = Record(self)
-        record.size = len(form)
-        record.key = None if key is None else key._replace(job_id=job.job_id)
-        record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)
-        sent: list[tuple[Item, bool]] = []
-
-        def hand_over() -> None:
-            with self.journal.lock:
-                if self.stopped:  # what is written behind the worker's end nobody would ever see
-                    raise self.engine.directory.not_running(self)
-                self._admit(record, queue, place, payload, form, job, kept, sent)
-                self.journal.append(record)
-
-        def taken_back() -> None:
-            self._taken_back(queue, job, kept, sent)
-            undo()
-
-        record.then(partial(self._admitted, queue, job, sent))
-        self.journal.written_or_raise(record, hand_over, taken_back)
-
-    def _admit(
-        self,
-        record: Record,
-        queue: SlotQueue,
-        place: str,
-        payload: Payload,
-        form: bytes,
-        job: Any,
-        kept: bool | None,
-        sent: list[tuple[Item, bool]],
-    ) -> None:
-        number = self.take_number()
-        item = (number, queue.name, payload, job.account, "post", self.engine.now())
-        if kept is None:
-            queue.mailbox.drop(queue.name)
-            self.dropped(item, queue, "slot full, newest dropped")
-        else:
-            if kept and queue.beyond:  # others came first, and wait in the store
-                queue.mailbox.give_place(queue.name)
-                kept = False
-            self.backlog.stretches[queue].account_for(queue, number, kept)
-            wall = self.engine.driver.clock.time()
-            record.items = [
-                ItemRow(self.worker_id, place, number, rows.job_ids_text(job.account), "post", wall, form)
-            ]
-            self.stored_jobs.count(record, job.account, 1)
-            sent.append((item, kept))
-        job.serial = job.serial or number
-        if job.final == JobStatus.COMPLETED and not job.status.finished:
-            job.final = None  # it was to complete with what is on its way, and goes on with this item
-        record.jobs = [self.stored_jobs.row(job)]
-
-    def _taken_back(
-        self, queue: SlotQueue, job: Any, kept: bool | None, sent: list[tuple[Item, bool]]
-    ) -> None:
-        """Nothing of a post was written, and its item, if it had come so far, does not come."""
-        with self.journal.lock:
-            for _, kept in sent:
-                job.stored -= 1
-                self.backlog.stretches[queue].forget(kept)
-        if kept:
-            queue.mailbox.give_place(queue.name)
-            self.room(queue.mailbox)
-        elif sent:
-            self.backlog.load_if_room(queue)
-
-    def _admitted(self, queue: SlotQueue, job: JobContext, sent: list[tuple[Item, bool]]) -> None:
-        if not sent:
-            self.at_rest(job.account.remove())
-        for item, kept in sent:
-            if kept:
-                self.handover.accepted(queue.mailbox.node.offer(item), queue.mailbox, item)
-            else:
-                self.backlog.load_if_room(queue)
-            if self.sink is not None:
-                self.observe_post(job, item, queue)
-        if job.account.ended:
-            self.sweep()
-
-    def _wait_for_place(self, queue: SlotQueue, deadline: float | None) -> bool | None:
-        """Keep a place for an item from outside; None: it is to be dropped, False: it goes to the store."""
-        if queue.mailbox.keep_place(queue.name):
-            return True
-        match queue.on_full:
-            case "error":
-                raise self.full_error(queue)
-            case "drop_new":
-                return None
-            case "drop_old":
-                record = Record(self)
-                with self.journal.lock:
-                    displaced = self.backlog.displace(record, queue)
-                    self.journal.append(record)
-                return displaced
-            case _:
-                self._wait_for_room_in(queue, deadline)
-                return True
-
-    def _wait_for_room_in(self, queue: SlotQueue, deadline: float | None) -> None:
-        self.wait_for_room(
-            queue, lambda: QUEUED if queue.mailbox.keep_place(queue.name) else FULL, deadline, None
-        )
+        post.write(key, redriven, undo)
 
     def stuck(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is still to be written or loaded."""
