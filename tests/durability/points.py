@@ -12,6 +12,7 @@ import signal
 from typing import Any
 
 _LOG = "routilux.runtime.journal.log:Journal"
+_COMMITTER = "routilux.runtime.journal.committer:Committer"
 _WORKER = "routilux.runtime.journal.worker:JournaledWorker"
 _HANDOVER = "routilux.runtime.journal.handover:Handover"
 _NOTES = "routilux.runtime.journal.notes:ActivationNotes"
@@ -22,9 +23,9 @@ _OPENER = "routilux.runtime.journal.opening:Opener"
 _STORE = "routilux.store.sqlite.store:SqliteStore"
 _STEPS = {
     f"{_LOG}.append": 20,
-    f"{_LOG}._next_batch": 8,
-    f"{_LOG}._release": 8,
-    f"{_LOG}._prune_sometimes": 8,
+    f"{_COMMITTER}._next_batch": 8,
+    f"{_COMMITTER}._release": 8,
+    f"{_COMMITTER}._prune_sometimes": 8,
     "routilux.runtime.journal.flights:Flights.begin": 30,
     "routilux.runtime.journal.flights:Flights.end": 20,
     "routilux.runtime.journal.record:Record.release": 20,

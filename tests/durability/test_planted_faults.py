@@ -11,6 +11,7 @@ from routilux.kernel.mailbox import Mailbox
 from routilux.runtime.context import ActivationContext
 from routilux.runtime.journal.admission import Post
 from routilux.runtime.journal.backlog import Backlog
+from routilux.runtime.journal.committer import Committer
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.endings import Endings
 from routilux.runtime.journal.handover import Handover
@@ -57,11 +58,11 @@ FAULTS = (
     Fault(
         "what follows is released before it is written",
         "chains",
-        Journal,
+        Committer,
         "_commit",
-        "            taken = self.store.write(changes)\n",
+        "            taken = self._store.write(changes)\n",
         "            for record in batch:\n                record.release()\n                record.follows = ()\n"
-        "            taken = self.store.write(changes)\n",
+        "            taken = self._store.write(changes)\n",
     ),
     Fault(
         "the key is made of the attempt",
@@ -90,7 +91,7 @@ FAULTS = (
     Fault(
         "a refused batch is put back the wrong way round",
         "failures",
-        Journal,
+        Committer,
         "_put_back",
         "reversed(batch)",
         "batch",
@@ -146,7 +147,7 @@ FAULTS = (
     Fault(
         "a commit that nobody knows of counts as refused",
         "chains",
-        Journal,
+        Committer,
         "_commit",
         "            self._unsettled = batch\n            return self._ask_again(error)",
         "            return self._refused(batch, error)",
@@ -156,7 +157,7 @@ MORE_FAULTS = (
     Fault(
         "a commit that nobody knows of counts as written",
         "chains",
-        Journal,
+        Committer,
         "_commit",
         "            self._unsettled = batch\n            return self._ask_again(error)",
         "            self._release(batch)\n            return True",
@@ -164,7 +165,7 @@ MORE_FAULTS = (
     Fault(
         "what is settled is taken for its opposite",
         "chains",
-        Journal,
+        Committer,
         "_settle",
         "if durable:",
         "if not durable:",
@@ -198,7 +199,7 @@ MORE_FAULTS = (
         "pauses",
         Revival,
         "adopted",
-        'account.pause(about["paused"])',
+        'account.pause(about["paused"] and not status.finished)',
         "pass",
     ),
     Fault(
@@ -211,7 +212,7 @@ MORE_FAULTS = (
     ),
     Fault(
         "an item is passed over when a slot is loaded",
-        "chains",
+        "loops",
         Backlog,
         "_load",
         "stretch.cursor = row.number",
@@ -284,7 +285,7 @@ MORE_FAULTS = (
     Fault(
         "a refused record stays counted as on its way",
         "chains",
-        Journal,
+        Committer,
         "_forget",
         "record.worker.unreleased -= 1",
         "record.worker.unreleased -= 0",
