@@ -51,7 +51,7 @@ class Post:
             case "drop_old":
                 return self._displace()
             case _:
-                worker.wait_for_room(queue, self._offer, deadline, None)
+                worker.back_pressure.wait_for_room(queue, self._offer, deadline, None)
                 return True
 
     def _offer(self) -> int:

@@ -87,7 +87,7 @@ class Handover:
         journal.kept_or_raise(record, hand_over)
         for slot in activation.mailbox.feeds:
             if slot.full:
-                worker.wait_inside(slot, partial(_room, slot), activation)
+                worker.back_pressure.wait_inside(slot, partial(_room, slot), activation)
 
     async def checkpoint_async(self, activation: Any, value: Any) -> None:
         """The same for a coroutine, which does not hold the event loop while it waits."""
