@@ -218,7 +218,7 @@ class BackPressure:
         are looked at one after the other; if one has started something meanwhile, the picture is not valid.
         """
         worker = self._worker
-        if worker.at_gate or (worker.queue.held and not inside):
+        if worker.gates.activations or (worker.queue.held and not inside):
             return False
         mailboxes = [node.mailbox for node in worker.nodes.values()]
         if any(mailbox.keeps_back for mailbox in mailboxes):

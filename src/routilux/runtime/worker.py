@@ -17,10 +17,11 @@ from routilux.kernel.account import JobAccount
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
 from routilux.model.item import DeadLetter, Item, Payload
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
-from routilux.ports import Dropped, Emitted, Gate, JobChanged, KeyRow, Record, Row, Tap, WorkerChanged
+from routilux.ports import Dropped, Emitted, JobChanged, KeyRow, Record, Row, Tap, WorkerChanged
 from routilux.runtime import turns
 from routilux.runtime.activation import LiveActivation, activation_class
 from routilux.runtime.back_pressure import BackPressure
+from routilux.runtime.gates import Gates
 from routilux.runtime.job import JobContext
 from routilux.runtime.letters import LETTER_LIMIT, Letters
 from routilux.runtime.nodes import Node, Paths, build_nodes
@@ -63,7 +64,7 @@ class Worker:
         self.jobs: dict[str, JobContext] = {}  # the open ones
         self.letters = self.new_letters()
         self.retries: dict[LiveActivation, tuple[float, Any]] = {}  # when each is due, and its timer
-        self.at_gate: dict[LiveActivation, None] = {}
+        self.gates = Gates(self)
         self.back_pressure = BackPressure(self)
         self.accepting = True
         self.stopped = False
@@ -112,6 +113,10 @@ class Worker:
     def entrance(self, mailbox: Mailbox) -> Callable[[Item], int]:
         """How items get into a mailbox."""
         return mailbox.offer
+
+    def keep_at_gate(self, mailbox: Mailbox, item: Item) -> bool:
+        """A gate holds an item; False if there is no room for it."""
+        return mailbox.hold(item)
 
     def new_job(self, job_id: str, account: JobAccount, metadata: dict[str, Any] | None) -> JobContext:
         """A job that is not entered in the book."""
@@ -438,7 +443,7 @@ class Worker:
         self.forget_retry(activation)
 
     def forget_retry(self, activation: LiveActivation) -> None:
-        self.at_gate.pop(activation, None)
+        self.gates.activations.pop(activation, None)
         _, timer = self.retries.pop(activation, (0.0, None))
         if timer is not None:
             timer.cancel()
@@ -524,7 +529,7 @@ class Worker:
         self.queue.hold()
         for node in self.nodes.values():
             node.mailbox.close()
-        for activation in [*self.retries, *self.at_gate]:
+        for activation in [*self.retries, *self.gates.activations]:
             self.forget_retry(activation)
         if self.execution_timer is not None:
             self.execution_timer.cancel()
@@ -558,55 +563,6 @@ class Worker:
         """Called in a forked child: nothing of the runtime may be touched any more."""
         self.engine = gone
         self.flow.let_go(self.worker_id)
-
-    # -- gates ---------------------------------------------------------------------------------------------
-
-    def set_gate(self, node: Node, gate: Gate | None) -> None:
-        """Ask this gate at a routine and its slots, or nobody; routes lead through it only while it is set."""
-        node.mailbox.gate = gate
-        entrance = self.entrance(node.mailbox)
-        node.set_offer(entrance if gate is None else partial(self._offer_through, gate, node))
-        for source in self.nodes.values():
-            for routes in source.routes.values():
-                for route in routes:
-                    if route.mailbox is node.mailbox:
-                        route.offer = node.offer
-        if gate is None:
-            self.let_go(node, everything=True)
-
-    def let_go(self, node: Node, *, everything: bool) -> int:
-        """Let go what a gate holds at a routine: activations first, then items; returns how much that was."""
-        gone = self._let_go(node, everything)
-        self.bell.ring()  # who waits for room looks anew whether it can come
-        return gone
-
-    def _let_go(self, node: Node, everything: bool) -> int:
-        gone = 0
-        for activation in [a for a in list(self.at_gate) if a.mailbox is node.mailbox]:
-            if gone and not everything:
-                return gone
-            del self.at_gate[activation]
-            activation.released = True
-            if node.mailbox.go_on(activation):
-                self.schedule(node.mailbox)
-            gone += 1
-        for slot in node.mailbox.slots:
-            while (everything or not gone) and node.mailbox.held_item(slot) is not None:
-                more, parked = node.mailbox.let_in(slot)
-                for item in parked:
-                    self.at_rest(item[3].park())
-                if more:
-                    self.schedule(node.mailbox)
-                gone += 1
-        return gone
-
-    def _offer_through(self, gate: Gate, node: Node, item: Item) -> int:
-        if gate.holds_item(self.worker_id, node.routine_id, item[1], item[2]):
-            held = node.mailbox.hold(item)
-            if node.mailbox.gate is None:  # it was taken away while it was asked
-                self.let_go(node, everything=True)
-            return QUEUED if held else FULL
-        return node.mailbox.offer(item)
 
     # -- looking in ----------------------------------------------------------------------------------------
 

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from routilux.errors import StateError, StoreError, describe
 from routilux.kernel.account import JobAccount
 from routilux.kernel.activation import OVER
-from routilux.kernel.mailbox import QUEUED, Mailbox
+from routilux.kernel.mailbox import Mailbox
 from routilux.model.context import running
 from routilux.model.item import DeadLetter, Item, Payload
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import (
     Activated,
-    Gate,
     KeyRow,
     NoteKey,
     WorkerRow,
@@ -99,6 +98,10 @@ class JournaledWorker(Worker):
 
     def entrance(self, mailbox: Mailbox) -> Callable[[Item], int]:
         return mailbox.take_in
+
+    def keep_at_gate(self, mailbox: Mailbox, item: Item) -> bool:
+        mailbox.hold_kept(item)
+        return True
 
     def new_job(self, job_id: str, account: JobAccount, metadata: dict[str, Any] | None) -> JournaledJob:
         return JournaledJob(self, job_id, account, metadata)
@@ -409,11 +412,3 @@ class JournaledWorker(Worker):
         """Another process runs this worker now: leave everything to it."""
         self.failure = error
         self.close()
-
-    def _offer_through(self, gate: Gate, node: Node, item: Item) -> int:
-        if not gate.holds_item(self.worker_id, node.routine_id, item[1], item[2]):
-            return node.mailbox.take_in(item)
-        node.mailbox.hold_kept(item)
-        if node.mailbox.gate is None:  # it was taken away while it was asked
-            self.let_go(node, everything=True)
-        return QUEUED
