@@ -1,4 +1,4 @@
-"""A worker whose every step is a record: what it hands over, and what it does when that is written."""
+"""A worker whose every step is a record: where it differs from one in memory, and its row in the store."""
 
 from __future__ import annotations
 
@@ -13,12 +13,7 @@ from routilux.kernel.mailbox import Mailbox
 from routilux.model.context import running
 from routilux.model.item import DeadLetter, Item, Payload
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
-from routilux.ports import (
-    Activated,
-    KeyRow,
-    NoteKey,
-    WorkerRow,
-)
+from routilux.ports import Activated, KeyRow, NoteKey, WorkerRow
 from routilux.runtime import turns
 from routilux.runtime.activation import LiveActivation
 from routilux.runtime.journal import rows
@@ -49,7 +44,12 @@ NUMBERS_AHEAD = 1_000  # that the worker's row allows for, so that it is not wri
 
 
 class JournaledWorker(Worker):
-    """See the module's docstring."""
+    """What is not its own business it leaves to its parts, each of which owns one state.
+
+    ``handover`` makes a record of what an activation did, ``endings`` of how items end, ``stored_jobs`` of what becomes
+    of jobs; ``notes`` keeps what a later attempt needs, ``backlog`` knows what of a slot is in memory, and
+    ``revival`` brings back what another process has left.
+    """
 
     journaled = True
     failure: StoreError | None = None  # why this runtime has given the worker up
@@ -271,15 +271,13 @@ class JournaledWorker(Worker):
             return False
         return super().stuck(inside=inside)
 
-    # -- what waits in the store -------------------------------------------------------------------------------
-
     def room(self, mailbox: Mailbox) -> None:
         for slot in mailbox.slots.values():
             if slot.beyond:
                 self.backlog.load_if_room(slot)
         super().room(mailbox)
 
-    # -- the worker ------------------------------------------------------------------------------------------
+    # -- its row ---------------------------------------------------------------------------------------------
 
     def take_number(self) -> int:
         """The caller holds the journal's lock. The worker's row goes ahead in a record that nobody can refuse."""
@@ -335,6 +333,8 @@ class JournaledWorker(Worker):
         if seconds is not None:
             left = self.about["until"] - self.engine.driver.clock.time()
             self.fail_after(min(seconds, max(0.0, left)))
+
+    # -- coming to rest, and the end ---------------------------------------------------------------------------
 
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
         super().set_status(status)
