@@ -107,19 +107,19 @@ class ActivationNotes:
 
     def forget(self, activation: Any, record: Record) -> None:
         """It will not run again: the record removes what is noted of it, in place of other notes."""
-        worker_id, routine_id = self._worker.worker_id, activation.mailbox.routine_id
         notes: dict[NoteKey, bytes | None] = {}
         if activation.noted:
             notes[self._note(activation)] = None
             activation.noted = False
         if activation.has_checkpoint:
-            notes[rows.checkpoint_note(worker_id, routine_id, activation.key)] = None
+            routine_id = activation.mailbox.routine_id
+            notes[rows.checkpoint_note(self._worker.worker_id, routine_id, activation.key)] = None
             activation.has_checkpoint = False
         if self.onces:
             key = activation.idempotency_key
             for known in [known for known in self.onces if known[0] == key]:
                 del self.onces[known]
-                notes[NoteKey(worker_id, "once", *known)] = None
+                notes[NoteKey(self._worker.worker_id, "once", *known)] = None
         if notes:
             record.notes = notes
 
