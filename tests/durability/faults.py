@@ -7,9 +7,9 @@ from typing import Any
 
 from routilux.ports import Changes
 from routilux.runtime.activation import LiveActivation
+from routilux.runtime.journal.handover import Handover
 from routilux.runtime.journal.log import Journal
 from routilux.runtime.journal.reopening import Revival
-from routilux.runtime.journal.worker import JournaledWorker
 from routilux.store.sqlite.store import SqliteStore
 
 
@@ -57,20 +57,21 @@ def forget_what_once_gave() -> None:
 
     def open_without(self: Any, row: Any) -> None:
         opened(self, row)
-        self._worker.onces.clear()
+        self._worker.notes.onces.clear()
 
     Revival.open = open_without  # type: ignore[method-assign]
 
 
 def deliver_without_writing() -> None:
     """What an activation has emitted is not in the store before it has been consumed."""
-    address = JournaledWorker._address
+    address = Handover._address
 
-    def unwritten(self: Any, draft: Any, activation: Any, record: Any, sent: Any) -> None:
-        address(self, draft, activation, record, sent)
+    def unwritten(self: Any, draft: Any, activation: Any, record: Any, payloads: Any) -> Any:
+        sent = address(self, draft, activation, record, payloads)
         record.items = ()
+        return sent
 
-    JournaledWorker._address = unwritten  # type: ignore[method-assign]
+    Handover._address = unwritten  # type: ignore[method-assign]
 
 
 FAULTS: dict[str, Callable[[], None]] = {

@@ -22,7 +22,7 @@ from routilux.errors import (
 from routilux.model.context import running
 from routilux.ports import ItemKey
 from routilux.runtime import runtime as runtime_module
-from routilux.runtime.journal import log
+from routilux.runtime.journal import committer
 from routilux.testing.simulated import SimulatedRuntime, SimulationStuck
 from tests.durability.audit import DROPPING, FINISHED, Audit
 from tests.durability.frail import Death, FrailStore
@@ -69,11 +69,11 @@ class Lives:
         self.generation: dict[str, int] = {}  # of the worker of a flow: a new one after each that was stopped
 
     def run(self) -> None:
-        usual = log.BATCH_RECORDS
+        usual = committer.BATCH_RECORDS
         try:
             self._run()
         finally:
-            log.BATCH_RECORDS = usual
+            committer.BATCH_RECORDS = usual
 
     def _run(self) -> None:
         for number in range(self.fate.lives):
@@ -132,7 +132,7 @@ class Life:
         self.posting: set[str] = set()  # posts with a key that are on their way
         self.states: dict[str, Any] = {}  # by flow
         self.store.rise()
-        log.BATCH_RECORDS = self.rng.choice((1, 2, 512))
+        committer.BATCH_RECORDS = self.rng.choice((1, 2, 512))
         try:
             self.runtime = self._open(number)
         except StoreError:
@@ -568,7 +568,7 @@ class Life:
             if worker.stopped:
                 continue
             self.witness.check_capacity(worker)
-            for slot in worker.stretches:
+            for slot in worker.backlog.stretches:
                 kept = slot.length - len(queued_in(slot))
                 self.witness.expect(not kept, f"{slot.qualified_name} keeps {kept} places for nothing")
             here = {item[0] for node in worker.nodes.values() for item in all_of(node.mailbox)}
@@ -613,7 +613,7 @@ class Life:
         cursors = {
             (state.worker_id, slot.qualified_name): stretch.cursor
             for state in self.states.values()
-            for slot, stretch in state.control.stretches.items()
+            for slot, stretch in state.control.backlog.stretches.items()
             if slot.beyond
         }
         for key, row in self.audit.items.items():

@@ -12,35 +12,40 @@ import signal
 from typing import Any
 
 _LOG = "routilux.runtime.journal.log:Journal"
+_COMMITTER = "routilux.runtime.journal.committer:Committer"
 _WORKER = "routilux.runtime.journal.worker:JournaledWorker"
+_HANDOVER = "routilux.runtime.journal.handover:Handover"
+_NOTES = "routilux.runtime.journal.notes:ActivationNotes"
+_POST = "routilux.runtime.journal.admission:Post"
+_BACKLOG = "routilux.runtime.journal.backlog:Backlog"
 _REVIVAL = "routilux.runtime.journal.reopening:Revival"
 _OPENER = "routilux.runtime.journal.opening:Opener"
 _STORE = "routilux.store.sqlite.store:SqliteStore"
 _STEPS = {
     f"{_LOG}.append": 20,
-    f"{_LOG}._next_batch": 8,
-    f"{_LOG}._release": 8,
-    f"{_LOG}._prune_sometimes": 8,
+    f"{_COMMITTER}._next_batch": 8,
+    f"{_COMMITTER}._release": 8,
+    f"{_COMMITTER}._prune_sometimes": 8,
     "routilux.runtime.journal.flights:Flights.begin": 30,
     "routilux.runtime.journal.flights:Flights.end": 20,
     "routilux.runtime.journal.record:Record.release": 20,
-    f"{_WORKER}._hand_over": 20,
-    f"{_WORKER}._released": 20,
-    f"{_WORKER}._deliver": 20,
+    f"{_HANDOVER}.hand_over": 20,
+    f"{_HANDOVER}._released": 20,
+    f"{_HANDOVER}._deliver": 20,
     f"{_WORKER}.may_begin": 20,
-    f"{_WORKER}._claim_written": 20,
-    f"{_WORKER}.retry_decided": 10,
-    f"{_WORKER}.once": 20,
+    f"{_NOTES}._claim_written": 20,
+    f"{_NOTES}.retry": 10,
+    f"{_NOTES}.once": 20,
     f"{_WORKER}.admit": 20,
-    f"{_WORKER}._admit": 20,
-    f"{_WORKER}._admitted": 20,
-    f"{_WORKER}._load": 20,
+    f"{_POST}._number": 20,
+    f"{_POST}._deliver": 20,
+    f"{_BACKLOG}._load": 20,
     f"{_WORKER}.write_row": 2,
     f"{_REVIVAL}.open": 1,
     f"{_REVIVAL}._states": 1,
     f"{_REVIVAL}._deaths": 1,
     f"{_REVIVAL}._activation": 4,
-    f"{_REVIVAL}._heads": 1,
+    f"{_BACKLOG}.open": 1,
     f"{_REVIVAL}.item": 20,
     f"{_REVIVAL}.everything_is_here": 1,
     f"{_OPENER}._count_deaths": 1,

@@ -9,8 +9,15 @@ import pytest
 
 from routilux.kernel.mailbox import Mailbox
 from routilux.runtime.context import ActivationContext
+from routilux.runtime.journal.admission import Post
+from routilux.runtime.journal.backlog import Backlog
+from routilux.runtime.journal.committer import Committer
 from routilux.runtime.journal.draft import Draft
+from routilux.runtime.journal.endings import Endings
+from routilux.runtime.journal.handover import Handover
+from routilux.runtime.journal.jobs import StoredJobs
 from routilux.runtime.journal.log import Journal
+from routilux.runtime.journal.notes import ActivationNotes
 from routilux.runtime.journal.reopening import Revival
 from routilux.runtime.journal.worker import JournaledWorker
 from routilux.testing.simulated import SimulationLimit
@@ -42,20 +49,20 @@ FAULTS = (
     Fault(
         "an activation is two transactions",
         "chains",
-        JournaledWorker,
-        "_hand_over",
-        "            self._take(record, activation.mailbox, activation.batch)\n",
-        "            journal.append(record)\n            record = Record(self)\n"
-        "            self._take(record, activation.mailbox, activation.batch)\n",
+        Handover,
+        "hand_over",
+        "            worker.endings.take(record, activation.mailbox, activation.batch)\n",
+        "            journal.append(record)\n            record = Record(worker)\n"
+        "            worker.endings.take(record, activation.mailbox, activation.batch)\n",
     ),
     Fault(
         "what follows is released before it is written",
         "chains",
-        Journal,
+        Committer,
         "_commit",
-        "            taken = self.store.write(changes)\n",
+        "            taken = self._store.write(changes)\n",
         "            for record in batch:\n                record.release()\n                record.follows = ()\n"
-        "            taken = self.store.write(changes)\n",
+        "            taken = self._store.write(changes)\n",
     ),
     Fault(
         "the key is made of the attempt",
@@ -76,15 +83,15 @@ FAULTS = (
     Fault(
         "lost wake-up of the committer",
         "chains",
-        JournaledWorker,
-        "_hand_over",
+        Handover,
+        "hand_over",
         "        journal.wake()",
         "        pass",
     ),
     Fault(
         "a refused batch is put back the wrong way round",
         "failures",
-        Journal,
+        Committer,
         "_put_back",
         "reversed(batch)",
         "batch",
@@ -92,17 +99,17 @@ FAULTS = (
     Fault(
         "the count of a job is not moved with its item",
         "chains",
-        JournaledWorker,
-        "_take",
-        "self._count(record, item[3], -1)",
+        Endings,
+        "take",
+        "count(record, item[3], -1)",
         "pass",
     ),
     Fault(
         "the note of an activation outlives it",
         "joins",
-        JournaledWorker,
-        "_forget_notes",
-        "notes[self._activation_note(activation)] = None",
+        ActivationNotes,
+        "forget",
+        "notes[self._note(activation)] = None",
         "pass",
     ),
     Fault(
@@ -124,23 +131,23 @@ FAULTS = (
     Fault(
         "a key is not written with its job",
         "chains",
-        JournaledWorker,
-        "admit",
-        "record.key = None if key is None else key._replace(job_id=job.job_id)",
+        Post,
+        "write",
+        "record.key = None if key is None else key._replace(job_id=self._job.job_id)",
         "record.key = None",
     ),
     Fault(
         "an item becomes a letter and stays",
         "failures",
-        JournaledWorker,
-        "_hand_over",
-        "            self._take(record, activation.mailbox, activation.batch)\n",
-        "            self._take(record, activation.mailbox, activation.batch if error is None else ())\n",
+        Handover,
+        "hand_over",
+        "            worker.endings.take(record, activation.mailbox, activation.batch)\n",
+        "            worker.endings.take(record, activation.mailbox, activation.batch if error is None else ())\n",
     ),
     Fault(
         "a commit that nobody knows of counts as refused",
         "chains",
-        Journal,
+        Committer,
         "_commit",
         "            self._unsettled = batch\n            return self._ask_again(error)",
         "            return self._refused(batch, error)",
@@ -150,7 +157,7 @@ MORE_FAULTS = (
     Fault(
         "a commit that nobody knows of counts as written",
         "chains",
-        Journal,
+        Committer,
         "_commit",
         "            self._unsettled = batch\n            return self._ask_again(error)",
         "            self._release(batch)\n            return True",
@@ -158,7 +165,7 @@ MORE_FAULTS = (
     Fault(
         "what is settled is taken for its opposite",
         "chains",
-        Journal,
+        Committer,
         "_settle",
         "if durable:",
         "if not durable:",
@@ -174,8 +181,8 @@ MORE_FAULTS = (
     Fault(
         "the place of a refused post stays kept",
         "chains",
-        JournaledWorker,
-        "_taken_back",
+        Post,
+        "_take_back",
         "queue.mailbox.give_place(queue.name)",
         "pass",
     ),
@@ -192,7 +199,7 @@ MORE_FAULTS = (
         "pauses",
         Revival,
         "adopted",
-        'account.pause(about["paused"])',
+        'account.pause(about["paused"] and not status.finished)',
         "pass",
     ),
     Fault(
@@ -205,8 +212,8 @@ MORE_FAULTS = (
     ),
     Fault(
         "an item is passed over when a slot is loaded",
-        "chains",
-        JournaledWorker,
+        "loops",
+        Backlog,
         "_load",
         "stretch.cursor = row.number",
         "stretch.cursor = row.number + 1",
@@ -214,9 +221,9 @@ MORE_FAULTS = (
     Fault(
         "claimed items are queued as well",
         "joins",
-        Revival,
-        "_heads",
-        "if ItemKey(*row[:3]) not in worker.claimed:",
+        Backlog,
+        "open",
+        "if ItemKey(*row[:3]) not in self.claimed:",
         "if True:",
     ),
     Fault(
@@ -230,55 +237,55 @@ MORE_FAULTS = (
     Fault(
         "a failed activation leaves what it has done",
         "failures",
-        JournaledWorker,
-        "_hand_over",
+        Handover,
+        "hand_over",
         "wanted = error is None and not job.ended",
         "wanted = True",
     ),
     Fault(
         "a job is written as completed while it has items",
         "chains",
-        JournaledWorker,
-        "_end_rows",
+        StoredJobs,
+        "end_rows",
         "(fatal is None and job.stored)",
         "False",
     ),
     Fault(
         "a cancellation returns before it is written",
         "cancels",
-        JournaledWorker,
-        "cancel_job",
-        "self.journal.written_or_raise(record, begin, partial(self._not_ended, record, job))",
+        StoredJobs,
+        "cancel",
+        "journal.written_or_raise(record, begin, partial(self._not_ended, record, job))",
         "begin()",
     ),
     Fault(
         "an item that made room stays in the store",
         "drops",
-        JournaledWorker,
-        "_displaced",
-        "self._take(record, slot.mailbox, [oldest])",
+        Backlog,
+        "displace",
+        "worker.endings.take(record, slot.mailbox, [oldest])",
         "pass",
     ),
     Fault(
         "a letter that was driven again stays",
         "failures",
-        JournaledWorker,
-        "admit",
+        Post,
+        "write",
         "record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)",
         "record.redriven = ()",
     ),
     Fault(
         "of several jobs only one is counted",
         "joins",
-        JournaledWorker,
-        "_count",
+        StoredJobs,
+        "count",
         "for member in account.members:",
         "for member in account.members[:1]:",
     ),
     Fault(
         "a refused record stays counted as on its way",
         "chains",
-        Journal,
+        Committer,
         "_forget",
         "record.worker.unreleased -= 1",
         "record.worker.unreleased -= 0",
@@ -288,7 +295,7 @@ MORE_FAULTS = (
         "cancels",
         JournaledWorker,
         "mark_ended",
-        "                self._append_end(job)\n",
+        "                self.stored_jobs.append_end(job)\n",
         "                pass\n",
     ),
     Fault(

@@ -19,6 +19,7 @@ from routilux.activation_policies import immediate_policy
 from routilux.errors import IdempotencyConflictError, StateError
 from routilux.model.context import running
 from routilux.runtime import runtime as runtime_module
+from routilux.store.claims import Claims
 from routilux.store.memory import MemoryStore
 from routilux.testing.simulated import SimulatedRuntime
 
@@ -200,7 +201,7 @@ class PublicCalls(RuleBasedStateMachine):
         """State that was written from outside is on its way for a moment: it is asked to be written first."""
         self.runtime.list_jobs()
         self._bury()
-        self.store._claimed.clear()
+        self.store._claims = Claims()
         self._open()
         self._is_as_before()
 

@@ -13,7 +13,7 @@ import pytest
 from routilux import ErrorHandler, ErrorStrategy, Flow, FlowRegistry, Routine, Runtime
 from routilux.activation_policies import time_interval_policy
 from routilux.errors import StateError, StoreLockedError
-from routilux.runtime.journal import log
+from routilux.runtime.journal import committer
 from routilux.store.memory import MemoryStore
 from tests.durability.flows import PATIENCE, Copy, Log, eventually, flow_of
 
@@ -341,9 +341,9 @@ def test_dead_letters_are_driven_again_after_a_restart_once() -> None:
 def test_finished_jobs_are_kept_up_to_a_limit_and_the_file_does_not_grow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(log, "KEEP_FINISHED_JOBS", 500)
-    monkeypatch.setattr(log, "PRUNE_RECORDS", 400)
-    monkeypatch.setattr(log, "PRUNE_ROWS", 100)
+    monkeypatch.setattr(committer, "KEEP_FINISHED_JOBS", 500)
+    monkeypatch.setattr(committer, "PRUNE_RECORDS", 400)
+    monkeypatch.setattr(committer, "PRUNE_ROWS", 100)
     sizes = []
     flow = flow_of(Log())
     with Runtime(store=url_of(tmp_path), durability="process", thread_pool_size=2) as runtime:

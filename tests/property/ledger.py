@@ -428,8 +428,14 @@ class Ledger:
         expect = self.expect
         expect(worker.queue.in_flight == 0, f"{worker.queue.in_flight} turns of {worker_id} never ended")
         expect(not worker.retries, f"{worker_id} waits for retries: {worker.retries}")
-        expect(not worker.blocked, f"{worker_id} has blocked activations: {worker.blocked}")
-        expect(not worker.at_gate, f"{worker_id} keeps activations at a gate: {worker.at_gate}")
+        expect(
+            not worker.back_pressure.blocked,
+            f"{worker_id} has blocked activations: {worker.back_pressure.blocked}",
+        )
+        expect(
+            not worker.gates.activations,
+            f"{worker_id} keeps activations at a gate: {worker.gates.activations}",
+        )
         for routine_id, node in worker.nodes.items():
             mailbox, counted = node.mailbox, self.counted[worker_id, routine_id]
             expect(mailbox.running == 0, f"{routine_id} has {mailbox.running} running activations")

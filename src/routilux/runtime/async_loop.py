@@ -190,7 +190,7 @@ class _Paced:
         worker = self._activation.node.worker
         place = Place(worker.queue)
         try:
-            with worker.wait_of(self._activation):
+            with worker.back_pressure.wait_of(self._activation):
                 await self._deliver(place)
         finally:
             await self._take_back(place)
@@ -240,14 +240,14 @@ class _Paced:
         """Wait until something has changed in the worker; DeadlockError if nothing can make room any more."""
         worker, signal, waiting = self._activation.node.worker, LoopSignal(self._loop), object()
         with worker.bell.heard_by(signal):
-            worker.blocked[waiting] = (self._activation, queue, Seat())
+            worker.back_pressure.blocked[waiting] = (self._activation, queue, Seat())
             try:
                 if worker.stuck(inside=True) and not signal.is_set():
-                    raise worker.deadlock(queue, inside=True)
+                    raise worker.back_pressure.deadlock(queue, inside=True)
                 if queue.length >= queue.capacity and not worker.stopped:
                     await signal.future
             finally:
-                del worker.blocked[waiting]
+                del worker.back_pressure.blocked[waiting]
 
     def _discard(self, error: BaseException) -> None:
         """Set aside what is left in the outbox: it is not wanted, or there is no room for it."""

@@ -169,7 +169,7 @@ class Posting:
             return created is not None
 
         def help_or_give_up(_: Any) -> bool:
-            if inside and (worker.queue.held or not worker.help()):
+            if inside and (worker.queue.held or not worker.back_pressure.help()):
                 raise self._too_many_pending("a routine can not wait for them")
             return inside
 

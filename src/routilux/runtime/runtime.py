@@ -807,12 +807,12 @@ class Runtime:
         nobody any more, and let go what is held."""
         found = self._directory.live(worker)
         node = self._directory.node(found, routine_id)
-        found.set_gate(node, gate)
+        found.gates.set_gate(node, gate)
 
     def let_go(self, worker: str | WorkerState, routine_id: str, *, everything: bool = False) -> int:
         """Let go what a gate holds at a routine: the oldest, or everything; returns how much that was."""
         found = self._directory.live(worker)
-        return found.let_go(self._directory.node(found, routine_id), everything=everything)
+        return found.gates.let_go(self._directory.node(found, routine_id), everything=everything)
 
     def set_runner(self, worker: str | WorkerState, routine_id: str, runner: TaskRunner | None) -> None:
         """Run the logic of a routine somewhere else from now on; None: on the pool again."""

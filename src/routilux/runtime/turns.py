@@ -222,12 +222,12 @@ def begin(worker: Worker, activation: LiveActivation, slot_data: dict[str, Any])
         if mailbox.gate.holds_activation(worker.worker_id, mailbox.routine_id, slot_data):
             if mailbox.stall(activation, retry=False):
                 worker.schedule(mailbox)
-            worker.at_gate[activation] = None
+            worker.gates.activations[activation] = None
             if activation.job.ended or worker.stopped:  # it ended while the gate was asked
                 worker.sweep()
                 worker.forget_retry(activation)  # it may have been withdrawn before it was noted
             elif mailbox.gate is None:  # the gate was taken away meanwhile
-                worker.let_go(node, everything=True)
+                worker.gates.let_go(node, everything=True)
             return False
     if node.merges:
         _merge(mailbox, activation, slot_data)

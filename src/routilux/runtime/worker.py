@@ -6,28 +6,28 @@ effects: queueing what is ready, waking what waits for room, ending jobs, settin
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.errors import DeadlockError, ExecutionTimeoutError, QueueFullError, describe
+from routilux.errors import ExecutionTimeoutError, QueueFullError, describe
 from routilux.kernel.account import JobAccount
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
-from routilux.model.context import running
-from routilux.model.graph import cycle_path
 from routilux.model.item import DeadLetter, Item, Payload
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
-from routilux.ports import Dropped, Emitted, Gate, JobChanged, KeyRow, Record, Row, Tap, WorkerChanged
+from routilux.ports import Dropped, Emitted, JobChanged, KeyRow, Record, Row, Tap, WorkerChanged
 from routilux.runtime import turns
 from routilux.runtime.activation import LiveActivation, activation_class
+from routilux.runtime.back_pressure import BackPressure
+from routilux.runtime.gates import Gates
 from routilux.runtime.job import JobContext
 from routilux.runtime.letters import LETTER_LIMIT, Letters
 from routilux.runtime.nodes import Node, Paths, build_nodes
-from routilux.runtime.pool import Place, RunQueue, Seat
+from routilux.runtime.pool import RunQueue
 from routilux.runtime.state import JobState, WorkerState
-from routilux.runtime.waiting import Bell, Signal
+from routilux.runtime.waiting import Bell
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
@@ -64,9 +64,8 @@ class Worker:
         self.jobs: dict[str, JobContext] = {}  # the open ones
         self.letters = self.new_letters()
         self.retries: dict[LiveActivation, tuple[float, Any]] = {}  # when each is due, and its timer
-        self.at_gate: dict[LiveActivation, None] = {}
-        # Who waits inside emit(), for which slot, on which seat. An activation may emit from several threads.
-        self.blocked: dict[object, tuple[LiveActivation | None, SlotQueue, Seat]] = {}
+        self.gates = Gates(self)
+        self.back_pressure = BackPressure(self)
         self.accepting = True
         self.stopped = False
         self.execution_timer: Any = None
@@ -114,6 +113,10 @@ class Worker:
     def entrance(self, mailbox: Mailbox) -> Callable[[Item], int]:
         """How items get into a mailbox."""
         return mailbox.offer
+
+    def keep_at_gate(self, mailbox: Mailbox, item: Item) -> bool:
+        """A gate holds an item; False if there is no room for it."""
+        return mailbox.hold(item)
 
     def new_job(self, job_id: str, account: JobAccount, metadata: dict[str, Any] | None) -> JobContext:
         """A job that is not entered in the book."""
@@ -254,7 +257,7 @@ class Worker:
             if queue.on_full == "error":
                 raise self.full_error(queue)
             if queue.on_full == "block":
-                code = self.wait_for_room(queue, partial(node.offer, item), deadline, None)
+                code = self.back_pressure.wait_for_room(queue, partial(node.offer, item), deadline, None)
         if code == READY:
             self.schedule(node.mailbox)
         elif code != QUEUED:
@@ -283,13 +286,13 @@ class Worker:
                 raise self.full_error(slot)
             case "drop_new":
                 slot.mailbox.drop(slot.name)
-                self._dropped(item, slot, "slot full, newest dropped")
+                self.dropped(item, slot, "slot full, newest dropped")
                 self.settle([item])
             case "drop_old":
                 self._displace(slot, item)
             case _:
                 offer = partial(self._offer_and_accept, slot, item, activation)
-                self.wait_inside(slot, offer, activation, refused=item[3].remove)
+                self.back_pressure.wait_inside(slot, offer, activation, refused=item[3].remove)
 
     def _offer_and_accept(self, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> int:
         code: int = slot.mailbox.node.offer(item)
@@ -302,217 +305,21 @@ class Worker:
         while code == FULL:
             oldest, at_rest = slot.mailbox.displace(slot.name)
             if oldest is not None:
-                self._dropped(oldest, slot, "slot full, oldest dropped")
+                self.dropped(oldest, slot, "slot full, oldest dropped")
                 self.settle([oldest])
             self.at_rest(at_rest)
             code = slot.mailbox.offer(item)
         self.accept(code, slot, item, None)
 
-    def wait_inside(
-        self,
-        slot: SlotQueue,
-        offer: Callable[[], int],
-        activation: LiveActivation | None,
-        *,
-        refused: Callable[[], object] | None = None,
-    ) -> None:
-        """An activation needs room in a full slot: help until the offer is taken; ``refused``: it will not be."""
-        waiting, place = object(), Place(self.queue)
-        self.blocked[waiting] = (activation, slot, self.engine.driver.seat())
-        try:
-            with self.wait_of(activation):
-                self.wait_for_room(slot, offer, None, activation, place)
-        except BaseException:
-            if refused is not None:
-                refused()
-            raise
-        finally:
-            del self.blocked[waiting]
-            self._take_back(place)
-
-    def _take_back(self, place: Place) -> None:
-        """Logic goes on, with an error or without, when nobody runs in its place any more."""
-        try:
-            self.bell.wait_for(lambda: self.stopped or place.given_back(), None)
-        finally:
-            place.take_back()
-
-    @contextmanager
-    def wait_of(self, activation: LiveActivation | None) -> Iterator[None]:
-        """Around a wait for room inside an activation: what a paused job keeps back may be what is in the way."""
-        members = () if activation is None else activation.job.members
-        if [member for member in members if member.begin_wait()]:
-            self.let_resumed_go()
-        try:
-            yield
-        finally:
-            for member in members:
-                member.end_wait()
-
-    def wait_for_room(
-        self,
-        slot: SlotQueue,
-        offer: Callable[[], int],
-        deadline: float | None,
-        activation: LiveActivation | None,
-        place: Place | None = None,
-    ) -> int:
-        """Offer an item until it is taken; returns the code of the offer.
-
-        On a thread that runs an activation the wait is spent running what makes room, so a pool of one thread
-        can not lock itself out. What can not run on a thread is started in the place of the activation, which is
-        not to go on before it has its place back. Raises DeadlockError (inside) or QueueFullError (outside) when
-        nothing that runs could make room, and QueueFullError at the deadline.
-        """
-        code = FULL
-        helps = running.get() is not None
-
-        def taken() -> bool:
-            nonlocal code
-            if activation is not None and (activation.abandoned is not None or activation.job.ended):
-                raise activation.unwanted()
-            if self.stopped:
-                raise self.full_error(slot, "its worker has stopped")
-            code = offer()
-            return code != FULL
-
-        def help_or_give_up(signal: Signal) -> bool:
-            helpers = self._helpers(slot) if helps and (place is not None or not self.queue.held) else []
-            if helps and place is None:
-                helpers += self._detached(slot)
-            if place is None or not helpers or place.given_back():
-                in_place = place is not None
-                if any(self.engine.run_nested(self, mailbox, in_place=in_place) for mailbox in helpers):
-                    return True
-            if place is not None and self._lend(place, slot):
-                return True
-            inside = activation is not None
-            if self.stuck(inside=inside) and not signal.is_set():
-                raise self.deadlock(slot, inside=inside)
-            return False
-
-        outer: Any = running.get()
-        with nullcontext() if outer is None or place is not None else outer.node.worker.away():
-            if not self.bell.wait_for(taken, deadline, before_sleep=help_or_give_up):
-                raise self.full_error(slot, "no room came within the time-out")
-        return code
-
-    @contextmanager
-    def away(self) -> Iterator[None]:
-        """Around a wait of an activation for room that post() needs, in another worker perhaps."""
-        place = Place(self.queue)
-        if self.queue.limit is not None:
-            if place.lend():
-                self.engine.driver.submit(self.queue)
-            self.bell.ring()  # whoever waits for a place looks anew
-        try:
-            yield
-        finally:
-            self._take_back(place)
-
-    def help(self) -> bool:
-        """Run what is ready inside an activation on this thread, the furthest downstream first; False if nothing is."""
-        outer: Any = running.get()
-        in_place = outer.node.worker is self
-        return any(
-            self.engine.run_nested(self, mailbox, in_place=in_place) for mailbox in self._helpers(None)
-        )
-
-    def _helpers(self, slot: SlotQueue | None) -> list[Mailbox]:
-        """What is ready and can be run on this thread, the furthest downstream first.
-
-        With the slot that is waited for: what leads to a routine that waits further down on this thread could
-        come to wait for that one. So it is run only if room can come in no other way.
-        """
-        if slot is None:
-            return self._ready()
-        consumers = self.paths.beyond(slot.mailbox)
-        before = sum(mailbox.starts for mailbox in consumers)
-        seated = self.engine.driver.seat().activations()
-        below = {mailbox for activation in seated for mailbox in self.paths.to(activation.mailbox)}
-        ready = self._ready()
-        safe = [mailbox for mailbox in ready if mailbox not in below]
-        if safe or slot.length < slot.capacity or self._at_work(consumers, ready):
-            return safe
-        return ready if before == sum(mailbox.starts for mailbox in consumers) else []
-
-    def _ready(self) -> list[Mailbox]:
-        nodes = reversed(self.nodes.values())  # built upstream first
-        return [node.mailbox for node in nodes if not node.detached and node.mailbox.has_work_now()]
-
-    def _detached(self, slot: SlotQueue) -> list[Mailbox]:
-        """What makes room in a slot, and is started from a thread but does not run on it."""
-        return [m for m in self.paths.beyond(slot.mailbox) if m.node.detached and m.queued]
-
-    def _lend(self, place: Place, slot: SlotQueue) -> bool:
-        """What can not run on this thread may run in its place; True if something of it was started."""
-        if self.queue.limit is None and not self.queue.held:
-            return False  # there is room for all
-        launched = False
-        for mailbox in self._detached(slot):
-            if place.given_back():
-                launched = self.engine.launch(self, mailbox)
-                break
-        if self.queue.limit is not None and not place.lent:
-            if place.lend():
-                self.engine.driver.submit(self.queue)
-            self.bell.ring()  # whoever waits for a place looks anew
-        return launched
-
-    def _at_work(self, consumers: Collection[Mailbox], risky: list[Mailbox]) -> bool:
-        """Whether one of the consumers runs, and does not wait itself, or will start without help: of its own
-        accord, or when a gate or a paused job lets it."""
-        waiting = {a for a, _, _ in list(self.blocked.values()) if a is not None and a.mailbox in consumers}
-        if sum(mailbox.running for mailbox in consumers) > len(waiting):
-            return True
-        if any(mailbox.keeps_back for mailbox in consumers):
-            return True
-        return any(mailbox.startable() for mailbox in consumers if mailbox not in risky)
-
     def stuck(self, *, inside: bool) -> bool:
-        """Whether nothing that runs or waits for a time can make room: only somebody from outside could.
-
-        For an activation, ``inside``, a pause does not matter: what makes room for it may start all the same.
-
-        Everything that runs waits inside ``emit()`` for a full slot, and nothing can be started. The mailboxes
-        are looked at one after the other; if one has started something meanwhile, the picture is not valid.
-        """
-        if self.at_gate or (self.queue.held and not inside):
-            return False
-        mailboxes = [node.mailbox for node in self.nodes.values()]
-        if any(mailbox.keeps_back for mailbox in mailboxes):
-            return False
-        before = sum(mailbox.starts for mailbox in mailboxes)
-        running_now = sum(mailbox.running for mailbox in mailboxes)
-        blocked = list(self.blocked.values())
-        if running_now > len({activation for activation, _, _ in blocked}):
-            return False
-        # Who waits below another on the same thread can not go on before that one does.
-        on_top = {seat: slot for _, slot, seat in blocked}
-        if any(slot.length < slot.capacity for slot in on_top.values()):
-            return False
-        if any(mailbox.startable() for mailbox in mailboxes):
-            return False
-        return before == sum(mailbox.starts for mailbox in mailboxes)
+        """Whether nothing that runs or waits for a time can make room; ``inside``: for an activation."""
+        return self.back_pressure.stuck(inside=inside)
 
     def full_error(self, slot: SlotQueue, why: str = "it is full") -> QueueFullError:
         return QueueFullError(
             f"slot {slot.qualified_name!r} of flow {self.flow.flow_id!r} holds {slot.length} of at most "
             f"{slot.capacity} items: {why}. Give post() a longer timeout, a larger max_queue_length to the slot, or "
             "on_full='drop_old' if the newest matter most",
-            flow_id=self.flow.flow_id,
-            slot=slot.qualified_name,
-            worker_id=self.worker_id,
-        )
-
-    def deadlock(self, slot: SlotQueue, *, inside: bool) -> QueueFullError | DeadlockError:
-        if not inside:
-            return self.full_error(slot, "nothing that runs could make room (its items wait for other items)")
-        path = cycle_path(self.flow, slot.mailbox.routine_id) if slot.cyclic else None
-        where = f"the cycle {path} is full" if path else f"slot {slot.qualified_name!r} is full"
-        return DeadlockError(
-            f"{where} ({slot.length} items) and nothing that runs could make room: its items wait for items that "
-            "can not come any more. Emit fewer items per activation, or raise max_queue_length",
             flow_id=self.flow.flow_id,
             slot=slot.qualified_name,
             worker_id=self.worker_id,
@@ -531,9 +338,9 @@ class Worker:
 
     def end_job(self, job: JobContext, status: JobStatus, error: BaseException | None = None) -> bool:
         """Fail or cancel a job at once; False if it has ended already. What is queued of it is taken out."""
-        return bool(self._end_jobs([job], status, error))
+        return bool(self.end_jobs([job], status, error))
 
-    def _end_jobs(
+    def end_jobs(
         self, jobs: Iterable[JobContext], status: JobStatus, error: BaseException | None = None
     ) -> list[JobContext]:
         ended = self.mark_ended(jobs, status, error)
@@ -598,7 +405,7 @@ class Worker:
             if failed:
                 self.dead_letter(mailbox, item, "job failed", failed[0].job.error)
             elif self.sink is not None:
-                self._dropped(item, mailbox.slots[item[1]], "job cancelled")
+                self.dropped(item, mailbox.slots[item[1]], "job cancelled")
 
     def dead_letter(self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None) -> None:
         if self.letters.full:
@@ -620,9 +427,9 @@ class Worker:
             )
         )
         if self.sink is not None:
-            self._dropped(item, mailbox.slots[item[1]], f"dead letter: {reason}")
+            self.dropped(item, mailbox.slots[item[1]], f"dead letter: {reason}")
 
-    def _dropped(self, item: Item, slot: SlotQueue, reason: str) -> None:
+    def dropped(self, item: Item, slot: SlotQueue, reason: str) -> None:
         jobs = [member.job for member in item[3].members]
         for job in jobs:
             self.trace(job, "dropped", slot=slot.qualified_name, item=item[0], reason=reason)
@@ -636,7 +443,7 @@ class Worker:
         self.forget_retry(activation)
 
     def forget_retry(self, activation: LiveActivation) -> None:
-        self.at_gate.pop(activation, None)
+        self.gates.activations.pop(activation, None)
         _, timer = self.retries.pop(activation, (0.0, None))
         if timer is not None:
             timer.cancel()
@@ -712,7 +519,7 @@ class Worker:
                 return True
 
     def cancel_jobs(self) -> None:
-        self._end_jobs(list(self.jobs.values()), JobStatus.CANCELLED)
+        self.end_jobs(list(self.jobs.values()), JobStatus.CANCELLED)
 
     def close(self) -> None:
         """The end: hand out nothing any more, and let the flow be changed again."""
@@ -722,7 +529,7 @@ class Worker:
         self.queue.hold()
         for node in self.nodes.values():
             node.mailbox.close()
-        for activation in [*self.retries, *self.at_gate]:
+        for activation in [*self.retries, *self.gates.activations]:
             self.forget_retry(activation)
         if self.execution_timer is not None:
             self.execution_timer.cancel()
@@ -756,55 +563,6 @@ class Worker:
         """Called in a forked child: nothing of the runtime may be touched any more."""
         self.engine = gone
         self.flow.let_go(self.worker_id)
-
-    # -- gates ---------------------------------------------------------------------------------------------
-
-    def set_gate(self, node: Node, gate: Gate | None) -> None:
-        """Ask this gate at a routine and its slots, or nobody; routes lead through it only while it is set."""
-        node.mailbox.gate = gate
-        entrance = self.entrance(node.mailbox)
-        node.set_offer(entrance if gate is None else partial(self._offer_through, gate, node))
-        for source in self.nodes.values():
-            for routes in source.routes.values():
-                for route in routes:
-                    if route.mailbox is node.mailbox:
-                        route.offer = node.offer
-        if gate is None:
-            self.let_go(node, everything=True)
-
-    def let_go(self, node: Node, *, everything: bool) -> int:
-        """Let go what a gate holds at a routine: activations first, then items; returns how much that was."""
-        gone = self._let_go(node, everything)
-        self.bell.ring()  # who waits for room looks anew whether it can come
-        return gone
-
-    def _let_go(self, node: Node, everything: bool) -> int:
-        gone = 0
-        for activation in [a for a in list(self.at_gate) if a.mailbox is node.mailbox]:
-            if gone and not everything:
-                return gone
-            del self.at_gate[activation]
-            activation.released = True
-            if node.mailbox.go_on(activation):
-                self.schedule(node.mailbox)
-            gone += 1
-        for slot in node.mailbox.slots:
-            while (everything or not gone) and node.mailbox.held_item(slot) is not None:
-                more, parked = node.mailbox.let_in(slot)
-                for item in parked:
-                    self.at_rest(item[3].park())
-                if more:
-                    self.schedule(node.mailbox)
-                gone += 1
-        return gone
-
-    def _offer_through(self, gate: Gate, node: Node, item: Item) -> int:
-        if gate.holds_item(self.worker_id, node.routine_id, item[1], item[2]):
-            held = node.mailbox.hold(item)
-            if node.mailbox.gate is None:  # it was taken away while it was asked
-                self.let_go(node, everything=True)
-            return QUEUED if held else FULL
-        return node.mailbox.offer(item)
 
     # -- looking in ----------------------------------------------------------------------------------------
 

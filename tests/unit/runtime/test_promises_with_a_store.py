@@ -24,6 +24,7 @@ from routilux.errors import (
 )
 from routilux.ports import Changes
 from routilux.runtime import runtime as runtime_module
+from routilux.store.claims import Claims
 from routilux.store.memory import MemoryStore
 from routilux.testing.simulated import SimulatedRuntime, simulated
 
@@ -76,7 +77,7 @@ class Home:
         """The process is gone without a word."""
         self.runtime.simulation.close(None)
         runtime_module._open_runtimes.discard(self.runtime)
-        self.store._claimed.clear()
+        self.store._claims = Claims()
 
     def post(self, n: int = 1, **options: Any) -> Any:
         return self.runtime.post(self.flow, "work", "input", {"n": n}, **options).job_context

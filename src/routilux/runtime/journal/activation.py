@@ -39,7 +39,7 @@ class JournaledActivation(LiveActivation):
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
         super().__init__(mailbox, batch, job, started)
         self.draft = Draft()
-        known = self.worker.checkpoints
+        known = self.worker.notes.checkpoints
         if known:
             self.checkpointed = known.pop((mailbox.routine_id, self.key), None)
             self.has_checkpoint = self.checkpointed is not None
@@ -116,18 +116,18 @@ class JournaledActivation(LiveActivation):
         )
 
     def checkpoint(self, value: Any) -> None:
-        self.worker.checkpoint(self, value)
+        self.worker.handover.checkpoint(self, value)
         self.checkpointed = value
 
     async def acheckpoint(self, value: Any) -> None:
-        await self.worker.checkpoint_async(self, value)
+        await self.worker.handover.checkpoint_async(self, value)
         self.checkpointed = value
 
     async def aonce(self, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
-        return await self.worker.once_async(self, name, call)
+        return await self.worker.notes.once_async(self, name, call)
 
     def once(self, name: str, call: Callable[[], Any]) -> Any:
-        return self.worker.once(self, name, call)
+        return self.worker.notes.once(self, name, call)
 
     def _unusual(self, code: int, route: Any, item: Item) -> None:
         raise AssertionError("emits of a journaled activation are delivered when it has been written")

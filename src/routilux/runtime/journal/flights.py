@@ -129,10 +129,10 @@ def _let_go(activation: Any) -> bool:
 
 def _is_suspect(activation: Any) -> bool:
     worker, places = activation.node.worker, activation.node.places
-    if not worker.deaths:
+    if not worker.endings.deaths:
         return False
     keys = (ItemKey(worker.worker_id, places[item[1]], item[0]) for item in activation.batch)
-    return any(worker.deaths.get(key, 0) >= rows.POISON_DEATHS - 1 for key in keys)
+    return any(worker.endings.deaths.get(key, 0) >= rows.POISON_DEATHS - 1 for key in keys)
 
 
 def _text(activation: Any, *, alone: bool) -> str:

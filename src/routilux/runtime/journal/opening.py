@@ -127,7 +127,7 @@ class Opener:
             status = ExecutionStatus.PAUSED if paused else ExecutionStatus(job.status.value)
             worker.set_status(status)
             worker.limit_time()
-        worker.load_all()
+        worker.backlog.load_all()
         if not paused:
             worker.release()
         return worker

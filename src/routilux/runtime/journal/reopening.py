@@ -42,13 +42,13 @@ class Revival:
         self._states(notes)
         self._deaths(notes.get("crash", ()))
         for note, value in notes.get("once", ()):
-            worker.onces[note.owner, note.name] = value
+            worker.notes.onces[note.owner, note.name] = value
         for note, value in notes.get("checkpoint", ()):
-            worker.checkpoints[note.owner, note.name] = worker.decode(value, self._where())
+            worker.notes.checkpoints[note.owner, note.name] = worker.decode(value, self._where())
         for note, value in notes.get("activation", ()):
             self._activation(note, worker.decode(value, self._where()))
         self._idle_jobs_known = False
-        self._heads()
+        worker.backlog.open()
 
     def look_at(self, row: WorkerRow, stored: StoredJob) -> None:
         """Fill the worker of a finished execution, in which nothing will run."""
@@ -86,7 +86,7 @@ class Revival:
         worker = self._worker
         for note, value in notes:
             key = ItemKey(worker.worker_id, note.owner, int(note.name))
-            worker.deaths[key] = worker.decode(value, self._where())
+            worker.endings.deaths[key] = worker.decode(value, self._where())
 
     def _activation(self, note: NoteKey, about: Mapping[str, Any]) -> None:
         """One that had been claimed, or waits for a retry: its items stay together."""
@@ -96,7 +96,7 @@ class Revival:
         found = worker.journal.store.items_of(keys)
         if node is None or not found:
             return  # an item whose routine is gone is set aside with the others of its place
-        worker.claimed.update(keys)
+        worker.backlog.claimed.update(keys)
         batch = tuple(self.revived(row) for row in found)
         account = joined([item[3] for item in batch])
         now, wall = worker.engine.now(), worker.engine.driver.clock.time()
@@ -108,25 +108,10 @@ class Revival:
         left = min(about["delay"], max(0.0, about["due"] - wall))
         turns.arm_retry(worker, activation, now + left)
 
-    def _heads(self) -> None:
-        """The first items of every slot; what is behind them stays in the store for now."""
-        worker, store = self._worker, self._worker.journal.store
-        for slot, stretch in worker.stretches.items():
-            stretch.tail = store.tail(worker.worker_id, slot.qualified_name)
-            head = store.items(worker.worker_id, slot.qualified_name, limit=slot.capacity)
-            for row in head:
-                stretch.cursor = row.number
-                if ItemKey(*row[:3]) not in worker.claimed:
-                    self.item(slot, row)
-            if stretch.cursor < stretch.tail:
-                slot.mailbox.set_beyond(slot.name, True)
-        if not any(slot.beyond for slot in worker.stretches):
-            self.everything_is_here()
-
     def strangers(self) -> list[str]:
         """Places of items whose slot the flow does not have."""
         worker = self._worker
-        known = {slot.qualified_name for slot in worker.stretches}
+        known = {slot.qualified_name for slot in worker.backlog.stretches}
         return [place for place in worker.journal.store.places(worker.worker_id) if place not in known]
 
     # -- items ---------------------------------------------------------------------------------------------
@@ -138,9 +123,9 @@ class Revival:
         if item[3].ended:
             worker.give_up(mailbox, [item])
             return
-        deaths = worker.deaths.get(ItemKey(*row[:3]), 0)
+        deaths = worker.endings.deaths.get(ItemKey(*row[:3]), 0)
         if deaths >= rows.POISON_DEATHS:
-            worker.poisoned(mailbox, [item], rows.poison(row.place, row.number, deaths))
+            worker.endings.poisoned(mailbox, [item], rows.poison(row.place, row.number, deaths))
             return
         code, ended = mailbox.restore(item)
         if ended:
@@ -158,13 +143,13 @@ class Revival:
 
     def _is_poison(self, mailbox: Mailbox, activations: list[Any], keys: list[ItemKey]) -> bool:
         worker = self._worker
-        deaths = max((worker.deaths.get(key, 0) for key in keys), default=0)
+        deaths = max((worker.endings.deaths.get(key, 0) for key in keys), default=0)
         if deaths < rows.POISON_DEATHS:
             return False
         for activation in activations:
             mailbox.withdraw(partial(is_, activation))
             first = keys[0]
-            worker.poisoned(
+            worker.endings.poisoned(
                 mailbox, activation.batch, rows.poison(first.place, first.number, deaths), activation
             )
         return True
@@ -272,4 +257,4 @@ def set_strangers_aside(worker: JournaledWorker) -> None:
     """Items of slots that the flow does not have any more become dead letters."""
     for place in worker.revival.strangers():
         for row in worker.journal.store.items(worker.worker_id, place):
-            worker.set_stranger_aside(row)
+            worker.endings.set_stranger_aside(row)

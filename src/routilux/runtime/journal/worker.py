@@ -1,37 +1,31 @@
-"""A worker whose every step is a record: what it hands over, and what it does when that is written."""
+"""A worker whose every step is a record: where it differs from one in memory, and its row in the store."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.errors import IdempotencyConflictError, PoisonItemError, StateError, StoreError, describe
-from routilux.kernel.account import Account, JobAccount
+from routilux.errors import StateError, StoreError, describe
+from routilux.kernel.account import JobAccount
 from routilux.kernel.activation import OVER
-from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
+from routilux.kernel.mailbox import Mailbox
 from routilux.model.context import running
 from routilux.model.item import DeadLetter, Item, Payload
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
-from routilux.ports import (
-    Activated,
-    Emitted,
-    Gate,
-    ItemKey,
-    ItemRow,
-    JobRow,
-    KeyRow,
-    LetterRow,
-    NoteKey,
-    WorkerRow,
-)
+from routilux.ports import Activated, KeyRow, NoteKey, WorkerRow
 from routilux.runtime import turns
 from routilux.runtime.activation import LiveActivation
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
+from routilux.runtime.journal.admission import Post
+from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.draft import Draft
+from routilux.runtime.journal.endings import Endings
+from routilux.runtime.journal.handover import Handover
+from routilux.runtime.journal.jobs import StoredJobs
 from routilux.runtime.journal.letters import StoredLetters
+from routilux.runtime.journal.notes import ActivationNotes
 from routilux.runtime.journal.record import Record
 from routilux.runtime.journal.reopening import Revival
 from routilux.runtime.journal.state import JournaledJob
@@ -42,48 +36,20 @@ if TYPE_CHECKING:
     from routilux.model.flow import Flow
     from routilux.runtime.engine import Engine
     from routilux.runtime.job import JobContext
-    from routilux.runtime.nodes import Node, Route
+    from routilux.runtime.nodes import Node
     from routilux.runtime.pool import Seat
 
 T = TypeVar("T")
-KEY_SECONDS = 7 * 86_400.0
 NUMBERS_AHEAD = 1_000  # that the worker's row allows for, so that it is not written for every item
-
-Sent: TypeAlias = tuple["Route", Item, bool]
-"""An item on its way, and whether a place was kept for it; if not, it waits in the store."""
-
-
-class Stretch:
-    """What of a slot is in memory: everything up to ``cursor``.
-
-    When the worker was opened the store had items up to ``tail``; ``added`` counts those that went there since and are
-    still to be loaded. Moved under the journal's lock.
-    """
-
-    __slots__ = ("added", "cursor", "loading", "tail")
-
-    def __init__(self) -> None:
-        self.added = 0
-        self.cursor = -1
-        self.tail = -1
-        self.loading = False
-
-    @property
-    def all_here(self) -> bool:
-        return not self.added and self.cursor >= self.tail
-
-    def account_for(self, slot: SlotQueue, number: int, kept: bool) -> None:
-        """A new item of the slot: a place is kept for it, or it waits in the store."""
-        if kept:
-            self.cursor = number
-            return
-        self.added += 1
-        if not slot.beyond:
-            slot.mailbox.set_beyond(slot.name, True)
 
 
 class JournaledWorker(Worker):
-    """See the module's docstring."""
+    """What is not its own business it leaves to its parts, each of which owns one state.
+
+    ``handover`` makes a record of what an activation did, ``endings`` of how items end, ``stored_jobs`` of what becomes
+    of jobs; ``notes`` keeps what a later attempt needs, ``backlog`` knows what of a slot is in memory, and
+    ``revival`` brings back what another process has left.
+    """
 
     journaled = True
     failure: StoreError | None = None  # why this runtime has given the worker up
@@ -94,12 +60,12 @@ class JournaledWorker(Worker):
         self.unreleased = 0  # records handed over and not yet released; moved under the journal's lock
         self.next_number = 1
         self.number_limit = 1  # of the worker's row
-        self.stretches: dict[SlotQueue, Stretch] = {}
-        self.claimed: set[ItemKey] = set()  # items in the store that an activation has
-        self.deaths: dict[ItemKey, int] = {}  # of processes, while an activation ran on the item
-        self.checkpoints: dict[tuple[str, str], Any] = {}  # of activations that are to run again
-        self.onces: dict[tuple[str, str], bytes] = {}
         self.about: dict[str, Any] = {}  # what else the worker's row says
+        self.stored_jobs = StoredJobs(self)
+        self.endings = Endings(self)
+        self.backlog = Backlog(self, super().room)
+        self.notes = ActivationNotes(self)
+        self.handover = Handover(self)
         self.revival = Revival(self)
         super().__init__(engine, flow, state)
         self.number = self._take_number_now
@@ -107,8 +73,7 @@ class JournaledWorker(Worker):
         self.flight_texts = {place: rows.flight_prefix(self.worker_id, place) for place in places}
         state.attach(self)
         for node in self.nodes.values():
-            for slot in node.mailbox.slots.values():
-                self.stretches[slot] = Stretch()
+            self.backlog.add_slots(node)
 
     def encode(self, value: Any, where: str) -> bytes:
         return self.journal.codec.encode(value, where)
@@ -134,13 +99,17 @@ class JournaledWorker(Worker):
     def entrance(self, mailbox: Mailbox) -> Callable[[Item], int]:
         return mailbox.take_in
 
+    def keep_at_gate(self, mailbox: Mailbox, item: Item) -> bool:
+        mailbox.hold_kept(item)
+        return True
+
     def new_job(self, job_id: str, account: JobAccount, metadata: dict[str, Any] | None) -> JournaledJob:
         return JournaledJob(self, job_id, account, metadata)
 
     def carry_out(self, mailbox: Mailbox, seat: Seat, activation: Any, limit: float) -> tuple[bool, float]:
         """An activation, and what its mailbox has claimed behind it."""
         node: Node = mailbox.node
-        clock = self.engine.now
+        clock, hand_over = self.engine.now, self.handover.hand_over
         while True:
             if activation.job.status is JobStatus.PENDING:
                 self.started(activation.job)
@@ -165,7 +134,7 @@ class JournaledWorker(Worker):
             activation.abandoned = OVER
             now = clock()
             self._note_completed(activation, now)
-            self._hand_over(activation, "completed", None)
+            hand_over(activation, "completed", None)
             crowded = self.journal.is_full or self.queue.held
             following = mailbox.following() if mailbox.claimed and now < limit and not crowded else None
             if following is None:
@@ -188,25 +157,15 @@ class JournaledWorker(Worker):
         """Activations of policies that gather are written down first: a later attempt has the same items."""
         if activation.claimed or not activation.node.gathers:
             return True
-        activation.claimed = True
-        record = Record(self)
-        record.notes = {self._activation_note(activation): self._about(activation, 0.0)}
-        activation.noted = True
-        record.then(partial(self._claim_written, activation))
-        mailbox = activation.mailbox
-        with self.journal.lock:  # whoever withdraws it removes its note behind this record
-            more = mailbox.stall(activation, retry=False)
-            self.journal.append(record)
-        self.journal.wake()
-        if more:
-            self.schedule(mailbox)
-        if activation.job.ended:  # it ended meanwhile
-            self.sweep()
+        self.notes.claim(activation)
         return False
 
-    def _claim_written(self, activation: Any) -> None:
-        if activation.mailbox.go_on(activation):
-            self.schedule(activation.mailbox)
+    def retry_decided(self, activation: Any, delay: float) -> None:
+        self.notes.retry(activation, delay)
+
+    def drop_activation(self, activation: Any) -> None:
+        super().drop_activation(activation)
+        self.notes.drop(activation)
 
     def holds_back(self, mailbox: Mailbox) -> bool:
         """Whether so much waits to be written that this mailbox is to wait; it is queued again later."""
@@ -222,8 +181,6 @@ class JournaledWorker(Worker):
             note = NoteKey(self.worker_id, "merged", routine_id, slot)
             activation.draft.notes[note] = self.encode(merged, f"merged slot '{routine_id}.{slot}'")
 
-    # -- the end of an activation ----------------------------------------------------------------------------
-
     def conclude(
         self,
         activation: Any,
@@ -234,418 +191,24 @@ class JournaledWorker(Worker):
         noted: BaseException | None = None,
         fatal: BaseException | None = None,
     ) -> bool:
-        self._hand_over(activation, outcome, error, noted=noted, fatal=fatal)
+        self.handover.hand_over(activation, outcome, error, noted=noted, fatal=fatal)
         more: bool = activation.mailbox.finish(activation, now, outcome)
         return more
 
-    def _hand_over(
-        self,
-        activation: Any,
-        outcome: str,
-        error: BaseException | None,
-        *,
-        noted: BaseException | None = None,
-        fatal: BaseException | None = None,
-    ) -> None:
-        """What it did becomes one record. The next activation of its routine starts after this."""
-        journal, record, job = self.journal, Record(self), activation.job
-        draft, activation.draft = activation.draft, Draft()
-        wanted = error is None and not job.ended
-        self._forget_notes(activation, record)
-        payloads = self._payloads(draft) if wanted else []
-        if error is not None:
-            record.letters = self._letters(activation.mailbox, activation.batch, outcome, error)
-        sent: list[Sent] = []
-        with journal.lock:
-            if wanted:
-                self._apply(draft, activation, record, payloads, sent)
-            self._take(record, activation.mailbox, activation.batch)
-            if noted is not None:
-                self._note_error(record, job, noted)
-            self._end_rows(record, job, fatal)
-            record.then(partial(self._released, activation, sent, fatal))
-            journal.append(record)
-        journal.wake()
-
-    def _apply(
-        self,
-        draft: Draft,
-        activation: Any,
-        record: Record,
-        payloads: Sequence[Payload | None],
-        sent: list[Sent],
-    ) -> None:
-        """What an activation did takes effect; the caller holds the journal's lock."""
-        self._address(draft, activation, record, payloads, sent)
-        draft.apply(record)
-        self.state.output_log.extend(draft.outputs)
-        if sent:
-            self._count(record, activation.job, len(sent))
-
-    def _payloads(self, draft: Draft) -> list[Payload | None]:
-        """What receivers get is what was stored, read back; None for what has no place in memory anyway."""
-        left: dict[SlotQueue, int] = {}
-        payloads: list[Payload | None] = []
-        for route, form in draft.emits:
-            left[route.queue] = room = left.get(route.queue, route.queue.capacity) - 1
-            wanted = room >= 0 or route.queue.on_full == "drop_old"
-            payloads.append(self.decode(form, route.target) if wanted else None)
-        return payloads
-
-    def checkpoint(self, activation: Any, value: Any) -> None:
-        """What the activation did until now takes effect; returns when it is written and there is room for more."""
-        routine_id, record = activation.mailbox.routine_id, Record(self)
-        data = self.encode(value, f"checkpoint of routine {routine_id!r}")
-        if activation.abandoned is not None or activation.job.ended:
-            raise activation.unwanted()
-        draft, activation.draft = activation.draft, Draft()
-        payloads = self._payloads(draft)
-        sent: list[Sent] = []
-        record.notes = {rows.checkpoint_note(self.worker_id, routine_id, activation.key): data}
-        activation.has_checkpoint = True
-
-        def hand_over() -> None:
-            with self.journal.lock:
-                self._apply(draft, activation, record, payloads, sent)
-                record.then(partial(self._send, activation, sent))
-                self.journal.append(record)
-
-        if self.engine.driver.on_loop():
-            hand_over()
-            self.journal.wake()
-            return
-        self.journal.kept_or_raise(record, hand_over)
-        for slot in activation.mailbox.feeds:
-            if slot.full:
-                self.wait_inside(slot, partial(_room, slot), activation)
-
-    async def checkpoint_async(self, activation: Any, value: Any) -> None:
-        """The same for a coroutine, which does not hold the event loop while it waits."""
-        await self._written(partial(self.checkpoint, activation, value))
-
-    async def once_async(self, activation: Any, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
-        """:meth:`once` for a coroutine."""
-        known = (activation.idempotency_key, name)
-        where = f"result of aonce({name!r}) in routine {activation.mailbox.routine_id!r}"
-        if known in self.onces:
-            return self.decode(self.onces[known], where)
-        data = self.encode(await call(), where)
-        record = Record(self)
-        record.notes = {NoteKey(self.worker_id, "once", *known): data}
-        await self._written(partial(self.journal.hand_over, record))
-        self.onces[known] = data
-        return self.decode(data, where)
-
-    async def _written(self, hand_over: Callable[[], None]) -> None:
-        """Hand something over, and go on when everything until then is written."""
-        from asyncio import get_running_loop  # only coroutines come here, and it is slow to import
-
-        loop = get_running_loop()
-        written = loop.create_future()
-        hand_over()
-        behind = Record(None)
-        behind.then(partial(loop.call_soon_threadsafe, _resolve, written))
-        self.journal.hand_over(behind)
-        await written
-
-    def _send(self, activation: Any, sent: list[Sent]) -> None:
-        """It is written: the items are delivered."""
-        job = activation.job
-        if sent:
-            job.add(len(sent))
-            for line in sent:
-                self._deliver(activation, *line)
-            if job.halted and job.ended:
-                self.sweep()
-
-    def _released(self, activation: Any, sent: list[Sent], fatal: BaseException | None) -> None:
-        """It is written: its items are delivered, and those that it took have ended."""
-        job = activation.job
-        self._send(activation, sent)
-        if fatal is not None:
-            self._end_jobs([member.job for member in job.members], JobStatus.FAILED, fatal)
-        self.settle(activation.batch)
-
-    def _deliver(self, activation: Any, route: Route, item: Item, kept: bool) -> None:
-        if not kept:
-            self.load_if_room(route.queue)
-        else:
-            self._accepted(route.offer(item), route.mailbox, item)
-        sink = self.sink
-        if sink is not None:
-            sink((Emitted, activation.started, self.worker_id, item[3], item[4], route.target, item[0]))
-
-    def _accepted(self, code: int, mailbox: Mailbox, item: Item) -> None:
-        if code == READY:
-            self.schedule(mailbox)
-        elif code == PARKED:
-            ended = item[3].park()
-            if ended:
-                self.at_rest(ended)
-
-    def _address(
-        self,
-        draft: Draft,
-        activation: Any,
-        record: Record,
-        payloads: Sequence[Payload | None],
-        sent: list[Sent],
-    ) -> None:
-        """Number what was emitted, in its order, and find a place for each item: in memory, or in the store."""
-        if not draft.emits:
-            return
-        job, wall = activation.job, self.engine.driver.clock.time()
-        items: list[ItemRow] = []
-        for (route, form), payload in zip(draft.emits, payloads, strict=True):
-            time = self.engine.now() if route.timed else activation.started
-            item: Any = (self._take_number(), route.slot, payload, job, route.source, time)
-            kept = self._place(record, route.queue, item)
-            if kept is None:
-                continue
-            items.append(ItemRow(
-                self.worker_id, route.target, item[0], rows.job_ids_text(job), route.source, wall, form
-            ))  # fmt: skip
-            sent.append((route, item, kept))
-        record.items = items
-
-    def _place(self, record: Record, slot: SlotQueue, item: Item) -> bool | None:
-        """Where an item goes: True to a place that is kept for it, False to the store, None nowhere."""
-        stretch, mailbox = self.stretches[slot], slot.mailbox
-        kept = item[2] is not None and mailbox.keep_place(slot.name)
-        if not kept and slot.on_full == "drop_new":
-            mailbox.drop(slot.name)
-            self._dropped(item, slot, "slot full, newest dropped")
-            return None
-        if not kept and slot.on_full == "drop_old" and not slot.beyond:
-            kept = self._displaced(record, slot)
-        stretch.account_for(slot, item[0], kept)
-        return kept
-
-    def _displaced(self, record: Record, slot: SlotQueue) -> bool:
-        """Make room by dropping the oldest; False if what is in the slot is still on its way."""
-        oldest, at_rest = slot.mailbox.displace(slot.name)
-        if oldest is None:
-            return False
-        self._dropped(oldest, slot, "slot full, oldest dropped")
-        self._take(record, slot.mailbox, [oldest])
-        record.then(partial(self.settle, [oldest]))
-        record.then(partial(self.at_rest, at_rest))
-        return slot.mailbox.keep_place(slot.name)
-
-    def _take(self, record: Record, mailbox: Mailbox, items: Iterable[Item]) -> None:
-        """These items have ended; the caller holds the journal's lock."""
-        places = mailbox.node.places
-        keys = [ItemKey(self.worker_id, places[item[1]], item[0]) for item in items]
-        record.taken = [*record.taken, *keys] if record.taken else keys
-        for item in items:
-            self._count(record, item[3], -1)
-        if self.deaths:
-            known = [key for key in keys if self.deaths.pop(key, None) is not None]
-            record.notes = {**record.notes, **{rows.crash_note(*key): None for key in known}}
-
-    def _count(self, record: Record, account: Account, n: int) -> None:
-        if not record.counts:
-            record.counts = {}
-        counts: Any = record.counts
-        for member in account.members:
-            job = member.job
-            job.stored += n
-            counts[job.job_id] = counts.get(job.job_id, 0) + n
-
-    def _end_rows(self, record: Record, account: Account, fatal: BaseException | None) -> None:
-        """A job that fails by this record, or of which it leaves nothing in the store, ends with it."""
-        now: float | None = None
-        ended = []
-        for member in account.members:
-            job = member.job
-            if member.status.finished or job.final is not None or (fatal is None and job.stored):
-                continue
-            status = JobStatus.COMPLETED if fatal is None else JobStatus.FAILED
-            if fatal is not None:
-                job.error = fatal
-            job.final = status.value
-            now = self.engine.driver.clock.time() if now is None else now
-            ended.append(rows.job_row(self.journal.codec, job, status.value, now))
-        if ended:
-            record.jobs = [*record.jobs, *ended]
-
-    def _note_error(self, record: Record, account: Account, error: BaseException) -> None:
-        for member in account.members:
-            job = member.job
-            job.errors.append(error)
-            text = describe(error)
-            record.entries = [*record.entries, *job.error_list.add(text, self.encode(text, "error"))]
-
-    def _letters(
-        self, mailbox: Mailbox, items: Iterable[Item], reason: str, error: BaseException | None
-    ) -> list[LetterRow]:
-        """The dead letters of items; those of jobs that were all cancelled have none."""
-        letters, time = [], self.engine.driver.clock.time()
-        for item in items:
-            statuses = {member.status for member in item[3].members}
-            if statuses == {JobStatus.CANCELLED}:
-                continue
-            why = "job failed" if JobStatus.FAILED in statuses else reason
-            text = None if error is None else describe(error)
-            place = mailbox.node.places[item[1]]
-            data = self.encode(item[2], f"slot {place!r}")
-            letters.append(LetterRow(
-                self.worker_id, item[0], self.flow_id, place, rows.job_ids_text(item[3]), why, text, time, data
-            ))  # fmt: skip
-            self._dropped(item, mailbox.slots[item[1]], f"dead letter: {why}")
-        return letters
-
     def give_up(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
-        if not items:
-            return
-        record = Record(self)
-        failed = [m for item in items for m in item[3].members if m.status is JobStatus.FAILED]
-        record.letters = self._letters(mailbox, items, "job failed", failed[0].job.error if failed else None)
-        with self.journal.lock:
-            self._take(record, mailbox, items)
-            record.then(partial(self.settle, list(items)))
-            self.journal.append(record)
-        self.journal.wake()
-
-    def poisoned(
-        self, mailbox: Mailbox, items: Sequence[Item], error: PoisonItemError, activation: Any = None
-    ) -> None:
-        """Items that killed the process again and again are set aside, and the flow goes on."""
-        record = Record(self)
-        if activation is not None:
-            self._forget_notes(activation, record)
-        record.letters = self._letters(mailbox, items, "poison", error)
-        with self.journal.lock:
-            self._take(record, mailbox, items)
-            record.then(partial(self.settle, list(items)))
-            self.journal.append(record)
-        self.journal.wake()
-
-    def set_stranger_aside(self, row: ItemRow) -> None:
-        """An item of a slot that the flow does not have any more."""
-        item = self.revival.revived(row)
-        record, time = Record(self), self.engine.driver.clock.time()
-        record.letters = [LetterRow(
-            self.worker_id, row.number, self.flow_id, row.place, row.job_ids, "flow changed", None, time, row.data
-        )]  # fmt: skip
-        record.taken = [ItemKey(*row[:3])]
-        with self.journal.lock:
-            self._count(record, item[3], -1)
-            record.then(partial(self.settle, [item]))
-            self.journal.append(record)
-        self.journal.wake()
+        if items:
+            self.endings.give_up(mailbox, items)
 
     def dead_letter(self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None) -> None:
-        """Set one item aside that nothing else accounts for."""
-        record = Record(self)
-        record.letters = self._letters(mailbox, [item], reason, error)
-        with self.journal.lock:
-            self._take(record, mailbox, [item])
-            self.journal.append(record)
-        self.journal.wake()
-
-    # -- notes of activations --------------------------------------------------------------------------------
-
-    def retry_decided(self, activation: Any, delay: float) -> None:
-        activation.draft = Draft()
-        activation.claimed = activation.noted = True
-        record = Record(self)
-        record.notes = {self._activation_note(activation): self._about(activation, delay)}
-        self.journal.hand_over(record)
-
-    def _about(self, activation: Any, delay: float) -> bytes:
-        mailbox = activation.mailbox
-        about = {
-            "items": [[mailbox.node.places[item[1]], item[0]] for item in activation.batch],
-            "attempt": activation.attempt,
-            "message": activation.message,
-            "delay": delay,
-            "due": self.engine.driver.clock.time() + delay,
-        }
-        return self.encode(about, f"policy message of routine {mailbox.routine_id!r}")
-
-    def _activation_note(self, activation: Any) -> NoteKey:
-        return rows.activation_note(self.worker_id, activation.mailbox.routine_id, activation.key)
-
-    def _forget_notes(self, activation: Any, record: Record) -> None:
-        notes: dict[NoteKey, bytes | None] = {}
-        if activation.noted:
-            notes[self._activation_note(activation)] = None
-            activation.noted = False
-        if activation.has_checkpoint:
-            note = rows.checkpoint_note(self.worker_id, activation.mailbox.routine_id, activation.key)
-            notes[note] = None
-            activation.has_checkpoint = False
-        if self.onces:
-            key = activation.idempotency_key
-            for known in [known for known in self.onces if known[0] == key]:
-                del self.onces[known]
-                notes[NoteKey(self.worker_id, "once", *known)] = None
-        if notes:
-            record.notes = notes
-
-    def drop_activation(self, activation: Any) -> None:
-        super().drop_activation(activation)
-        record = Record(self)
-        self._forget_notes(activation, record)
-        if record.notes:
-            self.journal.hand_over(record)
-
-    def once(self, activation: Any, name: str, call: Callable[[], Any]) -> Any:
-        """The stored result of ``call``, or the one of calling it now, which is stored before this returns."""
-        known = (activation.idempotency_key, name)
-        data = self.onces.get(known)
-        where = f"result of once({name!r}) in routine {activation.mailbox.routine_id!r}"
-        if data is not None:
-            return self.decode(data, where)
-        result = call()
-        data = self.encode(result, where)
-        record = Record(self)
-        record.notes = {NoteKey(self.worker_id, "once", *known): data}
-        self.journal.kept_or_raise(record, partial(self.journal.hand_over, record))
-        self.onces[known] = data
-        return self.decode(data, where)
+        self.endings.dead_letter(mailbox, item, reason, error)
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
     def end_job(self, job: JobContext, status: JobStatus, error: BaseException | None = None) -> bool:
-        """The end of a job is seen when it is written."""
-        record = Record(self)
-        begun = self._begin_end(record, job, status, error)
-        self.journal.wake()
-        return begun
+        return self.stored_jobs.end(job, status, error)
 
     def cancel_job(self, job: JobContext) -> None:
-        """Returns when it is written and nothing of the job starts any more."""
-        record = Record(self)
-
-        def begin() -> None:
-            if not self._begin_end(record, job, JobStatus.CANCELLED, None):
-                self.journal.hand_over(record)  # how it ends is on its way: return when that is written
-
-        self.journal.written_or_raise(record, begin, partial(self._not_ended, record, job))
-
-    def _begin_end(self, record: Record, job: Any, status: JobStatus, error: BaseException | None) -> bool:
-        """Hand over the end of a job; False if it has another one. Until that is written it does not come to rest."""
-        now = self.engine.driver.clock.time()
-        with self.journal.lock:
-            job.account.add()
-            if job.account.status.finished or job.final is not None:
-                job.account.remove()
-                return False
-            before, job.error, job.final = job.error, error, status.value
-            record.jobs = [rows.job_row(self.journal.codec, job, status.value, now)]
-            job.error = before
-            record.then(partial(self._end_jobs, [job], status, error))
-            record.then(job.account.remove)
-            self.journal.append(record)
-        return True
-
-    def _not_ended(self, record: Record, job: Any) -> None:
-        """The store has refused the end of a job."""
-        if record.jobs:
-            job.final = None
-            self.at_rest(job.account.remove())
+        self.stored_jobs.cancel(job)
 
     def mark_ended(
         self, jobs: Iterable[JobContext], status: JobStatus, error: BaseException | None
@@ -654,44 +217,30 @@ class JournaledWorker(Worker):
         with self.journal.lock:
             ended = super().mark_ended(jobs, status, error)
             for job in ended:
-                self._append_end(job)
+                self.stored_jobs.append_end(job)
         return ended
-
-    def _append_end(self, job: Any) -> None:
-        """The row of a job that has ended, unless it has it already; the caller holds the journal's lock."""
-        if job.final != job.status:
-            job.final = job.status.value
-            record = Record(self)
-            record.jobs = [self._row_of(job)]
-            self.journal.append(record)
 
     def _over(self, job: Any) -> None:
         with self.journal.lock:
-            self._append_end(job)
+            self.stored_jobs.append_end(job)
         self.journal.wake()
         super()._over(job)
 
     def job_changed(self, job: JobContext) -> None:
-        if not isinstance(job, JournaledJob):
-            return  # it has ended, and nothing of it is left here
-        record = Record(self)
-        with self.journal.lock:
-            record.jobs = [self._row_of(job)]
-            self.journal.append(record)
-        self.journal.wake()
+        if isinstance(job, JournaledJob):  # else it has ended, and nothing of it is left here
+            self.stored_jobs.write_row(job)
 
-    def _row_of(self, job: Any) -> JobRow:
-        """A job as it is now; the caller holds the journal's lock, so that no older row can come later."""
-        status = JobStatus(job.final or job.status)
-        ended = job.completed_at or self.engine.driver.clock.time() if status.finished else None
-        return rows.job_row(self.journal.codec, job, status.value, ended)
+    def trace(self, job: JobContext, action: str, **details: Any) -> None:
+        self.stored_jobs.trace(job, action, **details)
 
-    def trace(self, job: Any, action: str, **details: Any) -> None:
-        entry = {"time": self.engine.driver.clock.time(), "action": action, **details}
-        data = self.encode(entry, f"trace of job {job.job_id!r}")
-        record = Record(None)
-        record.entries = job.trace_list.add(entry, data)
-        self.journal.slip_in(record)
+    def stored_job(self, job_id: str) -> JobContext | None:
+        return self.stored_jobs.find(job_id)
+
+    def key(self, idempotency_key: str, payload: Payload) -> KeyRow:
+        return self.stored_jobs.key(idempotency_key, payload)
+
+    def job_of_key(self, key: KeyRow) -> JobContext | None:
+        return self.stored_jobs.of_key(key)
 
     # -- work comes in ---------------------------------------------------------------------------------------
 
@@ -708,177 +257,29 @@ class JournaledWorker(Worker):
         redriven: DeadLetter | None = None,
     ) -> None:
         """The item and its job are written when this returns. ``undo``: nothing of it is, and will not be."""
-        place = node.places[slot]
-        queue = node.mailbox.slots[slot]
         try:
-            form = self.encode(payload, f"post() to {place!r}")
-            payload = self.decode(form, place)
-            kept = self._wait_for_place(queue, deadline)
+            post = Post(self, node, slot, payload, job)
+            post.keep_place(deadline)
         except BaseException:
             undo()
             raise
-        record = Record(self)
-        record.size = len(form)
-        record.key = None if key is None else key._replace(job_id=job.job_id)
-        record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)
-        sent: list[tuple[Item, bool]] = []
-
-        def hand_over() -> None:
-            with self.journal.lock:
-                if self.stopped:  # what is written behind the worker's end nobody would ever see
-                    raise self.engine.directory.not_running(self)
-                self._admit(record, queue, place, payload, form, job, kept, sent)
-                self.journal.append(record)
-
-        def taken_back() -> None:
-            self._taken_back(queue, job, kept, sent)
-            undo()
-
-        record.then(partial(self._admitted, queue, job, sent))
-        self.journal.written_or_raise(record, hand_over, taken_back)
-
-    def _admit(
-        self,
-        record: Record,
-        queue: SlotQueue,
-        place: str,
-        payload: Payload,
-        form: bytes,
-        job: Any,
-        kept: bool | None,
-        sent: list[tuple[Item, bool]],
-    ) -> None:
-        number = self._take_number()
-        item = (number, queue.name, payload, job.account, "post", self.engine.now())
-        if kept is None:
-            queue.mailbox.drop(queue.name)
-            self._dropped(item, queue, "slot full, newest dropped")
-        else:
-            if kept and queue.beyond:  # others came first, and wait in the store
-                queue.mailbox.give_place(queue.name)
-                kept = False
-            self.stretches[queue].account_for(queue, number, kept)
-            wall = self.engine.driver.clock.time()
-            record.items = [
-                ItemRow(self.worker_id, place, number, rows.job_ids_text(job.account), "post", wall, form)
-            ]
-            self._count(record, job.account, 1)
-            sent.append((item, kept))
-        job.serial = job.serial or number
-        if job.final == JobStatus.COMPLETED and not job.status.finished:
-            job.final = None  # it was to complete with what is on its way, and goes on with this item
-        record.jobs = [self._row_of(job)]
-
-    def _taken_back(
-        self, queue: SlotQueue, job: Any, kept: bool | None, sent: list[tuple[Item, bool]]
-    ) -> None:
-        """Nothing of a post was written, and its item, if it had come so far, does not come."""
-        with self.journal.lock:
-            for _, kept in sent:
-                job.stored -= 1
-                self.stretches[queue].added -= not kept
-        if kept:
-            queue.mailbox.give_place(queue.name)
-            self.room(queue.mailbox)
-        elif sent:
-            self.load_if_room(queue)
-
-    def _admitted(self, queue: SlotQueue, job: JobContext, sent: list[tuple[Item, bool]]) -> None:
-        if not sent:
-            self.at_rest(job.account.remove())
-        for item, kept in sent:
-            if kept:
-                self._accepted(queue.mailbox.node.offer(item), queue.mailbox, item)
-            else:
-                self.load_if_room(queue)
-            if self.sink is not None:
-                self.observe_post(job, item, queue)
-        if job.account.ended:
-            self.sweep()
-
-    def _wait_for_place(self, queue: SlotQueue, deadline: float | None) -> bool | None:
-        """Keep a place for an item from outside; None: it is to be dropped, False: it goes to the store."""
-        if queue.mailbox.keep_place(queue.name):
-            return True
-        match queue.on_full:
-            case "error":
-                raise self.full_error(queue)
-            case "drop_new":
-                return None
-            case "drop_old":
-                record = Record(self)
-                with self.journal.lock:
-                    displaced = self._displaced(record, queue)
-                    self.journal.append(record)
-                return displaced
-            case _:
-                self._wait_for_room_in(queue, deadline)
-                return True
-
-    def _wait_for_room_in(self, queue: SlotQueue, deadline: float | None) -> None:
-        self.wait_for_room(
-            queue, lambda: QUEUED if queue.mailbox.keep_place(queue.name) else FULL, deadline, None
-        )
+        post.write(key, redriven, undo)
 
     def stuck(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is still to be written or loaded."""
-        if self.unreleased or any(slot.draws for slot in self.stretches):
+        if self.unreleased or self.backlog.draws:
             return False
         return super().stuck(inside=inside)
-
-    # -- what waits in the store -------------------------------------------------------------------------------
 
     def room(self, mailbox: Mailbox) -> None:
         for slot in mailbox.slots.values():
             if slot.beyond:
-                self.load_if_room(slot)
+                self.backlog.load_if_room(slot)
         super().room(mailbox)
 
-    def load_if_room(self, slot: SlotQueue) -> None:
-        stretch = self.stretches[slot]
-        if stretch.loading or not slot.draws:
-            return
-        stretch.loading = True
-        self.journal.do(partial(self._load, slot))
+    # -- its row ---------------------------------------------------------------------------------------------
 
-    def load_all(self) -> None:
-        """Where there is room, such as that of items which activations have claimed."""
-        for slot in self.stretches:
-            self.load_if_room(slot)
-
-    def _load(self, slot: SlotQueue) -> None:
-        """Bring the next items of a slot into memory, as many as there is room for. On the committer only."""
-        stretch, mailbox = self.stretches[slot], slot.mailbox
-        stretch.loading = False
-        if self.stopped:
-            return
-        wanted = slot.capacity - slot.length
-        found = self.journal.store.items(
-            self.worker_id, slot.qualified_name, after=stretch.cursor, limit=wanted
-        )
-        for row in found:
-            if ItemKey(*row[:3]) not in self.claimed:
-                self.revival.item(slot, row)
-            with self.journal.lock:
-                stretch.cursor = row.number
-                stretch.added -= row.number > stretch.tail
-        with self.journal.lock:
-            all_here = stretch.all_here
-            if all_here and slot.beyond:
-                mailbox.set_beyond(slot.name, False)
-        if all_here:
-            super().room(mailbox)
-            self._all_loaded()
-        elif len(found) == wanted:
-            self.load_if_room(slot)
-
-    def _all_loaded(self) -> None:
-        if not any(slot.beyond for slot in self.stretches):
-            self.revival.everything_is_here()
-
-    # -- the worker ------------------------------------------------------------------------------------------
-
-    def _take_number(self) -> int:
+    def take_number(self) -> int:
         """The caller holds the journal's lock. The worker's row goes ahead in a record that nobody can refuse."""
         number = self.next_number
         self.next_number = number + 1
@@ -889,7 +290,7 @@ class JournaledWorker(Worker):
 
     def _take_number_now(self) -> int:
         with self.journal.lock:
-            number = self._take_number()
+            number = self.take_number()
         self.journal.wake()
         return number
 
@@ -933,6 +334,8 @@ class JournaledWorker(Worker):
             left = self.about["until"] - self.engine.driver.clock.time()
             self.fail_after(min(seconds, max(0.0, left)))
 
+    # -- coming to rest, and the end ---------------------------------------------------------------------------
+
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
         super().set_status(status)
         if self.for_good or not self.stopped:
@@ -944,7 +347,7 @@ class JournaledWorker(Worker):
     def cancel_jobs(self) -> None:
         """At the end of the worker: for good, or only for this runtime."""
         if self.for_good:
-            self._end_jobs(list(self.jobs.values()), JobStatus.CANCELLED)
+            self.end_jobs(list(self.jobs.values()), JobStatus.CANCELLED)
             self._set_rest_aside()
             return
         for job in list(self.jobs.values()):
@@ -970,7 +373,7 @@ class JournaledWorker(Worker):
         return not self.unreleased and super().resting()
 
     def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
-        if any(slot.beyond for slot in self.stretches):
+        if self.backlog.waits:
             raise StateError(
                 f"worker {self.worker_id!r} has more items in the store than in memory, which a file can not take "
                 "over; the store is its copy: export it, or let the worker get on with its queue",
@@ -980,33 +383,6 @@ class JournaledWorker(Worker):
 
     def new_letters(self) -> Letters:
         return StoredLetters(self)
-
-    def stored_job(self, job_id: str) -> JobContext | None:
-        stored = self.journal.store.job(job_id)
-        if stored is None:
-            return None
-        finished = JobStatus(stored.row.status).finished
-        if stored.row.worker_id == self.worker_id and (stored.items or not finished):
-            return self.revival.job(job_id)
-        return rows.detached_job(self.journal.codec, self.journal.store, self.engine.driver, stored)
-
-    def key(self, idempotency_key: str, payload: Payload) -> KeyRow | None:
-        now = self.engine.driver.clock.time()
-        encoded = self.encode(payload, f"payload of idempotency_key {idempotency_key!r}")
-        digest = blake2b(encoded, digest_size=16).hexdigest()
-        return KeyRow(self.flow_id, idempotency_key, self.worker_id, "", digest, now, now + KEY_SECONDS)
-
-    def job_of_key(self, key: KeyRow) -> JobContext | None:
-        known = self.journal.store.key(key.flow_id, key.key, key.created_at)
-        if known is None:
-            return None
-        if known.digest != key.digest:
-            raise IdempotencyConflictError(
-                f"idempotency_key {key.key!r} was used on flow {key.flow_id!r} before with another payload (job "
-                f"{known.job_id!r}); a key names one piece of work, give the new one a key of its own",
-                job_id=known.job_id,
-            )
-        return self.engine.book.jobs.get(known.job_id) or self.stored_job(known.job_id)
 
     def drain(self, deadline: float | None) -> bool:
         return self.journal.broken is None and super().drain(deadline)
@@ -1036,21 +412,3 @@ class JournaledWorker(Worker):
         """Another process runs this worker now: leave everything to it."""
         self.failure = error
         self.close()
-
-    def _offer_through(self, gate: Gate, node: Node, item: Item) -> int:
-        if not gate.holds_item(self.worker_id, node.routine_id, item[1], item[2]):
-            return node.mailbox.take_in(item)
-        node.mailbox.hold_kept(item)
-        if node.mailbox.gate is None:  # it was taken away while it was asked
-            self.let_go(node, everything=True)
-        return QUEUED
-
-
-def _resolve(future: Any) -> None:
-    if not future.done():
-        future.set_result(None)
-
-
-def _room(slot: SlotQueue) -> int:
-    """As an offer would answer."""
-    return FULL if slot.full else QUEUED

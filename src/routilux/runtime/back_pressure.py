@@ -1,0 +1,253 @@
+"""Waiting for room in a full slot without standing in the way of what makes room.
+
+Who waits inside an activation holds a thread, and perhaps the place that another activation needs. So the wait is
+spent running what is ready, the furthest downstream first, or it lends its place; and it ends with an error where
+nothing that could run would help.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING, Any
+
+from routilux.errors import DeadlockError, QueueFullError
+from routilux.kernel.mailbox import FULL, Mailbox, SlotQueue
+from routilux.model.context import running
+from routilux.model.graph import cycle_path
+from routilux.runtime.pool import Place, Seat
+from routilux.runtime.waiting import Signal
+
+if TYPE_CHECKING:
+    from routilux.runtime.activation import LiveActivation
+    from routilux.runtime.worker import Worker
+
+
+class BackPressure:
+    """Of one worker: who waits inside it for room, and what can be done about it."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+        # Who waits inside emit(), for which slot, on which seat. An activation may emit from several threads.
+        self.blocked: dict[object, tuple[LiveActivation | None, SlotQueue, Seat]] = {}
+
+    # -- waiting -----------------------------------------------------------------------------------------------
+
+    def wait_inside(
+        self,
+        slot: SlotQueue,
+        offer: Callable[[], int],
+        activation: LiveActivation | None,
+        *,
+        refused: Callable[[], object] | None = None,
+    ) -> None:
+        """An activation needs room in a full slot: help until the offer is taken; ``refused``: it will not be."""
+        worker, waiting = self._worker, object()
+        place = Place(worker.queue)
+        self.blocked[waiting] = (activation, slot, worker.engine.driver.seat())
+        try:
+            with self.wait_of(activation):
+                self.wait_for_room(slot, offer, None, activation, place)
+        except BaseException:
+            if refused is not None:
+                refused()
+            raise
+        finally:
+            del self.blocked[waiting]
+            self._take_back(place)
+
+    @contextmanager
+    def wait_of(self, activation: LiveActivation | None) -> Iterator[None]:
+        """Around a wait for room inside an activation: what a paused job keeps back may be what is in the way."""
+        members = () if activation is None else activation.job.members
+        if [member for member in members if member.begin_wait()]:
+            self._worker.let_resumed_go()
+        try:
+            yield
+        finally:
+            for member in members:
+                member.end_wait()
+
+    def wait_for_room(
+        self,
+        slot: SlotQueue,
+        offer: Callable[[], int],
+        deadline: float | None,
+        activation: LiveActivation | None,
+        place: Place | None = None,
+    ) -> int:
+        """Offer an item until it is taken; returns the code of the offer.
+
+        On a thread that runs an activation the wait is spent running what makes room, so a pool of one thread
+        can not lock itself out. What can not run on a thread is started in the place of the activation, which is
+        not to go on before it has its place back. Raises DeadlockError (inside) or QueueFullError (outside) when
+        nothing that runs could make room, and QueueFullError at the deadline.
+        """
+        worker, code = self._worker, FULL
+        outer: Any = running.get()
+
+        def taken() -> bool:
+            nonlocal code
+            if activation is not None and (activation.abandoned is not None or activation.job.ended):
+                raise activation.unwanted()
+            if worker.stopped:
+                raise worker.full_error(slot, "its worker has stopped")
+            code = offer()
+            return code != FULL
+
+        def help_or_give_up(signal: Signal) -> bool:
+            if self._make_room(slot, place, on_thread=outer is not None):
+                return True
+            inside = activation is not None
+            if worker.stuck(inside=inside) and not signal.is_set():
+                raise self.deadlock(slot, inside=inside)
+            return False
+
+        with nullcontext() if outer is None or place is not None else outer.node.worker.back_pressure.away():
+            if not worker.bell.wait_for(taken, deadline, before_sleep=help_or_give_up):
+                raise worker.full_error(slot, "no room came within the time-out")
+        return code
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Around a wait of an activation for room that post() needs, in another worker perhaps."""
+        place = Place(self._worker.queue)
+        if self._worker.queue.limit is not None:
+            self._offer_place(place)
+        try:
+            yield
+        finally:
+            self._take_back(place)
+
+    def _offer_place(self, place: Place) -> None:
+        """Others may run in the place of who waits."""
+        worker = self._worker
+        if place.lend():
+            worker.engine.driver.submit(worker.queue)
+        worker.bell.ring()  # whoever waits for a place looks anew
+
+    def _take_back(self, place: Place) -> None:
+        """Logic goes on, with an error or without, when nobody runs in its place any more."""
+        worker = self._worker
+        try:
+            worker.bell.wait_for(lambda: worker.stopped or place.given_back(), None)
+        finally:
+            place.take_back()
+
+    # -- what makes room ---------------------------------------------------------------------------------------
+
+    def help(self) -> bool:
+        """Run what is ready inside an activation on this thread, the furthest downstream first; False if nothing is."""
+        outer: Any = running.get()
+        return self._run_one(self._ready(), in_place=outer.node.worker is self._worker)
+
+    def _make_room(self, slot: SlotQueue, place: Place | None, *, on_thread: bool) -> bool:
+        """Run one thing that leads to room, here or in the place of who waits; False if there is none."""
+        helpers = (
+            self._helpers(slot) if on_thread and (place is not None or not self._worker.queue.held) else []
+        )
+        if on_thread and place is None:
+            helpers += self._detached(slot)
+        if place is None or not helpers or place.given_back():
+            if self._run_one(helpers, in_place=place is not None):
+                return True
+        return place is not None and self._lend(place, slot)
+
+    def _run_one(self, mailboxes: list[Mailbox], *, in_place: bool) -> bool:
+        worker = self._worker
+        return any(worker.engine.run_nested(worker, mailbox, in_place=in_place) for mailbox in mailboxes)
+
+    def _helpers(self, slot: SlotQueue) -> list[Mailbox]:
+        """What is ready and can be run on this thread while somebody on it waits for room in a slot.
+
+        What leads to a routine that waits further down on this thread could come to wait for that one. So it is run
+        only if room can come in no other way.
+        """
+        worker = self._worker
+        consumers = worker.paths.beyond(slot.mailbox)
+        before = sum(mailbox.starts for mailbox in consumers)
+        seated = worker.engine.driver.seat().activations()
+        below = {mailbox for activation in seated for mailbox in worker.paths.to(activation.mailbox)}
+        ready = self._ready()
+        safe = [mailbox for mailbox in ready if mailbox not in below]
+        if safe or slot.length < slot.capacity or self._at_work(consumers, ready):
+            return safe
+        return ready if before == sum(mailbox.starts for mailbox in consumers) else []
+
+    def _ready(self) -> list[Mailbox]:
+        """What can be run on this thread, the furthest downstream first."""
+        nodes = reversed(self._worker.nodes.values())  # built upstream first
+        return [node.mailbox for node in nodes if not node.detached and node.mailbox.has_work_now()]
+
+    def _detached(self, slot: SlotQueue) -> list[Mailbox]:
+        """What makes room in a slot, and is started from a thread but does not run on it."""
+        return [m for m in self._worker.paths.beyond(slot.mailbox) if m.node.detached and m.queued]
+
+    def _lend(self, place: Place, slot: SlotQueue) -> bool:
+        """What can not run on this thread may run in its place; True if something of it was started."""
+        worker = self._worker
+        if worker.queue.limit is None and not worker.queue.held:
+            return False  # there is room for all
+        launched = False
+        for mailbox in self._detached(slot):
+            if place.given_back():
+                launched = worker.engine.launch(worker, mailbox)
+                break
+        if worker.queue.limit is not None and not place.lent:
+            self._offer_place(place)
+        return launched
+
+    # -- whether any can come ----------------------------------------------------------------------------------
+
+    def _at_work(self, consumers: Collection[Mailbox], risky: list[Mailbox]) -> bool:
+        """Whether one of the consumers runs, and does not wait itself, or will start without help: of its own
+        accord, or when a gate or a paused job lets it."""
+        waiting = {a for a, _, _ in list(self.blocked.values()) if a is not None and a.mailbox in consumers}
+        if sum(mailbox.running for mailbox in consumers) > len(waiting):
+            return True
+        if any(mailbox.keeps_back for mailbox in consumers):
+            return True
+        return any(mailbox.startable() for mailbox in consumers if mailbox not in risky)
+
+    def stuck(self, *, inside: bool) -> bool:
+        """Whether nothing that runs or waits for a time can make room: only somebody from outside could.
+
+        For an activation, ``inside``, a pause does not matter: what makes room for it may start all the same.
+
+        Everything that runs waits inside ``emit()`` for a full slot, and nothing can be started. The mailboxes
+        are looked at one after the other; if one has started something meanwhile, the picture is not valid.
+        """
+        worker = self._worker
+        if worker.gates.activations or (worker.queue.held and not inside):
+            return False
+        mailboxes = [node.mailbox for node in worker.nodes.values()]
+        if any(mailbox.keeps_back for mailbox in mailboxes):
+            return False
+        before = sum(mailbox.starts for mailbox in mailboxes)
+        running_now = sum(mailbox.running for mailbox in mailboxes)
+        blocked = list(self.blocked.values())
+        if running_now > len({activation for activation, _, _ in blocked}):
+            return False
+        # Who waits below another on the same thread can not go on before that one does.
+        on_top = {seat: slot for _, slot, seat in blocked}
+        if any(slot.length < slot.capacity for slot in on_top.values()):
+            return False
+        if any(mailbox.startable() for mailbox in mailboxes):
+            return False
+        return before == sum(mailbox.starts for mailbox in mailboxes)
+
+    def deadlock(self, slot: SlotQueue, *, inside: bool) -> QueueFullError | DeadlockError:
+        worker = self._worker
+        if not inside:
+            return worker.full_error(
+                slot, "nothing that runs could make room (its items wait for other items)"
+            )
+        path = cycle_path(worker.flow, slot.mailbox.routine_id) if slot.cyclic else None
+        where = f"the cycle {path} is full" if path else f"slot {slot.qualified_name!r} is full"
+        return DeadlockError(
+            f"{where} ({slot.length} items) and nothing that runs could make room: its items wait for items that "
+            "can not come any more. Emit fewer items per activation, or raise max_queue_length",
+            flow_id=worker.flow.flow_id,
+            slot=slot.qualified_name,
+            worker_id=worker.worker_id,
+        )

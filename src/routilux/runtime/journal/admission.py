@@ -1,0 +1,144 @@
+"""A post from outside: written together with its job, its key and the letter that it drives again, or refused."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from routilux.kernel.mailbox import FULL, QUEUED
+from routilux.model.status import JobStatus
+from routilux.ports import ItemRow, KeyRow
+from routilux.runtime.journal import rows
+from routilux.runtime.journal.record import Record
+
+if TYPE_CHECKING:
+    from routilux.model.item import DeadLetter, Item, Payload
+    from routilux.runtime.journal.worker import JournaledWorker
+    from routilux.runtime.nodes import Node
+
+
+class Post:
+    """One item on its way into a slot of a worker, on behalf of whoever waits in ``post()``.
+
+    ``kept`` says whether a place is kept for it in memory; False sends it to the store, None drops it. It is numbered
+    and accounted for under the journal's lock, as its record is appended, and delivered on the committer.
+    """
+
+    def __init__(self, worker: JournaledWorker, node: Node, slot: str, payload: Payload, job: Any) -> None:
+        self._worker = worker
+        self._job = job
+        self._place = node.places[slot]
+        self._queue = node.mailbox.slots[slot]
+        self._form = worker.encode(payload, f"post() to {self._place!r}")
+        self._payload = worker.decode(self._form, self._place)
+        self._kept: bool | None = None
+        self._item: Item | None = None  # what is on its way, from when it is handed over
+
+    def keep_place(self, deadline: float | None) -> None:
+        """Raises QueueFullError where there is none, or none until the deadline."""
+        self._kept = self._wait_for_place(deadline)
+
+    def _wait_for_place(self, deadline: float | None) -> bool | None:
+        worker, queue = self._worker, self._queue
+        if queue.mailbox.keep_place(queue.name):
+            return True
+        match queue.on_full:
+            case "error":
+                raise worker.full_error(queue)
+            case "drop_new":
+                return None
+            case "drop_old":
+                return self._displace()
+            case _:
+                worker.back_pressure.wait_for_room(queue, self._offer, deadline, None)
+                return True
+
+    def _offer(self) -> int:
+        return QUEUED if self._queue.mailbox.keep_place(self._queue.name) else FULL
+
+    def _displace(self) -> bool:
+        worker, record = self._worker, Record(self._worker)
+        with worker.journal.lock:
+            displaced = worker.backlog.displace(record, self._queue)
+            worker.journal.append(record)
+        return displaced
+
+    # -- handing over ----------------------------------------------------------------------------------------
+
+    def write(self, key: KeyRow | None, redriven: DeadLetter | None, undo: Callable[[], None]) -> None:
+        """Returns when it is written and delivered; raises what it was refused with."""
+        record = Record(self._worker)
+        record.size = len(self._form)
+        record.key = None if key is None else key._replace(job_id=self._job.job_id)
+        record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)
+        record.then(self._deliver)
+
+        def taken_back() -> None:
+            self._take_back()
+            undo()
+
+        self._worker.journal.written_or_raise(record, partial(self._hand_over, record), taken_back)
+
+    def _hand_over(self, record: Record) -> None:
+        worker = self._worker
+        with worker.journal.lock:
+            if worker.stopped:  # what is written behind the worker's end nobody would ever see
+                raise worker.engine.directory.not_running(worker)
+            self._number(record)
+            worker.journal.append(record)
+
+    def _number(self, record: Record) -> None:
+        worker, job, queue = self._worker, self._job, self._queue
+        number = worker.take_number()
+        item = (number, queue.name, self._payload, job.account, "post", worker.engine.now())
+        if self._kept is None:
+            queue.mailbox.drop(queue.name)
+            worker.dropped(item, queue, "slot full, newest dropped")
+        else:
+            self._account_for(record, item)
+        job.serial = job.serial or number
+        if job.final == JobStatus.COMPLETED and not job.status.finished:
+            job.final = None  # it was to complete with what is on its way, and goes on with this item
+        record.jobs = [worker.stored_jobs.row(job)]
+
+    def _account_for(self, record: Record, item: Item) -> None:
+        worker, queue, account = self._worker, self._queue, self._job.account
+        if self._kept and queue.beyond:  # others came first, and wait in the store
+            queue.mailbox.give_place(queue.name)
+            self._kept = False
+        worker.backlog.stretches[queue].account_for(queue, item[0], bool(self._kept))
+        wall, job_ids = worker.engine.driver.clock.time(), rows.job_ids_text(account)
+        record.items = [ItemRow(worker.worker_id, self._place, item[0], job_ids, "post", wall, self._form)]
+        worker.stored_jobs.count(record, account, 1)
+        self._item = item
+
+    # -- what becomes of it ----------------------------------------------------------------------------------
+
+    def _deliver(self) -> None:
+        """It is written. On the committer only."""
+        worker, job, queue, item = self._worker, self._job, self._queue, self._item
+        if item is None:
+            worker.at_rest(job.account.remove())
+        else:
+            if self._kept:
+                worker.handover.accepted(queue.mailbox.node.offer(item), queue.mailbox, item)
+            else:
+                worker.backlog.load_if_room(queue)
+            if worker.sink is not None:
+                worker.observe_post(job, item, queue)
+        if job.account.ended:
+            worker.sweep()
+
+    def _take_back(self) -> None:
+        """Nothing of it was written, and the item, if it had come so far, does not come."""
+        worker, queue = self._worker, self._queue
+        if self._item is not None:
+            with worker.journal.lock:
+                self._job.stored -= 1
+                worker.backlog.stretches[queue].forget(bool(self._kept))
+        if self._kept:
+            queue.mailbox.give_place(queue.name)
+            worker.room(queue.mailbox)
+        elif self._item is not None:
+            worker.backlog.load_if_room(queue)

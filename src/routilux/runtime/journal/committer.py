@@ -1,0 +1,303 @@
+"""The committer of a journal: it writes records in batches, and does what follows when they are written."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from routilux.errors import (
+    StoreCorruptError,
+    StoreError,
+    StoreFencedError,
+    StoreUnknownError,
+    describe,
+)
+from routilux.runtime.journal.record import Record, merged
+from routilux.runtime.posting import KeyTaken
+
+if TYPE_CHECKING:
+    from routilux.runtime.engine import Engine
+    from routilux.runtime.journal.log import Journal
+
+BATCH_RECORDS = 512
+BATCH_BYTES = 4 * 2**20
+RETRY_SECONDS = 0.25  # until a store that refused is asked again
+PRUNE_RECORDS = 20_000  # written between two looks for what is too old
+PRUNE_ROWS = 1_000
+KEEP_FINISHED_SECONDS = 7 * 86_400.0
+KEEP_FINISHED_JOBS = 100_000
+
+
+class Committer:
+    """Of one journal, from whose ``log`` it takes. :meth:`step` runs on one thread at a time.
+
+    A batch is written as a whole. What can not be written now goes back to the front of the log, but for records whose
+    owners wait and can be told; a batch of which nobody knows whether it is durable is settled before anything else.
+    """
+
+    def __init__(self, journal: Journal, engine: Engine, log: deque[Record]) -> None:
+        self.health: StoreError | None = None  # why the store does not take records at the moment
+        self.broken: StoreError | None = None  # why it will not take any again
+        self._journal = journal
+        self._engine = engine
+        self._store = journal.store
+        self._log = log
+        self._tasks: deque[Callable[[], None]] = deque()
+        self._unsettled: list[Record] | None = None  # a batch of which nobody knows whether it is durable
+        self._waiting_mailboxes: deque[tuple[Any, Any]] = deque()
+        self._will_ask = False  # a timer is set
+        self._asks = False  # whether the store takes records again: with what waits, or with nothing
+        self._written = 0  # records
+        self._pruned = 0  # of them, at the last look for what is too old
+
+    @property
+    def is_done(self) -> bool:
+        """Whether everything that was handed over is written."""
+        return not self._log and self._unsettled is None
+
+    def do(self, task: Callable[[], None]) -> None:
+        """Do this between two batches."""
+        self._tasks.append(task)
+        self._journal.wake()
+
+    def start_later(self, worker: Any, mailbox: Any) -> None:
+        """Queue this mailbox again when there is room; the caller passes on its promise to see to it."""
+        self._waiting_mailboxes.append((worker, mailbox))
+        self._journal.wake()
+
+    # -- a step ------------------------------------------------------------------------------------------
+
+    def step(self) -> bool:
+        """Write one batch and release it; False if there is nothing to do at the moment."""
+        try:
+            return self._step()
+        except BaseException as error:
+            self._break(StoreError(f"the journal of {self._store.name} has failed: {describe(error)}"))
+            raise
+
+    def _step(self) -> bool:
+        did = self._do_tasks()
+        if self._log or self._unsettled is not None or self._asks:
+            did = self._commit() or did
+        did = self._journal.flights.step() or did
+        if not self._journal.is_full and self._waiting_mailboxes:
+            while self._waiting_mailboxes:
+                worker, mailbox = self._waiting_mailboxes.popleft()
+                worker.schedule(mailbox)
+            did = True
+        return did
+
+    def _do_tasks(self) -> bool:
+        did = False
+        for _ in range(len(self._tasks)):
+            task = self._tasks.popleft()
+            try:
+                task()
+            except StoreCorruptError as error:
+                self._break(error)
+                return False
+            except StoreError as error:
+                self._tasks.append(task)
+                self._ask_again(error)
+                return False
+            did = True
+        return did
+
+    def _commit(self) -> bool:
+        if self.broken is not None:
+            self.refuse_waiting(self.broken)
+            return False
+        if self._unsettled is not None:
+            return self._settle()
+        self._asks = False
+        batch = self._next_batch()
+        try:
+            changes, keyed = merged(batch)
+            taken = self._store.write(changes)
+        except StoreUnknownError as error:
+            self._unsettled = batch
+            return self._ask_again(error)
+        except StoreFencedError as error:
+            return self._fenced(batch, error)
+        except StoreCorruptError as error:
+            self._put_back(batch)
+            self._break(error)
+            return False
+        except StoreError as error:
+            return self._refused(batch, error)
+        except BaseException:
+            self._put_back(batch)  # whoever waits for it hears that the journal has failed
+            raise
+        if taken:
+            return self._keys_taken(batch, [keyed[at] for at in taken])
+        self._release(batch)
+        return True
+
+    def _next_batch(self) -> list[Record]:
+        log, size = self._log, 0
+        batch: list[Record] = []
+        while log and len(batch) < BATCH_RECORDS and size < BATCH_BYTES:
+            record = log.popleft()
+            size += record.size
+            batch.append(record)
+        return batch
+
+    def _release(self, batch: Sequence[Record]) -> None:
+        if self.health is not None:
+            self.health = None
+            self._engine.warn(f"the store {self._store.name} takes records again")
+        self._written += len(batch)
+        for record in batch:
+            record.release()
+            worker = record.worker
+            if worker is not None:
+                with self._journal.lock:
+                    worker.unreleased -= 1
+                    left = worker.unreleased
+                if not left and worker.bell.waiting:
+                    worker.bell.ring()
+        self._prune_sometimes()
+
+    # -- what the store does not take --------------------------------------------------------------------
+
+    def _refused(self, batch: list[Record], error: StoreError) -> bool:
+        """The store took nothing: whoever waits is told, everything else is kept and tried again."""
+        self._ask_again(error)
+        kept = self._tell(batch, error)
+        self._put_back(kept)
+        return not kept
+
+    def _tell(self, batch: Sequence[Record], error: BaseException) -> list[Record]:
+        """Refuse what can be refused; returns the others."""
+        kept = []
+        for record in batch:
+            if record.refuse is None:
+                kept.append(record)
+            else:
+                self._forget(record)
+                record.refuse(error)
+        return kept
+
+    def _forget(self, record: Record) -> None:
+        if record.worker is not None:
+            with self._journal.lock:
+                record.worker.unreleased -= 1
+
+    def _put_back(self, batch: Sequence[Record]) -> None:
+        self._log.extendleft(reversed(batch))
+
+    def _ask_again(self, error: StoreError) -> bool:
+        """Come back in a while, unless somebody who waits comes first."""
+        if self.health is None or type(self.health) is not type(error):
+            self._engine.warn(f"the store {self._store.name} takes no records: {error}; trying again")
+        self.health = error
+        if not self._will_ask:
+            self._will_ask = True
+            self._engine.driver.call_at(self._engine.now() + RETRY_SECONDS, self._time_to_ask)
+        return False
+
+    def _time_to_ask(self) -> None:
+        self._will_ask = False
+        self._asks = True
+        self._journal.wake()
+
+    def _keys_taken(self, batch: Sequence[Record], losers: Sequence[Record]) -> bool:
+        """Some keys belong to other jobs: those posts hear it, everything else is written anew."""
+        for record in losers:
+            self._forget(record)
+            assert record.refuse is not None
+            record.refuse(KeyTaken())
+        self._put_back([record for record in batch if record not in losers])
+        return True
+
+    def _settle(self) -> bool:
+        """Find out what became of a batch whose commit nobody has answered."""
+        batch = self._unsettled or []
+        try:
+            durable = self._store.settle()
+        except StoreError as error:
+            unknown = StoreUnknownError(
+                f"the connection to {self._store.name} was lost during a commit, and what became of it can not be "
+                f"found out yet ({describe(error)}); repeat the post with the same idempotency_key, and it is "
+                "accepted once"
+            )
+            for record in batch:
+                if record.leave_open is not None:
+                    record.leave_open(unknown)  # who waits does so no longer; the record stays in the batch
+                    record.told = True
+            return self._ask_again(error)
+        self._unsettled = None
+        if durable:
+            self._release(batch)
+        else:
+            told = [record for record in batch if record.told]
+            self._tell(told, StoreError("it was not written"))
+            self._put_back([record for record in batch if not record.told])
+        return True
+
+    def _fenced(self, batch: Sequence[Record], error: StoreFencedError) -> bool:
+        """Another process runs a worker now: nothing of it is written any more, everything else is."""
+        lost = [
+            record
+            for record in batch
+            if record.worker is not None and record.worker.worker_id == error.worker_id
+        ]
+        for record in lost:
+            self._forget(record)
+            if record.refuse is not None:
+                record.refuse(error)
+        worker = self._engine.workers.get(error.worker_id or "")
+        self._put_back([record for record in batch if record not in lost])
+        if worker is not None:
+            self._engine.warn(f"worker {error.worker_id} is given up: {error}")
+            worker.lost(error)  # type: ignore[attr-defined]
+        return bool(lost)
+
+    # -- a store that takes nothing any more -------------------------------------------------------------
+
+    def _break(self, error: StoreError) -> None:
+        self.broken = self.health = error
+        self._engine.warn(f"the store {self._store.name} takes nothing any more: {error}")
+        self.refuse_waiting(error)
+
+    def refuse_waiting(self, error: StoreError) -> None:
+        waiting = list(self._log)
+        self._log.clear()
+        self._log.extend(self._tell(waiting, again(error)))
+        for record in waiting:
+            if record.on_break is not None:
+                record.on_break()
+        self._engine.bell.ring()
+        for worker in list(self._engine.workers.values()):
+            worker.bell.ring()
+
+    # -- what is too old ---------------------------------------------------------------------------------
+
+    def _prune_sometimes(self) -> None:
+        if self._written - self._pruned >= PRUNE_RECORDS:
+            self._pruned = self._written
+            self.do(self._prune)
+
+    def _prune(self) -> None:
+        """Remove some of what is too old, and more of it after the next batch as long as there is more."""
+        now = self._engine.driver.clock.time()
+        try:
+            removed = self._store.prune(
+                now,
+                finished_before=now - KEEP_FINISHED_SECONDS,
+                keep_finished=KEEP_FINISHED_JOBS,
+                limit=PRUNE_ROWS,
+            )
+        except StoreError as error:
+            self._engine.warn(f"old rows of {self._store.name} can not be removed: {error}")
+            return
+        if removed >= PRUNE_ROWS:
+            self.do(self._prune)
+
+
+def again(error: StoreError) -> StoreError:
+    """The same error for somebody else who waits."""
+    same = type(error)(str(error))
+    same.__cause__ = error
+    return same

@@ -1,0 +1,118 @@
+"""How items end: taken out of the store with what they led to, or set aside as dead letters."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from routilux.errors import PoisonItemError, describe
+from routilux.model.status import JobStatus
+from routilux.ports import ItemKey, ItemRow, LetterRow
+from routilux.runtime.journal import rows
+from routilux.runtime.journal.record import Record
+
+if TYPE_CHECKING:
+    from routilux.kernel.mailbox import Mailbox
+    from routilux.model.item import Item
+    from routilux.runtime.journal.worker import JournaledWorker
+
+
+class Endings:
+    """Of the items of one worker.
+
+    An item leaves the store, and the counts of its jobs, by the record that says what became of it. In memory it
+    ends when that is written. ``deaths`` counts those of processes while an activation ran on an item.
+    """
+
+    def __init__(self, worker: JournaledWorker) -> None:
+        self._worker = worker
+        self.deaths: dict[ItemKey, int] = {}
+
+    def take(self, record: Record, mailbox: Mailbox, items: Iterable[Item]) -> None:
+        """These items have ended; the caller holds the journal's lock."""
+        worker, places = self._worker, mailbox.node.places
+        keys = [ItemKey(worker.worker_id, places[item[1]], item[0]) for item in items]
+        record.taken = [*record.taken, *keys] if record.taken else keys
+        count = worker.stored_jobs.count
+        for item in items:
+            count(record, item[3], -1)
+        if self.deaths:
+            known = [key for key in keys if self.deaths.pop(key, None) is not None]
+            record.notes = {**record.notes, **{rows.crash_note(*key): None for key in known}}
+
+    def letters(
+        self, mailbox: Mailbox, items: Iterable[Item], reason: str, error: BaseException | None
+    ) -> list[LetterRow]:
+        """The dead letters of items; those of jobs that were all cancelled have none."""
+        letters = []
+        text = None if error is None else describe(error)
+        for item in items:
+            statuses = {member.status for member in item[3].members}
+            if statuses == {JobStatus.CANCELLED}:
+                continue
+            why = "job failed" if JobStatus.FAILED in statuses else reason
+            letters.append(self._letter(mailbox.node.places[item[1]], item, why, text))
+            self._worker.dropped(item, mailbox.slots[item[1]], f"dead letter: {why}")
+        return letters
+
+    def _letter(self, place: str, item: Item, reason: str, error: str | None) -> LetterRow:
+        worker, time = self._worker, self._worker.engine.driver.clock.time()
+        data = worker.encode(item[2], f"slot {place!r}")
+        job_ids = rows.job_ids_text(item[3])
+        return LetterRow(worker.worker_id, item[0], worker.flow_id, place, job_ids, reason, error, time, data)
+
+    def give_up(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
+        """Items of ended jobs were found."""
+        failed = [m for item in items for m in item[3].members if m.status is JobStatus.FAILED]
+        error = failed[0].job.error if failed else None
+        self._set_aside(Record(self._worker), mailbox, items, "job failed", error)
+
+    def poisoned(
+        self, mailbox: Mailbox, items: Sequence[Item], error: PoisonItemError, activation: Any = None
+    ) -> None:
+        """Items that killed the process again and again are set aside, and the flow goes on."""
+        record = Record(self._worker)
+        if activation is not None:
+            self._worker.notes.forget(activation, record)
+        self._set_aside(record, mailbox, items, "poison", error)
+
+    def _set_aside(
+        self,
+        record: Record,
+        mailbox: Mailbox,
+        items: Sequence[Item],
+        reason: str,
+        error: BaseException | None,
+    ) -> None:
+        journal = self._worker.journal
+        record.letters = self.letters(mailbox, items, reason, error)
+        with journal.lock:
+            self.take(record, mailbox, items)
+            record.then(partial(self._worker.settle, list(items)))
+            journal.append(record)
+        journal.wake()
+
+    def dead_letter(self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None) -> None:
+        """Set one item aside that nothing else accounts for."""
+        journal, record = self._worker.journal, Record(self._worker)
+        record.letters = self.letters(mailbox, [item], reason, error)
+        with journal.lock:
+            self.take(record, mailbox, [item])
+            journal.append(record)
+        journal.wake()
+
+    def set_stranger_aside(self, row: ItemRow) -> None:
+        """An item of a slot that the flow does not have any more."""
+        worker, journal = self._worker, self._worker.journal
+        item = worker.revival.revived(row)
+        record, time = Record(worker), worker.engine.driver.clock.time()
+        record.letters = [LetterRow(
+            worker.worker_id, row.number, worker.flow_id, row.place, row.job_ids, "flow changed", None, time, row.data
+        )]  # fmt: skip
+        record.taken = [ItemKey(*row[:3])]
+        with journal.lock:
+            worker.stored_jobs.count(record, item[3], -1)
+            record.then(partial(worker.settle, [item]))
+            journal.append(record)
+        journal.wake()

@@ -1,0 +1,182 @@
+"""From an activation that has ended to its record, and from the record to those who get what was emitted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY
+from routilux.model.status import JobStatus
+from routilux.ports import Emitted, ItemRow
+from routilux.runtime.journal import rows
+from routilux.runtime.journal.draft import Draft
+from routilux.runtime.journal.record import Record
+
+if TYPE_CHECKING:
+    from routilux.kernel.mailbox import Mailbox, SlotQueue
+    from routilux.model.item import Item, Payload
+    from routilux.runtime.journal.worker import JournaledWorker
+    from routilux.runtime.nodes import Route
+
+Sent: TypeAlias = tuple["Route", "Item", bool]
+"""An item on its way, and whether a place was kept for it; if not, it waits in the store."""
+
+
+class Handover:
+    """Of the activations of one worker.
+
+    Under the journal's lock an activation takes effect as a whole: its items have ended, what it emitted is numbered
+    and has a place, its jobs are counted, and the record of it all is appended. When that is written, on the
+    committer, what was emitted is delivered and the items end in memory too.
+    """
+
+    def __init__(self, worker: JournaledWorker) -> None:
+        self._worker = worker
+
+    def hand_over(
+        self,
+        activation: Any,
+        outcome: str,
+        error: BaseException | None,
+        *,
+        noted: BaseException | None = None,
+        fatal: BaseException | None = None,
+    ) -> None:
+        """What it did becomes one record. The next activation of its routine starts after this."""
+        worker = self._worker
+        journal, record, job = worker.journal, Record(worker), activation.job
+        draft, activation.draft = activation.draft, Draft()
+        wanted = error is None and not job.ended
+        worker.notes.forget(activation, record)
+        payloads = self._payloads(draft) if wanted else []
+        if error is not None:
+            record.letters = worker.endings.letters(activation.mailbox, activation.batch, outcome, error)
+        with journal.lock:
+            sent = self._apply(draft, activation, record, payloads) if wanted else []
+            worker.endings.take(record, activation.mailbox, activation.batch)
+            if noted is not None:
+                worker.stored_jobs.note_error(record, job, noted)
+            worker.stored_jobs.end_rows(record, job, fatal)
+            record.then(partial(self._released, activation, sent, fatal))
+            journal.append(record)
+        journal.wake()
+
+    def checkpoint(self, activation: Any, value: Any) -> None:
+        """What the activation did until now takes effect; returns when it is written and there is room for more."""
+        worker, journal = self._worker, self._worker.journal
+        routine_id, record = activation.mailbox.routine_id, Record(worker)
+        data = worker.encode(value, f"checkpoint of routine {routine_id!r}")
+        if activation.abandoned is not None or activation.job.ended:
+            raise activation.unwanted()
+        draft, activation.draft = activation.draft, Draft()
+        payloads = self._payloads(draft)
+        record.notes = {rows.checkpoint_note(worker.worker_id, routine_id, activation.key): data}
+        activation.has_checkpoint = True
+
+        def hand_over() -> None:
+            with journal.lock:
+                sent = self._apply(draft, activation, record, payloads)
+                record.then(partial(self._send, activation, sent))
+                journal.append(record)
+
+        if worker.engine.driver.on_loop():
+            hand_over()
+            journal.wake()
+            return
+        journal.kept_or_raise(record, hand_over)
+        for slot in activation.mailbox.feeds:
+            if slot.full:
+                worker.back_pressure.wait_inside(slot, partial(_room, slot), activation)
+
+    async def checkpoint_async(self, activation: Any, value: Any) -> None:
+        """The same for a coroutine, which does not hold the event loop while it waits."""
+        await self._worker.journal.until_written(partial(self.checkpoint, activation, value))
+
+    # -- what was emitted -----------------------------------------------------------------------------------
+
+    def _payloads(self, draft: Draft) -> list[Payload | None]:
+        """What receivers get is what was stored, read back; None for what has no place in memory anyway."""
+        decode = self._worker.decode
+        left: dict[SlotQueue, int] = {}
+        payloads: list[Payload | None] = []
+        for route, form in draft.emits:
+            left[route.queue] = room = left.get(route.queue, route.queue.capacity) - 1
+            wanted = room >= 0 or route.queue.on_full == "drop_old"
+            payloads.append(decode(form, route.target) if wanted else None)
+        return payloads
+
+    def _apply(
+        self, draft: Draft, activation: Any, record: Record, payloads: Sequence[Payload | None]
+    ) -> list[Sent]:
+        """What an activation did takes effect; the caller holds the journal's lock."""
+        worker = self._worker
+        sent = self._address(draft, activation, record, payloads) if draft.emits else []
+        draft.apply(record)
+        worker.state.output_log.extend(draft.outputs)
+        if sent:
+            worker.stored_jobs.count(record, activation.job, len(sent))
+        return sent
+
+    def _address(
+        self, draft: Draft, activation: Any, record: Record, payloads: Sequence[Payload | None]
+    ) -> list[Sent]:
+        """Number what was emitted, in its order, and find a place for each item: in memory, or in the store."""
+        worker, job = self._worker, activation.job
+        worker_id, wall = worker.worker_id, worker.engine.driver.clock.time()
+        take_number, place, job_ids = worker.take_number, worker.backlog.place, rows.job_ids_text(job)
+        items: list[ItemRow] = []
+        sent: list[Sent] = []
+        for (route, form), payload in zip(draft.emits, payloads, strict=True):
+            time = worker.engine.now() if route.timed else activation.started
+            item: Any = (take_number(), route.slot, payload, job, route.source, time)
+            kept = place(record, route.queue, item)
+            if kept is None:
+                continue
+            items.append(ItemRow(worker_id, route.target, item[0], job_ids, route.source, wall, form))
+            sent.append((route, item, kept))
+        record.items = items
+        return sent
+
+    # -- when it is written; on the committer ---------------------------------------------------------------
+
+    def _released(self, activation: Any, sent: list[Sent], fatal: BaseException | None) -> None:
+        """Its items are delivered, and those that it took have ended."""
+        worker, job = self._worker, activation.job
+        self._send(activation, sent)
+        if fatal is not None:
+            worker.end_jobs([member.job for member in job.members], JobStatus.FAILED, fatal)
+        worker.settle(activation.batch)
+
+    def _send(self, activation: Any, sent: list[Sent]) -> None:
+        job = activation.job
+        if sent:
+            job.add(len(sent))
+            for line in sent:
+                self._deliver(activation, *line)
+            if job.halted and job.ended:
+                self._worker.sweep()
+
+    def _deliver(self, activation: Any, route: Route, item: Item, kept: bool) -> None:
+        worker = self._worker
+        if not kept:
+            worker.backlog.load_if_room(route.queue)
+        else:
+            self.accepted(route.offer(item), route.mailbox, item)
+        sink = worker.sink
+        if sink is not None:
+            sink((Emitted, activation.started, worker.worker_id, item[3], item[4], route.target, item[0]))
+
+    def accepted(self, code: int, mailbox: Mailbox, item: Item) -> None:
+        """An item has taken the place that was kept for it; ``code`` is what its mailbox said."""
+        if code == READY:
+            self._worker.schedule(mailbox)
+        elif code == PARKED:
+            ended = item[3].park()
+            if ended:
+                self._worker.at_rest(ended)
+
+
+def _room(slot: SlotQueue) -> int:
+    """As an offer would answer."""
+    return FULL if slot.full else QUEUED

@@ -1,0 +1,175 @@
+"""The jobs of a worker in the store: what each has there, how it ends, and the keys under which it was posted."""
+
+from __future__ import annotations
+
+from functools import partial
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any
+
+from routilux.errors import IdempotencyConflictError, describe
+from routilux.model.status import JobStatus
+from routilux.ports import JobRow, KeyRow
+from routilux.runtime.journal import rows
+from routilux.runtime.journal.record import Record
+
+if TYPE_CHECKING:
+    from routilux.kernel.account import Account
+    from routilux.model.item import Payload
+    from routilux.runtime.job import JobContext
+    from routilux.runtime.journal.worker import JournaledWorker
+
+KEY_SECONDS = 7 * 86_400.0
+
+
+class StoredJobs:
+    """Moves ``stored`` and ``final`` of the jobs of one worker, and makes their rows.
+
+    Both are moved under the journal's lock, in which the row is handed over as well: a row that was made later is
+    written later. A job whose ``final`` is set has its end on its way or written, and gets no other.
+    """
+
+    def __init__(self, worker: JournaledWorker) -> None:
+        self._worker = worker
+
+    # -- with a record; the caller holds the journal's lock -------------------------------------------------
+
+    def count(self, record: Record, account: Account, n: int) -> None:
+        """The store will have ``n`` items more of each of these jobs."""
+        if not record.counts:
+            record.counts = {}
+        counts: Any = record.counts
+        for member in account.members:
+            job = member.job
+            job.stored += n
+            counts[job.job_id] = counts.get(job.job_id, 0) + n
+
+    def end_rows(self, record: Record, account: Account, fatal: BaseException | None) -> None:
+        """A job that fails by this record, or of which it leaves nothing in the store, ends with it."""
+        now: float | None = None
+        ended = []
+        for member in account.members:
+            job = member.job
+            if member.status.finished or job.final is not None or (fatal is None and job.stored):
+                continue
+            status = JobStatus.COMPLETED if fatal is None else JobStatus.FAILED
+            if fatal is not None:
+                job.error = fatal
+            job.final = status.value
+            now = self._worker.engine.driver.clock.time() if now is None else now
+            ended.append(rows.job_row(self._worker.journal.codec, job, status.value, now))
+        if ended:
+            record.jobs = [*record.jobs, *ended]
+
+    def note_error(self, record: Record, account: Account, error: BaseException) -> None:
+        text = describe(error)
+        data = self._worker.encode(text, "error")
+        for member in account.members:
+            job = member.job
+            job.errors.append(error)
+            record.entries = [*record.entries, *job.error_list.add(text, data)]
+
+    def row(self, job: Any) -> JobRow:
+        """A job as it is now."""
+        status = JobStatus(job.final or job.status)
+        ended = job.completed_at or self._worker.engine.driver.clock.time() if status.finished else None
+        return rows.job_row(self._worker.journal.codec, job, status.value, ended)
+
+    def append_end(self, job: Any) -> None:
+        """Hand over the row of a job that has ended, unless it has it already."""
+        if job.final != job.status:
+            job.final = job.status.value
+            self._append_row(job)
+
+    def _append_row(self, job: Any) -> None:
+        record = Record(self._worker)
+        record.jobs = [self.row(job)]
+        self._worker.journal.append(record)
+
+    # -- from outside ---------------------------------------------------------------------------------------
+
+    def end(self, job: JobContext, status: JobStatus, error: BaseException | None) -> bool:
+        """The end of a job is seen when it is written; False if it has another one."""
+        begun = self._begin_end(Record(self._worker), job, status, error)
+        self._worker.journal.wake()
+        return begun
+
+    def cancel(self, job: JobContext) -> None:
+        """Returns when it is written and nothing of the job starts any more."""
+        journal, record = self._worker.journal, Record(self._worker)
+
+        def begin() -> None:
+            if not self._begin_end(record, job, JobStatus.CANCELLED, None):
+                journal.hand_over(record)  # how it ends is on its way: return when that is written
+
+        journal.written_or_raise(record, begin, partial(self._not_ended, record, job))
+
+    def _begin_end(self, record: Record, job: Any, status: JobStatus, error: BaseException | None) -> bool:
+        """Hand over the end of a job; False if it has another one. Until that is written it does not come to rest."""
+        worker, journal = self._worker, self._worker.journal
+        now = worker.engine.driver.clock.time()
+        with journal.lock:
+            job.account.add()
+            if job.account.status.finished or job.final is not None:
+                job.account.remove()
+                return False
+            before, job.error, job.final = job.error, error, status.value
+            record.jobs = [rows.job_row(journal.codec, job, status.value, now)]
+            job.error = before
+            record.then(partial(worker.end_jobs, [job], status, error))
+            record.then(job.account.remove)
+            journal.append(record)
+        return True
+
+    def _not_ended(self, record: Record, job: Any) -> None:
+        """The store has refused the end of a job."""
+        if record.jobs:
+            job.final = None
+            self._worker.at_rest(job.account.remove())
+
+    def write_row(self, job: Any) -> None:
+        journal = self._worker.journal
+        with journal.lock:
+            self._append_row(job)
+        journal.wake()
+
+    def trace(self, job: Any, action: str, **details: Any) -> None:
+        worker = self._worker
+        entry = {"time": worker.engine.driver.clock.time(), "action": action, **details}
+        data = worker.encode(entry, f"trace of job {job.job_id!r}")
+        record = Record(None)
+        record.entries = job.trace_list.add(entry, data)
+        worker.journal.slip_in(record)
+
+    # -- found in the store ---------------------------------------------------------------------------------
+
+    def find(self, job_id: str) -> JobContext | None:
+        """A job that is not in the book: brought to life if it has anything left to do here, else only shown."""
+        worker, journal = self._worker, self._worker.journal
+        stored = journal.store.job(job_id)
+        if stored is None:
+            return None
+        finished = JobStatus(stored.row.status).finished
+        if stored.row.worker_id == worker.worker_id and (stored.items or not finished):
+            return worker.revival.job(job_id)
+        return rows.detached_job(journal.codec, journal.store, worker.engine.driver, stored)
+
+    def key(self, idempotency_key: str, payload: Payload) -> KeyRow:
+        worker = self._worker
+        now = worker.engine.driver.clock.time()
+        encoded = worker.encode(payload, f"payload of idempotency_key {idempotency_key!r}")
+        digest = blake2b(encoded, digest_size=16).hexdigest()
+        return KeyRow(worker.flow_id, idempotency_key, worker.worker_id, "", digest, now, now + KEY_SECONDS)
+
+    def of_key(self, key: KeyRow) -> JobContext | None:
+        """The job that a key names. Raises IdempotencyConflictError if it came with another payload."""
+        worker = self._worker
+        known = worker.journal.store.key(key.flow_id, key.key, key.created_at)
+        if known is None:
+            return None
+        if known.digest != key.digest:
+            raise IdempotencyConflictError(
+                f"idempotency_key {key.key!r} was used on flow {key.flow_id!r} before with another payload (job "
+                f"{known.job_id!r}); a key names one piece of work, give the new one a key of its own",
+                job_id=known.job_id,
+            )
+        return worker.engine.book.jobs.get(known.job_id) or self.find(known.job_id)
