@@ -50,8 +50,9 @@ RACE = """
 
 
 @pytest.fixture
-def run(pytester: pytest.Pytester):
+def run(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     """Write a test file, run it, and return the result and all that was printed."""
+    monkeypatch.delenv("CI", raising=False)  # there pytest says everything twice
 
     def run_file(text: str, *arguments: str, prelude: str = RACE, apart: bool = False):
         pytester.makepyfile(dedent(prelude) + dedent(text))

@@ -61,6 +61,7 @@ class Opener:
         self._store = engine.journal.store
         self._create = create
         self._enter = enter
+        self._claimed: dict[JournaledWorker, None] = {}
         self._count_deaths()
 
     # -- workers -------------------------------------------------------------------------------------------
@@ -73,11 +74,11 @@ class Opener:
             return self._open(flow, row)
         worker: JournaledWorker = self._create(flow, worker_id, one_shot=False)
         worker.about = {"named": worker_id is not None}
-        self._store.claim(worker.worker_id)
+        self._claim(worker)
         try:
             worker.write_row_now(forget=row is not None)
         except BaseException:
-            self._store.give_up(worker.worker_id)
+            worker.give_up_claim()
             raise
         self._enter(worker, WorkerStatus.RUNNING)
         return worker
@@ -87,7 +88,12 @@ class Opener:
         worker.about = {"named": job_id is not None}
         if seconds is not None:
             worker.about |= {"seconds": seconds, "until": self._engine.driver.clock.time() + seconds}
+        self._claim(worker)
+
+    def _claim(self, worker: JournaledWorker) -> None:
         self._store.claim(worker.worker_id)
+        self._claimed[worker] = None
+        worker.on_given_up = partial(self._claimed.pop, worker, None)
 
     def execution(self, flow: Flow, job_id: str, on_flow_change: str) -> Any:
         """The state of the execution of this job, opened if it has not finished; None if the store has none."""
@@ -108,7 +114,7 @@ class Opener:
 
     def _open(self, flow: Flow, row: WorkerRow) -> JournaledWorker:
         worker: JournaledWorker = self._create(flow, row.worker_id, one_shot=row.kind == "execution")
-        self._store.claim(row.worker_id)
+        self._claim(worker)
         worker.hold()
         paused = row.status == "paused"
         try:
@@ -117,7 +123,7 @@ class Opener:
                 set_strangers_aside(worker)
         except BaseException:
             worker.close()
-            self._store.give_up(row.worker_id)
+            worker.give_up_claim()
             raise
         if worker.stopped:  # nothing of its one job was left
             return worker
@@ -226,5 +232,9 @@ class Opener:
             return False
 
     def close(self, deadline: float | None) -> bool:
-        """Write what was handed over; False if the store did not take it until the deadline."""
-        return self._journal.close(deadline)
+        """Write what was handed over; False if the store did not take it until the deadline. Others may run the
+        workers then all the same: what was not written is not known to anybody."""
+        ended = self._journal.close(deadline)
+        for worker in list(self._claimed):
+            worker.give_up_claim()
+        return ended

@@ -52,6 +52,7 @@ class JournaledWorker(Worker):
     """
 
     journaled = True
+    on_given_up: Callable[[], object] = staticmethod(bool)  # told when it does
     failure: StoreError | None = None  # why this runtime has given the worker up
 
     def __init__(self, engine: Engine, flow: Flow, state: Any) -> None:
@@ -398,11 +399,12 @@ class JournaledWorker(Worker):
             return
         super().close()
         last = Record(None)
-        last.then(self._given_up)
+        last.then(self.give_up_claim)
         self.journal.slip_in(last)
 
-    def _given_up(self) -> None:
-        """Everything of it is written: others may run this worker now."""
+    def give_up_claim(self) -> None:
+        """Others may run this worker now: everything of it is written, or this runtime has ended."""
+        self.on_given_up()
         try:
             self.journal.store.give_up(self.worker_id)
         except StoreError as error:
