@@ -216,7 +216,7 @@ class PublicCalls(RuleBasedStateMachine):
         for job in self.paused_jobs:
             found = self.runtime.get_job(job)
             assert found is not None
-            assert found.paused
+            assert found.paused or found.status.finished
 
     # -- what holds --------------------------------------------------------------------------------------------
 

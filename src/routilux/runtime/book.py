@@ -74,6 +74,7 @@ class JobBook:
         """Enter a job of a snapshot; an unfinished one counts as open."""
         self.jobs[job.job_id] = job
         with self._lock:
+            job.counted = not job.status.finished
             if job.status.finished:
                 self._finished.append((self._driver.clock.time(), job.job_id))
                 return
@@ -85,7 +86,7 @@ class JobBook:
         if not self._lock.acquire(False):
             take_contended(self._lock)
         try:
-            self.pending -= 1
+            self.pending -= job.counted
             ring = self.pending == self._resume_at
         finally:
             self._lock.release()
@@ -96,20 +97,28 @@ class JobBook:
         """Take back a job whose item was not accepted."""
         self.jobs.pop(job.job_id, None)
         with self._lock:
-            self.pending -= 1
-            self.open -= 1
+            self._count_out(job)
         if self.bell.waiting:
             self.bell.ring()
 
     def leave(self, job: JobContext) -> None:
         """The job goes on where this runtime does not see it: it is not open here any more, and has not ended."""
-        self.jobs.pop(job.job_id, None)
         with self._lock:
-            self.open -= 1
-            self.pending -= not job.account.begun
-        job.leave()
+            if not job.counted:
+                return  # it has just ended
+            self._count_out(job)
+            job.left = True
+        self.jobs.pop(job.job_id, None)
+        job.announce_end()
         if self.bell.waiting:
             self.bell.ring()
+
+    def _count_out(self, job: JobContext) -> None:
+        """It is not open any more. Ending and leaving may meet: it is counted out once, under the lock."""
+        if job.counted:
+            job.counted = False
+            self.open -= 1
+            self.pending -= not job.account.begun
 
     def ended(self, job: JobContext) -> None:
         """The job has its final status: stamp it, wake whoever waits for it, forget old ones."""
@@ -119,8 +128,8 @@ class JobBook:
         if not self._lock.acquire(False):
             take_contended(self._lock)
         try:
-            self.open -= 1
-            self.pending -= not job.account.begun
+            self._count_out(job)
+            job.left = False  # it may have been left at this very moment, and has ended all the same
             ring = self.open == 0 or (not job.account.begun and self.pending <= self._resume_at)
             finished.append((job.completed_at, job.job_id))
         finally:

@@ -62,6 +62,7 @@ class JobContext:
     # Defaults live on the class: a job is made for every post, and most never need these.
     error: BaseException | None = None
     blocked: str | None = None  # why nobody can go on with a job that waits in a store
+    counted = True  # as open, in the book of jobs
     left = False  # the job is unfinished, and does not run in this runtime
     outputs_dropped = 0
     progress: tuple[float, float | None] | None = None
