@@ -17,6 +17,7 @@ from routilux.ports import EntryRow, NoteKey
 from routilux.runtime.journal.record import Record
 
 if TYPE_CHECKING:
+    from routilux.model.item import Payload
     from routilux.runtime.journal.worker import JournaledWorker
     from routilux.runtime.nodes import Route
     from routilux.runtime.output import OutputRecord
@@ -27,10 +28,11 @@ GONE: Any = object()
 class Draft:
     """Belongs to one attempt of an activation."""
 
-    __slots__ = ("emits", "entries", "maps", "notes", "outputs", "replaced", "size")
+    __slots__ = ("emits", "entries", "maps", "notes", "outputs", "payloads", "replaced", "size")
 
     def __init__(self) -> None:
         self.emits: list[tuple[Route, bytes]] = []
+        self.payloads: list[Payload | None] = []  # what receivers of the emits get; made when it is sealed
         self.maps: dict[StoredMapping, dict[Any, Any]] = {}
         self.replaced: set[StoredMapping] = set()
         self.notes: dict[NoteKey, bytes | None] = {}

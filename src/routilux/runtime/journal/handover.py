@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -48,12 +47,15 @@ class Handover:
         journal, record, job = worker.journal, Record(worker), activation.job
         draft, activation.draft = activation.draft, Draft()
         wanted = error is None and not job.ended
+        if wanted and len(draft.payloads) != len(
+            draft.emits
+        ):  # a thread that was left behind has just emitted
+            self.seal(draft)
         worker.notes.forget(activation, record)
-        payloads = self._payloads(draft) if wanted else []
         if error is not None:
             record.letters = worker.endings.letters(activation.mailbox, activation.batch, outcome, error)
         with journal.lock:
-            sent = self._apply(draft, activation, record, payloads) if wanted else []
+            sent = self._apply(draft, activation, record) if wanted else []
             worker.endings.take(record, activation.mailbox, activation.batch)
             if noted is not None:
                 worker.stored_jobs.note_error(record, job, noted)
@@ -70,13 +72,13 @@ class Handover:
         if activation.abandoned is not None or activation.job.ended:
             raise activation.unwanted()
         draft, activation.draft = activation.draft, Draft()
-        payloads = self._payloads(draft)
+        self.seal(draft)
         record.notes = {rows.checkpoint_note(worker.worker_id, routine_id, activation.key): data}
         activation.has_checkpoint = True
 
         def hand_over() -> None:
             with journal.lock:
-                sent = self._apply(draft, activation, record, payloads)
+                sent = self._apply(draft, activation, record)
                 record.then(partial(self._send, activation, sent))
                 journal.append(record)
 
@@ -95,8 +97,11 @@ class Handover:
 
     # -- what was emitted -----------------------------------------------------------------------------------
 
-    def _payloads(self, draft: Draft) -> list[Payload | None]:
-        """What receivers get is what was stored, read back; None for what has no place in memory anyway."""
+    def seal(self, draft: Draft) -> None:
+        """What receivers get is what was stored, read back; None for what has no place in memory anyway.
+
+        It may call code of registered types, so it happens while the activation can still fail.
+        """
         decode = self._worker.decode
         left: dict[SlotQueue, int] = {}
         payloads: list[Payload | None] = []
@@ -104,30 +109,26 @@ class Handover:
             left[route.queue] = room = left.get(route.queue, route.queue.capacity) - 1
             wanted = room >= 0 or route.queue.on_full == "drop_old"
             payloads.append(decode(form, route.target) if wanted else None)
-        return payloads
+        draft.payloads = payloads
 
-    def _apply(
-        self, draft: Draft, activation: Any, record: Record, payloads: Sequence[Payload | None]
-    ) -> list[Sent]:
+    def _apply(self, draft: Draft, activation: Any, record: Record) -> list[Sent]:
         """What an activation did takes effect; the caller holds the journal's lock."""
         worker = self._worker
-        sent = self._address(draft, activation, record, payloads) if draft.emits else []
+        sent = self._address(draft, activation, record) if draft.emits else []
         draft.apply(record)
         worker.state.output_log.extend(draft.outputs)
         if sent:
             worker.stored_jobs.count(record, activation.job, len(sent))
         return sent
 
-    def _address(
-        self, draft: Draft, activation: Any, record: Record, payloads: Sequence[Payload | None]
-    ) -> list[Sent]:
+    def _address(self, draft: Draft, activation: Any, record: Record) -> list[Sent]:
         """Number what was emitted, in its order, and find a place for each item: in memory, or in the store."""
         worker, job = self._worker, activation.job
         worker_id, wall = worker.worker_id, worker.engine.driver.clock.time()
         take_number, place, job_ids = worker.take_number, worker.backlog.place, rows.job_ids_text(job)
         items: list[ItemRow] = []
         sent: list[Sent] = []
-        for (route, form), payload in zip(draft.emits, payloads, strict=True):
+        for (route, form), payload in zip(draft.emits, draft.payloads, strict=False):
             time = worker.engine.now() if route.timed else activation.started
             item: Any = (take_number(), route.slot, payload, job, route.source, time)
             kept = place(record, route.queue, item)

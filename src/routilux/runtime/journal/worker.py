@@ -176,7 +176,9 @@ class JournaledWorker(Worker):
         return True
 
     def seal(self, activation: Any) -> None:
-        """Write down merged slots with the activation; raises what has no JSON form before anything has happened."""
+        """Nothing may fail behind this: merged slots are encoded, and emits read back."""
+        if activation.draft.emits:
+            self.handover.seal(activation.draft)
         for slot, merged in (activation.merged or {}).items():
             routine_id = activation.mailbox.routine_id
             note = NoteKey(self.worker_id, "merged", routine_id, slot)
