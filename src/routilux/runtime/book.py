@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from routilux.kernel.account import JobAccount
 from routilux.kernel.locks import take_contended
-from routilux.runtime.job import JobContext
+from routilux.runtime.job import OPEN, OUT, PENDING, JobContext
 
 if TYPE_CHECKING:
     from routilux.runtime.driver import Driver
@@ -74,19 +74,23 @@ class JobBook:
         """Enter a job of a snapshot; an unfinished one counts as open."""
         self.jobs[job.job_id] = job
         with self._lock:
-            job.counted = not job.status.finished
             if job.status.finished:
+                job.counted = OUT
                 self._finished.append((self._driver.clock.time(), job.job_id))
                 return
+            job.counted = OPEN if job.account.begun else PENDING
             self.open += 1
-            self.pending += not job.account.begun
+            self.pending += job.counted is PENDING
 
     def started(self, job: JobContext) -> None:
         job.started_at = self._driver.clock.time()
         if not self._lock.acquire(False):
             take_contended(self._lock)
         try:
-            self.pending -= job.counted
+            if job.counted is not PENDING:
+                return  # it was left, or has ended, between its start and this
+            job.counted = OPEN
+            self.pending -= 1
             ring = self.pending == self._resume_at
         finally:
             self._lock.release()
@@ -104,7 +108,7 @@ class JobBook:
     def leave(self, job: JobContext) -> None:
         """The job goes on where this runtime does not see it: it is not open here any more, and has not ended."""
         with self._lock:
-            if not job.counted:
+            if job.counted is OUT:
                 return  # it has just ended
             self._count_out(job)
             job.left = True
@@ -114,11 +118,10 @@ class JobBook:
             self.bell.ring()
 
     def _count_out(self, job: JobContext) -> None:
-        """It is not open any more. Ending and leaving may meet: it is counted out once, under the lock."""
-        if job.counted:
-            job.counted = False
-            self.open -= 1
-            self.pending -= not job.account.begun
+        """It is not open any more. Ending, leaving and starting may meet: each count is moved once, under the lock."""
+        self.open -= job.counted is not OUT
+        self.pending -= job.counted is PENDING
+        job.counted = OUT
 
     def ended(self, job: JobContext) -> None:
         """The job has its final status: stamp it, wake whoever waits for it, forget old ones."""
@@ -128,9 +131,10 @@ class JobBook:
         if not self._lock.acquire(False):
             take_contended(self._lock)
         try:
+            was_pending = job.counted is PENDING
             self._count_out(job)
             job.left = False  # it may have been left at this very moment, and has ended all the same
-            ring = self.open == 0 or (not job.account.begun and self.pending <= self._resume_at)
+            ring = self.open == 0 or (was_pending and self.pending <= self._resume_at)
             finished.append((job.completed_at, job.job_id))
         finally:
             self._lock.release()

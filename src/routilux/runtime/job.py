@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 C = TypeVar("C")
 
 TRACE_LIMIT = 1_000
+PENDING, OPEN, OUT = "pending", "open", "out"  # how a job is counted; interned, so ``is`` compares them
 OUTPUT_LIMIT = 100_000
 
 
@@ -62,7 +63,7 @@ class JobContext:
     # Defaults live on the class: a job is made for every post, and most never need these.
     error: BaseException | None = None
     blocked: str | None = None  # why nobody can go on with a job that waits in a store
-    counted = True  # as open, in the book of jobs
+    counted = PENDING  # in the book of jobs, and moved under its lock
     left = False  # the job is unfinished, and does not run in this runtime
     outputs_dropped = 0
     progress: tuple[float, float | None] | None = None
