@@ -25,7 +25,7 @@ def run(folder: Path, steps: str) -> None:
 
 def damage(file: Path) -> None:
     content = bytearray(file.read_bytes())
-    for at in range(5_000, len(content), 997):
+    for at in range(5_000, len(content), 97):
         content[at] ^= 255
     file.write_bytes(content)
 
