@@ -105,6 +105,8 @@ def translated(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, sqlite3.Warning) as error:
         raise _of_sqlite(error, path) from error
+    except UnicodeDecodeError as error:  # a name in the schema that is no text any more
+        raise damaged(path, str(error)) from error
     except (OverflowError, UnicodeEncodeError) as error:
         raise StoreError(f"{path}: a value cannot be stored: {error}; nothing was written") from error
     except OSError as error:
