@@ -45,7 +45,7 @@ def test_two_thousand_kills_and_a_million_acknowledged_posts(tmp_path: Path) -> 
 )
 def test_a_planted_fault_is_seen(tmp_path: Path, fault: str) -> None:
     loop = Loop(tmp_path, seed_of_this_run(), most_acks=100, most_seconds=1.0, fault=fault)
-    for _ in range(10):
+    for _ in range(40):
         loop.store(kills=5)
         if loop.score.faults:
             return
