@@ -77,7 +77,9 @@ def damage(random: Random, folder: Path, images: list[Path]) -> str:
             del content[at:]
         case "longer":
             content += random.randbytes(random.randrange(1, 5_000))
-        case "swapped" if file.name != "store.db":  # beside its log, one of another moment can fit: see the manual
+        case "swapped" if (
+            file.name != "store.db"
+        ):  # beside its log, one of another moment can fit: see the manual
             other = random.choice(images) / file.name
             content = bytearray(other.read_bytes()) if other.exists() else content
     file.write_bytes(content)
