@@ -152,11 +152,11 @@ class Program:
     def _communicate(self, limit: float) -> tuple[str, str]:
         """CPython misses a signal that comes just before its main thread blocks, as the thread is about to wait in
         the system already, and hears it with the next one: on a busy machine that happens, so it is sent again."""
+        if self._signal is None or limit <= AGAIN:
+            return self.process.communicate(timeout=limit)
         try:
-            return self.process.communicate(timeout=min(limit, AGAIN))
+            return self.process.communicate(timeout=AGAIN)
         except subprocess.TimeoutExpired:
-            if self._signal is None or limit <= AGAIN:
-                raise
             self.interrupted = time.monotonic()
             self.process.send_signal(self._signal)
             return self.process.communicate(timeout=limit - AGAIN)
