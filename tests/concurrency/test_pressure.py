@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from threading import Event
+from threading import Event, Thread
 from time import process_time
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from routilux import Flow, JobContext, Routine, Runtime, current
 from routilux.activation_policies import all_slots_ready_policy
 from routilux.errors import DeadlockError, ExecutionTimeoutError, QueueFullError
+from routilux.testing.simulated import simulated
 from tests.acceptance.parts import SECONDS, Held, Step, chain, flow_of, join, outputs_of, step
 
 pools = pytest.mark.parametrize("threads", [1, 2, 8])
@@ -522,3 +523,47 @@ def test_one_thread_starts_the_async_logic_that_makes_room_for_a_post_to_a_seque
         assert job.wait(SECONDS)
         assert runtime.wait_until_all_jobs_finished(SECONDS)
     assert seen == [0, 1, 2, 3, 4]
+
+
+# -- a place that is free is told at once ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("asynchronous", [False, True])
+def test_post_goes_on_when_the_item_before_it_starts_and_not_when_that_has_ended(asynchronous: bool) -> None:
+    held, waiting = Held(), Event()
+
+    async def hold(routine: Routine, payload: Any, state: Any) -> None:
+        held.entered.set()
+        while not held.let_go.is_set():
+            await asyncio.sleep(0.001)
+
+    flow = flow_of(step(hold if asynchronous else held, max_queue_length=1))
+    with Runtime(thread_pool_size=1) as runtime:
+        worker = runtime.exec(flow)
+        runtime.pause(worker)
+        jobs = [post(runtime, flow)]
+        poster = Thread(target=lambda: (waiting.set(), jobs.append(post(runtime, flow))))
+        poster.start()
+        assert waiting.wait(SECONDS)
+        runtime.resume(worker)
+        assert held.entered.wait(SECONDS)
+        poster.join(SECONDS)
+        assert not poster.is_alive(), "the slot is empty while the first activation runs"
+        assert [job.status for job in jobs] == ["running", "pending"]
+        held.let_go.set()
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_no_seed_of_the_simulation_lets_a_post_wait_for_a_slot_that_has_room(seed: int) -> None:
+    async def naps(routine: Routine, payload: Any, state: Any) -> None:
+        await asyncio.sleep(1_000)
+
+    flow = flow_of(step(naps, max_queue_length=1))
+    with simulated(seed) as runtime:
+        runtime.exec(flow)
+        for n in range(3):
+            post(runtime, flow)
+            assert runtime.now <= max(0, n - 1) * 1_000
+        runtime.wait_until_all_jobs_finished()
+        assert runtime.now == 3_000

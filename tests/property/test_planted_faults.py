@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from routilux.kernel import account, gathering, mailbox
-from routilux.runtime import activation, book, worker
+from routilux.runtime import activation, book, turns, worker
 from routilux.testing.simulated import SimulationLimit
 from tests.planting import Change, planted
 from tests.property.plans import Features
@@ -84,9 +84,25 @@ FAULTS = (
         "a slot takes one item more than it has room for",
         mailbox.Mailbox,
         "offer",
-        "if length >= slot.capacity:\n                if not",
-        "if length > slot.capacity:\n                if not",
+        "if slot.length >= slot.capacity and",
+        "if slot.length > slot.capacity and",
         PLAIN,
+    ),
+    Fault(
+        "lost wake-up: who was refused hears of room at the resume length only",
+        mailbox.Mailbox,
+        "_refuses",
+        "slot.refused = True",
+        "slot.refused = False",
+        Features(async_logic=True),
+    ),
+    Fault(
+        "lost wake-up: the start of an activation that does not run on a thread tells of no room",
+        turns,
+        "_launch",
+        "if activation.mailbox.freed:",
+        "if False:",
+        Features(async_logic=True),
     ),
     Fault(
         "a set that is complete stays counted as parked",

@@ -8,6 +8,9 @@ Guarantees
     * Items of one slot are handed out in the order in which they were offered. A retry, an activation that a
       gate holds, and a held item keep everything behind them.
     * The number of items in a slot never exceeds its capacity.
+    * FULL is a promise: the very call that makes room in the slot reports it in ``freed``, and its caller tells those
+      who were refused. This holds for every slot, with feeders or without, in a cycle or not, and as soon as one place
+      is free: only a start waits for the resume length. While a slot is full its length is exact.
 
 A routine with one slot, the immediate policy and no concurrency is handed out in *runs*: its thread claims all that
 is pending under one lock and takes one item after the other without a lock. What is claimed and not started still
@@ -38,7 +41,7 @@ class SlotQueue:
 
     __slots__ = (
         "beyond", "capacity", "cyclic", "dropped", "feeders", "full", "held", "length", "mailbox", "name", "on_full",
-        "received", "resume_length",
+        "received", "refused", "resume_length",
     )  # fmt: skip
 
     def __init__(self, name: str, capacity: int, resume_length: int, on_full: str) -> None:
@@ -49,6 +52,9 @@ class SlotQueue:
         self.length = 0  # of what is here, and of what is on its way to a place that was kept for it
         self.beyond = False  # more of this slot is kept elsewhere, and comes after what is here
         self.full = False  # from reaching the capacity until it has fallen to the resume length
+        self.refused = (
+            False  # a caller was told that there is no room, and hears of the first place that is free
+        )
         self.received = 0
         self.dropped = 0
         self.held: deque[Item] | None = None  # items kept outside by a gate, and all that came behind them
@@ -59,6 +65,11 @@ class SlotQueue:
     @property
     def qualified_name(self) -> str:
         return f"{self.mailbox.routine_id}.{self.name}"
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there is no place for one more item; exact also while a run takes items."""
+        return self.beyond or self.length >= self.capacity
 
     @property
     def draws(self) -> bool:
@@ -115,7 +126,7 @@ class Mailbox:
         self._only_slot = slots[0] if runs else None
         self.freed: tuple[
             SlotQueue, ...
-        ] = ()  # slots that have room again; whoever sees them tells the feeders
+        ] = ()  # slots that have room again; the caller that made it tells the feeders and those refused
         self.prepared: deque[Activation] = deque()  # retries that are due, activations let go by a gate
         self.stalled: dict[Activation, None] = {}  # retries in a timer, held by a gate: nothing passes them
         self._held: list[Item] = []  # items of paused jobs
@@ -136,11 +147,8 @@ class Mailbox:
             take_contended(self._lock)
         try:
             slot = self.slots[item[1]]
-            length = slot.length
-            if length >= slot.capacity:
-                if not self._claim_size or not self._count_started(slot):
-                    return FULL
-                length = slot.length
+            if slot.length >= slot.capacity and self._refuses(slot):
+                return FULL
             if slot.held is not None:
                 slot.held.append(item)
                 self._count_in(slot)
@@ -151,10 +159,10 @@ class Mailbox:
                 parked = False
             else:
                 parked = gathering.add(item, self.pending)
-            slot.length = length = length + 1
+            slot.length = length = slot.length + 1
             slot.received += 1
             if length >= slot.capacity:
-                slot.full = True
+                self._fill(slot)
             if parked:
                 return PARKED
             if gathering is not None:
@@ -172,13 +180,11 @@ class Mailbox:
             take_contended(self._lock)
         try:
             slot = self.slots[slot_name]
-            if slot.beyond or (
-                slot.length >= slot.capacity and not (self._claim_size and self._count_started(slot))
-            ):
+            if (slot.beyond or slot.length >= slot.capacity) and self._refuses(slot):
                 return False
             slot.length += 1
             if slot.length >= slot.capacity:
-                slot.full = True
+                self._fill(slot)
             return True
         finally:
             self._lock.release()
@@ -210,7 +216,8 @@ class Mailbox:
             slot = self.slots[slot_name]
             slot.beyond = beyond
             slot.full = beyond or slot.length >= slot.capacity
-            if not slot.full and slot.feeders:
+            if not slot.full and (slot.feeders or slot.refused):
+                slot.refused = False
                 self.freed = (*self.freed, slot)
             return self.freed
 
@@ -268,9 +275,9 @@ class Mailbox:
                 activation.message = batch.message
             for item in batch:
                 slot = self.slots[item[1]]
-                slot.length = length = slot.length - 1
-                if slot.full and length <= slot.resume_length:
-                    self._free(slot)
+                slot.length -= 1
+                if slot.full:
+                    self._make_room(slot)
             if self._only_slot is not None:
                 self.claimed, self.pending = pending, self.claimed
                 self._claim_size = len(pending)
@@ -297,7 +304,19 @@ class Mailbox:
         if batch[0][3].halted:
             self.claimed.appendleft(batch)
             return None
+        if self._only_slot.full:  # type: ignore[union-attr]
+            self._count_now()
         return batch
+
+    def _count_now(self) -> None:
+        """A run has made room where some was waited for."""
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            if self._only_slot is not None:
+                self._count_started(self._only_slot)
+        finally:
+            self._lock.release()
 
     def take_freed(self) -> tuple[SlotQueue, ...]:
         with self._lock:
@@ -404,7 +423,7 @@ class Mailbox:
         """A gate keeps this item outside its slot, and with it all that follows; False if the slot is full."""
         with self._lock:
             slot = self.slots[item[1]]
-            if slot.length >= slot.capacity:
+            if slot.length >= slot.capacity and self._refuses(slot):
                 return False
             if slot.held is None:
                 slot.held = deque()
@@ -588,26 +607,45 @@ class Mailbox:
         slot.length += 1
         slot.received += 1
         if slot.length >= slot.capacity:
-            slot.full = True
+            self._fill(slot)
 
     def _count_out(self, slot: SlotQueue) -> None:
         slot.length -= 1
-        if slot.full and slot.length <= slot.resume_length:
-            self._free(slot)
+        if slot.full:
+            self._make_room(slot)
 
-    def _free(self, slot: SlotQueue) -> None:
-        slot.full = slot.beyond
-        if (slot.feeders or slot.beyond) and slot not in self.freed:
+    def _fill(self, slot: SlotQueue) -> None:
+        """A slot has reached its capacity, unless a run has started some of it meanwhile."""
+        if self._claim_size:
+            self._count_started(slot)
+        if slot.length >= slot.capacity:
+            slot.full = True
+
+    def _refuses(self, slot: SlotQueue) -> bool:
+        """Whether a slot has no room; then the caller is told of the first place that is free."""
+        slot.refused = True
+        if self._claim_size:
+            self._count_started(slot)
+        return slot.crowded
+
+    def _make_room(self, slot: SlotQueue) -> None:
+        """A slot that counts as full has become shorter: note who is to hear of it."""
+        news = slot.refused and not slot.beyond and slot.length < slot.capacity
+        if news:
+            slot.refused = False
+        if slot.length <= slot.resume_length:
+            slot.full = slot.beyond
+            news = news or slot.beyond or bool(slot.feeders)
+        if news and slot not in self.freed:
             self.freed = (*self.freed, slot)
 
-    def _count_started(self, slot: SlotQueue) -> bool:
-        """Stop counting what a run has started meanwhile; whether that made room."""
+    def _count_started(self, slot: SlotQueue) -> None:
+        """Stop counting what a run has started meanwhile."""
         started = self._claim_size - len(self.claimed)
         self._claim_size -= started
         slot.length -= started
-        if slot.full and slot.length <= slot.resume_length:
-            self._free(slot)
-        return slot.length < slot.capacity
+        if slot.full and started:
+            self._make_room(slot)
 
     def _take_back(self) -> None:
         """End a run: what it has not started goes back to the front of the queue."""
@@ -623,8 +661,10 @@ class Mailbox:
         slot.length -= self._claim_size - len(back)
         self._claim_size = 0
         self.pending.extendleft(reversed(back))
-        if slot.full and slot.length <= slot.resume_length:
-            self._free(slot)
+        if slot.full:
+            self._make_room(slot)
+        elif slot.length >= slot.capacity:  # the run gave back one that had been counted out
+            slot.full = True
 
     def _take_oldest(self, slot: SlotQueue) -> tuple[Item | None, tuple[JobAccount, ...]]:
         name, kept = slot.name, [*(item for item in self._held if item[1] == slot.name), *(slot.held or ())]

@@ -14,6 +14,7 @@ from routilux.ports import Task
 from routilux.runtime import turns
 from routilux.runtime.activation import AsyncActivation
 from routilux.runtime.pool import Place, Seat
+from routilux.runtime.waiting import Condition
 
 Done = Callable[[BaseException | None], None]
 
@@ -206,12 +207,12 @@ class _Paced:
 
     async def _deliver(self, place: Place) -> None:
         worker = self._activation.node.worker
-        while (full := self._delivered()) is not None:
+        while self._delivered() is not None:
             if not place.lent:
                 if place.lend():
                     worker.engine.driver.submit(worker.queue)
                 worker.bell.ring()  # whoever waits for a place looks anew
-            await self._room(full)
+            await self._room()
 
     def _delivered(self) -> SlotQueue | None:
         """Deliver as much as there is room for; the slot that is full."""
@@ -236,15 +237,18 @@ class _Paced:
             if not place.given_back() and not worker.stopped:
                 await signal.future
 
-    async def _room(self, queue: SlotQueue) -> None:
+    async def _room(self) -> None:
         """Wait until something has changed in the worker; DeadlockError if nothing can make room any more."""
         worker, signal, waiting = self._activation.node.worker, LoopSignal(self._loop), object()
         with worker.bell.heard_by(signal):
+            queue = self._delivered()  # once more: what comes from here on is heard
+            if queue is None:
+                return
             worker.back_pressure.blocked[waiting] = (self._activation, queue, Seat())
             try:
                 if worker.stuck(inside=True) and not signal.is_set():
                     raise worker.back_pressure.deadlock(queue, inside=True)
-                if queue.length >= queue.capacity and not worker.stopped:
+                if not worker.stopped:
                     await signal.future
             finally:
                 del worker.back_pressure.blocked[waiting]
@@ -277,7 +281,7 @@ class LoopSignal:
     def is_set(self) -> bool:
         return self._set
 
-    def wait(self, timeout: float | None) -> bool:
+    def wait(self, timeout: float | None, holds: Condition | None = None) -> bool:
         raise AssertionError("a coroutine awaits the future instead")
 
     def _resolve(self) -> None:

@@ -103,8 +103,11 @@ class BackPressure:
                 raise self.deadlock(slot, inside=inside)
             return False
 
+        def has_room() -> bool:
+            return worker.stopped or not (slot.full if activation and worker.journaled else slot.crowded)
+
         with nullcontext() if outer is None or place is not None else outer.node.worker.back_pressure.away():
-            if not worker.bell.wait_for(taken, deadline, before_sleep=help_or_give_up):
+            if not worker.bell.wait_for(taken, deadline, before_sleep=help_or_give_up, holds=has_room):
                 raise worker.full_error(slot, "no room came within the time-out")
         return code
 
@@ -130,7 +133,9 @@ class BackPressure:
         """Logic goes on, with an error or without, when nobody runs in its place any more."""
         worker = self._worker
         try:
-            worker.bell.wait_for(lambda: worker.stopped or place.given_back(), None)
+            worker.bell.wait_for(
+                lambda: worker.stopped or place.given_back(), None, holds=lambda: worker.stopped
+            )
         finally:
             place.take_back()
 

@@ -64,6 +64,10 @@ class JobBook:
             self.open -= 1
         return entered, False
 
+    def has_room(self) -> bool:
+        """Whether those who wait for room for a pending job have been woken."""
+        return self.pending <= self._resume_at
+
     def restored(self, worker: Worker, job_id: str, metadata: dict[str, Any] | None) -> JobContext:
         """A job that is not entered in the book."""
         account = JobAccount(self._driver.lock(), flush_first=worker.one_shot)

@@ -173,7 +173,9 @@ class Posting:
                 raise self._too_many_pending("a routine can not wait for them")
             return inside
 
-        if not self._engine.bell.wait_for(there_is_room, deadline, before_sleep=help_or_give_up):
+        if not self._engine.bell.wait_for(
+            there_is_room, deadline, before_sleep=help_or_give_up, holds=self._engine.book.has_room
+        ):
             raise self._too_many_pending("none started within the time-out")
         assert created is not None
         return created

@@ -166,6 +166,8 @@ def carry_out(
         following = mailbox.following() if mailbox.claimed and now < limit and not queue.held else None
         if following is None:
             break
+        if mailbox.freed:
+            worker.room(mailbox)
         mailbox.activations += 1
         mailbox.busy += now - activation.started
         mailbox.emitted += activation.emitted

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from routilux.runtime.checks import LONGEST_SECONDS
+
+Condition: TypeAlias = Callable[[], bool]
 
 
 class Signal(Protocol):
@@ -21,8 +23,12 @@ class Signal(Protocol):
 
     def is_set(self) -> bool: ...
 
-    def wait(self, timeout: float | None) -> bool:
-        """True when set; False after ``timeout`` seconds."""
+    def wait(self, timeout: float | None, holds: Condition | None = None) -> bool:
+        """True when set; False after ``timeout`` seconds.
+
+        ``holds`` says whether what is waited for has come; looking changes nothing. A simulation asks it, to find
+        wake-ups that are lost.
+        """
 
 
 class ThreadSignal:
@@ -43,7 +49,7 @@ class ThreadSignal:
     def is_set(self) -> bool:
         return not self._lock.locked()
 
-    def wait(self, timeout: float | None) -> bool:
+    def wait(self, timeout: float | None, holds: Condition | None = None) -> bool:
         if timeout is None:
             return self._lock.acquire()
         return self._lock.acquire(timeout=min(max(timeout, 0.0), LONGEST_SECONDS))
@@ -68,15 +74,18 @@ class Bell:
 
     def wait_for(
         self,
-        condition: Callable[[], bool],
+        condition: Condition,
         deadline: float | None,
         *,
         before_sleep: Callable[[Signal], bool] | None = None,
+        holds: Condition | None = None,
     ) -> bool:
         """Return True once the condition holds, False at the deadline (monotonic seconds).
 
-        ``before_sleep`` may do some of the work that is waited for; True from it means "look again".
+        ``before_sleep`` may do some of the work that is waited for; True from it means "look again". A condition that
+        changes something when it comes true, such as an offer, gives ``holds``, which only looks.
         """
+        look = condition if holds is None else holds
         while not condition():
             signal = self._signal()
             with self.heard_by(signal):
@@ -85,7 +94,7 @@ class Bell:
                 if before_sleep is not None and before_sleep(signal):
                     continue
                 timeout = None if deadline is None else deadline - self._clock()
-                if (timeout is not None and timeout <= 0) or not signal.wait(timeout):
+                if (timeout is not None and timeout <= 0) or not signal.wait(timeout, look):
                     return condition()
         return True
 

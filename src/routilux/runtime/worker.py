@@ -87,8 +87,10 @@ class Worker:
             self.bell.ring()
 
     def room(self, mailbox: Mailbox) -> None:
-        """Slots of this routine have room again: those who feed them go on."""
+        """Slots of this routine have room again: those who feed them, or wait for a place in them, go on."""
         for slot in mailbox.take_freed():
+            if slot.full:  # there is a place, but a start waits for more of them
+                continue
             for feeder in slot.feeders:
                 if feeder.look_again():
                     self.schedule(feeder)
@@ -309,6 +311,8 @@ class Worker:
                 self.settle([oldest])
             self.at_rest(at_rest)
             code = slot.mailbox.offer(item)
+        if slot.mailbox.freed:
+            self.room(slot.mailbox)
         self.accept(code, slot, item, None)
 
     def stuck(self, *, inside: bool) -> bool:

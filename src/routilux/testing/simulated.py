@@ -30,6 +30,7 @@ from routilux.runtime.driver import Driver
 from routilux.runtime.pool import RunQueue, Seat
 from routilux.runtime.runtime import Runtime
 from routilux.runtime.timers import Timer
+from routilux.runtime.waiting import Condition
 
 NEARLY_FULL = 8
 
@@ -102,11 +103,12 @@ class SimulatedLock:
 class SimulatedSignal:
     """Waiting means letting the simulation go on."""
 
-    __slots__ = ("_driver", "_set")
+    __slots__ = ("_driver", "_set", "holds")
 
     def __init__(self, driver: SimulatedDriver) -> None:
         self._driver = driver
         self._set = False
+        self.holds: Condition | None = None
 
     def set(self) -> None:
         self._set = True
@@ -114,8 +116,9 @@ class SimulatedSignal:
     def is_set(self) -> bool:
         return self._set
 
-    def wait(self, timeout: float | None) -> bool:
+    def wait(self, timeout: float | None, holds: Condition | None = None) -> bool:
         driver = self._driver
+        self.holds = holds
         deadline = None if timeout is None else driver.clock.now + timeout
         driver.waiting.append(self)
         try:
@@ -163,6 +166,7 @@ class SimulatedDriver:
         self._in_loop = False
         self.waiting: list[SimulatedSignal] = []  # who waits on the stack, each for the next
         self._interrupted = 0  # virtual threads that go on when the one on top has ended
+        self._looking = False  # at what is waited for: nothing may change meanwhile
         self._closed = False
 
     # -- what the engine asks for --------------------------------------------------------------------------
@@ -239,6 +243,7 @@ class SimulatedDriver:
 
     def stuck(self) -> SimulationStuck:
         """Something is waited for, and nothing is left to be done."""
+        self._find_lost_wake_ups()
         held_back = any(
             queue.ready for queue in self._queues
         )  # it might wait for what is further down the stack
@@ -269,7 +274,12 @@ class SimulatedDriver:
 
     def maybe_interrupt(self) -> None:
         """A lock was released: perhaps another virtual thread is faster now."""
-        if self._closed or len(self._seats) > self._depth or self._rng.random() >= self._interruption:
+        if (
+            self._closed
+            or self._looking
+            or len(self._seats) > self._depth
+            or self._rng.random() >= self._interruption
+        ):
             return
         if any(attendant.at_work for attendant in self._attendants):
             return  # who waits for an attendant can not go on before it does
@@ -329,6 +339,7 @@ class SimulatedDriver:
 
     def _jump(self, deadline: float | None) -> bool:
         """Move time to the next timer and let it fire."""
+        self._find_lost_wake_ups()
         if not self._timer_before(deadline):
             if deadline is not None:
                 self.clock.now = max(self.clock.now, deadline)
@@ -338,6 +349,18 @@ class SimulatedDriver:
         if timer.call is not None:
             self.on_new_thread(timer.call)
         return True
+
+    def _find_lost_wake_ups(self) -> None:
+        """Where nothing is in the middle of anything, what is waited for has not come: else its signal is set."""
+        if self._interrupted or self._looking:
+            return
+        self._looking = True
+        try:
+            lost = [s for s in self.waiting if not s.is_set() and s.holds is not None and s.holds()]
+        finally:
+            self._looking = False
+        if lost:
+            raise self.broken(f"{lost[0].holds} holds, and its waiter was not woken")
 
     def _timer_before(self, deadline: float | None) -> bool:
         """Whether there is a timer for this time or an earlier one."""

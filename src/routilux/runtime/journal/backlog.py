@@ -102,7 +102,10 @@ class Backlog:
         worker.endings.take(record, slot.mailbox, [oldest])
         record.then(partial(worker.settle, [oldest]))
         record.then(partial(worker.at_rest, at_rest))
-        return slot.mailbox.keep_place(slot.name)
+        kept = slot.mailbox.keep_place(slot.name)
+        if slot.mailbox.freed:
+            record.then(partial(worker.room, slot.mailbox))
+        return kept
 
     # -- loading ----------------------------------------------------------------------------------------------
 

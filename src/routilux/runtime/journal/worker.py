@@ -140,6 +140,8 @@ class JournaledWorker(Worker):
             following = mailbox.following() if mailbox.claimed and now < limit and not crowded else None
             if following is None:
                 return mailbox.finish(activation, now), now
+            if mailbox.freed:
+                self.room(mailbox)
             mailbox.activations += 1
             mailbox.busy += now - activation.started
             mailbox.emitted += activation.emitted
