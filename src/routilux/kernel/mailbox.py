@@ -216,11 +216,11 @@ class Mailbox:
 
     def room(self, slot_name: str) -> int:
         """How many items the slot would take now; none while more of it is kept elsewhere."""
-        with self._lock:
-            slot = self.slots[slot_name]
-            if self._claim_size and slot is self._only_slot:
+        slot = self.slots[slot_name]
+        if self._claim_size:
+            with self._lock:
                 self._count_started(slot)
-            return 0 if slot.beyond else max(0, slot.capacity - slot.length)
+        return 0 if slot.beyond else max(0, slot.capacity - slot.length)
 
     def displace(
         self, slot_name: str, *, keep_place: bool = False
