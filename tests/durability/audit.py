@@ -73,7 +73,7 @@ class Audit:
         self._check_letters(changes, unexplained)
         self._check_discarded(unexplained)
         self._check_new_items(done, changes)
-        self._check_completed()
+        self._check_completed(changes)
         for item in changes.items:
             for job_id in json.loads(item.job_ids):
                 self._expect(
@@ -310,10 +310,13 @@ class Audit:
         for key in changes.keys:
             self._expect(key.job_id in self.jobs, f"key {key.key} names {key.job_id}, which is not there")
 
-    def _check_completed(self) -> None:
-        """A job that completes has no items left but such as may wait for others."""
+    def _check_completed(self, changes: Changes) -> None:
+        """A job that completes has no items left but such as may wait for others, or were posted to it since."""
         completing, self._completing = self._completing, []
+        posted = {ItemKey(*row[:3]) for row in changes.items if row.source == "post"}
         for key, row in self.items.items() if completing else ():
+            if key in posted:
+                continue
             routine_id = key.place.rpartition(".")[0]
             gathers = (
                 self.witness.routines[self.workers[key.worker_id].flow_id, routine_id].policy != IMMEDIATE

@@ -221,15 +221,29 @@ class Mailbox:
                 self.freed = (*self.freed, slot)
             return self.freed
 
-    def displace(self, slot_name: str) -> tuple[Item | None, tuple[JobAccount, ...]]:
-        """Make room by taking out the oldest item of a slot; also the jobs that are at rest because of it."""
+    def room(self, slot_name: str) -> int:
+        """How many items the slot would take now; none while more of it is kept elsewhere."""
+        slot = self.slots[slot_name]
+        if self._claim_size:
+            with self._lock:
+                self._count_started(slot)
+        return 0 if slot.beyond else max(0, slot.capacity - slot.length)
+
+    def displace(
+        self, slot_name: str, *, keep_place: bool = False
+    ) -> tuple[Item | None, tuple[JobAccount, ...]]:
+        """Make room by taking out the oldest item of a slot; also the jobs that are at rest because of it.
+
+        ``keep_place``: its place is kept for the item that comes instead.
+        """
         with self._lock:
             self._take_back()
             slot = self.slots[slot_name]
             oldest, ended = self._take_oldest(slot)
             if oldest is not None:
-                self._count_out(slot)
                 slot.dropped += 1
+                if not keep_place:
+                    self._count_out(slot)
             return oldest, ended
 
     def drop(self, slot_name: str) -> None:

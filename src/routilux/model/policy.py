@@ -263,7 +263,7 @@ def join_key(slot: str, payload: Mapping[str, Any], by: str) -> Hashable:
     key = payload[by]
     try:
         hash(key)
-    except TypeError:
+    except Exception:  # noqa: BLE001 a class of the user may raise anything
         where = f"payload key {by!r} that slot {slot!r} is joined by"
         raise refused(InvalidValueError, where, key, "something hashable, such as text or a number") from None
     return key  # type: ignore[no-any-return]

@@ -14,7 +14,7 @@ from routilux.kernel.gathering import Batch, gathering_for
 from routilux.kernel.mailbox import Mailbox, SlotQueue
 from routilux.model.graph import same_cycle, upstream_first
 from routilux.model.item import Item, Payload
-from routilux.model.policy import ImmediatePolicy, TimeIntervalPolicy
+from routilux.model.policy import AllSlotsReadyPolicy, ImmediatePolicy, TimeIntervalPolicy, join_key
 from routilux.model.recovery import ErrorHandler
 from routilux.ports import TaskRunner, load
 
@@ -28,9 +28,11 @@ Check = Callable[[Mapping[str, Any]], None]
 
 
 class Route:
-    """From an event to a slot of one worker."""
+    """From an event to a slot of one worker. ``join_by`` is the payload key that the slot is joined by, if any."""
 
-    __slots__ = ("check", "mailbox", "mapping", "offer", "queue", "slot", "source", "target", "timed")
+    __slots__ = (
+        "check", "join_by", "mailbox", "mapping", "offer", "queue", "refuses", "slot", "source", "target", "timed",
+    )  # fmt: skip
 
     def __init__(
         self, source: str, queue: SlotQueue, mapping: Mapping[str, str] | None, check: Check | None
@@ -42,8 +44,10 @@ class Route:
         self.target = queue.qualified_name
         self.mapping = dict(mapping) if mapping else None
         self.check = check  # of the slot, where the check of the event does not say it all
+        self.refuses = queue.on_full == "error"
         self.offer = queue.mailbox.node.offer
         self.timed: bool = queue.mailbox.node.timed
+        self.join_by: str | None = queue.mailbox.node.join_by
 
     def rename(self, data: Payload) -> Payload:
         mapping = self.mapping or {}
@@ -54,8 +58,9 @@ class Node:
     """A routine in a worker, seen from the runtime."""
 
     __slots__ = (
-        "checks", "gathers", "guarded", "is_async", "logic", "mailbox", "merges", "offer", "places", "recovery",
-        "routes", "routine", "routine_id", "runner", "single", "slot_checks", "slot_data", "timed", "timeout", "worker",
+        "checks", "gathers", "guarded", "is_async", "join_by", "logic", "mailbox", "merges", "offer", "places",
+        "recovery", "refusable", "routes", "routine", "routine_id", "runner", "single", "slot_checks", "slot_data",
+        "timed", "timeout", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, routine: Routine, recovery: ErrorHandler) -> None:
@@ -75,10 +80,12 @@ class Node:
         }
         self.checks = _checks(routine.events)
         self.slot_checks = _checks(routine.slots)
+        self.join_by = _join_by(routine)
         self.guarded = False  # takes the longer way through a turn
         self.mailbox = self._mailbox(worker, routine)
         self.set_offer(worker.entrance(self.mailbox))
         self.routes: dict[str, tuple[Route, ...]] = {}
+        self.refusable = False  # one of its routes leads to a slot that refuses what finds no room
 
     def set_offer(self, offer: Callable[[Item], int]) -> None:
         """How items get into this routine's slots: straight, or past a gate."""
@@ -124,14 +131,25 @@ class Node:
         if check is not None:
             _checked(check, data, f"routine {self.routine_id!r} event {event!r}")
         for route in self.routes[event]:
+            if route.check is None and route.join_by is None:
+                continue
+            arriving = data if route.mapping is None else route.rename(data)
             if route.check is not None:
                 where = f"routine {self.routine_id!r} event {event!r} to slot {route.target!r}"
-                _checked(route.check, data if route.mapping is None else route.rename(data), where)
+                _checked(route.check, arriving, where)
+            if route.join_by is not None:
+                join_key(route.target, arriving, route.join_by)
 
     def check_slot(self, slot: str, data: Payload) -> None:
         check = (self.slot_checks or {}).get(slot)
         if check is not None:
             _checked(check, data, f"slot '{self.routine_id}.{slot}'")
+        self.check_key(slot, data)
+
+    def check_key(self, slot: str, data: Payload) -> None:
+        """Raise an ``InvalidValueError`` where the routine joins by a payload key that this payload does not have."""
+        if self.join_by is not None:
+            join_key(self.places[slot], data, self.join_by)
 
     def counters(self) -> dict[str, Any]:
         mailbox = self.mailbox
@@ -173,6 +191,12 @@ def _checks(ports: Mapping[str, Any]) -> dict[str, Check] | None:
         return None
     codec = load("codec")()
     return {name: codec.checker(type_) for name, type_ in typed.items()}
+
+
+def _join_by(routine: Routine) -> str | None:
+    """The payload key that the items of a routine are joined by; None if they are not."""
+    policy = routine.effective_policy
+    return policy.by if isinstance(policy, AllSlotsReadyPolicy) and policy.by != "job" else None
 
 
 REMEMBERED_PATHS = 64
@@ -230,7 +254,8 @@ def build_nodes(worker: Worker, flow: Flow) -> dict[str, Node]:
         for event in node.routine.events:
             routes = [_route(connection, nodes) for connection in flow.connections_from(routine_id, event)]
             node.routes[event] = tuple(routes)
-            if node.checks is None and any(route.check for route in routes):
+            node.refusable = node.refusable or any(route.refuses for route in routes)
+            if node.checks is None and any(route.check or route.join_by is not None for route in routes):
                 node.checks = {}
     _connect_back_pressure(flow, nodes)
     return nodes

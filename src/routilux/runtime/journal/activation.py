@@ -6,18 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from routilux.errors import ExecutionError
 from routilux.model.item import Item, Output, Payload, SharedOutput
+from routilux.model.policy import join_key
 from routilux.runtime.activation import LiveActivation, TappedActivation
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.output import OutputRecord
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from routilux.kernel.account import Account
     from routilux.kernel.gathering import Batch
-    from routilux.kernel.mailbox import Mailbox
+    from routilux.kernel.mailbox import Mailbox, SlotQueue
     from routilux.model.event import Event
     from routilux.runtime.journal.worker import JournaledWorker
+    from routilux.runtime.nodes import Route
 
 
 DRAFT_EMITS = 1_000_000
@@ -68,16 +70,39 @@ class JournaledActivation(LiveActivation):
             )
             self.emitted += 1
             return
-        for route in routes:
-            if route.queue.full and route.queue.on_full == "error":
-                raise worker.full_error(route.queue)
-        for route in routes:
-            form = encoded if route.mapping is None else worker.encode(route.rename(data), where)
-            draft.emits.append((route, form))
-            draft.size += len(form)
+        sent = [
+            (route, encoded if route.mapping is None else worker.encode(route.rename(data), where))
+            for route in routes
+        ]
+        if node.checks is not None:
+            self._check_keys(sent, where)
+        if node.refusable:
+            draft.into = self._into_full(routes)
+        draft.emits += sent
+        draft.size += sum([len(form) for _, form in sent])
         self.emitted += 1
         if draft.size > DRAFT_BYTES or len(draft.emits) > DRAFT_EMITS:
             raise self._too_much()
+
+    def _check_keys(self, sent: Sequence[tuple[Route, bytes]], where: str) -> None:
+        """What is read back is what is joined: its key has to be one."""
+        for route, form in sent:
+            if route.join_by is not None:
+                join_key(route.target, self.worker.decode(form, where), route.join_by)
+
+    def _into_full(self, routes: Sequence[Route]) -> dict[SlotQueue, int]:
+        """``Draft.into`` with these; raises where a slot that refuses has no room for all that the draft sends it."""
+        into = dict(self.draft.into)
+        for route in routes:
+            if not route.refuses:
+                continue
+            queue = route.queue
+            before = into.get(queue, 0)
+            if before >= queue.mailbox.room(queue.name):
+                why = f"and this activation has emitted {before} more" if before else "it is full"
+                raise self.worker.full_error(queue, why)
+            into[queue] = before + 1
+        return into
 
     def _keep_output(self, output: Output, where: str) -> None:
         """Give an output to each job of this activation."""

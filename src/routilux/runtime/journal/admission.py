@@ -32,7 +32,9 @@ class Post:
         self._queue = node.mailbox.slots[slot]
         self._form = worker.encode(payload, f"post() to {self._place!r}")
         self._payload = worker.decode(self._form, self._place)
+        node.check_key(slot, self._payload)  # as it will be joined: what was read back counts
         self._kept: bool | None = None
+        self._displaces = False  # the oldest item of the slot goes when this one is handed over
         self._item: Item | None = None  # what is on its way, from when it is handed over
 
     def keep_place(self, deadline: float | None) -> None:
@@ -49,20 +51,14 @@ class Post:
             case "drop_new":
                 return None
             case "drop_old":
-                return self._displace()
+                self._displaces = True
+                return False
             case _:
                 worker.back_pressure.wait_for_room(queue, self._offer, deadline, None)
                 return True
 
     def _offer(self) -> int:
         return QUEUED if self._queue.mailbox.keep_place(self._queue.name) else FULL
-
-    def _displace(self) -> bool:
-        worker, record = self._worker, Record(self._worker)
-        with worker.journal.lock:
-            displaced = worker.backlog.displace(record, self._queue)
-            worker.journal.append(record)
-        return displaced
 
     # -- handing over ----------------------------------------------------------------------------------------
 
@@ -85,8 +81,16 @@ class Post:
         with worker.journal.lock:
             if worker.stopped:  # what is written behind the worker's end nobody would ever see
                 raise worker.engine.directory.not_running(worker)
+            if self._displaces:
+                self._displace()
             self._number(record)
             worker.journal.append(record)
+
+    def _displace(self) -> None:
+        """Drop the oldest, by a record of its own: what was dropped stays so if this item is refused."""
+        record = Record(self._worker)
+        self._kept = self._worker.backlog.make_way(record, self._queue)
+        self._worker.journal.append(record)
 
     def _number(self, record: Record) -> None:
         worker, job, queue = self._worker, self._job, self._queue
@@ -122,7 +126,7 @@ class Post:
             worker.at_rest(job.account.remove())
         else:
             if self._kept:
-                worker.handover.accepted(queue.mailbox.node.offer(item), queue.mailbox, item)
+                worker.handover.deliver(queue.mailbox.node.offer, queue.mailbox, item)
             else:
                 worker.backlog.load_if_room(queue)
             if worker.sink is not None:

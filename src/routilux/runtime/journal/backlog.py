@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+from routilux.errors import StoreError
 from routilux.ports import ItemKey
 
 if TYPE_CHECKING:
     from routilux.kernel.mailbox import Mailbox, SlotQueue
     from routilux.model.item import Item
+    from routilux.ports import ItemRow
     from routilux.runtime.journal.record import Record
     from routilux.runtime.journal.worker import JournaledWorker
     from routilux.runtime.nodes import Node
@@ -21,11 +24,15 @@ class Stretch:
 
     When the worker was opened the store had items up to ``tail``; ``added`` counts those that went there since and are
     still to be loaded. Moved under the journal's lock.
+
+    Of a slot that drops its oldest, ``coming`` has what was emitted into it and is not delivered yet, by number:
+    to deliver an item and to drop it are the same step, to take it out of there.
     """
 
-    __slots__ = ("added", "cursor", "loading", "tail")
+    __slots__ = ("added", "coming", "cursor", "loading", "tail")
 
-    def __init__(self) -> None:
+    def __init__(self, on_full: str) -> None:
+        self.coming: OrderedDict[int, Item] | None = OrderedDict() if on_full == "drop_old" else None
         self.added = 0
         self.cursor = -1
         self.tail = -1
@@ -43,6 +50,12 @@ class Stretch:
         self.added += 1
         if not slot.beyond:
             slot.mailbox.set_beyond(slot.name, True)
+
+    def take_oldest_coming(self) -> Item | None:
+        try:
+            return self.coming.popitem(last=False)[1] if self.coming else None
+        except KeyError:  # it has just been delivered
+            return None
 
     def forget(self, kept: bool) -> None:
         """An item that was accounted for does not come."""
@@ -65,7 +78,7 @@ class Backlog:
 
     def add_slots(self, node: Node) -> None:
         for slot in node.mailbox.slots.values():
-            self.stretches[slot] = Stretch()
+            self.stretches[slot] = Stretch(slot.on_full)
 
     @property
     def waits(self) -> bool:
@@ -81,31 +94,51 @@ class Backlog:
 
     def place(self, record: Record, slot: SlotQueue, item: Item) -> bool | None:
         """Where an item goes: True to a place that is kept for it, False to the store, None nowhere."""
-        mailbox = slot.mailbox
+        mailbox, stretch = slot.mailbox, self.stretches[slot]
         kept = item[2] is not None and mailbox.keep_place(slot.name)
         if not kept and slot.on_full == "drop_new":
             mailbox.drop(slot.name)
             self._worker.dropped(item, slot, "slot full, newest dropped")
             return None
-        if not kept and slot.on_full == "drop_old" and not slot.beyond:
-            kept = self.displace(record, slot)
-        self.stretches[slot].account_for(slot, item[0], kept)
+        if stretch.coming is not None:
+            if item[2] is None:  # enough newer ones come behind it
+                mailbox.drop(slot.name)
+                self._worker.dropped(item, slot, "slot full, oldest dropped")
+                return None
+            kept = kept or self.make_way(record, slot)
+            if kept:
+                stretch.coming[item[0]] = item
+        stretch.account_for(slot, item[0], kept)
         return kept
 
-    def displace(self, record: Record, slot: SlotQueue) -> bool:
-        """Make room by dropping the oldest; False if what is in the slot is still on its way."""
-        worker = self._worker
-        oldest, at_rest = slot.mailbox.displace(slot.name)
+    def make_way(self, record: Record, slot: SlotQueue) -> bool:
+        """Drop the oldest of a full slot; whether its place is kept for the item that comes instead.
+
+        It is not where that one has to queue in the store behind others, or where all that fills the slot is being
+        posted, and may still be refused.
+        """
+        worker, mailbox, stretch = self._worker, slot.mailbox, self.stretches[slot]
+        oldest, at_rest = mailbox.displace(slot.name, keep_place=not slot.beyond)
         if oldest is None:
-            return False
+            oldest = None if slot.beyond else stretch.take_oldest_coming()
+            if oldest is None:
+                return False
+            record.displaces = True
+            mailbox.drop(slot.name)
         worker.dropped(oldest, slot, "slot full, oldest dropped")
-        worker.endings.take(record, slot.mailbox, [oldest])
+        worker.endings.take(record, mailbox, [oldest])
         record.then(partial(worker.settle, [oldest]))
         record.then(partial(worker.at_rest, at_rest))
-        kept = slot.mailbox.keep_place(slot.name)
-        if slot.mailbox.freed:
-            record.then(partial(worker.room, slot.mailbox))
-        return kept
+        if mailbox.freed:
+            record.then(partial(worker.room, mailbox))
+        if slot.beyond:
+            record.then(partial(self.load_if_room, slot))
+        return not slot.beyond
+
+    def arrives(self, slot: SlotQueue, item: Item) -> bool:
+        """An item whose place was kept is written; False if another one has its place now."""
+        coming = self.stretches[slot].coming
+        return coming is None or coming.pop(item[0], None) is not None
 
     # -- loading ----------------------------------------------------------------------------------------------
 
@@ -133,7 +166,7 @@ class Backlog:
         )
         for row in found:
             if ItemKey(*row[:3]) not in self.claimed:
-                worker.revival.item(slot, row)
+                self._revive(slot, row)
             with worker.journal.lock:
                 stretch.cursor = row.number
                 stretch.added -= row.number > stretch.tail
@@ -143,6 +176,15 @@ class Backlog:
                 worker.revival.everything_is_here()
         elif len(found) == wanted:
             self.load_if_room(slot)
+
+    def _revive(self, slot: SlotQueue, row: ItemRow) -> None:
+        """Queue an item that has waited in the store; one that can not be read any more is set aside."""
+        try:
+            self._worker.revival.item(slot, row)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 reading it may call code of registered types
+            self._worker.endings.set_row_aside(row, "unreadable", error)
 
     def _is_all_here(self, slot: SlotQueue) -> bool:
         """Whether nothing of the slot waits in the store; then new items go to memory again."""

@@ -17,6 +17,7 @@ from routilux.ports import EntryRow, NoteKey
 from routilux.runtime.journal.record import Record
 
 if TYPE_CHECKING:
+    from routilux.kernel.mailbox import SlotQueue
     from routilux.model.item import Payload
     from routilux.runtime.journal.worker import JournaledWorker
     from routilux.runtime.nodes import Route
@@ -28,11 +29,14 @@ GONE: Any = object()
 class Draft:
     """Belongs to one attempt of an activation."""
 
-    __slots__ = ("emits", "entries", "maps", "notes", "outputs", "payloads", "replaced", "size")
+    __slots__ = ("emits", "entries", "into", "maps", "notes", "outputs", "payloads", "replaced", "size")
 
     def __init__(self) -> None:
         self.emits: list[tuple[Route, bytes]] = []
         self.payloads: list[Payload | None] = []  # what receivers of the emits get; made when it is sealed
+        self.into: dict[
+            SlotQueue, int
+        ] = {}  # how many of the emits go to slots that refuse what finds no room
         self.maps: dict[StoredMapping, dict[Any, Any]] = {}
         self.replaced: set[StoredMapping] = set()
         self.notes: dict[NoteKey, bytes | None] = {}

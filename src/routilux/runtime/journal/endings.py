@@ -58,9 +58,17 @@ class Endings:
 
     def _letter(self, place: str, item: Item, reason: str, error: str | None) -> LetterRow:
         worker, time = self._worker, self._worker.engine.driver.clock.time()
-        data = worker.encode(item[2], f"slot {place!r}")
+        data = self._form(place, item)
         job_ids = rows.job_ids_text(item[3])
         return LetterRow(worker.worker_id, item[0], worker.flow_id, place, job_ids, reason, error, time, data)
+
+    def _form(self, place: str, item: Item) -> bytes:
+        """The payload of an item; as it is stored, where logic has put something into it that has no JSON form."""
+        worker = self._worker
+        try:
+            return worker.encode(item[2], f"slot {place!r}")
+        except Exception:  # noqa: BLE001 a registered class of the user may raise anything
+            return worker.journal.store.items_of([ItemKey(worker.worker_id, place, item[0])])[0].data
 
     def give_up(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
         """Items of ended jobs were found."""
@@ -76,6 +84,15 @@ class Endings:
         if activation is not None:
             self._worker.notes.forget(activation, record)
         self._set_aside(record, mailbox, items, "poison", error)
+
+    def unfit(self, mailbox: Mailbox, item: Item, error: BaseException) -> None:
+        """An item that can not be queued is set aside, and the flow goes on."""
+        worker = self._worker
+        reason = "no join key" if mailbox.node.join_by is not None else "not queued"
+        worker.engine.warn(
+            f"item {item[0]} of slot {mailbox.node.places[item[1]]!r} is a dead letter ({reason}): {describe(error)}"
+        )
+        self._set_aside(Record(worker), mailbox, [item], reason, error)
 
     def _set_aside(
         self,
@@ -102,17 +119,18 @@ class Endings:
             journal.append(record)
         journal.wake()
 
-    def set_stranger_aside(self, row: ItemRow) -> None:
-        """An item of a slot that the flow does not have any more."""
+    def set_row_aside(self, row: ItemRow, reason: str, error: BaseException | None = None) -> None:
+        """An item of the store that can not come into memory; its payload stays as it is."""
         worker, journal = self._worker, self._worker.journal
-        item = worker.revival.revived(row)
+        account = worker.revival.account_of(row)
         record, time = Record(worker), worker.engine.driver.clock.time()
+        text = None if error is None else describe(error)
         record.letters = [LetterRow(
-            worker.worker_id, row.number, worker.flow_id, row.place, row.job_ids, "flow changed", None, time, row.data
+            worker.worker_id, row.number, worker.flow_id, row.place, row.job_ids, reason, text, time, row.data
         )]  # fmt: skip
         record.taken = [ItemKey(*row[:3])]
         with journal.lock:
-            worker.stored_jobs.count(record, item[3], -1)
-            record.then(partial(worker.settle, [item]))
+            worker.stored_jobs.count(record, account, -1)
+            record.then(lambda: worker.at_rest(account.remove()))
             journal.append(record)
         journal.wake()

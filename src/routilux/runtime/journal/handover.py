@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -104,10 +105,16 @@ class Handover:
         """
         decode = self._worker.decode
         left: dict[SlotQueue, int] = {}
+        older = _older_than_fit(draft)
         payloads: list[Payload | None] = []
         for route, form in draft.emits:
-            left[route.queue] = room = left.get(route.queue, route.queue.capacity) - 1
-            wanted = room >= 0 or route.queue.on_full == "drop_old"
+            queue = route.queue
+            if queue in older:
+                older[queue] -= 1
+                wanted = older[queue] < 0
+            else:
+                left[queue] = room = left.get(queue, queue.capacity) - 1
+                wanted = room >= 0
             payloads.append(decode(form, route.target) if wanted else None)
         draft.payloads = payloads
 
@@ -162,20 +169,38 @@ class Handover:
         worker = self._worker
         if not kept:
             worker.backlog.load_if_room(route.queue)
+        elif worker.backlog.arrives(route.queue, item):
+            self.deliver(route.offer, route.mailbox, item)
         else:
-            self.accepted(route.offer(item), route.mailbox, item)
+            return
         sink = worker.sink
         if sink is not None:
             sink((Emitted, activation.started, worker.worker_id, item[3], item[4], route.target, item[0]))
 
-    def accepted(self, code: int, mailbox: Mailbox, item: Item) -> None:
-        """An item has taken the place that was kept for it; ``code`` is what its mailbox said."""
+    def deliver(self, offer: Callable[[Item], int], mailbox: Mailbox, item: Item) -> None:
+        """An item takes the place that was kept for it. What can not be queued is set aside: the journal goes on."""
+        try:
+            code = offer(item)
+        except Exception as error:  # noqa: BLE001 from a gate, or from the class of a key
+            mailbox.give_place(item[1])
+            self._worker.endings.unfit(mailbox, item, error)
+            self._worker.room(mailbox)
+            return
         if code == READY:
             self._worker.schedule(mailbox)
         elif code == PARKED:
             ended = item[3].park()
             if ended:
                 self._worker.at_rest(ended)
+
+
+def _older_than_fit(draft: Draft) -> dict[SlotQueue, int]:
+    """How many of the emits into each slot that drops its oldest are dropped for those behind them."""
+    numbers: dict[SlotQueue, int] = {}
+    for route, _ in draft.emits:
+        if route.queue.on_full == "drop_old":
+            numbers[route.queue] = numbers.get(route.queue, 0) + 1
+    return {queue: number - queue.capacity for queue, number in numbers.items()}
 
 
 def _room(slot: SlotQueue) -> int:

@@ -33,6 +33,7 @@ class Record:
     workers: Sequence[WorkerRow] = ()
     items: Sequence[ItemRow] = ()
     taken: Sequence[ItemKey] = ()
+    displaces = False  # what it takes may be new: an item that was dropped before it was written
     notes: Mapping[NoteKey, bytes | None] = {}
     entries: Sequence[EntryRow] = ()
     jobs: Sequence[JobRow] = ()
@@ -84,5 +85,14 @@ def merged(records: Sequence[Record]) -> tuple[Changes, list[Record]]:
         if record.key is not None:
             changes.keys.append(record.key)
             keyed.append(record)
+    if any(record.displaces for record in records):
+        _cancel_out(changes)
     changes.counts = {job_id: count for job_id, count in counts.items() if count}
     return changes, keyed
+
+
+def _cancel_out(changes: Changes) -> None:
+    """Neither write nor remove what would be written and removed at once."""
+    both = {ItemKey(*row[:3]) for row in changes.items}.intersection(changes.taken)
+    changes.items = [row for row in changes.items if ItemKey(*row[:3]) not in both]
+    changes.taken = [key for key in changes.taken if key not in both]

@@ -127,7 +127,11 @@ class Revival:
         if deaths >= rows.POISON_DEATHS:
             worker.endings.poisoned(mailbox, [item], rows.poison(row.place, row.number, deaths))
             return
-        code, ended = mailbox.restore(item)
+        try:
+            code, ended = mailbox.restore(item)
+        except Exception as error:  # noqa: BLE001 an older version, or another flow, has let it in
+            worker.endings.unfit(mailbox, item, error)
+            return
         if ended:
             worker.at_rest(ended)
         if code == READY:
@@ -135,11 +139,13 @@ class Revival:
 
     def revived(self, row: ItemRow) -> Item:
         worker, clock = self._worker, self._worker.engine.driver.clock
-        accounts: list[Account] = [self.job(job_id).account for job_id in rows.job_ids_of(row.job_ids)]
         data = worker.decode(row.data, f"item {row.number} of {row.place!r} in {worker.journal.store.name}")
         age = max(0.0, clock.time() - row.time)
         slot = rows.split_place(row.place)[1]
-        return (row.number, slot, data, joined(accounts), row.source, clock.monotonic() - age)
+        return (row.number, slot, data, self.account_of(row), row.source, clock.monotonic() - age)
+
+    def account_of(self, row: ItemRow) -> Account:
+        return joined([self.job(job_id).account for job_id in rows.job_ids_of(row.job_ids)])
 
     def _is_poison(self, mailbox: Mailbox, activations: list[Any], keys: list[ItemKey]) -> bool:
         worker = self._worker
@@ -257,4 +263,4 @@ def set_strangers_aside(worker: JournaledWorker) -> None:
     """Items of slots that the flow does not have any more become dead letters."""
     for place in worker.revival.strangers():
         for row in worker.journal.store.items(worker.worker_id, place):
-            worker.endings.set_stranger_aside(row)
+            worker.endings.set_row_aside(row, "flow changed")
