@@ -61,6 +61,8 @@ class RoutiluxError(Exception):
     job_id: str | None = None
     known: Sequence[str] = ()
     """The names that exist, where the error is about a name that does not."""
+    traceback: str | None = None
+    """Of the user's exception that the error stands for, as text, also when it was read back from a store."""
 
     def __init__(self, message: str = "", **attributes: Any) -> None:
         super().__init__(message)

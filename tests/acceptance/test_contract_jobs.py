@@ -409,9 +409,10 @@ def test_continue_records_the_error_and_the_job_goes_on(runtime: Runtime) -> Non
     assert [letter.data for letter in runtime.dead_letters(job=job.job_id)] == [{"n": 2}]
 
 
-def test_skip_records_the_activation_as_skipped_and_not_as_an_error(runtime: Runtime) -> None:
+def test_skip_records_the_activation_as_skipped_and_its_error(runtime: Runtime) -> None:
     worker, job, statuses = run_with(runtime, ErrorHandler("skip"))
-    assert (job.status, job.errors) == ("completed", [])
+    assert (job.status, job.error) == ("completed", None)
+    assert [str(error.__cause__) for error in job.errors] == ["no 2"]
     assert [output.data for output in job.outputs] == [{"n": 1}, {"n": 3}]
     assert statuses == ["completed", "skipped", "completed", "completed"]
     assert [letter.reason for letter in runtime.dead_letters(worker=worker)] == ["skipped"]
@@ -432,7 +433,7 @@ def test_retry_runs_again_and_then_does_what_on_exhausted_says(
     assert statuses[:4] == ["completed", "retried", "retried", last]
     attempts = [r.attempt for r in worker.execution_history if r.routine_id == "b"]
     assert attempts[1:4] == [1, 2, 3]
-    assert len(job.errors) == (on_exhausted == "continue")
+    assert len(job.errors) == (on_exhausted != "stop")
 
 
 def test_exception_that_is_not_retryable_is_not_retried(runtime: Runtime) -> None:

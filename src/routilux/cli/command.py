@@ -34,6 +34,8 @@ class Call:
     as_json: bool = False
     quiet: bool = False
     debug: bool = False
+    verbose: bool = False
+    """Show each failure of a run as it happens."""
 
     def say(self, text: str = "") -> None:
         """Progress, hints and warnings: to stderr, unless it is to be quiet."""

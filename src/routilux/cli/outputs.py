@@ -36,6 +36,10 @@ class Outputs:
         self.jobs = 0
         self.completed = 0
         self.failed = 0
+        self.lost = 0
+        """Jobs that have failed, and of the others each item that was set aside, waits in vain, or reached nothing."""
+        self.parked = 0
+        """Items that wait for others; those of jobs that can still end are not counted before :meth:`end`."""
         self.outputs = 0
         self.unheard: Counter[str] = Counter()
         """Events named ``error`` that nothing is connected to, and how often: what went wrong, and reached nobody."""
@@ -104,6 +108,8 @@ class Outputs:
         self.dropped += job.outputs_dropped
         self.completed += job.status == "completed"
         self.failed += job.status == "failed"
+        self.parked += job.parked
+        self.lost += 1 if job.status == "failed" else len(job.errors) + job.errors_dropped + job.parked
         if job.status == "failed" and len(self.failures) < MOST_FAILURES:
             self.failures.append(job)
 

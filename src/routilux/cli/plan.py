@@ -26,5 +26,7 @@ class Plan:
     run_id: str | None = None
     resume: str | None = None
     on_flow_change: str = "refuse"
+    allow_errors: int = 0
+    """How many items may be lost before the exit code says so."""
     idle: bool = False
     """Go on with what is there, and take no input."""

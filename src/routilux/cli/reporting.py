@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from itertools import islice
 from typing import Final
 
 from routilux.cli.codes import DONE, FAILED, SIGNALLED, TIMED_OUT
@@ -12,9 +13,12 @@ from routilux.cli.kept import KeptRun
 from routilux.cli.outputs import Outputs
 from routilux.cli.plan import Plan
 from routilux.cli.running import Ending, Run
+from routilux.cli.screen import json_text
+from routilux.model.item import DeadLetter
 from routilux.store import without_password
 
 _MOST_LETTERS: Final = 5
+_LONGEST_DATA: Final = 200  # characters
 
 
 class RunView:
@@ -62,13 +66,13 @@ class Report:
         """Say how it ended; return the exit code."""
         outputs = self._live.outputs
         self._call.say(self._headline())
-        self._tell_letters()
         if outputs.dropped:
             self._call.say(
                 f"{outputs.dropped:,} outputs are missing: a job keeps the first 100,000 of its own"
             )
         if self._ending is Ending.FAILED:
             self._tell_failures()
+        self._tell_letters()
         if self._ending is Ending.TIMED_OUT:
             self._call.complain(self._too_long())
         tell_unheard(self._call, outputs)
@@ -83,8 +87,9 @@ class Report:
         count = f"{counted(outputs.jobs, 'item')}, " if outputs.jobs != 1 else ""
         failed = f", {outputs.failed:,} failed" if outputs.failed and outputs.jobs > 1 else ""
         made = counted(outputs.outputs, "output")
-        ending = "ended with errors" if self._ending is Ending.COMPLETED and outputs.unheard else self._ending
-        return f"{live.flow.flow_id}: {ending} after {live.seconds:.1f} s; {count}{made}{failed}"
+        ending = "ended with errors" if self._ending is Ending.COMPLETED and outputs.lost else self._ending
+        parked = f", {outputs.parked:,} parked" if outputs.parked else ""
+        return f"{live.flow.flow_id}: {ending}{parked} after {live.seconds:.1f} s; {count}{made}{failed}"
 
     def _tell_failures(self) -> None:
         outputs, feeder = self._live.outputs, self._live.feeder
@@ -98,12 +103,27 @@ class Report:
             self._call.complain(f"{outputs.failed - len(outputs.failures):,} more items have failed")
 
     def _tell_letters(self) -> None:
+        """What was set aside of jobs that have not failed: those are told of already."""
         letters = self._live.runtime.dead_letters(worker=self._live.state)
-        for letter in letters[:_MOST_LETTERS] if self._ending is not Ending.FAILED else ():
-            reason = f": {letter.error}" if letter.error else ""
-            self._call.say(f"Set aside at {letter.routine_id}.{letter.slot} ({letter.reason}){reason}")
-        if len(letters) > _MOST_LETTERS and self._ending is not Ending.FAILED:
-            self._call.say(f"… and {len(letters) - _MOST_LETTERS:,} more were set aside")
+        others = (letter for letter in letters if not self._is_of_a_failure(letter))
+        for letter in islice(others, _MOST_LETTERS):
+            self._call.complain(self._lost(letter))
+        more = sum(1 for _ in others)
+        if more:
+            self._call.complain(f"{more:,} more items were set aside")
+
+    def _is_of_a_failure(self, letter: DeadLetter) -> bool:
+        jobs = map(self._live.runtime.get_job, letter.job_ids)
+        return any(job is not None and job.status == "failed" for job in jobs)
+
+    def _lost(self, letter: DeadLetter) -> str:
+        job = self._live.runtime.get_job(letter.job_ids[0]) if letter.job_ids else None
+        line = None if job is None else job.metadata.get("line")
+        reason = f": {letter.error}" if letter.error else ""
+        data = json_text(letter.data)
+        data = data if len(data) <= _LONGEST_DATA else f"{data[: _LONGEST_DATA - 1]}…"
+        where = f"set aside at {letter.routine_id}.{letter.slot} ({letter.reason}){reason}"
+        return f"{f'line {line}: ' if line else ''}{where}; its data is {data}"
 
     def _too_long(self) -> str:
         seconds = self._plan.timeout or self._live.flow.execution_timeout
@@ -145,9 +165,9 @@ class Report:
             return SIGNALLED + self._live.interrupted_by
         if self._ending is Ending.FAILED and self._live.feeder.error is not None:
             return code_of(self._live.feeder.error)
-        if self._ending is Ending.COMPLETED and self._live.outputs.unheard:
-            return FAILED
-        return {Ending.TIMED_OUT: TIMED_OUT, Ending.FAILED: FAILED}.get(self._ending, DONE)
+        if self._ending is Ending.TIMED_OUT:
+            return TIMED_OUT
+        return FAILED if self._live.outputs.lost > self._plan.allow_errors else DONE
 
 
 def tell_unheard(call: Call, outputs: Outputs) -> None:

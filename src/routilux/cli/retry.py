@@ -11,6 +11,7 @@ from routilux import Runtime, StateError
 from routilux.cli.command import Call, command, import_option
 from routilux.cli.flows import flow_named
 from routilux.cli.kept import RetriedRun, begun_of
+from routilux.cli.logs import logs_shown
 from routilux.cli.plan import Plan
 from routilux.cli.run import carry_on
 from routilux.cli.running import Run
@@ -74,14 +75,18 @@ def retry(
         on_flow_change=options["on_flow_change"],
     )
     flow = flow_named(name, (*call.settings.modules, *modules))
-    with opened(url) as own, Runtime(thread_pool_size=plan.threads, store=own) as runtime:
+    with (
+        logs_shown(call) as logs,
+        opened(url) as own,
+        Runtime(thread_pool_size=plan.threads, store=own) as runtime,
+    ):
         assert own is not None
         live = Run(
             runtime, flow, flow.resolve_entry(begun.get("entry")), None, RetriedRun(own, plan, ("", ""))
         )
         for posted in runtime.redrive(*letters):
             live.outputs.add(posted.job_context)
-        return carry_on(call, plan, live, iter(()))
+        return carry_on(call, plan, live, iter(()), logs)
 
 
 def _letters_of(store: Store, runtime: Runtime, target: str) -> list[DeadLetter]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -15,7 +16,7 @@ from routilux.cli.command import Call, command, import_option
 from routilux.cli.flows import flow_named
 from routilux.cli.inputs import STDIN, Item, check_input, check_keys, items_of, parameters
 from routilux.cli.kept import FoundRun, KeptRun, find_run, named
-from routilux.cli.logs import logs_shown
+from routilux.cli.logs import AboveProgress, logs_shown
 from routilux.cli.outputs import PRINTERS, Outputs
 from routilux.cli.plan import Plan
 from routilux.cli.progress import progress_of
@@ -72,6 +73,14 @@ routilux run orders.flow.yaml --load-state orders.state
     metavar="N",
     help="Threads of the pool; one per core if not given.",
 )
+@click.option(
+    "--allow-errors",
+    type=click.IntRange(0),
+    default=0,
+    metavar="N",
+    help="Exit with 0 although up to N items were lost: failed, set aside, or reached nothing.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Show each failure as it happens, with its traceback.")
 @click.option("--watch", is_flag=True, help="Run again whenever the document or the input changes.")
 @click.option(
     "--save-state", metavar="FILE", help="Write the state of the run when it ends, however it ends."
@@ -96,7 +105,7 @@ def run(
 
     FLOW is a document (*.flow.yaml, *.flow.json), or the name of a flow that an imported module registers.
     """
-    settings = call.settings
+    call, settings = replace(call, verbose=options["verbose"]), call.settings
     plan = Plan(
         flow,
         options["source"],
@@ -112,6 +121,7 @@ def run(
         run_id=options["run_id"],
         resume=options["resume"],
         on_flow_change=options["on_flow_change"],
+        allow_errors=options["allow_errors"],
     )
     allowed = (*settings.modules, *modules)
     if not watch:
@@ -139,21 +149,22 @@ def run_plan(call: Call, plan: Plan, flow: Flow) -> int:
     saved = _loaded(plan.load_state, idle)
     check_input(plan.source)
     _check_writable(plan.save_state)
-    with opened(plan.store) as store:
+    with logs_shown(call) as logs, opened(plan.store) as store:
         if store is not None and found is None:
             plan = named(store, plan, flow)
         kept = None if store is None else KeptRun(store, plan, target)
         with Runtime(thread_pool_size=plan.threads, store=store) as runtime:
             live = Run(runtime, flow, target, saved, kept)
             _tell_beginning(call, plan, live)
-            return carry_on(call, plan, live, iter(()) if idle else items_of(plan.source, plan.given))
+            return carry_on(call, plan, live, iter(()) if idle else items_of(plan.source, plan.given), logs)
 
 
-def carry_on(call: Call, plan: Plan, live: Run, items: Iterator[Item]) -> int:
+def carry_on(call: Call, plan: Plan, live: Run, items: Iterator[Item], logs: AboveProgress) -> int:
     """Feed a run that has started, print what comes out of it, and tell how it ended; return the exit code."""
     printer = PRINTERS[plan.output]()
     progress = progress_of(RunView(live), quiet=call.quiet)
-    with signals_to(live.interrupt), logs_shown(call, progress.aside):
+    logs.aside = progress.aside
+    with signals_to(live.interrupt):
         ending = live.follow(items, printer, progress, plan.timeout or live.flow.execution_timeout)
         saved = _keep(call, live, plan.save_state)
         if ending is not Ending.COMPLETED:
@@ -183,7 +194,7 @@ def show_again(call: Call, plan: Plan, found: FoundRun) -> int:
         if job.error is not None:
             call.show(job.error)
     tell_unheard(call, outputs)
-    return FAILED if outputs.failed or outputs.unheard else DONE
+    return FAILED if outputs.lost > plan.allow_errors else DONE
 
 
 def _tell_beginning(call: Call, plan: Plan, live: Run) -> None:

@@ -289,9 +289,12 @@ class Flow:
         """Everything that is wrong or looks wrong, errors first; empty if all is well."""
         return validation.validate(self)
 
-    def check(self) -> None:
-        """Raise ``MissingPolicyError`` or ``FlowValidationError`` if :meth:`validate` finds an error."""
-        validation.check(self)
+    def check(self) -> list[Issue]:
+        """Raise ``MissingPolicyError`` or ``FlowValidationError`` if :meth:`validate` finds an error.
+
+        Returns what only looks wrong.
+        """
+        return validation.check(self)
 
     def fingerprint(self) -> str:
         """Equal for flows of the same shape, in every process; see :mod:`routilux.model.fingerprint`."""

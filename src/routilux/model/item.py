@@ -45,11 +45,15 @@ class SharedOutput(Output):
         return shared
 
 
+NOTED = frozenset({"failed", "skipped", "job failed"})
+"""Reasons of dead letters that come with an error which their jobs have."""
+
+
 class DeadLetter(NamedTuple):
     """An item that was set aside instead of being lost, and why. It can be looked at and driven again.
 
     ``reason`` is one word, such as ``"failed"`` or ``"skipped"``; ``error`` is the text of the exception, if
-    there was one; ``time`` is in seconds since the epoch.
+    there was one, and ``traceback`` its traceback; ``time`` is in seconds since the epoch.
     """
 
     worker_id: str
@@ -62,3 +66,4 @@ class DeadLetter(NamedTuple):
     error: str | None
     time: float
     item_id: int
+    traceback: str | None = None

@@ -16,6 +16,12 @@ class ErrorStrategy(StrEnum):
     CONTINUE = "continue"
     SKIP = "skip"
     RETRY = "retry"
+    EMIT = "emit"
+
+
+ERROR_EVENT: Final = (
+    "error"  # where what failed leaves with EMIT; unconnected, what is emitted there reaches nobody
+)
 
 
 class Stop(NamedTuple):
@@ -30,19 +36,24 @@ class Skip(NamedTuple):
     """The activation is recorded as skipped, the items go to the dead letters, the job goes on."""
 
 
+class Emit(NamedTuple):
+    """The items leave on the routine's event ``error``, with the error; the job goes on."""
+
+
 class Retry(NamedTuple):
     """The activation runs again after this many seconds."""
 
     delay: float
 
 
-ErrorDecision: TypeAlias = Stop | Continue | Skip | Retry
+ErrorDecision: TypeAlias = Stop | Continue | Skip | Emit | Retry
 
 _LONGEST_DELAY: Final = 365 * 86_400.0  # what an unlimited backoff ends at: no timer takes infinity
 _FINAL: Final[dict[ErrorStrategy, ErrorDecision]] = {
     ErrorStrategy.STOP: Stop(),
     ErrorStrategy.CONTINUE: Continue(),
     ErrorStrategy.SKIP: Skip(),
+    ErrorStrategy.EMIT: Emit(),
 }
 
 
@@ -53,6 +64,12 @@ class ErrorHandler(Value):
     ``retry_delay * retry_backoff ** (n - 1)``, at most ``max_delay``, varied by up to ``jitter`` (a
     fraction: 0.1 is ± 10 %). What is not an instance of ``retryable_exceptions``, or has been retried
     ``max_retries`` times, is treated by ``on_exhausted``.
+
+    ``EMIT``, as the strategy or as ``on_exhausted``, sends what failed out of the routine's event ``error``, with
+    the keys ``data`` (the payload; where the activation had several items, lists of payloads by slot), ``error`` (its
+    text), ``attempts`` and ``routine``. The job goes on::
+
+        ErrorHandler("retry", max_retries=3, on_exhausted=ErrorStrategy.EMIT)
     """
 
     __slots__ = (
@@ -91,7 +108,15 @@ class ErrorHandler(Value):
             on_exhausted=_strategy("on_exhausted", on_exhausted),
         )
         if self.on_exhausted is ErrorStrategy.RETRY:
-            raise refused(InvalidValueError, "ErrorHandler(on_exhausted)", "retry", "stop, continue or skip")
+            raise refused(
+                InvalidValueError, "ErrorHandler(on_exhausted)", "retry", "stop, continue, skip or emit"
+            )
+
+    @property
+    def emits(self) -> bool:
+        """Whether what failed may leave on the event ``error``."""
+        retries = self.strategy is ErrorStrategy.RETRY
+        return (self.on_exhausted if retries else self.strategy) is ErrorStrategy.EMIT
 
     def decide(self, exception: BaseException, attempt: int, random: float) -> ErrorDecision:
         """What to do after a failed attempt. ``attempt`` counts from 1, ``random`` is from 0 to below 1."""

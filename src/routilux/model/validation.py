@@ -12,6 +12,7 @@ from routilux.model.entry import resolve_entry, unfed_slots
 from routilux.model.graph import cycle_path, cycles, reachable, same_cycle
 from routilux.model.logic import logic_of_handlers, logic_problem
 from routilux.model.policy import AllSlotsReadyPolicy, BatchSizePolicy
+from routilux.model.recovery import ERROR_EVENT
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
@@ -48,12 +49,12 @@ def validate(flow: Flow) -> list[Issue]:
     return sorted(issues, key=lambda issue: issue.severity)
 
 
-def check(flow: Flow) -> None:
-    """Raise an error that lists all errors of a flow, if it has any."""
+def check(flow: Flow) -> list[Issue]:
+    """Raise an error that lists all errors of a flow, if it has any; else return the warnings."""
     issues = validate(flow)
     errors = [issue for issue in issues if issue.severity == "error"]
     if not errors:
-        return
+        return issues
     if all(issue.code == "no-policy" for issue in errors):
         routines = ", ".join(issue.where for issue in errors)
         message = f"{routines} of flow {flow.flow_id!r}: no activation policy, so it would never run"
@@ -79,6 +80,7 @@ def _routine_issues(routine: Routine) -> Iterator[Issue]:
     yield from _logic_issues(routine, where)
     yield from _config_issues(routine, where)
     yield from _batch_issues(routine)
+    yield from _error_event_issues(routine, where)
     if routine.concurrency > 1:
         yield from _overlap_issues(routine)
 
@@ -135,6 +137,14 @@ def _batch_issues(routine: Routine) -> Iterator[Issue]:
             )
             fix = f"set max_queue_length={policy.n} or more, or a smaller batch"
             yield Issue("error", "batch-over-capacity", f"slot {slot.qualified_name!r}", message, fix)
+
+
+def _error_event_issues(routine: Routine, where: str) -> Iterator[Issue]:
+    handler = routine.error_handler or (routine.flow and routine.flow.error_handler)
+    if handler and handler.emits and ERROR_EVENT not in routine.events:
+        message = f"sends what fails out of its event {ERROR_EVENT!r}, and has no such event"
+        fix = f"declare it: add_event({ERROR_EVENT!r}), or give the routine an error handler with another strategy"
+        yield Issue("error", "no-error-event", where, message, fix)
 
 
 def _overlap_issues(routine: Routine) -> Iterator[Issue]:

@@ -6,11 +6,20 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import JobCancelledError, NotInActivationError, QueueFullError, describe
+from routilux.errors import (
+    JobCancelledError,
+    NotInActivationError,
+    QueueFullError,
+    RoutiluxError,
+    SlotHandlerError,
+    shown,
+)
 from routilux.kernel.activation import OVER, Activation
 from routilux.kernel.mailbox import PARKED, QUEUED, READY
 from routilux.model.item import Item, Output, Payload
+from routilux.model.recovery import ERROR_EVENT
 from routilux.ports import Emission, Emitted, job_ids_of
+from routilux.runtime.failures import WARNING
 from routilux.runtime.output import OutputRecord
 
 if TYPE_CHECKING:
@@ -22,6 +31,7 @@ if TYPE_CHECKING:
     from routilux.runtime.nodes import Node, Route
 
 OUTBOX_LIMIT = 1_000
+LONGEST_REASON = 1_000
 
 
 class LiveActivation(Activation):
@@ -96,6 +106,20 @@ class LiveActivation(Activation):
             worker.sweep()
             raise self.unwanted()
 
+    def emit_failure(self, error: str) -> None:
+        """Send what it had out of the event ``error``; the logic has failed, and has ended."""
+        data = self.node.data_of(self.batch)
+        self.abandoned = None  # a time-out has abandoned the logic, and not this
+        self.emit(
+            ERROR_EVENT,
+            {
+                "data": self.batch[0][2] if len(self.batch) == 1 else dict(data),
+                "error": error,
+                "attempts": self.attempt,
+                "routine": self.mailbox.routine_id,
+            },
+        )
+
     def send_output(self, output_type: str, data: Payload) -> None:
         worker = self.node.worker
         for member in self.job.members:
@@ -147,10 +171,8 @@ class LiveActivation(Activation):
         try:
             cancel()
         except Exception as error:  # noqa: BLE001 a runner that does not come with the package is user code
-            self.node.worker.engine.warn(
-                f"the task runner of routine {self.mailbox.routine_id!r} raised {describe(error)} when it was asked to "
-                "stop an activation"
-            )
+            who = f"the task runner of routine {self.mailbox.routine_id!r}"
+            self.node.worker.engine.user_code_failed(who, error, "it was asked to stop an activation")
         return True
 
     def unwanted(self) -> BaseException:
@@ -177,6 +199,29 @@ class LiveActivation(Activation):
         output = Output(self.mailbox.routine_id, event, data)
         for member in self.job.members:
             member.job.add_output(output)
+        if event == ERROR_EVENT:
+            error = self.tell_unheard(data)
+            for member in self.job.members:
+                member.job.add_error(error)
+
+    def tell_unheard(self, data: Payload) -> RoutiluxError:
+        """Log what was emitted on an event ``error`` that nothing is connected to; the error that the job notes."""
+        worker, routine_id, jobs = self.node.worker, self.mailbox.routine_id, job_ids_of(self.job)
+        place = f"{routine_id}.{ERROR_EVENT}"
+        reason = data.get("error") or data.get("reason") or data
+        said = reason if isinstance(reason, str) else shown(reason)
+        error = SlotHandlerError(
+            f"event {place!r} of flow {worker.flow_id!r} is connected to nothing: {said[:LONGEST_REASON]}",
+            routine_id=routine_id,
+            event=ERROR_EVENT,
+            job_ids=jobs,
+            attempt=self.attempt,
+        )
+        kind = f"what was emitted on {place!r} of flow {worker.flow_id!r} reached no routine"
+        worker.engine.failures.tell(
+            WARNING, kind, lambda: f"{error} (job {jobs[0]})", about={"follows": "noted"}
+        )
+        return error
 
 
 class AsyncActivation(LiveActivation):
@@ -194,6 +239,19 @@ class AsyncActivation(LiveActivation):
             self._emit_behind(event, data)
         else:
             super().emit(event, data)
+
+    def emit_failure(self, error: str) -> None:
+        """The logic has ended, and nobody empties the outbox any more: what finds no room goes beyond the capacity.
+
+        That is at most one item for each activation that runs, as none starts while the slot is full.
+        """
+        super().emit_failure(error)
+        for route, item in self._taken_outbox():
+            self.node.worker.accept(route.mailbox.take_in(item), route.queue, item, self)
+
+    def _taken_outbox(self) -> deque[tuple[Route, Item]]:
+        outbox, self.outbox = self.outbox, None
+        return outbox or deque()
 
     def _emit_behind(self, event: Event | str, data: Payload) -> None:
         """Something waits in the outbox already: keep the order of emission behind it."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.errors import ExecutionError, ExecutionTimeoutError, SerializationError, describe
+from routilux import tracebacks
+from routilux.errors import ExecutionTimeoutError, SerializationError
 from routilux.kernel.account import Account, joined
 from routilux.kernel.mailbox import READY
 from routilux.model.item import DeadLetter, Item, Output
@@ -107,8 +108,9 @@ def _job(job: JobContext) -> dict[str, Any]:
         "trace": job.trace_log,
         "outputs": [list(output) for output in job.outputs],
         "outputs_dropped": job.outputs_dropped,
-        "error": None if job.error is None else describe(job.error),
-        "errors": [describe(error) for error in job.errors],
+        "error": None if job.error is None else tracebacks.kept(job.error),
+        "errors": [tracebacks.kept(error) for error in job.errors],
+        "errors_dropped": job.errors_dropped,
         "created_at": job.created_at,
         "started_at": job.started_at,
         "completed_at": job.completed_at,
@@ -134,7 +136,7 @@ def restore(worker: Worker, body: Mapping[str, Any]) -> None:
     worker.state.fill(body)
     worker.number = count(int(body["next_number"])).__next__
     for row in body["dead_letters"]:
-        worker.letters.add(DeadLetter._make((*row[:5], tuple(row[5]), *row[6:])))
+        worker.letters.add(_restored_letter(row))
     jobs = {row["job_id"]: _restored_job(worker, row) for row in body["jobs"]}
     if worker.one_shot and body["jobs"]:
         worker.state.job = jobs[body["jobs"][0]["job_id"]]  # type: ignore[attr-defined]
@@ -155,6 +157,11 @@ def restore(worker: Worker, body: Mapping[str, Any]) -> None:
         worker.close()
 
 
+def _restored_letter(row: Sequence[Any]) -> DeadLetter:
+    traceback = row[10] if len(row) > 10 else None  # older versions have kept none
+    return DeadLetter._make((*row[:5], tuple(row[5]), *row[6:10], traceback))
+
+
 def _restored_job(worker: Worker, row: Mapping[str, Any]) -> JobContext:
     status = JobStatus(row["status"])
     job = worker.engine.book.restored(worker, row["job_id"], row["metadata"])
@@ -163,8 +170,9 @@ def _restored_job(worker: Worker, row: Mapping[str, Any]) -> JobContext:
         job.trace_again(entry)
     job.outputs.extend(Output(*output) for output in row["outputs"])
     job.outputs_dropped = row["outputs_dropped"]
-    job.error = None if row["error"] is None else ExecutionError(row["error"])
-    job.errors.extend(ExecutionError(error) for error in row["errors"])
+    job.error = None if row["error"] is None else tracebacks.read_back(row["error"], job.job_id)
+    job.errors.extend(tracebacks.read_back(error, job.job_id) for error in row["errors"])
+    job.errors_dropped = row.get("errors_dropped", 0)
     job.created_at, job.started_at, job.completed_at = (
         row["created_at"],
         row["started_at"],

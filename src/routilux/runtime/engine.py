@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
+from weakref import WeakSet
 
-from routilux.errors import InsideActivationError, describe
+from routilux.errors import InsideActivationError
 from routilux.model.context import running
 from routilux.ports import Observer, Row, RowObserver, Store, Tap, load, record_of
 from routilux.runtime import cut, turns
 from routilux.runtime.book import JobBook
 from routilux.runtime.checks import checked_timeout
+from routilux.runtime.failures import WARNING, FailureLog, failed_with, write
 from routilux.runtime.waiting import Bell
+from routilux.tracebacks import headline
 
 if TYPE_CHECKING:
     from routilux.kernel.mailbox import Mailbox
+    from routilux.model.flow import Flow
+    from routilux.model.validation import Issue
     from routilux.runtime.activation import LiveActivation
     from routilux.runtime.directory import Directory
     from routilux.runtime.driver import Driver
@@ -32,6 +37,7 @@ class Health(NamedTuple):
 
 
 STOPPED_LIMIT = 1_000
+_told: WeakSet[Flow] = WeakSet()  # flows whose findings were logged, in whatever runtime
 T = TypeVar("T")
 Taker: TypeAlias = Callable[[Row], object]
 
@@ -53,6 +59,7 @@ class Engine:
         self.driver = driver
         self.now = driver.clock.monotonic
         self.bell = Bell(driver.signal, driver.clock.monotonic)  # the book's
+        self.failures = FailureLog(driver)
         self.book = JobBook(driver, max_pending, self.bell)
         self.debug = debug
         self.default_strategy = default_strategy
@@ -134,12 +141,22 @@ class Engine:
         """Log each kind of warning once."""
         if message not in self._warned and len(self._warned) < 1_000:
             self._warned.add(message)
-            import logging  # only when there is something to say: it is slow to import
+            write(WARNING, message)
 
-            logging.getLogger("routilux").warning(message)
+    def tell_findings(self, flow: Flow, findings: Iterable[Issue]) -> None:
+        """Log what looks wrong with a flow, when it is run for the first time."""
+        if flow not in _told:
+            _told.add(flow)
+            for finding in findings:
+                self.warn(f"flow {flow.flow_id!r}: {finding}")
 
-    def policy_failed(self, routine_id: str, error: BaseException) -> None:
-        self.warn(f"the activation policy of routine {routine_id!r} raised {describe(error)}")
+    def user_code_failed(self, who: str, error: BaseException, follows: str) -> None:
+        """Log that code of the user raised which is no logic, with what follows from it."""
+
+        def message() -> str:
+            return f"{who} raised {headline(error)}; {follows}"
+
+        self.failures.tell(WARNING, failed_with(who, error), message, error)
 
     def _set_observers(self, observers: tuple[Observer | RowObserver, ...]) -> None:
         self._observers = observers
@@ -160,9 +177,7 @@ class Engine:
             except BaseException as error:  # an observer never changes an outcome
                 if not isinstance(error, Exception) and current_thread() is main_thread():
                     raise  # the handler of a signal may have raised it, and wants to end the program
-                self.warn(
-                    f"observer {type(observer).__name__} raised {describe(error)}; it goes on being called"
-                )
+                self.user_code_failed(f"observer {type(observer).__name__}", error, "it goes on being called")
 
         return take_record
 

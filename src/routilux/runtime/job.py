@@ -29,6 +29,7 @@ C = TypeVar("C")
 TRACE_LIMIT = 1_000
 PENDING, OPEN, OUT = "pending", "open", "out"  # how a job is counted; interned, so ``is`` compares them
 OUTPUT_LIMIT = 100_000
+ERROR_LIMIT = 1_000
 
 
 class _Lazy(Generic[C]):
@@ -52,8 +53,9 @@ class JobContext:
     """One piece of work posted into a worker, followed through everything that it causes.
 
     Safe to read from any thread. ``data`` and ``metadata`` are the owner's; ``trace_log`` keeps the newest 1,000
-    entries, ``outputs`` the first 100,000 (``outputs_dropped`` counts what came after). Times are seconds since
-    the epoch.
+    entries, ``outputs`` the first 100,000 (``outputs_dropped`` counts what came after). ``errors`` has the first
+    1,000 that the job went on after, each with its ``traceback`` (``errors_dropped`` counts what came after). Times
+    are seconds since the epoch.
 
     With a store, ``left`` says of an unfinished job that it is not run in this runtime: its worker is open elsewhere,
     or waits in the store. ``blocked`` says why it can not be opened, such as ``"flow changed"``; it is looked up for
@@ -66,6 +68,7 @@ class JobContext:
     counted = PENDING  # in the book of jobs, and moved under its lock
     left = False  # the job is unfinished, and does not run in this runtime
     outputs_dropped = 0
+    errors_dropped = 0
     progress: tuple[float, float | None] | None = None
     started_at: float | None = None
     completed_at: float | None = None
@@ -244,6 +247,13 @@ class JobContext:
             self.outputs.append(output)
         else:
             self.outputs_dropped += 1
+
+    def add_error(self, error: BaseException) -> None:
+        """Note an error that the job goes on after."""
+        if len(self.errors) < ERROR_LIMIT:
+            self.errors.append(error)
+        else:
+            self.errors_dropped += 1
 
     def __repr__(self) -> str:
         return f"<JobContext {self.job_id} {self.status} of {self.flow_id}>"

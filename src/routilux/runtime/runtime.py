@@ -161,7 +161,7 @@ class Runtime:
             }
             _check_resumed(job_state, [name for name, value in given.items() if value is not None])
         flow = self._directory.flow(flow)
-        flow.check()
+        self._engine.tell_findings(flow, flow.check())
         if job_state is not None:
             return self._resume(flow, job_state)
         one_shot = entry_params is not None or entry is not None
@@ -184,7 +184,7 @@ class Runtime:
     ) -> JobState:
         """A one-shot execution from beginning to end; it fails if it takes longer than ``timeout`` seconds."""
         checked_timeout(timeout)
-        flow.check()
+        self._engine.tell_findings(flow, flow.check())
         data = checked_payload(entry_params, "entry_params of flow", flow.flow_id)
         state = self._execute(flow, flow.resolve_entry(entry), data, None, None, timeout)
         state.wait()
@@ -736,6 +736,7 @@ class Runtime:
                 self._own_store.close()
         if not ended and still and not inside:
             engine.warn(f"shut down while these routines still ran: {', '.join(sorted(still))}")
+        engine.failures.close()
         if ended or not inside:
             _open_runtimes.discard(self)
         return ended or inside

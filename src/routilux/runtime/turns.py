@@ -9,17 +9,19 @@ from __future__ import annotations
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import ExecutionTimeoutError, SlotHandlerError, describe
+from routilux.errors import ExecutionTimeoutError, JobCancelledError, SlotHandlerError, describe
 from routilux.kernel.activation import OVER, Activation
 from routilux.kernel.gathering import Decide, Later
 from routilux.kernel.mailbox import Discard, Mailbox
 from routilux.model.context import running
 from routilux.model.decision import WAIT, Decision, WaitUntil, check_decision
-from routilux.model.recovery import Continue, Retry, Skip, Stop
+from routilux.model.recovery import ERROR_EVENT, Continue, Emit, Retry, Skip, Stop
 from routilux.model.slot import merge
 from routilux.model.status import JobStatus
 from routilux.ports import Activated, Task
 from routilux.runtime.activation import LiveActivation
+from routilux.runtime.failures import ERROR, WARNING, failed_with
+from routilux.tracebacks import described_at, headline, traceback_of
 
 if TYPE_CHECKING:
     from routilux.model.recovery import ErrorDecision
@@ -261,6 +263,7 @@ def _timed_out(worker: Worker, activation: LiveActivation) -> None:
         worker_id=worker.worker_id,
     )
     if not activation.ask_to_stop() and isinstance(_decide(worker, activation, activation.abandoned), Stop):
+        tell(worker, activation, activation.abandoned, ERROR, "the job fails")
         for member in activation.job.members:
             worker.end_job(member.job, JobStatus.FAILED, activation.abandoned)
 
@@ -313,7 +316,6 @@ def _policy_failed(worker: Worker, mailbox: Mailbox, asked: Decide, error: BaseE
     if activation.job.status is _PENDING:
         worker.started(activation.job)
     worker.room(mailbox)
-    worker.engine.policy_failed(mailbox.routine_id, error)
     return failed(worker, activation, error, now)
 
 
@@ -328,16 +330,65 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
         error = activation.abandoned
     activation.merged = None
     if activation.job.ended:
+        if not _is_told(activation, error):
+            tell(worker, activation, error, WARNING, "its job has ended already")
         return end(worker, activation, now, "failed", error)
     match _decide(worker, activation, error):
         case Retry(delay=delay):
+            tell(worker, activation, error, WARNING, f"retried in {delay:.3g} s")
             return _retry(worker, activation, error, now, delay)
         case Skip():
-            return end(worker, activation, now, "skipped", error)
+            tell(worker, activation, error, WARNING, "skipped, and what it had is set aside")
+            return end(worker, activation, now, "skipped", error, noted=_wrapped(activation, error))
         case Continue():
+            tell(worker, activation, error, WARNING, "what it had is set aside, and the job goes on")
             return end(worker, activation, now, "failed", error, noted=_wrapped(activation, error))
+        case Emit():
+            return _send_on(worker, activation, error, now)
         case Stop():
+            tell(worker, activation, error, ERROR, "the job fails")
             return end(worker, activation, now, "failed", error, fatal=_wrapped(activation, error))
+
+
+def _send_on(worker: Worker, activation: LiveActivation, error: BaseException, now: float) -> bool:
+    """What failed leaves on the routine's event ``error``, and has ended with that."""
+    try:
+        activation.emit_failure(described_at(error))
+        worker.seal(activation)
+    except BaseException as raised:  # noqa: BLE001 the event may have no room, or a type that this is not of
+        activation.abandoned = None
+        follows = f"it could not leave on the event {ERROR_EVENT!r} ({describe(raised)}), and the job fails"
+        tell(worker, activation, error, ERROR, follows)
+        return end(worker, activation, now, "failed", error, fatal=_wrapped(activation, error))
+    tell(worker, activation, error, WARNING, f"what it had leaves on the event {ERROR_EVENT!r}")
+    return end(worker, activation, now, "failed", error, sent_on=True)
+
+
+def _is_told(activation: LiveActivation, error: BaseException) -> bool:
+    """Whether the job ended with this very error, or the logic was told that its job is over."""
+    told = error is activation.abandoned or isinstance(error, JobCancelledError)
+    return told or type(error).__name__ == "CancelledError"
+
+
+def tell(worker: Worker, activation: LiveActivation, error: BaseException, level: int, follows: str) -> None:
+    """Log a failed activation, with what follows from it."""
+    routine_id, attempt, members = activation.mailbox.routine_id, activation.attempt, activation.job.members
+    who = f"routine {routine_id!r} of flow {worker.flow_id!r}"
+    jobs = [member.job.job_id for member in members]
+
+    def message() -> str:
+        of = f"job {jobs[0]}" if len(jobs) == 1 else f"{len(jobs)} jobs, the first {jobs[0]}"
+        return f"{who} failed in attempt {attempt}: {headline(error)}; {follows} (worker {worker.worker_id}, {of})"
+
+    about = {
+        "flow_id": worker.flow_id,
+        "worker_id": worker.worker_id,
+        "routine_id": routine_id,
+        "job_id": jobs[0],
+        "attempt": attempt,
+        "follows": follows,
+    }
+    worker.engine.failures.tell(level, failed_with(who, error), message, error, about)
 
 
 def end(
@@ -349,11 +400,15 @@ def end(
     *,
     noted: BaseException | None = None,
     fatal: BaseException | None = None,
+    sent_on: bool = False,
 ) -> bool:
-    """See :meth:`Worker.conclude`; it is in the history before anybody hears that a job has ended by it."""
+    """See :meth:`Worker.conclude`; it is in the history before anybody hears that a job has ended by it.
+
+    ``sent_on``: the items have been emitted once more, and are not set aside.
+    """
     activation.abandoned = OVER
     _note(worker, activation, now, outcome, error)
-    more = worker.conclude(activation, now, outcome, error, noted=noted, fatal=fatal)
+    more = worker.conclude(activation, now, outcome, None if sent_on else error, noted=noted, fatal=fatal)
     if worker.bell.waiting:
         worker.bell.ring()
     return more
@@ -396,10 +451,8 @@ def _decide(worker: Worker, activation: LiveActivation, error: BaseException) ->
     try:
         return activation.node.recovery.decide(error, activation.attempt, worker.engine.driver.random())
     except BaseException as raised:  # noqa: BLE001 the retryable exceptions are classes of the user
-        routine_id = activation.mailbox.routine_id
-        worker.engine.warn(
-            f"the error handler of routine {routine_id!r} raised {describe(raised)}: the job fails"
-        )
+        who = f"the error handler of routine {activation.mailbox.routine_id!r}"
+        worker.engine.user_code_failed(who, raised, "the job fails")
         return Stop()
 
 
@@ -408,8 +461,9 @@ def _wrapped(activation: LiveActivation, error: BaseException) -> BaseException:
     if activation.abandoned is not None:
         return activation.abandoned
     wrapped = SlotHandlerError(
-        f"routine {activation.mailbox.routine_id!r} failed in attempt {activation.attempt}: {describe(error)}",
+        f"routine {activation.mailbox.routine_id!r} failed in attempt {activation.attempt}: {described_at(error)}",
         routine_id=activation.mailbox.routine_id,
+        traceback=traceback_of(error),
         job_ids=tuple(member.job.job_id for member in activation.job.members),
         attempt=activation.attempt,
     )

@@ -12,15 +12,16 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.errors import ExecutionTimeoutError, QueueFullError, describe
+from routilux.errors import ExecutionError, ExecutionTimeoutError, QueueFullError, describe
 from routilux.kernel.account import JobAccount
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
-from routilux.model.item import DeadLetter, Item, Payload
+from routilux.model.item import NOTED, DeadLetter, Item, Payload
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Dropped, Emitted, JobChanged, KeyRow, Record, Row, Tap, WorkerChanged
 from routilux.runtime import turns
 from routilux.runtime.activation import LiveActivation, activation_class
 from routilux.runtime.back_pressure import BackPressure
+from routilux.runtime.failures import ERROR, WARNING
 from routilux.runtime.gates import Gates
 from routilux.runtime.job import JobContext
 from routilux.runtime.letters import LETTER_LIMIT, Letters
@@ -28,6 +29,7 @@ from routilux.runtime.nodes import Node, Paths, build_nodes
 from routilux.runtime.pool import RunQueue
 from routilux.runtime.state import JobState, WorkerState
 from routilux.runtime.waiting import Bell
+from routilux.tracebacks import traceback_of
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
@@ -155,11 +157,12 @@ class Worker:
         if error is not None and activation.job.ended:
             self.set_aside(mailbox, activation.batch)
         elif error is not None:
+            trace = traceback_of(noted or fatal or error)
             for item in activation.batch:
-                self.dead_letter(mailbox, item, outcome, error)
+                self.dead_letter(mailbox, item, outcome, error, trace)
         for member in members:
             if noted is not None:
-                member.job.errors.append(noted)
+                member.job.add_error(noted)
             if fatal is not None:
                 self.end_job(member.job, JobStatus.FAILED, fatal)
         self.settle(activation.batch)
@@ -411,7 +414,15 @@ class Worker:
             elif self.sink is not None:
                 self.dropped(item, mailbox.slots[item[1]], "job cancelled")
 
-    def dead_letter(self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None) -> None:
+    def dead_letter(
+        self,
+        mailbox: Mailbox,
+        item: Item,
+        reason: str,
+        error: BaseException | None,
+        traceback: str | None = None,
+    ) -> None:
+        """Set an item aside. ``traceback`` is that of the error, where it is not the error's own."""
         if self.letters.full:
             self.engine.warn(
                 f"worker {self.worker_id} keeps {LETTER_LIMIT} dead letters; the oldest is dropped"
@@ -428,10 +439,23 @@ class Worker:
                 None if error is None else describe(error),
                 self.engine.driver.clock.time(),
                 item[0],
+                traceback or (None if error is None else traceback_of(error)),
             )
         )
+        if reason not in NOTED:
+            lost = self.tell_lost(mailbox.node.places[item[1]], reason, error)
+            for member in item[3].members:
+                member.job.add_error(lost)
         if self.sink is not None:
             self.dropped(item, mailbox.slots[item[1]], f"dead letter: {reason}")
+
+    def tell_lost(self, place: str, reason: str, error: BaseException | None) -> BaseException:
+        """The error that the jobs of an item note when it is set aside although no logic has failed on it."""
+        said = f"an item of {place!r} was set aside: {reason if error is None else describe(error)}"
+        if error is not None:
+            kind = f"items of {place!r} of flow {self.flow_id!r} were set aside: {reason}"
+            self.engine.failures.tell(WARNING, kind, lambda: said, about={"follows": reason})
+        return ExecutionError(said, worker_id=self.worker_id, slot=place)
 
     def dropped(self, item: Item, slot: SlotQueue, reason: str) -> None:
         jobs = [member.job for member in item[3].members]
@@ -559,6 +583,10 @@ class Worker:
                     flow_id=self.flow.flow_id,
                     worker_id=self.worker_id,
                 )
+                kind = f"an execution of flow {self.flow_id!r} took too long"
+                self.engine.failures.tell(
+                    ERROR, kind, partial(_job_fails, job, error), about={"follows": "the job fails"}
+                )
                 self.end_job(job, JobStatus.FAILED, error)
 
         self.execution_timer = self.engine.driver.call_at(self.engine.now() + seconds, too_long)
@@ -579,6 +607,10 @@ class Worker:
 
     def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
         return self.engine.snapshot(self, use)
+
+
+def _job_fails(job: JobContext, error: BaseException) -> str:
+    return f"{error}; the job fails (worker {job.worker_id}, job {job.job_id})"
 
 
 def _item_ended(item: Item) -> bool:

@@ -34,7 +34,7 @@ def run(folder: Path, steps: str) -> None:
 
 @pytest.mark.usefixtures("run")
 class TestList:
-    def test_tells_all_about_each_job(self, folder: Path) -> None:
+    def test_tells_all_about_each_job(self, folder: Path, steps: str) -> None:
         first = listed()[1]
         for name in ("job_id", "created_at", "started_at", "completed_at"):
             assert first.pop(name)
@@ -44,7 +44,7 @@ class TestList:
             "status": "failed",
             "outputs": 0,
             "dead_letters": 1,
-            "error": "SlotHandlerError: routine 'it' failed in attempt 1: ValueError: 3 is odd",
+            "error": f"SlotHandlerError: routine 'it' failed in attempt 1: ValueError: 3 is odd ({steps}.py:13)",
             "metadata": {
                 "flow": str(folder / "even.flow.yaml"),
                 "input": str(folder / "in.jsonl"),
@@ -80,7 +80,9 @@ class TestList:
     def test_a_table_names_what_is_wrong(self) -> None:
         head, *rows = call("job", "list", *STORE, "-o", "table").stdout.splitlines()
         assert head.split() == ["job", "run", "status", "created", "set", "aside", "error"]
-        assert rows[1].endswith("1  SlotHandlerError: routine 'it' failed in attempt 1: ValueError: 3 is odd")
+        assert (
+            "1  SlotHandlerError: routine 'it' failed in attempt 1: ValueError: 3 is odd (steps_" in rows[1]
+        )
 
     def test_none_is_told(self) -> None:
         result = call("job", "list", *STORE, "--run", "two", "-o", "table")

@@ -30,7 +30,10 @@ class TestExitCodes:
     def test_1_when_the_flow_fails_and_no_traceback(self) -> None:
         result = call(*EVEN, "-p", "n:=3", "-q")
         assert (result.exit_code, result.stdout) == (1, "")
-        assert result.stderr == "Error: routine 'it' failed in attempt 1: ValueError: 3 is odd\n"
+        (line,) = result.stderr.splitlines()
+        assert line.startswith(
+            "Error: routine 'it' failed in attempt 1: ValueError: 3 is odd (steps_of_test_"
+        )
 
     def test_debug_shows_the_traceback_of_the_routine(self) -> None:
         result = call(*EVEN, "-p", "n:=3", "--debug")
@@ -121,7 +124,9 @@ class TestInputAndOutput:
         assert data_of(result.stdout) == [{"n": n} for n in range(0, 20, 2)]
         headline, first, *_, last = result.stderr.splitlines()
         assert headline.endswith("; 20 items, 10 outputs, 10 failed")
-        assert first == "Error: line 2: routine 'it' failed in attempt 1: ValueError: 1 is odd"
+        assert first.startswith(
+            "Error: line 2: routine 'it' failed in attempt 1: ValueError: 1 is odd (steps"
+        )
         assert last == "Error: 5 more items have failed"
 
     def test_what_stands_before_a_bad_line_is_done(self, folder: Path) -> None:
@@ -189,9 +194,30 @@ class TestInputAndOutput:
     def test_what_was_set_aside_is_told(self, folder: Path) -> None:
         document = (folder / "even.flow.yaml").read_text() + "error_handler: {strategy: skip}\n"
         (folder / "even.flow.yaml").write_text(document)
-        result = call(*EVEN, "-p", "n:=3")
-        assert result.exit_code == 0
-        assert "Set aside at it.input (skipped): ValueError: 3 is odd" in result.stderr
+        (folder / "in.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in (2, 3, 4)))
+        result = call(*EVEN, "-i", "in.jsonl")
+        assert result.exit_code == 1
+        headline, told = result.stderr.splitlines()
+        assert "even: ended with errors" in headline
+        assert told == (
+            'Error: line 2: set aside at it.input (skipped): ValueError: 3 is odd; its data is {"n": 3}'
+        )
+
+    @pytest.mark.parametrize("strategy", ["stop", "skip", "continue"])
+    @pytest.mark.parametrize(("allowed", "code"), [("1", 1), ("2", 0)])
+    def test_lost_items_may_be_allowed_whatever_the_strategy(
+        self, folder: Path, strategy: str, allowed: str, code: int
+    ) -> None:
+        document = (folder / "even.flow.yaml").read_text() + f"error_handler: {{strategy: {strategy}}}\n"
+        (folder / "even.flow.yaml").write_text(document)
+        (folder / "in.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in (2, 3, 4, 5)))
+        assert call(*EVEN, "-i", "in.jsonl", "--allow-errors", allowed).exit_code == code
+
+    def test_failures_are_told_once_and_with_their_traceback_if_asked(self) -> None:
+        assert "Traceback" not in call(*EVEN, "-p", "n:=3").stderr
+        told = call(*EVEN, "-p", "n:=3", "-v").stderr
+        assert told.count("Traceback") == 1
+        assert 'raise ValueError(f"{n} is odd")' in told
 
     def test_unknown_keys_of_the_config_warn_and_the_flow_runs(self, folder: Path) -> None:
         (folder / "routilux.toml").write_text((folder / "routilux.toml").read_text() + "[run]\nthread = 1\n")

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 from routilux.errors import ExecutionError
 from routilux.model.item import Item, Output, Payload, SharedOutput
 from routilux.model.policy import join_key
+from routilux.model.recovery import ERROR_EVENT
 from routilux.runtime.activation import LiveActivation, TappedActivation
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.output import OutputRecord
+from routilux.tracebacks import kept
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -114,6 +116,16 @@ class JournaledActivation(LiveActivation):
         data = worker.encode(stored, where)
         for member in members:
             self.draft.entries.append((member.job.output_list, output, data))
+        if output.event == ERROR_EVENT:
+            error = self.tell_unheard(output.data)
+            noted = worker.encode(kept(error), "error")
+            for member in members:
+                self.draft.entries.append((member.job.error_list, error, noted))
+
+    def emit_failure(self, error: str) -> None:
+        """Of what the logic did before it failed nothing stays."""
+        self.draft = Draft()
+        super().emit_failure(error)
 
     def send_output(self, output_type: str, data: Payload) -> None:
         """The handler hears it at once; the log has it when the activation is handed over."""

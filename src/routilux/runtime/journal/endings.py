@@ -4,18 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from routilux.errors import PoisonItemError, describe
+from routilux.model.item import NOTED
 from routilux.model.status import JobStatus
 from routilux.ports import ItemKey, ItemRow, LetterRow
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.record import Record
+from routilux.tracebacks import joined, kept, traceback_of
 
 if TYPE_CHECKING:
+    from routilux.kernel.account import Account
     from routilux.kernel.mailbox import Mailbox
     from routilux.model.item import Item
     from routilux.runtime.journal.worker import JournaledWorker
+
+Lost: TypeAlias = "Sequence[tuple[Account, BaseException]]"
+"""The jobs of items that were set aside, and what they hear of it."""
 
 
 class Endings:
@@ -42,11 +48,16 @@ class Endings:
             record.notes = {**record.notes, **{rows.crash_note(*key): None for key in known}}
 
     def letters(
-        self, mailbox: Mailbox, items: Iterable[Item], reason: str, error: BaseException | None
+        self,
+        mailbox: Mailbox,
+        items: Iterable[Item],
+        reason: str,
+        error: BaseException | None,
+        traceback: str | None = None,
     ) -> list[LetterRow]:
         """The dead letters of items; those of jobs that were all cancelled have none."""
         letters = []
-        text = None if error is None else describe(error)
+        text = None if error is None else joined(describe(error), traceback or traceback_of(error))
         for item in items:
             statuses = {member.status for member in item[3].members}
             if statuses == {JobStatus.CANCELLED}:
@@ -104,32 +115,52 @@ class Endings:
     ) -> None:
         journal = self._worker.journal
         record.letters = self.letters(mailbox, items, reason, error)
+        lost = self._lost(mailbox, items, reason, error)
         with journal.lock:
+            self._note(record, lost)
             self.take(record, mailbox, items)
             record.then(partial(self._worker.settle, list(items)))
             journal.append(record)
         journal.wake()
 
-    def dead_letter(self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None) -> None:
+    def dead_letter(
+        self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None, traceback: str | None
+    ) -> None:
         """Set one item aside that nothing else accounts for."""
         journal, record = self._worker.journal, Record(self._worker)
-        record.letters = self.letters(mailbox, [item], reason, error)
+        record.letters = self.letters(mailbox, [item], reason, error, traceback)
+        lost = self._lost(mailbox, [item], reason, error)
         with journal.lock:
+            self._note(record, lost)
             self.take(record, mailbox, [item])
             journal.append(record)
         journal.wake()
+
+    def _lost(self, mailbox: Mailbox, items: Sequence[Item], reason: str, error: BaseException | None) -> Lost:
+        """What the jobs of items hear that are set aside although no logic has failed on them. It is logged here."""
+        if reason in NOTED:
+            return []
+        places = mailbox.node.places
+        return [(item[3], self._worker.tell_lost(places[item[1]], reason, error)) for item in items]
+
+    def _note(self, record: Record, lost: Lost) -> None:
+        """The caller holds the journal's lock."""
+        for account, error in lost:
+            self._worker.stored_jobs.note_error(record, account, error)
 
     def set_row_aside(self, row: ItemRow, reason: str, error: BaseException | None = None) -> None:
         """An item of the store that can not come into memory; its payload stays as it is."""
         worker, journal = self._worker, self._worker.journal
         account = worker.revival.account_of(row)
         record, time = Record(worker), worker.engine.driver.clock.time()
-        text = None if error is None else describe(error)
+        text = None if error is None else kept(error)
+        lost = [(account, worker.tell_lost(row.place, reason, error))]
         record.letters = [LetterRow(
             worker.worker_id, row.number, worker.flow_id, row.place, row.job_ids, reason, text, time, row.data
         )]  # fmt: skip
         record.taken = [ItemKey(*row[:3])]
         with journal.lock:
+            self._note(record, lost)
             worker.stored_jobs.count(record, account, -1)
             record.then(lambda: worker.at_rest(account.remove()))
             journal.append(record)

@@ -12,6 +12,7 @@ from routilux.ports import Emitted, ItemRow
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.record import Record
+from routilux.tracebacks import traceback_of
 
 if TYPE_CHECKING:
     from routilux.kernel.mailbox import Mailbox, SlotQueue
@@ -54,7 +55,10 @@ class Handover:
             self.seal(draft)
         worker.notes.forget(activation, record)
         if error is not None:
-            record.letters = worker.endings.letters(activation.mailbox, activation.batch, outcome, error)
+            trace = traceback_of(noted or fatal or error)
+            record.letters = worker.endings.letters(
+                activation.mailbox, activation.batch, outcome, error, trace
+            )
         with journal.lock:
             sent = self._apply(draft, activation, record) if wanted else []
             worker.endings.take(record, activation.mailbox, activation.batch)

@@ -6,11 +6,12 @@ from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import IdempotencyConflictError, describe
+from routilux.errors import IdempotencyConflictError
 from routilux.model.status import JobStatus
 from routilux.ports import JobRow, KeyRow
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.record import Record
+from routilux.tracebacks import kept
 
 if TYPE_CHECKING:
     from routilux.kernel.account import Account
@@ -61,12 +62,9 @@ class StoredJobs:
             record.jobs = [*record.jobs, *ended]
 
     def note_error(self, record: Record, account: Account, error: BaseException) -> None:
-        text = describe(error)
-        data = self._worker.encode(text, "error")
+        data = self._worker.encode(kept(error), "error")
         for member in account.members:
-            job = member.job
-            job.errors.append(error)
-            record.entries = [*record.entries, *job.error_list.add(text, data)]
+            record.entries = [*record.entries, *member.job.error_list.add(error, data)]
 
     def row(self, job: Any) -> JobRow:
         """A job as it is now."""

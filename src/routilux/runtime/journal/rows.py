@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import ExecutionError, PoisonItemError, describe
+from routilux import tracebacks
+from routilux.errors import PoisonItemError
 from routilux.kernel.account import JobAccount
 from routilux.model.item import DeadLetter, Output, Payload, SharedOutput
 from routilux.model.status import JobStatus
@@ -50,7 +51,7 @@ def job_ids_of(text: str) -> tuple[str, ...]:
 
 
 def job_row(codec: Codec, job: JournaledJob, status: str, completed_at: float | None) -> JobRow:
-    error = None if job.error is None else describe(job.error)
+    error = None if job.error is None else tracebacks.kept(job.error)
     return JobRow(
         job.job_id,
         job.worker_id,
@@ -65,13 +66,14 @@ def job_row(codec: Codec, job: JournaledJob, status: str, completed_at: float | 
 
 
 def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
-    if error is None and not (job.metadata or job.paused or job.outputs_dropped):
+    if error is None and not (job.metadata or job.paused or job.outputs_dropped or job.errors_dropped):
         return _NOTHING_SPECIAL
     about = {
         "metadata": dict(job.metadata),
         "paused": job.paused,
         "error": error,
         "outputs_dropped": job.outputs_dropped,
+        "errors_dropped": job.errors_dropped,
     }
     return codec.encode(about, f"job {job.job_id!r}")
 
@@ -88,13 +90,13 @@ def fill_job(
     about: dict[str, Any] = codec.decode(row.data, where)
     job.metadata.update(about["metadata"])
     job.created_at, job.started_at, job.completed_at = row.created_at, row.started_at, row.completed_at
-    job.outputs_dropped = about["outputs_dropped"]
+    job.outputs_dropped, job.errors_dropped = about["outputs_dropped"], about.get("errors_dropped", 0)
     if about["error"] is not None:
-        job.error = ExecutionError(about["error"], job_id=row.job_id)
+        job.error = tracebacks.read_back(about["error"], row.job_id)
     takers: dict[str, Callable[[Any], object]] = {
         "trace": job.trace_again,
         "output": lambda kept: job.add_output(kept if isinstance(kept, Output) else SharedOutput.of(*kept)),
-        "error": lambda text: job.errors.append(ExecutionError(text, job_id=row.job_id)),
+        "error": lambda text: job.errors.append(tracebacks.read_back(text, row.job_id)),
     }
     following: dict[str, int] = {}
     for kind, take in takers.items():
@@ -134,6 +136,7 @@ def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) 
 
 def letter_of(codec: Codec, row: LetterRow) -> DeadLetter:
     routine_id, slot = split_place(row.place)
+    error, trace = (None, None) if row.error is None else tracebacks.parted(row.error)
     data: Payload = codec.decode(row.data, f"dead letter {row.number} of worker {row.worker_id!r}")
     return DeadLetter(
         row.worker_id,
@@ -143,9 +146,10 @@ def letter_of(codec: Codec, row: LetterRow) -> DeadLetter:
         data,
         job_ids_of(row.job_ids),
         row.reason,
-        row.error,
+        error,
         row.time,
         row.number,
+        trace,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.runtime.job import OUTPUT_LIMIT, TRACE_LIMIT, JobContext
+from routilux.runtime.job import ERROR_LIMIT, OUTPUT_LIMIT, TRACE_LIMIT, JobContext
 from routilux.runtime.journal.draft import StoredList, StoredMapping
 from routilux.runtime.state import JobState, SharedLog, WorkerState, check_state, copied
 
@@ -124,7 +124,7 @@ class JournaledJob(JobContext):
 
     @property
     def error_list(self) -> StoredList:
-        return self._made("error", lambda: self._list("job.error", lambda error: None, None))
+        return self._made("error", lambda: self._list("job.error", self.add_error, ERROR_LIMIT))
 
     def _made(self, name: str, make: Callable[[], S]) -> S:
         made: S | None = self._stored.get(name)

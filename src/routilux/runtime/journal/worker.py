@@ -204,8 +204,15 @@ class JournaledWorker(Worker):
         if items:
             self.endings.give_up(mailbox, items)
 
-    def dead_letter(self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None) -> None:
-        self.endings.dead_letter(mailbox, item, reason, error)
+    def dead_letter(
+        self,
+        mailbox: Mailbox,
+        item: Item,
+        reason: str,
+        error: BaseException | None,
+        traceback: str | None = None,
+    ) -> None:
+        self.endings.dead_letter(mailbox, item, reason, error, traceback)
 
     # -- jobs ------------------------------------------------------------------------------------------------
 

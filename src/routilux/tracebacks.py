@@ -1,0 +1,144 @@
+"""The traceback of an exception as text: bounded, without our own machinery, and as a store keeps it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from types import TracebackType
+from typing import Final
+
+from routilux.errors import ExecutionError, RoutiluxError, describe
+
+LONGEST: Final = 16_384  # characters of a traceback
+_LONGEST_LINE: Final = 2_000  # the text of an exception may be a whole payload
+_HEADLINE: Final = 300
+_FRAMES: Final = (40, 8, 2)  # the innermost frames of each exception: as many as fit
+_BEHIND: Final = "\x1e"  # separates the text of an error from its traceback where both are one text
+
+_PACKAGE: Final = os.path.dirname(__file__) + os.sep
+_MACHINERY: Final = tuple(f"{_PACKAGE}{part}{os.sep}" for part in ("runtime", "model", "kernel"))
+_LIBRARY: Final = (os.path.dirname(os.__file__) + os.sep, "<frozen ")
+_INSTALLED: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
+
+
+def of_user(error: BaseException) -> TracebackType | None:
+    """The traceback from where our own machinery has called the user's code; all of it if it never did."""
+    for step in _steps(error):
+        if not step.tb_frame.f_code.co_filename.startswith(_MACHINERY):
+            return step
+    return error.__traceback__
+
+
+def place_of(error: BaseException) -> str:
+    """``"rows.py:12"``: the innermost line of the user's own code, or of what it called; empty if there is none.
+
+    Own code is what is neither of Python nor installed beside it. Where all of it is, what is not Python's counts.
+    """
+    step = innermost(error)
+    return "" if step is None else f"{os.path.basename(step.tb_frame.f_code.co_filename)}:{step.tb_lineno}"
+
+
+def innermost(error: BaseException) -> TracebackType | None:
+    """The step of a traceback that :func:`place_of` names."""
+    found, best = None, 0
+    for step in _steps(error):
+        rank = _rank(step.tb_frame.f_code.co_filename)
+        if rank >= best:
+            found, best = step, rank
+    return found
+
+
+def described_at(error: BaseException) -> str:
+    """``"ValueError: what it says (rows.py:12)"``."""
+    place = place_of(error)
+    return f"{describe(error)} ({place})" if place else describe(error)
+
+
+def headline(error: BaseException) -> str:
+    """:func:`described_at` in one line that is not too long for a log."""
+    lines = describe(error).splitlines() or [""]
+    said = lines[0] if len(lines) == 1 and len(lines[0]) <= _HEADLINE else f"{lines[0][: _HEADLINE - 1]}…"
+    place = place_of(error)
+    return f"{said} ({place})" if place else said
+
+
+def formatted(error: BaseException) -> str | None:
+    """The traceback of an exception with its causes and, for a group, its members; None if it has none.
+
+    At most :data:`LONGEST` characters: of a long one the innermost frames stay. It shows no variables.
+    """
+    import traceback  # only failures need it
+
+    if error.__traceback__ is None and error.__cause__ is None and not isinstance(error, BaseExceptionGroup):
+        return None
+    try:
+        whole = traceback.TracebackException(
+            type(error), error, of_user(error), limit=-_FRAMES[0], compact=True
+        )
+        text = "".join(map(_cut, whole.format()))
+        for frames in _FRAMES[1:]:
+            if len(text) <= LONGEST:
+                break
+            whole = traceback.TracebackException(
+                type(error), error, of_user(error), limit=-frames, compact=True
+            )
+            text = "".join(map(_cut, whole.format()))
+    except BaseException as raised:  # noqa: BLE001 parts of an exception are user code
+        return f"{describe(error)}\n(its traceback cannot be read: {type(raised).__name__})\n"
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}\n…\n{text[2 - LONGEST // 2 :]}"
+
+
+# -- as one text -------------------------------------------------------------------------------------------
+
+
+def kept(error: BaseException) -> str:
+    """An error as a store keeps it: what :func:`describe` says of it, and its traceback. See :func:`read_back`."""
+    return joined(describe(error), traceback_of(error))
+
+
+def traceback_of(error: BaseException) -> str | None:
+    """The traceback that an error of ours was given, or that of a foreign exception."""
+    return error.traceback if isinstance(error, RoutiluxError) else formatted(error)
+
+
+def joined(text: str, traceback: str | None) -> str:
+    return text if traceback is None else f"{text}{_BEHIND}{traceback.replace(_BEHIND, ' ')}"
+
+
+def parted(text: str) -> tuple[str, str | None]:
+    """The two texts that :func:`joined` has put together. What older versions have written has no traceback."""
+    said, behind, traceback = text.rpartition(_BEHIND)
+    return (said, traceback) if behind else (text, None)
+
+
+def read_back(text: str, job_id: str) -> ExecutionError:
+    """An error that was kept, as far as it can be known again."""
+    said, traceback = parted(text)
+    return ExecutionError(said, job_id=job_id, traceback=traceback)
+
+
+# -- parts -------------------------------------------------------------------------------------------------
+
+
+def _steps(error: BaseException) -> Iterator[TracebackType]:
+    step = error.__traceback__
+    while step is not None:
+        yield step
+        step = step.tb_next
+
+
+def _rank(filename: str) -> int:
+    """How likely it is that the user wrote this."""
+    if filename.startswith(_PACKAGE):
+        return 0
+    if _has(filename, _INSTALLED):
+        return 2
+    return 1 if filename.startswith(_LIBRARY) else 3
+
+
+def _has(filename: str, parts: Iterable[str]) -> bool:
+    return any(part in filename for part in parts)
+
+
+def _cut(line: str) -> str:
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}…\n"

@@ -1,0 +1,355 @@
+"""A failure is never silent: what the logger ``routilux`` is told, what jobs and dead letters keep of it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from routilux import ErrorHandler, Flow, JobContext, Routine, Runtime
+from routilux.activation_policies import immediate_policy
+from routilux.errors import ExecutionError
+from routilux.runtime.failures import ERROR, MOST_KINDS, OTHERS, PERIOD, WARNING, WRITTEN, FailureLog
+from routilux.runtime.job import ERROR_LIMIT
+from routilux.store.memory import MemoryStore
+
+HERE = Path(__file__).name
+SECONDS = 30.0
+INTERNAL = "no such customer"
+
+
+def ask(n: int) -> None:
+    raise LookupError(f"{INTERNAL}: {n}")
+
+
+class Asks(Routine):
+    """Fails on what is odd; the item is told by the number alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_slot("input")
+        self.add_event("output")
+        self.set_activation_policy(immediate_policy())
+        self.set_logic(self.ask)
+
+    def ask(self, slot_data: Any, message: Any, state: Any) -> None:
+        (payload,) = slot_data["input"]
+        if payload["n"] % 2:
+            try:
+                ask(payload["n"])
+            except LookupError as error:
+                raise ValueError("no answer") from error
+        self.emit("output", n=payload["n"])
+
+
+class AsksAsync(Asks):
+    async def ask(self, slot_data: Any, message: Any, state: Any) -> None:
+        Asks.ask(self, slot_data, message, state)
+
+
+class WithErrorEvent(Asks):
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_event("error")
+
+
+@pytest.fixture(params=[None, "memory store"])
+def runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
+    runtime = Runtime(thread_pool_size=2, store=request.param and MemoryStore())
+    yield runtime
+    assert runtime.shutdown(wait=False, timeout=SECONDS)
+
+
+def one_job(
+    runtime: Runtime, routine: Routine, handler: ErrorHandler | None = None, n: int = 1
+) -> JobContext:
+    flow = Flow("shop").set_error_handler(handler)
+    flow.add_routine(routine, "ask")
+    runtime.exec(flow)
+    job = runtime.post(flow, "ask", "input", {"n": n}).job_context
+    assert job.wait(SECONDS)
+    return job
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
+    return [
+        (record.levelname, record.getMessage().partition(" (worker")[0])
+        for record in caplog.records
+        if record.name == "routilux"
+    ]
+
+
+BEGIN = f"routine 'ask' of flow 'shop' failed in attempt {{}}: ValueError: no answer ({HERE}:44); "
+
+
+@pytest.mark.parametrize("kind", [Asks, AsksAsync])
+@pytest.mark.parametrize(
+    ("handler", "expected"),
+    [
+        (ErrorHandler("stop"), [("ERROR", "the job fails")]),
+        (ErrorHandler("skip"), [("WARNING", "skipped, and what it had is set aside")]),
+        (ErrorHandler("continue"), [("WARNING", "what it had is set aside, and the job goes on")]),
+        (
+            ErrorHandler("retry", max_retries=1, retry_delay=0.001),
+            [("WARNING", "retried in 0.001 s"), ("ERROR", "the job fails")],
+        ),
+    ],
+    ids=["stop", "skip", "continue", "retry"],
+)
+def test_each_failed_activation_is_logged_with_what_follows(
+    kind: type[Asks],
+    handler: ErrorHandler,
+    expected: list[tuple[str, str]],
+    runtime: Runtime,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one_job(runtime, kind(), handler)
+    assert told(caplog) == [
+        (level, BEGIN.format(attempt) + follows) for attempt, (level, follows) in enumerate(expected, 1)
+    ]
+    assert caplog.text.count('raise LookupError(f"{INTERNAL}: {n}")') == len(expected)
+    assert "runtime/turns.py" not in caplog.text  # our own machinery is left out
+
+
+def test_record_carries_ids_and_stands_at_the_line_that_failed(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = one_job(runtime, Asks())
+    (record,) = (record for record in caplog.records if record.name == "routilux")
+    ids = vars(record)
+    assert (ids["flow_id"], ids["worker_id"], ids["job_id"]) == ("shop", job.worker_id, job.job_id)
+    assert (ids["routine_id"], ids["attempt"], record.lineno) == ("ask", 1, 44)
+    assert (record.filename, record.funcName) == (HERE, "ask")
+
+
+def test_with_the_defaults_of_python_a_failure_is_on_stderr_and_one_line_turns_it_off(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])
+    logger = logging.getLogger("routilux")
+    with Runtime() as runtime:
+        one_job(runtime, Asks())
+        assert "ValueError: no answer" in capfd.readouterr().err
+        monkeypatch.setattr(logger, "disabled", True)
+        flow = next(iter(runtime.list_workers())).flow_id
+        runtime.post(flow, "ask", "input", {"n": 3}).job_context.wait(SECONDS)
+        assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("where", ["handler", "filter"])
+@pytest.mark.parametrize("error", [ValueError("broken"), SystemExit(1)])
+def test_handlers_and_filters_that_raise_change_nothing(
+    where: str, error: BaseException, runtime: Runtime, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def broken(record: logging.LogRecord) -> Any:
+        raise error
+
+    logger, handler = logging.getLogger("routilux"), logging.Handler()
+    handler.emit = broken  # type: ignore[method-assign]
+    add = logger.addHandler if where == "handler" else logger.addFilter
+    remove = logger.removeHandler if where == "handler" else logger.removeFilter
+    given: Any = handler if where == "handler" else broken
+    add(given)
+    try:
+        job = one_job(runtime, Asks(), ErrorHandler("skip"))
+    finally:
+        remove(given)
+    assert job.status == "completed"
+    assert "while this was logged: routine 'ask' of flow 'shop' failed" in capfd.readouterr().err
+
+
+# -- equal failures ----------------------------------------------------------------------------------------
+
+
+class VirtualTime:
+    """Drives a log: time passes when it is told to."""
+
+    def __init__(self) -> None:
+        self.clock = self
+        self.now = 0.0
+        self.timers: list[tuple[float, Callable[[], None]]] = []
+        self.step: Callable[[], bool]
+
+    def monotonic(self) -> float:
+        return self.now
+
+    def call_at(self, when: float, call: Callable[[], None]) -> None:
+        self.timers.append((when, call))
+
+    def attendant(self, name: str, step: Callable[[], bool]) -> VirtualTime:
+        self.step = step
+        return self
+
+    def wake(self) -> None:
+        self.step()
+
+    def close(self, deadline: float) -> bool:
+        return True
+
+    def pass_by(self, seconds: float) -> None:
+        self.now += seconds
+        due = [timer for timer in self.timers if timer[0] <= self.now]
+        self.timers = [timer for timer in self.timers if timer[0] > self.now]
+        for _, call in due:
+            call()
+
+
+@pytest.fixture
+def time() -> VirtualTime:
+    return VirtualTime()
+
+
+@pytest.fixture
+def log(time: VirtualTime) -> FailureLog:
+    return FailureLog(time)  # type: ignore[arg-type]
+
+
+def fail(log: FailureLog, times: int, kind: str = "ask failed") -> None:
+    for n in range(times):
+        log.tell(WARNING, kind, lambda n=n: f"number {n}")  # type: ignore[misc]
+
+
+def test_equal_failures_are_written_ten_times_and_then_summed_up_once_a_minute(
+    log: FailureLog, time: VirtualTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail(log, 1_000)
+    assert len(caplog.messages) == WRITTEN
+    assert caplog.messages[-1] == "number 9; from now on failures like this are only counted"
+    time.pass_by(PERIOD)
+    fail(log, 5)
+    time.pass_by(PERIOD)
+    assert caplog.messages[WRITTEN:] == ["ask failed: 990 more times", "ask failed: 5 more times"]
+
+
+def test_after_a_minute_without_any_the_next_one_is_written_again(
+    log: FailureLog, time: VirtualTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail(log, WRITTEN + 1)
+    time.pass_by(PERIOD)
+    time.pass_by(PERIOD)
+    assert time.timers == []
+    fail(log, 1)
+    assert caplog.messages[WRITTEN:] == ["ask failed: 1 more times", "number 0"]
+
+
+def test_what_was_only_counted_is_told_at_the_end_at_its_highest_level(
+    log: FailureLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    fail(log, WRITTEN + 1)
+    log.tell(ERROR, "ask failed", str)
+    log.close()
+    assert told(caplog)[-1] == ("ERROR", "ask failed: 2 more times")
+
+
+def test_kinds_are_bounded_and_more_of_them_count_as_one(
+    log: FailureLog, time: VirtualTime, caplog: pytest.LogCaptureFixture
+) -> None:
+    for n in range(MOST_KINDS + 100):
+        fail(log, 1, f"routine {n} failed")
+    assert len(caplog.messages) == MOST_KINDS + WRITTEN
+    time.pass_by(PERIOD)
+    assert caplog.messages[-1] == f"{OTHERS}: 90 more times"
+
+
+def test_every_bad_row_of_a_flow_is_counted(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
+    flow = Flow("shop").set_error_handler(ErrorHandler("skip"))
+    flow.add_routine(Asks(), "ask")
+    runtime.exec(flow)
+    for _ in range(50):
+        runtime.post(flow, "ask", "input", {"n": 1})
+    assert runtime.shutdown(timeout=SECONDS)
+    lines = told(caplog)
+    assert len(lines) == WRITTEN + 1
+    assert lines[-1][1] == f"routine 'ask' of flow 'shop' failed with ValueError at {HERE}:44: 40 more times"
+
+
+# -- what is kept ------------------------------------------------------------------------------------------
+
+
+def test_error_of_a_job_names_the_line_and_has_the_traceback_with_its_causes(runtime: Runtime) -> None:
+    error: Any = one_job(runtime, Asks()).error
+    assert str(error) == f"routine 'ask' failed in attempt 1: ValueError: no answer ({HERE}:44)"
+    first, second = error.traceback.split("The above exception was the direct cause")
+    assert "in ask\n    raise LookupError" in first
+    assert second.endswith("ValueError: no answer\n")
+
+
+@pytest.mark.parametrize("strategy", ["skip", "continue"])
+def test_what_a_job_went_on_after_has_its_traceback_and_so_has_the_dead_letter(
+    strategy: str, runtime: Runtime
+) -> None:
+    job = one_job(runtime, Asks(), ErrorHandler(strategy))
+    (error,) = job.errors
+    (letter,) = runtime.dead_letters()
+    assert letter.error == "ValueError: no answer"
+    assert error.traceback == letter.traceback  # type: ignore[attr-defined]
+    assert letter.traceback is not None
+    assert letter.traceback.endswith("ValueError: no answer\n")
+
+
+def test_tracebacks_are_read_back_from_a_store(tmp_path: Path) -> None:
+    url, before = f"sqlite:///{tmp_path / 'shop.db'}", []
+    with Runtime(store=url) as runtime:
+        for strategy in ("stop", "skip"):
+            flow = Flow(strategy).set_error_handler(ErrorHandler(strategy))
+            flow.add_routine(Asks(), "ask")
+            runtime.exec(flow, worker_id=strategy)
+            job = runtime.post(flow, "ask", "input", {"n": 1}, job_id=f"job-{strategy}").job_context
+            assert job.wait(SECONDS)
+            before += [job.error] if job.error else job.errors
+    with Runtime(store=url) as runtime:
+        stopped, skipped = (runtime.get_job(f"job-{strategy}") for strategy in ("stop", "skip"))
+        assert stopped is not None
+        assert skipped is not None
+        read: list[Any] = [stopped.error, *skipped.errors]
+        assert [error.traceback for error in read] == [error.traceback for error in before]  # type: ignore[attr-defined]
+        assert [str(error) for error in read] == [f"SlotHandlerError: {error}" for error in before]
+        letters = {letter.worker_id: letter for letter in runtime.dead_letters()}
+        assert letters["skip"].error == "ValueError: no answer"
+        assert letters["skip"].traceback == read[1].traceback
+
+
+def test_errors_of_a_job_are_bounded(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = one_job(runtime, Asks(), n=2)
+    for n in range(ERROR_LIMIT + 3):
+        job.add_error(ExecutionError(str(n)))
+    assert (len(job.errors), job.errors_dropped) == (ERROR_LIMIT, 3)
+
+
+# -- events named error ------------------------------------------------------------------------------------
+
+
+class Reports(Routine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_slot("input")
+        self.add_event("error")
+        self.set_activation_policy(immediate_policy())
+        self.set_logic(self.report)
+
+    def report(self, slot_data: Any, message: Any, state: Any) -> None:
+        self.emit("error", reason="no such file", path="a.csv")
+
+
+def test_event_error_that_reaches_no_routine_is_logged_and_noted(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = one_job(runtime, Reports())
+    expected = "event 'ask.error' of flow 'shop' is connected to nothing: no such file"
+    assert job.status == "completed"
+    assert [str(error) for error in job.errors] == [expected]
+    assert told(caplog) == [("WARNING", f"{expected} (job {job.job_id})")]
+    assert [output.data for output in job.outputs] == [{"reason": "no such file", "path": "a.csv"}]
+
+
+def test_findings_are_logged_once_per_flow(runtime: Runtime, caplog: pytest.LogCaptureFixture) -> None:
+    flow = Flow("shop")
+    flow.add_routine(Asks(), "one")
+    flow.add_routine(Asks(), "two")
+    runtime.exec(flow)
+    runtime.exec(flow)
+    (line,) = told(caplog)
+    assert line[1].startswith("flow 'shop': flow 'shop': has several routines with a slot that nothing feeds")
