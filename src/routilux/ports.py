@@ -414,11 +414,12 @@ class Store(Protocol):
         worker_id: str | None = None,
         flow_id: str | None = None,
         statuses: Sequence[str] | None = None,
-        without_items: bool = False,
+        has_items: bool | None = None,
         after: tuple[float, str] | None = None,
         limit: int | None = None,
     ) -> list[StoredJob]:
-        """In the order of ``(created_at, job_id)``, beyond ``after`` if given."""
+        """In the order of ``(created_at, job_id)``, beyond ``after`` if given. ``has_items``: only those of which
+        items are stored, or only those without."""
 
     def letters(self, *, worker_id: str | None = None, job_id: str | None = None) -> list[LetterRow]:
         """In the order of time, worker and number."""

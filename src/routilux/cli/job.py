@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from routilux import JobContext, JobStatus, Runtime
+from routilux import JobContext, JobStatus, Runtime, tracebacks
 from routilux.cli.app import NamedCommands
 from routilux.cli.command import Call, command
 from routilux.cli.outputs import as_row
@@ -61,6 +61,7 @@ def job() -> None:
 @click.option("--status", type=click.Choice([status.value for status in JobStatus]), help="Only these.")
 @click.option("--flow", "flow_id", metavar="FLOW_ID", help="Only jobs of this flow.")
 @click.option("--run", "run_id", metavar="RUN", help="Only jobs of this run, or worker.")
+@click.option("--parked", is_flag=True, help="Only jobs with items that wait for items of others.")
 @click.option("--dead-letters", is_flag=True, help="Only jobs with items that were set aside.")
 @click.option(
     "--limit", type=click.IntRange(1), default=_PAGE, show_default=True, metavar="N", help="At most so many."
@@ -90,7 +91,7 @@ def _page(
     while len(found) <= chosen["limit"]:
         page = runtime.list_jobs(
             status=chosen["status"], flow=chosen["flow_id"], worker=chosen["run_id"], limit=chosen["limit"] + 1,
-            cursor=after,
+            parked=chosen["parked"] or None, cursor=after,
         )  # fmt: skip
         found += [each for each in page if letters is None or each.job_id in letters]
         if len(page) <= chosen["limit"]:
@@ -124,6 +125,7 @@ def _table_row(each: JobContext, letters: int) -> dict[str, Any]:
         "run": each.worker_id,
         "status": each.status.value,
         "created": _local(each.created_at),
+        "parked": each.parked or None,
         "set aside": letters or None,
         "error": error if len(error) <= _LONGEST_ERROR else f"{error[: _LONGEST_ERROR - 1]}…",
     }
@@ -139,6 +141,7 @@ def _job_row(each: JobContext, letters: int) -> dict[str, Any]:
         "started_at": _utc(each.started_at),
         "completed_at": _utc(each.completed_at),
         "outputs": len(each.outputs),
+        "parked": each.parked,
         "dead_letters": letters,
         "error": None if each.error is None else str(each.error),
         "metadata": dict(each.metadata),
@@ -171,6 +174,9 @@ def show(call: Call, job_id: str, store: str | None) -> None:
         "outputs", ({"event": f"{o.routine_id}.{o.event}", "data": json_text(o.data)} for o in found.outputs)
     )
     _print_part("dead letters", map(_letter_cells, letters))
+    traceback = tracebacks.traceback_of(found.error) if found.error is not None else None
+    if traceback:
+        write(f"\n{traceback}")
 
 
 def _print_part(title: str, rows: Iterable[dict[str, Any]]) -> None:
@@ -193,6 +199,7 @@ def _everything(found: JobContext, letters: list[DeadLetter]) -> dict[str, Any]:
     return {
         **_job_row(found, len(letters)),
         "trace": [{**entry, "time": _utc(entry["time"])} for entry in found.trace_log],
+        "traceback": None if found.error is None else tracebacks.traceback_of(found.error),
         "errors": [str(error) for error in found.errors],
         "outputs": [as_row(output) for output in found.outputs],
         "dead_letters": [{**letter._asdict(), "time": _utc(letter.time)} for letter in letters],

@@ -11,7 +11,7 @@ the set becomes visible. Every method runs under the mailbox's lock and calls no
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -71,6 +71,9 @@ class Gathering(Protocol):
     def items(self) -> Iterator[Item]:
         """Everything queued here, in no particular order."""
 
+    def parked(self) -> Counter[str]:
+        """How many items are parked in each slot."""
+
     def clear(self) -> None:
         """Forget all items; what was parked is counted as active again."""
 
@@ -121,6 +124,9 @@ class _Sets:
         for queue in self._queues.values():
             yield from queue
 
+    def parked(self) -> Counter[str]:
+        return Counter({slot: len(queue) for slot, queue in self._queues.items()})
+
     def clear(self) -> None:
         for queue in self._queues.values():
             for item in queue:
@@ -170,6 +176,9 @@ class _KeyedSets:
         for group in self._groups.values():
             for queue in group.values():
                 yield from queue
+
+    def parked(self) -> Counter[str]:
+        return Counter(item[1] for item in self.items())
 
     def clear(self) -> None:
         for item in self.items():
@@ -235,6 +244,9 @@ class _Interval:
 
     def items(self) -> Iterator[Item]:
         return iter(self._items)
+
+    def parked(self) -> Counter[str]:
+        return Counter()
 
     def clear(self) -> None:
         self._items.clear()
@@ -321,6 +333,9 @@ class UserDecided:
     def items(self) -> Iterator[Item]:
         for queue in self._queues.values():
             yield from queue
+
+    def parked(self) -> Counter[str]:
+        return Counter(self._parked)
 
     def clear(self) -> None:
         self._unpark_all()

@@ -558,6 +558,11 @@ class Mailbox:
                 self._gathering is not None and self._gathering.moving
             )
 
+    def parked(self) -> dict[str, int]:
+        """How many items of each slot wait for others."""
+        with self._lock:
+            return {} if self._gathering is None else self._gathering.parked()
+
     def snapshot(self) -> tuple[list[Item], list[Activation], dict[str, Payload]]:
         """Queued items in their order, claimed activations that are due again, merged data. Nothing may run."""
         with self._lock:

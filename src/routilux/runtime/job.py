@@ -256,7 +256,12 @@ class JobContext:
             self.errors_dropped += 1
 
     def __repr__(self) -> str:
-        return f"<JobContext {self.job_id} {self.status} of {self.flow_id}>"
+        return f"<JobContext {self.job_id} {self.status}{parked_text(self)} of {self.flow_id}>"
+
+
+def parked_text(job: JobContext | None) -> str:
+    """``", 2 parked"``, or nothing if nothing is."""
+    return f", {job.parked} parked" if job is not None and job.parked else ""
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

@@ -152,7 +152,7 @@ class Node:
             join_key(self.places[slot], data, self.join_by)
 
     def counters(self) -> dict[str, Any]:
-        mailbox = self.mailbox
+        mailbox, parked = self.mailbox, self.mailbox.parked()
         return {
             "activations": mailbox.activations,
             "failed": mailbox.failed,
@@ -164,6 +164,16 @@ class Node:
             "dropped": sum(slot.dropped for slot in mailbox.slots.values()),
             "queued": sum(slot.length for slot in mailbox.slots.values()),
             "busy_seconds": mailbox.busy,
+            "slots": {
+                slot.name: {
+                    "queued": slot.length,
+                    "parked": parked.get(slot.name, 0),
+                    "capacity": slot.capacity,
+                    "received": slot.received,
+                    "dropped": slot.dropped,
+                }
+                for slot in mailbox.slots.values()
+            },
         }
 
     def data_of(self, batch: Batch) -> SlotData:

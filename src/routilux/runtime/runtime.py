@@ -397,12 +397,14 @@ class Runtime:
         status: str | None = None,
         flow: str | Flow | None = None,
         worker: str | WorkerState | None = None,
+        parked: bool | None = None,
         limit: int | None = None,
         cursor: JobContext | None = None,
     ) -> list[JobContext]:
         """Jobs in the order in which they were posted, those of a store included.
 
-        ``status``, ``flow`` and ``worker`` choose among them. ``cursor``: only those that come after this one, such
+        ``status``, ``flow`` and ``worker`` choose among them, ``parked`` those that have items which wait for items
+        of others, or those that have none. ``cursor``: only those that come after this one, such
         as the last of the page before. A job of a worker that is not open here has ``left`` set, and ``blocked``
         where its flow has changed.
         """
@@ -416,7 +418,13 @@ class Runtime:
             after = None if cursor is None else (cursor.created_at, cursor.job_id)
             find = self._directory.known_flow
             return self._opener.jobs(
-                find, status=status, flow_id=flow_id, worker_id=worker_id, limit=limit, after=after
+                find,
+                status=status,
+                flow_id=flow_id,
+                worker_id=worker_id,
+                parked=parked,
+                limit=limit,
+                after=after,
             )
         found = [
             job
@@ -424,6 +432,7 @@ class Runtime:
             if status in (None, job.status)
             and flow_id in (None, job.flow_id)
             and worker_id in (None, job.worker_id)
+            and parked in (None, job.parked > 0)
         ]
         if cursor is not None and cursor in found:
             found = found[found.index(cursor) + 1 :]

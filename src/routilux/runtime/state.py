@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import RLock
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, overload
+from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from routilux.errors import InsideActivationError, InvalidTypeError, StateError
 from routilux.model.context import running
 from routilux.model.item import Output
 from routilux.model.status import ExecutionStatus, WorkerStatus
 from routilux.runtime.checks import checked_count, checked_duration, checked_timeout
+from routilux.runtime.job import JobContext, parked_text
 from routilux.runtime.output import OutputHandler, OutputRecord
-
-if TYPE_CHECKING:
-    from routilux.runtime.job import JobContext
 
 OUTPUT_LOG_LIMIT = 1_000
 T = TypeVar("T")
@@ -356,6 +354,11 @@ class JobState(WorkerState):
             return self.job.outputs
         saved = self.saved_job or {"outputs": ()}
         return [Output(*row) for row in saved["outputs"]]
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} {self.worker_id} {self.status}{parked_text(self.job)} of {self.flow_id}>"
+        )
 
     def fill(self, body: Mapping[str, Any]) -> None:
         super().fill(body)

@@ -169,7 +169,7 @@ class MemoryStore(Store):
         worker_id: str | None = None,
         flow_id: str | None = None,
         statuses: Sequence[str] | None = None,
-        without_items: bool = False,
+        has_items: bool | None = None,
         after: tuple[float, str] | None = None,
         limit: int | None = None,
     ) -> list[StoredJob]:
@@ -178,7 +178,7 @@ class MemoryStore(Store):
                 (worker_id is None or row.worker_id == worker_id)
                 and (flow_id is None or row.flow_id == flow_id)
                 and (statuses is None or row.status in statuses)
-                and not (without_items and self._counts.get(row.job_id, 0))
+                and has_items in (None, self._counts.get(row.job_id, 0) > 0)
                 and (after is None or _order(row) > after)
             )
 

@@ -318,20 +318,20 @@ class StoreContract:
         for worker_id in (None, "w", "v", "nobody"):
             for flow_id in (None, "f", "g"):
                 for statuses in (None, (), ("failed",), ["pending", "running"]):
-                    for without_items in (False, True):
+                    for has_items in (None, False, True):
                         wanted = [
                             StoredJob(row, counts.get(row.job_id, 0))
                             for row in rows
                             if worker_id in (None, row.worker_id)
                             and flow_id in (None, row.flow_id)
                             and (statuses is None or row.status in statuses)
-                            and not (without_items and counts.get(row.job_id))
+                            and has_items in (None, row.job_id in counts)
                         ]
                         found = store.jobs(
                             worker_id=worker_id,
                             flow_id=flow_id,
                             statuses=statuses,
-                            without_items=without_items,
+                            has_items=has_items,
                         )
                         assert found == wanted
 

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 import pytest
 
-from routilux import ErrorHandler, Flow, JobContext, Routine, Runtime
-from routilux.activation_policies import immediate_policy
-from routilux.errors import ExecutionError
+from routilux import ErrorHandler, ErrorStrategy, Flow, JobContext, Routine, Runtime
+from routilux.activation_policies import all_slots_ready_policy, batch_size_policy, immediate_policy
+from routilux.errors import ExecutionError, FlowValidationError
 from routilux.runtime.failures import ERROR, MOST_KINDS, OTHERS, PERIOD, WARNING, WRITTEN, FailureLog
 from routilux.runtime.job import ERROR_LIMIT
 from routilux.store.memory import MemoryStore
 
 HERE = Path(__file__).name
+_lines = Path(__file__).read_text(encoding="utf-8").splitlines()
+LINE = next(n for n, line in enumerate(_lines, 1) if line.endswith(" from error"))
 SECONDS = 30.0
 INTERNAL = "no such customer"
 
@@ -82,7 +87,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     ]
 
 
-BEGIN = f"routine 'ask' of flow 'shop' failed in attempt {{}}: ValueError: no answer ({HERE}:44); "
+BEGIN = f"routine 'ask' of flow 'shop' failed in attempt {{}}: ValueError: no answer ({HERE}:{LINE}); "
 
 
 @pytest.mark.parametrize("kind", [Asks, AsksAsync])
@@ -121,7 +126,7 @@ def test_record_carries_ids_and_stands_at_the_line_that_failed(
     (record,) = (record for record in caplog.records if record.name == "routilux")
     ids = vars(record)
     assert (ids["flow_id"], ids["worker_id"], ids["job_id"]) == ("shop", job.worker_id, job.job_id)
-    assert (ids["routine_id"], ids["attempt"], record.lineno) == ("ask", 1, 44)
+    assert (ids["routine_id"], ids["attempt"], record.lineno) == ("ask", 1, LINE)
     assert (record.filename, record.funcName) == (HERE, "ask")
 
 
@@ -263,7 +268,9 @@ def test_every_bad_row_of_a_flow_is_counted(runtime: Runtime, caplog: pytest.Log
     assert runtime.shutdown(timeout=SECONDS)
     lines = told(caplog)
     assert len(lines) == WRITTEN + 1
-    assert lines[-1][1] == f"routine 'ask' of flow 'shop' failed with ValueError at {HERE}:44: 40 more times"
+    assert (
+        lines[-1][1] == f"routine 'ask' of flow 'shop' failed with ValueError at {HERE}:{LINE}: 40 more times"
+    )
 
 
 # -- what is kept ------------------------------------------------------------------------------------------
@@ -271,7 +278,7 @@ def test_every_bad_row_of_a_flow_is_counted(runtime: Runtime, caplog: pytest.Log
 
 def test_error_of_a_job_names_the_line_and_has_the_traceback_with_its_causes(runtime: Runtime) -> None:
     error: Any = one_job(runtime, Asks()).error
-    assert str(error) == f"routine 'ask' failed in attempt 1: ValueError: no answer ({HERE}:44)"
+    assert str(error) == f"routine 'ask' failed in attempt 1: ValueError: no answer ({HERE}:{LINE})"
     first, second = error.traceback.split("The above exception was the direct cause")
     assert "in ask\n    raise LookupError" in first
     assert second.endswith("ValueError: no answer\n")
@@ -353,3 +360,177 @@ def test_findings_are_logged_once_per_flow(runtime: Runtime, caplog: pytest.LogC
     runtime.exec(flow)
     (line,) = told(caplog)
     assert line[1].startswith("flow 'shop': flow 'shop': has several routines with a slot that nothing feeds")
+
+
+# -- EMIT ----------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Other:
+    code: int
+
+
+class WithTypedErrorEvent(Asks):
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_event("error", type=Other)
+
+
+class WithErrorEventAsync(WithErrorEvent):
+    async def ask(self, slot_data: Any, message: Any, state: Any) -> None:
+        Asks.ask(self, slot_data, message, state)
+
+
+class Collects(Routine):
+    capacity = 1_000
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_slot("input", max_queue_length=self.capacity)
+        self.set_activation_policy(immediate_policy())
+        self.set_logic(self.collect)
+        self.got: list[dict[str, Any]] = []
+
+    def collect(self, slot_data: Any, message: Any, state: Any) -> None:
+        self.got.extend(slot_data["input"])
+
+
+class CollectsLater(Collects):
+    """Has room for one item, and takes none before the gate opens."""
+
+    capacity = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def collect(self, slot_data: Any, message: Any, state: Any) -> None:
+        self.gate.wait(SECONDS)
+        super().collect(slot_data, message, state)
+
+
+EMITS = {
+    "at once": (ErrorHandler("emit"), 1),
+    "exhausted": (
+        ErrorHandler("retry", max_retries=2, retry_delay=0.001, on_exhausted=ErrorStrategy.EMIT),
+        3,
+    ),
+}
+
+
+def with_collector(asks: Routine, collects: Routine, handler: ErrorHandler) -> Flow:
+    flow = Flow("shop")
+    flow.add_routine(asks.set_error_handler(handler), "ask")
+    flow.add_routine(collects, "collect")
+    flow.connect("ask", "error", "collect", "input")
+    return flow
+
+
+@pytest.mark.parametrize("kind", [WithErrorEvent, WithErrorEventAsync])
+@pytest.mark.parametrize("when", EMITS)
+def test_what_failed_leaves_on_the_event_error_and_the_job_goes_on(
+    when: str, kind: type[WithErrorEvent], runtime: Runtime
+) -> None:
+    (handler, attempts), collects = EMITS[when], Collects()
+    flow = with_collector(kind(), collects, handler)
+    runtime.exec(flow)
+    job = runtime.post(flow, "ask", "input", {"n": 1}).job_context
+    assert job.wait(SECONDS)
+    assert (job.status, job.errors, runtime.dead_letters()) == ("completed", [], [])
+    error = f"ValueError: no answer ({HERE}:{LINE})"
+    assert collects.got == [{"data": {"n": 1}, "error": error, "attempts": attempts, "routine": "ask"}]
+
+
+@pytest.mark.parametrize("kind", [WithErrorEvent, WithErrorEventAsync])
+def test_every_failure_leaves_although_the_slot_behind_the_event_is_full(
+    kind: type[WithErrorEvent], runtime: Runtime
+) -> None:
+    collects = CollectsLater()
+    flow = with_collector(kind(), collects, ErrorHandler("emit"))
+    runtime.exec(flow)
+    jobs = [runtime.post(flow, "ask", "input", {"n": n}).job_context for n in range(1, 20, 2)]
+    collects.gate.set()
+    assert all(job.wait(SECONDS) for job in jobs)
+    assert sorted(got["data"]["n"] for got in collects.got) == list(range(1, 20, 2))
+
+
+def test_with_several_items_the_data_is_by_slot(runtime: Runtime) -> None:
+    asks, collects = WithErrorEvent(), Collects()
+    asks.set_activation_policy(batch_size_policy(2))
+    flow = with_collector(asks, collects, ErrorHandler("emit"))
+    runtime.exec(flow)
+    for n in (1, 3):
+        runtime.post(flow, "ask", "input", {"n": n})
+    assert runtime.shutdown(timeout=SECONDS)
+    (got,) = collects.got
+    assert got["data"] == {"input": [{"n": 1}, {"n": 3}]}
+    assert got["error"].startswith("ValueError: too many values to unpack")
+
+
+def test_unconnected_it_is_an_error_of_the_job(runtime: Runtime) -> None:
+    job = one_job(runtime, WithErrorEvent(), ErrorHandler("emit"))
+    assert job.status == "completed"
+    assert [str(error) for error in job.errors] == [
+        f"event 'ask.error' of flow 'shop' is connected to nothing: ValueError: no answer ({HERE}:{LINE})"
+    ]
+
+
+def test_where_it_cannot_leave_the_job_fails_with_the_error_of_the_logic(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    job = one_job(runtime, WithTypedErrorEvent(), ErrorHandler("emit"))
+    assert job.status == "failed"
+    assert str(job.error) == f"routine 'ask' failed in attempt 1: ValueError: no answer ({HERE}:{LINE})"
+    ((level, line),) = told(caplog)
+    assert level == "ERROR"
+    assert "it could not leave on the event 'error' (InvalidTypeError" in line
+
+
+def test_routine_without_an_event_error_is_refused_with_the_fix(runtime: Runtime) -> None:
+    flow = Flow("shop").set_error_handler(ErrorHandler("emit"))
+    flow.add_routine(Asks(), "ask")
+    with pytest.raises(FlowValidationError, match=r"has no such event; declare it: add_event\('error'\)"):
+        runtime.exec(flow)
+
+
+# -- what waits is visible -----------------------------------------------------------------------------------
+
+
+class Joins(Routine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_slot("left", max_queue_length=5)
+        self.add_slot("right")
+        self.set_activation_policy(all_slots_ready_policy())
+        self.set_logic(lambda slot_data, message, state: None)
+
+
+def test_what_waits_for_others_is_seen_in_reprs_lists_and_statistics(runtime: Runtime) -> None:
+    flow = Flow("shop")
+    flow.add_routine(Joins(), "join")
+    worker = runtime.exec(flow)
+    waits = runtime.post(flow, "join", "left", {"n": 1}).job_context
+    assert waits.wait(SECONDS)
+    assert repr(waits) == f"<JobContext {waits.job_id} completed, 1 parked of shop>"
+    assert runtime.list_jobs(parked=True) == [waits]
+    assert runtime.list_jobs(parked=False) == []
+    slots = flow.routines["join"].stats(worker)["slots"]
+    assert slots["left"] == {"queued": 1, "parked": 1, "capacity": 5, "received": 1, "dropped": 0}
+    assert slots["right"] == {"queued": 0, "parked": 0, "capacity": 1_000, "received": 0, "dropped": 0}
+
+
+def test_jobs_in_a_store_know_what_waits_of_them(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'shop.db'}"
+    with Runtime(store=url) as runtime:
+        flow = Flow("shop")
+        flow.add_routine(Joins(), "join")
+        runtime.exec(flow, worker_id="w")
+        for slot in ("left", "right", "left"):
+            assert runtime.post(flow, "join", slot, {"n": 1}, job_id=f"{slot}-{time_ns()}").job_context.wait(
+                SECONDS
+            )
+        runtime.pause("w")
+    with Runtime(store=url) as runtime:
+        (waits,) = runtime.list_jobs(parked=True)
+        assert (waits.status, waits.parked, len(runtime.list_jobs())) == ("completed", 1, 3)
+        assert len(runtime.list_jobs(parked=False)) == 2

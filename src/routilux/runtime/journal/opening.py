@@ -169,6 +169,7 @@ class Opener:
         status: str | None,
         flow_id: str | None,
         worker_id: str | None,
+        parked: bool | None,
         limit: int | None,
         after: tuple[float, str] | None,
     ) -> list[JobContext]:
@@ -178,12 +179,15 @@ class Opener:
         found: list[JobContext] = []
         while limit is None or len(found) < limit:
             page = self._store.jobs(
-                flow_id=flow_id, worker_id=worker_id, statuses=statuses, after=after, limit=limit
-            )
+                flow_id=flow_id, worker_id=worker_id, statuses=statuses, has_items=parked or None, after=after,
+                limit=limit,
+            )  # fmt: skip
             shown = [
                 self._engine.book.jobs.get(one.row.job_id) or self._shown(one, find_flow) for one in page
             ]
-            found += [job for job in shown if status is None or job.status == status]
+            found += [
+                job for job in shown if status in (None, job.status) and parked in (None, job.parked > 0)
+            ]
             if limit is None or len(page) < limit:
                 break
             after = page[-1].row.created_at, page[-1].row.job_id

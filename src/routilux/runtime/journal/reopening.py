@@ -223,7 +223,7 @@ class Revival:
             return
         self._idle_jobs_known = True
         worker = self._worker
-        stored = worker.journal.store.jobs(worker_id=worker.worker_id, statuses=OPEN, without_items=True)
+        stored = worker.journal.store.jobs(worker_id=worker.worker_id, statuses=OPEN, has_items=False)
         for one in stored:
             if one.row.job_id not in worker.jobs:
                 job = self.adopted(one)

@@ -123,6 +123,8 @@ def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) 
     about, _ = fill_job(codec, store, job, row)
     job.data.update(job_data(codec, store, row))
     account.status = JobStatus(row.status)
+    if account.status is JobStatus.COMPLETED:
+        account.parked = stored.items  # what is left of a completed job waits for items of others
     account.pause(about["paused"])
     if account.status.finished:
         job.announce_end()

@@ -74,7 +74,7 @@ class Reading:
         worker_id: str | None = None,
         flow_id: str | None = None,
         statuses: Sequence[str] | None = None,
-        without_items: bool = False,
+        has_items: bool | None = None,
         after: tuple[float, str] | None = None,
         limit: int | None = None,
     ) -> list[StoredJob]:
@@ -82,7 +82,7 @@ class Reading:
             "worker_id": None if worker_id is None else storable(worker_id),
             "flow_id": None if flow_id is None else storable(flow_id),
             "statuses": None if statuses is None else texts(statuses),
-            "without_items": without_items,
+            "has_items": has_items,
             "created_after": None if after is None else float(after[0]),
             "job_after": None if after is None else storable(after[1]),
             "limit": limit,

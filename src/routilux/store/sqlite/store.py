@@ -304,7 +304,7 @@ class SqliteStore(Store):
         worker_id: str | None = None,
         flow_id: str | None = None,
         statuses: Sequence[str] | None = None,
-        without_items: bool = False,
+        has_items: bool | None = None,
         after: tuple[float, str] | None = None,
         limit: int | None = None,
     ) -> list[StoredJob]:
@@ -314,7 +314,7 @@ class SqliteStore(Store):
             "worker_id = ?": () if worker_id is None else (worker_id,),
             "flow_id = ?": () if flow_id is None else (flow_id,),
             f"status IN ({', '.join('?' * len(statuses or ()))})": statuses or (),
-            "coalesce(items, 0) = 0 AND ?": (True,) if without_items else (),
+            "(coalesce(items, 0) > 0) = ?": () if has_items is None else (has_items,),
             "(created_at, job_id) > (?, ?)": after or (),
         }
         wanted = {condition: values for condition, values in conditions.items() if values}

@@ -59,7 +59,8 @@ FROM job
 WHERE (%(worker_id)s::text IS NULL OR worker_id = %(worker_id)s)
   AND (%(flow_id)s::text IS NULL OR flow_id = %(flow_id)s)
   AND (%(statuses)s::text[] IS NULL OR status = ANY (%(statuses)s))
-  AND (NOT %(without_items)s OR items = 0)
+  AND (%(has_items)s::bool IS DISTINCT FROM false OR items = 0)
+  AND (%(has_items)s::bool IS DISTINCT FROM true OR items > 0)
   AND (%(created_after)s::float8 IS NULL OR (created_at, job_id) > (%(created_after)s, %(job_after)s))
 ORDER BY created_at, job_id LIMIT %(limit)s
 
