@@ -43,6 +43,7 @@ class TestList:
             "flow_id": "even",
             "status": "failed",
             "outputs": 0,
+            "parked": 0,
             "dead_letters": 1,
             "error": f"SlotHandlerError: routine 'it' failed in attempt 1: ValueError: 3 is odd ({steps}.py:13)",
             "metadata": {
