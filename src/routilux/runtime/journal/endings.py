@@ -136,7 +136,9 @@ class Endings:
             journal.append(record)
         journal.wake()
 
-    def _lost(self, mailbox: Mailbox, items: Sequence[Item], reason: str, error: BaseException | None) -> Lost:
+    def _lost(
+        self, mailbox: Mailbox, items: Sequence[Item], reason: str, error: BaseException | None
+    ) -> Lost:
         """What the jobs of items hear that are set aside although no logic has failed on them. It is logged here."""
         if reason in NOTED:
             return []
