@@ -80,7 +80,7 @@ BAD: list[tuple[dict[str, Any], type[RoutiluxError], tuple[str, ...]]] = [
     ({"retryable_exceptions": ()}, InvalidValueError, ("at least one", "ErrorStrategy.STOP")),
     ({"retryable_exceptions": "ValueError"}, InvalidTypeError, ("exception classes",)),
     ({"retryable_exceptions": (int,)}, InvalidTypeError, ("exception classes",)),
-    ({"on_exhausted": "retry"}, InvalidValueError, ("on_exhausted", "stop, continue or skip")),
+    ({"on_exhausted": "retry"}, InvalidValueError, ("on_exhausted", "stop, continue, skip or emit")),
 ]
 
 
