@@ -287,6 +287,11 @@ def nearest(name: object, known: Iterable[str], n: int = 3) -> list[str]:
     return [other for _, other in sorted(ratios)[:n]]
 
 
+def counted(number: int, noun: str) -> str:
+    """``1 item``, ``2,000 items``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def shown(value: object, limit: int = _LONGEST_NAME) -> str:
     """``repr(value)``, shortened, and safe when the repr raises."""
     try:

@@ -43,8 +43,8 @@ values = st.recursive(
 seconds = st.floats(0.001, 1e6)
 policies = st.one_of(
     st.just(immediate_policy()),
-    st.builds(all_slots_ready_policy, st.sampled_from([None, "job", "a key"])),
-    st.builds(batch_size_policy, st.integers(1, 40), st.booleans()),
+    st.builds(all_slots_ready_policy, st.sampled_from([None, "job", "a key"]), st.none() | st.floats(0, 1e6)),
+    st.builds(batch_size_policy, st.integers(1, 40), st.none() | st.floats(0, 1e6), st.booleans()),
     st.builds(time_interval_policy, st.floats(0, 1e6)),
 )
 handlers = st.builds(

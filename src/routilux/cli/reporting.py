@@ -14,8 +14,11 @@ from routilux.cli.outputs import Outputs
 from routilux.cli.plan import Plan
 from routilux.cli.running import Ending, Run
 from routilux.cli.screen import json_text
+from routilux.errors import counted
 from routilux.model.item import DeadLetter
 from routilux.store import without_password
+
+__all__ = ["Report", "RunView", "counted", "resuming", "tell_unheard"]
 
 _MOST_LETTERS: Final = 5
 _LONGEST_DATA: Final = 200  # characters
@@ -192,7 +195,3 @@ def resuming(plan: Plan) -> str:
 def store_flag(plan: Plan) -> str:
     """As it stands on the command line, but for a password; empty where the config names the store."""
     return f" --store {shlex.quote(without_password(plan.store))}" if plan.store_flag else ""
-
-
-def counted(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

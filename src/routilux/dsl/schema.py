@@ -170,9 +170,21 @@ def _of(kind: Any) -> dict[str, Any]:
 def _activation(registry: RoutineRegistry) -> dict[str, Any]:
     built_in = [
         _object({"policy": {"const": "immediate"}}, "policy"),
-        _object({"policy": {"const": "all_slots_ready"}, "by": {"type": "string", "minLength": 1}}, "policy"),
         _object(
-            {"policy": {"const": "batch_size"}, "size": _COUNT, "flush": {"type": "boolean"}},
+            {
+                "policy": {"const": "all_slots_ready"},
+                "by": {"type": "string", "minLength": 1},
+                "timeout": {"type": "number", "minimum": 0},
+            },
+            "policy",
+        ),
+        _object(
+            {
+                "policy": {"const": "batch_size"},
+                "size": _COUNT,
+                "age": {"type": "number", "minimum": 0},
+                "flush": {"type": "boolean"},
+            },
             "policy",
             "size",
         ),

@@ -32,6 +32,7 @@ class JobAccount:
     flush_first = False  # report quiet first, so that partial batches are released before the end
     active = 0
     parked = 0
+    named = False  # by its owner, who may post more of it after it has completed
     begun = False  # its first activation has begun, whatever has become of it since
     status = JobStatus.PENDING
     pause_asked = False

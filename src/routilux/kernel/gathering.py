@@ -11,8 +11,9 @@ the set becomes visible. Every method runs under the mailbox's lock and calls no
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from heapq import heappop, heappush
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -20,6 +21,7 @@ from routilux.kernel.account import NONE, Account, JobAccount
 from routilux.model.decision import WAIT, Decision, Fire, SlotView, SlotViews, WaitUntil
 from routilux.model.item import Item
 from routilux.model.policy import (
+    INCOMPLETE,
     ActivationPolicy,
     AllSlotsReadyPolicy,
     BatchSizePolicy,
@@ -29,6 +31,9 @@ from routilux.model.policy import (
 )
 
 Batch: TypeAlias = tuple[Item, ...]
+
+
+FEW = 64  # entries of a heap that are not worth a look
 
 
 class BatchWithMessage(tuple[Item, ...]):
@@ -71,9 +76,6 @@ class Gathering(Protocol):
     def items(self) -> Iterator[Item]:
         """Everything queued here, in no particular order."""
 
-    def parked(self) -> Counter[str]:
-        """How many items are parked in each slot."""
-
     def clear(self) -> None:
         """Forget all items; what was parked is counted as active again."""
 
@@ -88,8 +90,41 @@ class Gathering(Protocol):
     def moving(self) -> bool:
         """Whether something here will move on its own: undecided, being decided or in a timer."""
 
+    @property
+    def hurries(self) -> bool:
+        """Whether what moves here waits for a time alone, and :meth:`flush` has an answer to it."""
 
-class _Sets:
+    def end_flush(self) -> None:
+        """The drain is over."""
+
+    def parked(self) -> Iterator[Item]:
+        """Those of :meth:`items` that are counted as parked."""
+
+    def incomplete(self, account: JobAccount) -> list[Item]:
+        """Take out parked items that belong only to jobs that have ended, this one among them, where none but an
+        item of these jobs could have completed their set. They are counted as active again."""
+
+
+class _Plain:
+    """What most rules have in common."""
+
+    def due(self) -> None:
+        return None
+
+    def end_flush(self) -> None:
+        return None
+
+    def release(self, now: float, pending: deque[Batch]) -> Later | Decide | None:
+        return None
+
+    def flush(self, now: float, pending: deque[Batch]) -> bool:
+        return False
+
+    def incomplete(self, account: JobAccount) -> list[Item]:
+        return []
+
+
+class _Sets(_Plain):
     """The queues of a rule that takes sets: parked until the set is complete."""
 
     def __init__(self, slots: Sequence[str], size: int, flushes: bool) -> None:
@@ -97,10 +132,7 @@ class _Sets:
         self._size = size
         self._flushes = flushes
 
-    timed = waiting = moving = False
-
-    def due(self) -> None:
-        return None
+    timed = waiting = moving = hurries = False
 
     def add(self, item: Item, pending: deque[Batch]) -> bool:
         self._queues[item[1]].append(item)
@@ -110,9 +142,6 @@ class _Sets:
                 return True
         self._move(pending, arrived=item)
         return False
-
-    def release(self, now: float, pending: deque[Batch]) -> None:
-        return None
 
     def flush(self, now: float, pending: deque[Batch]) -> bool:
         if not self._flushes or not any(self._queues.values()):
@@ -124,8 +153,7 @@ class _Sets:
         for queue in self._queues.values():
             yield from queue
 
-    def parked(self) -> Counter[str]:
-        return Counter({slot: len(queue) for slot, queue in self._queues.items()})
+    parked = items
 
     def clear(self) -> None:
         for queue in self._queues.values():
@@ -141,18 +169,103 @@ class _Sets:
         pending.append(tuple(batch))
 
 
-class _KeyedSets:
-    """One item of every slot, joined by job or by a key of the payload."""
+class _AgedBatches(_Plain):
+    """The queues of a rule that takes sets, or what there is of one once its oldest item has an age.
+
+    Nothing is parked: a timer takes what is incomplete.
+    """
+
+    timed = True
+
+    def __init__(self, slots: Sequence[str], policy: BatchSizePolicy) -> None:
+        self._queues: dict[str, deque[Item]] = {slot: deque() for slot in slots}
+        self._size, self._flushes = policy.n, policy.flush
+        self._age = policy.age or 0.0
+        self._armed = False  # a timer will ask again
+
+    @property
+    def waiting(self) -> bool:
+        return not self._armed and self.moving
+
+    @property
+    def moving(self) -> bool:
+        return any(self._queues.values())
+
+    @property
+    def hurries(self) -> bool:
+        return self._flushes and self.moving
+
+    def due(self) -> None:
+        self._armed = False
+
+    def add(self, item: Item, pending: deque[Batch]) -> bool:
+        self._queues[item[1]].append(item)
+        if all(len(queue) >= self._size for queue in self._queues.values()):
+            self._move(pending)
+        return False
+
+    def release(self, now: float, pending: deque[Batch]) -> Later | None:
+        if not self.waiting:
+            return None
+        due = min(queue[0][5] for queue in self._queues.values() if queue) + self._age
+        if now < due:
+            self._armed = True
+            return Later(due)
+        self._move(pending)
+        return None
+
+    def flush(self, now: float, pending: deque[Batch]) -> bool:
+        if not self.hurries:
+            return False
+        self._move(pending)
+        return True
+
+    def items(self) -> Iterator[Item]:
+        for queue in self._queues.values():
+            yield from queue
+
+    def parked(self) -> Iterator[Item]:
+        return iter(())
+
+    def clear(self) -> None:
+        for queue in self._queues.values():
+            queue.clear()
+
+    def _move(self, pending: deque[Batch]) -> None:
+        queues = self._queues.values()
+        pending.append(tuple(q.popleft() for q in queues for _ in range(min(self._size, len(q)))))
+
+
+class _Groups(_Plain):
+    """Queued items by what they are joined by, and by slot."""
 
     def __init__(self, slots: Sequence[str], key: Callable[[Item], Hashable]) -> None:
         self._slots = tuple(slots)
         self._key = key
         self._groups: dict[Hashable, dict[str, deque[Item]]] = {}
 
-    timed = waiting = moving = False
+    def items(self) -> Iterator[Item]:
+        for group in self._groups.values():
+            for queue in group.values():
+                yield from queue
 
-    def due(self) -> None:
-        return None
+    def _heads(self, key: Hashable, group: dict[str, deque[Item]]) -> list[Item]:
+        """Take out the oldest item of each slot that has one."""
+        batch = []
+        for slot in [slot for slot in self._slots if slot in group]:
+            queue = group[slot]
+            batch.append(queue.popleft())
+            if not queue:
+                del group[slot]
+        if not group:
+            del self._groups[key]
+        return batch
+
+
+class _KeyedSets(_Groups):
+    """One item of every slot, joined by job or by a key of the payload: parked until the set is complete."""
+
+    timed = waiting = moving = hurries = False
 
     def add(self, item: Item, pending: deque[Batch]) -> bool:
         key = self._key(item)
@@ -166,19 +279,16 @@ class _KeyedSets:
         self._move(key, group, item, pending)
         return False
 
-    def release(self, now: float, pending: deque[Batch]) -> None:
-        return None
+    def parked(self) -> Iterator[Item]:
+        return self.items()
 
-    def flush(self, now: float, pending: deque[Batch]) -> bool:
-        return False
-
-    def items(self) -> Iterator[Item]:
-        for group in self._groups.values():
-            for queue in group.values():
-                yield from queue
-
-    def parked(self) -> Counter[str]:
-        return Counter(item[1] for item in self.items())
+    def incomplete(self, account: JobAccount) -> list[Item]:
+        if self._key is not _by_job:
+            return []
+        over = [key for key in self._groups if _all_over(key, account)]
+        left = [item for key in over for queue in self._groups.pop(key).values() for item in queue]
+        _unpark(left)
+        return left
 
     def clear(self) -> None:
         for item in self.items():
@@ -188,22 +298,83 @@ class _KeyedSets:
     def _move(
         self, key: Hashable, group: dict[str, deque[Item]], arrived: Item, pending: deque[Batch]
     ) -> None:
-        batch = []
-        for slot in self._slots:
-            queue = group[slot]
-            batch.append(queue.popleft())
-            if not queue:
-                del group[slot]
-        if not group:
-            del self._groups[key]
+        batch = self._heads(key, group)
         _unpark([item for item in batch if item is not arrived])
         pending.append(tuple(batch))
 
 
-class _Interval:
+class _TimedSets(_Groups):
+    """One item of every slot, joined like those; what stays incomplete for a time leaves as ``"incomplete"``.
+
+    Nothing is parked: a timer takes what stays incomplete.
+    """
+
+    timed = True
+    hurries = False  # the next items may come after this drain
+
+    def __init__(self, slots: Sequence[str], key: Callable[[Item], Hashable], seconds: float) -> None:
+        super().__init__(slots, key)
+        self._seconds = seconds
+        # A heap; of those that have left, some stay in it.
+        self._oldest: list[tuple[float, int, Hashable]] = []
+        self._here: set[int] = set()  # the numbers of the items that have not left
+        self._armed = False  # a timer will ask again
+
+    @property
+    def waiting(self) -> bool:
+        return bool(self._here) and not self._armed
+
+    @property
+    def moving(self) -> bool:
+        return bool(self._here)
+
+    def due(self) -> None:
+        self._armed = False
+
+    def add(self, item: Item, pending: deque[Batch]) -> bool:
+        key = self._key(item)
+        self._groups.setdefault(key, {}).setdefault(item[1], deque()).append(item)
+        self._here.add(item[0])
+        heappush(self._oldest, (item[5], item[0], key))
+        if len(self._groups[key]) == len(self._slots):
+            pending.append(self._leave(key))
+        if len(self._oldest) > 2 * len(self._here) + FEW:
+            self._oldest = sorted(entry for entry in self._oldest if entry[1] in self._here)
+        return False
+
+    def release(self, now: float, pending: deque[Batch]) -> Later | None:
+        while not self._armed and self._here:
+            time, number, key = self._oldest[0]
+            if number not in self._here:
+                heappop(self._oldest)
+            elif now < time + self._seconds:
+                self._armed = True
+                return Later(time + self._seconds)
+            else:
+                batch = BatchWithMessage(self._leave(key))
+                batch.message = INCOMPLETE
+                pending.append(batch)
+        return None
+
+    def parked(self) -> Iterator[Item]:
+        return iter(())
+
+    def clear(self) -> None:
+        self._groups.clear()
+        self._oldest.clear()
+        self._here.clear()
+
+    def _leave(self, key: Hashable) -> Batch:
+        batch = self._heads(key, self._groups[key])
+        self._here.difference_update(item[0] for item in batch)
+        return tuple(batch)
+
+
+class _Interval(_Plain):
     """All that is queued, at most once per interval."""
 
     timed = False
+    hurries = False  # the interval is a promise, and its timer releases the rest
 
     def __init__(self, slots: Sequence[str], seconds: float) -> None:
         self._items: deque[Item] = deque()
@@ -239,21 +410,21 @@ class _Interval:
         self._items.clear()
         return None
 
-    def flush(self, now: float, pending: deque[Batch]) -> bool:
-        return False  # the interval is a promise; its timer releases the rest
-
     def items(self) -> Iterator[Item]:
         return iter(self._items)
 
-    def parked(self) -> Counter[str]:
-        return Counter()
+    def parked(self) -> Iterator[Item]:
+        return iter(())
 
     def clear(self) -> None:
         self._items.clear()
 
 
-class UserDecided:
-    """A policy written by the user, asked whenever something has arrived since its last word."""
+class UserDecided(_Plain):
+    """A policy written by the user, asked whenever something has arrived since its last word.
+
+    Once a drain has asked it to release what it holds, every call says so until the drain is over.
+    """
 
     timed = True
 
@@ -265,7 +436,7 @@ class UserDecided:
         self._fresh = False
         self._asked = False
         self._flushing = False
-        self._declined = False  # the policy was asked to release what is here, and has said no
+        self._declined = False  # the policy was asked to release what is here, and wants to wait
         self._edition = 0
         self._timers = 0  # that the policy asked for and that are not due yet
 
@@ -276,6 +447,10 @@ class UserDecided:
     @property
     def moving(self) -> bool:
         return self._fresh or self._asked or (self._timers > 0 and any(self._queues.values()))
+
+    @property
+    def hurries(self) -> bool:
+        return not (self._fresh or self._asked or self._declined) and any(self._queues.values())
 
     def add(self, item: Item, pending: deque[Batch]) -> bool:
         self._queues[item[1]].append(item)
@@ -299,7 +474,6 @@ class UserDecided:
             return NONE
         self._asked = False
         if isinstance(decision, Fire):
-            self._flushing = False
             self._fired = now
             pending.append(self._take(decision))
             self._fresh = self._fresh or any(self._queues.values())
@@ -307,8 +481,8 @@ class UserDecided:
         if isinstance(decision, WaitUntil):
             self._unpark_all()
             self._timers += 1
+            self._declined = asked.views.flushing
             return NONE
-        self._flushing = False
         if self._fresh:
             return NONE
         self._declined = asked.views.flushing
@@ -324,18 +498,22 @@ class UserDecided:
         self._fresh = any(self._queues.values())
 
     def flush(self, now: float, pending: deque[Batch]) -> bool:
-        if self._asked or self._declined or not any(self._parked.values()):
+        if not self.hurries:
             return False
         self._unpark_all()  # its answer may be an activation, so nothing of these jobs is at rest until then
         self._fresh = self._flushing = True
         return True
 
+    def end_flush(self) -> None:
+        self._flushing = self._declined = False
+
+    def parked(self) -> Iterator[Item]:
+        for slot, queue in self._queues.items():
+            yield from queue[: self._parked[slot]]
+
     def items(self) -> Iterator[Item]:
         for queue in self._queues.values():
             yield from queue
-
-    def parked(self) -> Counter[str]:
-        return Counter(self._parked)
 
     def clear(self) -> None:
         self._unpark_all()
@@ -388,6 +566,15 @@ def _account(item: Item) -> Account:
     return account
 
 
+def _all_over(key: Any, account: JobAccount) -> bool:
+    """Whether a key of jobs has this one, all of them have ended, and no more can be posted of any."""
+    return account in key and all(member.status.finished and not member.named for member in key)
+
+
+def _for_order(item: Item) -> Hashable:
+    return None
+
+
 def _by_job(item: Item) -> Hashable:
     members: tuple[JobAccount, ...] = item[3].members
     return members
@@ -397,19 +584,27 @@ def _by_payload_key(name: str) -> Callable[[Item], Hashable]:
     return lambda item: join_key(item[1], item[2], name)
 
 
+def _joined_by(by: str | None) -> Callable[[Item], Hashable]:
+    if by is None:
+        return _for_order
+    return _by_job if by == "job" else _by_payload_key(by)
+
+
 def gathering_for(policy: ActivationPolicy, slots: Sequence[str]) -> Gathering | None:
     """The gathering of a policy; None for the immediate policy, whose every item is a batch of its own."""
     match policy:
         case ImmediatePolicy():
             return None
+        case AllSlotsReadyPolicy(by=by, timeout=float(seconds)):
+            return _TimedSets(slots, _joined_by(by), seconds)
         case AllSlotsReadyPolicy(by=None):
             return _Sets(slots, 1, flushes=False)
-        case AllSlotsReadyPolicy(by="job"):
-            return _KeyedSets(slots, _by_job)
-        case AllSlotsReadyPolicy(by=str(key)):
-            return _KeyedSets(slots, _by_payload_key(key))
-        case BatchSizePolicy(n=n, flush=flush):
+        case AllSlotsReadyPolicy(by=by):
+            return _KeyedSets(slots, _joined_by(by))
+        case BatchSizePolicy(n=n, age=None, flush=flush):
             return _Sets(slots, n, flushes=flush)
+        case BatchSizePolicy():
+            return _AgedBatches(slots, policy)
         case TimeIntervalPolicy(seconds=seconds):
             return _Interval(slots, seconds)
         case _:

@@ -19,9 +19,9 @@ counts as queued, and anybody who needs it back takes it back under the lock.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from routilux.kernel.account import NONE, Account, JobAccount, joined
 from routilux.kernel.activation import Activation
@@ -85,6 +85,17 @@ class Discard:
     def __init__(self, items: list[Item], ended: tuple[JobAccount, ...]) -> None:
         self.items = items
         self.ended = ended
+
+
+class Look(NamedTuple):
+    """What waits in a mailbox at a moment."""
+
+    lengths: dict[str, int]  # by slot
+    gathered: tuple[Item, ...]  # which its policy has not taken
+    stalled: int  # activations in a retry or at a gate
+    outside: int  # items that a gate keeps outside the slots
+    held: int  # items of paused jobs
+    waiting: bool  # for room in one of the slots that it feeds
 
 
 class Mailbox:
@@ -372,6 +383,20 @@ class Mailbox:
                 return False
             return self._promise()
 
+    def end_flush(self) -> None:
+        """The drain is over: a policy is not asked to release what it holds any more."""
+        with self._lock:
+            if self._gathering is not None:
+                self._gathering.end_flush()
+
+    def incomplete(self, account: JobAccount) -> list[Item]:
+        """A job has ended: take out parked items that nothing can complete any more. They are active again."""
+        with self._lock:
+            left = [] if self._gathering is None else self._gathering.incomplete(account)
+            for item in left:
+                self._count_out(self.slots[item[1]])
+            return left
+
     def finish(self, activation: Activation, now: float, outcome: str = "completed") -> bool:
         """An activation has ended for good. True: there is more, and the caller has promised to see to it."""
         if not self._lock.acquire(False):
@@ -531,6 +556,35 @@ class Mailbox:
                 return False
             return bool(self.pending) or (self._gathering is not None and self._gathering.moving)
 
+    def goes_on(self, at_gates: int) -> bool:
+        """Whether something moves here while no paused job is resumed, no gate lets go what it holds (this many
+        activations), no drain hurries what waits for a time, and what runs does not end."""
+        with self._lock:
+            if self.prepared or len(self.stalled) > at_gates:
+                return True
+            if self.closed or self.stalled:
+                return False
+            if any(slot.draws for slot in self.slots.values()):
+                return True
+            if self.waiting or self.running >= self.concurrency:
+                return False
+            gathering = self._gathering
+            return bool(self.pending) or (
+                gathering is not None and gathering.moving and not gathering.hurries
+            )
+
+    def look(self) -> Look:
+        """What waits here, and for what."""
+        with self._lock:
+            gathered = () if self._gathering is None else tuple(self._gathering.items())
+            lengths = {name: slot.length for name, slot in self.slots.items()}
+            outside = sum(len(slot.held or ()) for slot in self.slots.values())
+            return Look(lengths, gathered, len(self.stalled), outside, len(self._held), self.waiting)
+
+    def parked_items(self) -> list[Item]:
+        with self._lock:
+            return [] if self._gathering is None else list(self._gathering.parked())
+
     @property
     def keeps_back(self) -> bool:
         """Whether something waits here until somebody resumes its job or lets it go at a gate."""
@@ -561,7 +615,7 @@ class Mailbox:
     def parked(self) -> dict[str, int]:
         """How many items of each slot wait for others."""
         with self._lock:
-            return {} if self._gathering is None else self._gathering.parked()
+            return {} if self._gathering is None else Counter(item[1] for item in self._gathering.parked())
 
     def snapshot(self) -> tuple[list[Item], list[Activation], dict[str, Payload]]:
         """Queued items in their order, claimed activations that are due again, merged data. Nothing may run."""

@@ -22,11 +22,15 @@ from routilux.model.decision import (
 from routilux.model.value import Value
 
 __all__ = [
-    "POLICY_NAMES", "WAIT", "ActivationPolicy", "AllSlotsReadyPolicy", "BatchSizePolicy", "CustomPolicy",
+    "INCOMPLETE", "POLICY_NAMES", "WAIT", "ActivationPolicy", "AllSlotsReadyPolicy", "BatchSizePolicy", "CustomPolicy",
     "Decision", "Fire", "ImmediatePolicy", "SlotView", "SlotViews", "TimeIntervalPolicy", "Wait", "WaitUntil",
     "all_slots_ready_policy", "batch_size_policy", "check_decision", "custom_policy", "immediate_policy",
     "join_key", "policy_from_dict", "time_interval_policy",
 ]  # fmt: skip
+
+
+INCOMPLETE = "incomplete"
+"""The message of ``all_slots_ready_policy(timeout=...)`` for a set that it has given up."""
 
 
 class ActivationPolicy(Value):
@@ -64,61 +68,94 @@ class AllSlotsReadyPolicy(ActivationPolicy):
 
     ``by="job"`` joins only items of one job, any other ``by`` only items with an equal payload value under
     that key. Of several complete sets the one that was completed first goes first.
+
+    A set whose oldest item is ``timeout`` seconds old and that is not complete leaves, with the message
+    ``"incomplete"``: through the routine's event ``incomplete`` if it has one, else as dead letters.
     """
 
-    __slots__ = ("by",)
+    __slots__ = ("by", "timeout")  # in the order of the constructor
     name = "all_slots_ready"
     user_code = False
     by: str | None
+    timeout: float | None
 
-    def __init__(self, by: str | None = None) -> None:
+    def __init__(self, by: str | None = None, timeout: float | None = None) -> None:
         if by is not None and (not isinstance(by, str) or not by):
             raise refused(InvalidTypeError, "all_slots_ready_policy(by)", by, 'None, "job" or a payload key')
-        self._init(by=by)
+        self._init(by=by, timeout=_seconds("all_slots_ready_policy(timeout)", timeout))
 
     def __call__(self, slots: SlotViews, state: Any) -> Decision:
-        if not slots or not all(slots.values()):
+        groups = self._groups(slots)
+        complete = [group for group in groups if len(group) == len(slots)]
+        if complete:
+            ids = {name: view.ids for name, view in slots.items()}
+            first = min(complete, key=lambda group: max(ids[name][at] for name, at in group.items()))
+            return Fire(
+                dict.fromkeys(slots, 1) if self.by is None else {name: (first[name],) for name in slots}
+            )
+        if self.timeout is None or not groups:
             return WAIT
-        if self.by is None:
-            return Fire(dict.fromkeys(slots, 1))
-        oldest = {name: _oldest_by_key(view, self.by) for name, view in slots.items()}
-        complete = set.intersection(*(set(positions) for positions in oldest.values()))
-        if not complete:
-            return WAIT
-        completed_at = {key: max(slots[name].ids[oldest[name][key]] for name in slots) for key in complete}
-        first = min(complete, key=completed_at.__getitem__)
-        return Fire({name: (positions[first],) for name, positions in oldest.items()})
+        times = {name: view.times for name, view in slots.items()}
+        age = [min(times[name][at] for name, at in group.items()) for group in groups]
+        due = min(age) + self.timeout
+        if slots.now < due:
+            return WaitUntil(due)
+        return Fire({name: (at,) for name, at in groups[age.index(min(age))].items()}, INCOMPLETE)
+
+    def _groups(self, slots: SlotViews) -> list[dict[str, int]]:
+        """What belongs together: by slot, the position of the oldest item."""
+        groups: dict[Hashable, dict[str, int]] = {}
+        for name, view in slots.items():
+            for key, position in _oldest_by_key(view, self.by).items():
+                groups.setdefault(key, {})[name] = position
+        return list(groups.values())
 
     def to_dict(self) -> dict[str, Any]:
-        return super().to_dict() | ({} if self.by is None else {"by": self.by})
+        return super().to_dict() | _given(by=self.by, timeout=self.timeout)
 
 
 class BatchSizePolicy(ActivationPolicy):
-    """When every slot has ``n`` items, exactly ``n`` of each; on drain the rest, if ``flush`` is true."""
+    """When every slot has ``n`` items, exactly ``n`` of each; once the oldest is ``age`` seconds old, at most ``n``.
 
-    __slots__ = ("n", "flush")  # in the order of the constructor
+    On drain the rest at once, at most ``n`` of each, if ``flush`` is true.
+    """
+
+    __slots__ = ("n", "age", "flush")  # in the order of the constructor
     name = "batch_size"
     user_code = False
     n: int
+    age: float | None
     flush: bool
 
-    def __init__(self, n: int, flush: bool = True) -> None:
+    def __init__(self, n: int, age: float | None = None, flush: bool = True) -> None:
         if type(n) is not int:
             raise refused(InvalidTypeError, "batch_size_policy(n)", n, "a whole number of items")
         if n < 1:
             raise refused(InvalidValueError, "batch_size_policy(n)", n, "at least 1 item")
+        if isinstance(age, bool):
+            fix = f"write flush={age} for whether a drain releases the rest"
+            raise refused(
+                InvalidTypeError, "batch_size_policy(age)", age, "a number of seconds or None", fix=fix
+            )
         if not isinstance(flush, bool):
             raise refused(InvalidTypeError, "batch_size_policy(flush)", flush, "True or False")
-        self._init(n=n, flush=flush)
+        self._init(n=n, age=_seconds("batch_size_policy(age)", age), flush=flush)
 
     def __call__(self, slots: SlotViews, state: Any) -> Decision:
         if slots and all(len(view) >= self.n for view in slots.values()):
             return Fire(dict.fromkeys(slots, self.n))
         rest = {name: min(self.n, count) for name, count in slots.take_all().items()}
-        return Fire(rest) if slots.flushing and self.flush and rest else WAIT
+        if not rest or (slots.flushing and self.flush):
+            return Fire(rest) if rest else WAIT
+        if self.age is None:
+            return WAIT
+        due = min(slots[name].times[0] for name in rest) + self.age
+        return Fire(rest) if slots.now >= due else WaitUntil(due)
 
     def to_dict(self) -> dict[str, Any]:
-        return super().to_dict() | {"size": self.n} | ({} if self.flush else {"flush": False})
+        return (
+            super().to_dict() | {"size": self.n} | _given(age=self.age, flush=None if self.flush else False)
+        )
 
 
 class TimeIntervalPolicy(ActivationPolicy):
@@ -195,12 +232,12 @@ def immediate_policy() -> ImmediatePolicy:
     return ImmediatePolicy()
 
 
-def all_slots_ready_policy(by: str | None = None) -> AllSlotsReadyPolicy:
-    return AllSlotsReadyPolicy(by)
+def all_slots_ready_policy(by: str | None = None, timeout: float | None = None) -> AllSlotsReadyPolicy:
+    return AllSlotsReadyPolicy(by, timeout)
 
 
-def batch_size_policy(n: int, flush: bool = True) -> BatchSizePolicy:
-    return BatchSizePolicy(n, flush)
+def batch_size_policy(n: int, age: float | None = None, flush: bool = True) -> BatchSizePolicy:
+    return BatchSizePolicy(n, age, flush)
 
 
 def time_interval_policy(seconds: float) -> TimeIntervalPolicy:
@@ -213,8 +250,8 @@ def custom_policy(fn: Callable[[SlotViews, Any], Any]) -> CustomPolicy:
 
 _FROM_DICT: dict[str, tuple[Callable[..., ActivationPolicy], dict[str, str]]] = {
     "immediate": (ImmediatePolicy, {}),
-    "all_slots_ready": (AllSlotsReadyPolicy, {"by": "by"}),
-    "batch_size": (BatchSizePolicy, {"size": "n", "flush": "flush"}),
+    "all_slots_ready": (AllSlotsReadyPolicy, {"by": "by", "timeout": "timeout"}),
+    "batch_size": (BatchSizePolicy, {"size": "n", "age": "age", "flush": "flush"}),
     "time_interval": (TimeIntervalPolicy, {"seconds": "seconds"}),
 }
 
@@ -232,9 +269,25 @@ def policy_from_dict(data: Mapping[str, Any]) -> ActivationPolicy:
     for key in data.keys() - {"policy"}:
         if key not in arguments:
             raise unknown("option", key, arguments, where=f"of activation policy {name!r}")
-    if name in ("batch_size", "time_interval") and len(data.keys() - {"flush"}) < 2:
-        raise InvalidValueError(f"activation policy {name!r} needs {next(iter(arguments))!r}")
+    if name in ("batch_size", "time_interval") and (needed := next(iter(arguments))) not in data:
+        raise InvalidValueError(f"activation policy {name!r} needs {needed!r}")
     return make(**{arguments[key]: value for key, value in data.items() if key != "policy"})
+
+
+def _seconds(what: str, value: Any) -> float | None:
+    """A time that may be left out, in seconds."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise refused(InvalidTypeError, what, value, "a number of seconds or None")
+    if not 0 <= value < float("inf"):
+        raise refused(InvalidValueError, what, value, "0 seconds or more")
+    return float(value)
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """The options of a policy that are not left at None."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _activate(
@@ -249,8 +302,10 @@ def _activate(
     return Fire(take, message) if take or data_slice is not None else WAIT
 
 
-def _oldest_by_key(view: SlotView, by: str) -> dict[Hashable, int]:
-    """The position of the oldest item with each key."""
+def _oldest_by_key(view: SlotView, by: str | None) -> dict[Hashable, int]:
+    """The position of the oldest item with each key; of all of them without a key."""
+    if by is None:
+        return {None: 0} if view else {}
     keys = view.jobs if by == "job" else [join_key(view.name, payload, by) for payload in view]
     return {key: position for position, key in reversed(list(enumerate(keys)))}
 

@@ -18,7 +18,6 @@ from routilux.routines.policies import (
     AtRate,
     Decided,
     Join,
-    SizeOrAge,
     Stamped,
 )
 from routilux.routines.settings import (
@@ -37,6 +36,9 @@ from routilux.routines.settings import (
 
 MOST_QUEUED = 1_000
 """What a slot holds unless it is told otherwise; a batch cannot be larger."""
+
+MOST_AHEAD = 1_000_000_000
+"""What a slot of a merge by order holds: everything that a branch is ahead of the others."""
 
 
 # -- branch ------------------------------------------------------------------------------------------------
@@ -126,9 +128,12 @@ class Merge(Configured[MergeConfig]):
         _refuse_other_inputs(settings.inputs, self.slots)
         for name in settings.inputs:
             if name not in self.slots:
-                self.add_slot(name)
+                length = MOST_AHEAD if _in_order(settings) else MOST_QUEUED
+                self.add_slot(name, max_queue_length=length)
 
     def policy(self, settings: MergeConfig) -> ActivationPolicy:
+        if _in_order(settings):
+            return batch_size_policy(1)  # one of each; on drain what there is
         return Join(_needed(settings), settings.by, settings.key, settings.timeout)
 
     def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> None:
@@ -142,14 +147,23 @@ class Merge(Configured[MergeConfig]):
             payload = dict(chain.from_iterable(each.items() for each in found.values()))
         else:
             payload = dict(found)
-        if policy_message == "complete":
+        missing = [name for name in settings.inputs if name not in found]
+        if policy_message == "complete" or not missing:
             self.emit("output", **payload)
             return
-        missing = [name for name in settings.inputs if name not in found]
         reason = (
             f"nothing came within {settings.timeout} s" if policy_message == "timeout" else "no more comes"
         )
         self.emit("incomplete", reason=reason, missing=missing, payload=payload)
+
+
+def _in_order(settings: MergeConfig) -> bool:
+    """Whether every input gives one item to each set, in the order of their coming.
+
+    Then a branch can be ahead of the others by all that it has, and on one thread it has to be: what feeds the others
+    runs when it has ended. A slot that made it wait would lock them all, so this one holds what comes.
+    """
+    return settings.by == "order" and settings.timeout is None and _needed(settings) == len(settings.inputs)
 
 
 def _refuse_other_inputs(inputs: Sequence[str], slots: Mapping[str, Any]) -> None:
@@ -262,9 +276,7 @@ class Batch(Configured[BatchConfig]):
         self.add_event("output", ["items", "count"])
 
     def policy(self, settings: BatchConfig) -> ActivationPolicy:
-        if settings.age is None:
-            return batch_size_policy(settings.size)
-        return SizeOrAge(settings.size, settings.age)
+        return batch_size_policy(settings.size, settings.age)
 
     def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> None:
         items = list(slot_data["input"])

@@ -105,27 +105,6 @@ class AtRate(ActivationPolicy):
         return Fire({"input": 1}) if slots.now >= due else WaitUntil(due)
 
 
-class SizeOrAge(ActivationPolicy):
-    """``size`` items, or fewer when the oldest has waited for ``age`` seconds; on drain the rest."""
-
-    __slots__ = ("size", "age")
-    name = "size_or_age"
-    size: int
-    age: float
-
-    def __init__(self, size: int, age: float) -> None:
-        self._init(size=size, age=float(age))
-
-    def __call__(self, slots: SlotViews, state: Any) -> Decision:
-        view = slots["input"]
-        if not view:
-            return WAIT
-        due = min(view.times[: self.size]) + self.age
-        if len(view) >= self.size or slots.now >= due or slots.flushing:
-            return Fire({"input": min(self.size, len(view))})
-        return WaitUntil(due)
-
-
 class Join(ActivationPolicy):
     """Items of ``need`` different slots that belong together: the oldest of each slot.
 

@@ -15,12 +15,43 @@ from routilux.errors import DeadlockError, QueueFullError
 from routilux.kernel.mailbox import FULL, Mailbox, SlotQueue
 from routilux.model.context import running
 from routilux.model.graph import cycle_path
+from routilux.runtime import waiting_for
 from routilux.runtime.pool import Place, Seat
 from routilux.runtime.waiting import Signal
 
 if TYPE_CHECKING:
     from routilux.runtime.activation import LiveActivation
     from routilux.runtime.worker import Worker
+
+
+LONG_SECONDS = 5.0
+
+
+class LongWait:
+    """Says once what a long wait for room is for, and who is behind it; a wait that never sleeps arms nothing."""
+
+    __slots__ = ("_slot", "_timer", "_worker")
+
+    def __init__(self, worker: Worker, slot: SlotQueue) -> None:
+        self._worker, self._slot = worker, slot
+        self._timer: Any = None
+
+    def begin(self) -> None:
+        """The wait is about to sleep, perhaps not for the first time."""
+        if self._timer is None:
+            engine = self._worker.engine
+            self._timer = engine.driver.call_at(engine.now() + LONG_SECONDS, self._tell)
+
+    def end(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tell(self) -> None:
+        worker, slot = self._worker, self._slot
+        worker.engine.warn(
+            f"a post or emit has waited {LONG_SECONDS:g} s for room in slot {slot.qualified_name!r}, which "
+            f"holds at most {slot.capacity:,} items: {waiting_for.report(worker)}"
+        )
 
 
 class BackPressure:
@@ -101,14 +132,21 @@ class BackPressure:
             inside = activation is not None
             if worker.stuck(inside=inside) and not signal.is_set():
                 raise self.deadlock(slot, inside=inside)
+            if worker.rest.waiting:
+                worker.rest.ring()  # a drain does not wait for this one behind a pause or a gate
+            long_wait.begin()
             return False
 
         def has_room() -> bool:
             return worker.stopped or not (slot.full if activation and worker.journaled else slot.crowded)
 
+        long_wait = LongWait(worker, slot)
         with nullcontext() if outer is None or place is not None else outer.node.worker.back_pressure.away():
-            if not worker.bell.wait_for(taken, deadline, before_sleep=help_or_give_up, holds=has_room):
-                raise worker.full_error(slot, "no room came within the time-out")
+            try:
+                if not worker.bell.wait_for(taken, deadline, before_sleep=help_or_give_up, holds=has_room):
+                    raise worker.full_error(slot, "no room came within the time-out")
+            finally:
+                long_wait.end()
         return code
 
     @contextmanager

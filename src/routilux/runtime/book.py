@@ -52,11 +52,12 @@ class JobBook:
             self.open += 1
         finally:
             self._lock.release()
-        if job_id is None:
-            job_id = f"{self._prefix}{next(self._numbers):x}"
-        job = self.restored(worker, job_id, metadata)
+        named = job_id is not None
+        job = self.restored(worker, job_id or f"{self._prefix}{next(self._numbers):x}", metadata)
+        if named:
+            job.account.named = True
         job.account.active = 1  # before anybody can know the job
-        entered = self.jobs.setdefault(job_id, job)
+        entered = self.jobs.setdefault(job.job_id, job)
         if entered is job:
             return job, True
         with self._lock:
@@ -77,6 +78,7 @@ class JobBook:
     def adopt(self, job: JobContext) -> None:
         """Enter a job of a snapshot; an unfinished one counts as open."""
         self.jobs[job.job_id] = job
+        job.account.named = True  # it may have been
         with self._lock:
             if job.status.finished:
                 job.counted = OUT

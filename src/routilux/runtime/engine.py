@@ -10,7 +10,7 @@ from weakref import WeakSet
 from routilux.errors import InsideActivationError
 from routilux.model.context import running
 from routilux.ports import Observer, Row, RowObserver, Store, Tap, load, record_of
-from routilux.runtime import cut, turns
+from routilux.runtime import cut, turns, waiting_for
 from routilux.runtime.book import JobBook
 from routilux.runtime.checks import checked_timeout
 from routilux.runtime.failures import WARNING, FailureLog, failed_with, write
@@ -78,6 +78,11 @@ class Engine:
         if self.journal is None or self.journal.health is None:
             return Health("ok", None)
         return Health("failed" if self.journal.broken is not None else "degraded", str(self.journal.health))
+
+    def waits_for(self, worker_id: str) -> str:
+        """What waits for what in a worker that lives here, as text for an error; empty if it does not."""
+        worker = self.workers.get(worker_id)
+        return "" if worker is None else waiting_for.report(worker)
 
     @property
     def broken(self) -> BaseException | None:

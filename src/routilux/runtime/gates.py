@@ -44,7 +44,7 @@ class Gates:
         gone = self._let_activations_go(node, everything)
         if everything or not gone:
             gone += self._let_items_go(node, everything)
-        self._worker.bell.ring()  # who waits for room looks anew whether it can come
+        self._worker.changed()
         return gone
 
     def _let_activations_go(self, node: Node, everything: bool) -> int:

@@ -66,6 +66,7 @@ class JobContext:
     error: BaseException | None = None
     blocked: str | None = None  # why nobody can go on with a job that waits in a store
     counted = PENDING  # in the book of jobs, and moved under its lock
+    waits_for: Callable[[str], str] | None = None  # what its worker, given by its id, waits for
     left = False  # the job is unfinished, and does not run in this runtime
     outputs_dropped = 0
     errors_dropped = 0
@@ -169,9 +170,10 @@ class JobContext:
         failure of a job that was read from a store is an ExecutionError with its text.
         """
         if not self.wait(timeout) and not self.left:
+            why = "" if self.waits_for is None else self.waits_for(self.worker_id)
             raise ExecutionTimeoutError(
                 f"job {self.job_id!r} has not ended within {timeout} s; it is {self.status}. "
-                "Wait longer, or look at its trace_log for what it waits for",
+                f"Wait longer, or look at what waits: {why or 'see its trace_log'}",
                 job_id=self.job_id,
             )
         return self._outcome()

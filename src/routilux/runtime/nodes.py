@@ -17,6 +17,7 @@ from routilux.model.item import Item, Payload
 from routilux.model.policy import AllSlotsReadyPolicy, ImmediatePolicy, TimeIntervalPolicy, join_key
 from routilux.model.recovery import ErrorHandler
 from routilux.ports import TaskRunner, load
+from routilux.runtime import incomplete
 
 if TYPE_CHECKING:
     from routilux.model.connection import Connection
@@ -58,9 +59,9 @@ class Node:
     """A routine in a worker, seen from the runtime."""
 
     __slots__ = (
-        "checks", "gathers", "guarded", "is_async", "join_by", "logic", "mailbox", "merges", "offer", "places",
-        "recovery", "refusable", "routes", "routine", "routine_id", "runner", "single", "slot_checks", "slot_data",
-        "timed", "timeout", "worker",
+        "checks", "gathers", "guarded", "is_async", "join_by", "joins_jobs", "logic", "mailbox", "merges", "offer",
+        "places", "recovery", "refusable", "routes", "routine", "routine_id", "runner", "single", "slot_checks",
+        "slot_data", "timed", "timeout", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, routine: Routine, recovery: ErrorHandler) -> None:
@@ -68,7 +69,9 @@ class Node:
         self.routine = routine
         self.routine_id: str = routine.routine_id or ""
         self.places = {slot: f"{self.routine_id}.{slot}" for slot in routine.slots}
-        self.logic = routine.bound_logic
+        policy = routine.effective_policy
+        self.joins_jobs = isinstance(policy, AllSlotsReadyPolicy) and policy.by == "job"
+        self.logic = incomplete.logic_of(routine, policy)
         self.is_async = routine.is_async
         self.runner: TaskRunner | None = None  # where the logic runs, if it is told to run elsewhere
         self.recovery = routine.error_handler or recovery

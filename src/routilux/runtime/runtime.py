@@ -30,7 +30,7 @@ from routilux.model.item import DeadLetter
 from routilux.model.registry import FlowRegistry
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Gate, Observer, RowObserver, Store, Tap, TaskRunner, job_ids_of, load
-from routilux.runtime import cut, turns
+from routilux.runtime import cut, draining, turns
 from routilux.runtime.checks import checked_count, checked_timeout
 from routilux.runtime.directory import Directory
 from routilux.runtime.driver import Driver, ThreadDriver
@@ -539,23 +539,14 @@ class Runtime:
     # -- wait ----------------------------------------------------------------------------------------------
 
     def wait_until_all_jobs_finished(self, timeout: float | None = None) -> bool:
-        """Drain: wait until nothing moves any more, partial batches included.
+        """Drain: wait until every job has ended; policies that hold a partial batch release it, at once.
 
-        False when ``timeout`` seconds have passed. Raises InsideActivationError in a routine.
+        False when ``timeout`` seconds have passed, and as soon as open jobs are left of which nothing can move, such
+        as items behind a full slot whose partners never came: then a warning says, once, what waits for what. What is
+        paused, or held by a gate, is told and waited for. Raises InsideActivationError in a routine.
         """
-        engine = self._engine
-        engine.refuse_inside("wait_until_all_jobs_finished()")
-        deadline = engine.deadline(timeout)
-        while True:
-            if not engine.bell.wait_for(lambda: not engine.book.open or engine.broken is not None, deadline):
-                return False
-            if engine.broken is not None:
-                raise engine.broken
-            workers = list(engine.workers.values())
-            if [worker for worker in workers if not worker.drain(deadline)]:
-                return False
-            if engine.book.open == 0 and all(worker.quiet() for worker in workers):
-                return True
+        self._engine.refuse_inside("wait_until_all_jobs_finished()")
+        return draining.until_finished(self._engine, self._engine.deadline(timeout), patient=True)
 
     # -- pause, resume, cancel -----------------------------------------------------------------------------
 
@@ -673,7 +664,7 @@ class Runtime:
         ended = not drain or found.drain(deadline)
         found.hold()
         found.for_good = drain and ended
-        found.cancel_jobs()
+        found.end_drained() if drain else found.cancel_jobs()
         ended = found.bell.wait_for(found.resting, deadline) and ended
         found.close()
         found.flush()
@@ -705,7 +696,7 @@ class Runtime:
             self._closed = "is shutting down"
             drained = self._drain_all(deadline)
         self._closed = "has been shut down"
-        return self._stop_all(deadline, inside) and drained
+        return self._stop_all(deadline, inside, drain=wait and not inside) and drained
 
     def _wait_for_the_rest(self, deadline: float | None) -> bool:
         """Somebody else has stopped everything, in a routine perhaps, where it could not wait for what ran."""
@@ -715,24 +706,17 @@ class Runtime:
         return ended
 
     def _drain_all(self, deadline: float | None) -> bool:
-        engine = self._engine
-        timeout = None if deadline is None else max(0.0, deadline - engine.now())
-        workers = list(engine.workers.values())
-        paused = [worker for worker in workers if worker.queue.paused]
-        if not paused:
-            try:
-                return self.wait_until_all_jobs_finished(timeout)
-            except StoreError:
-                return False  # nothing can be written any more; that has been said where it was found
-        going_on = [worker for worker in workers if worker not in paused]
-        return not [worker for worker in going_on if not worker.drain(deadline)]
+        try:
+            return draining.until_finished(self._engine, deadline, patient=False)
+        except StoreError:
+            return False  # nothing can be written any more; that has been said where it was found
 
-    def _stop_all(self, deadline: float | None, inside: bool) -> bool:
+    def _stop_all(self, deadline: float | None, inside: bool, *, drain: bool) -> bool:
         engine = self._engine
         for worker in list(engine.workers.values()):
             worker.hold()
             worker.for_good = self._opener is not None and self._opener.is_over(worker)
-            worker.cancel_jobs()
+            worker.end_drained() if drain else worker.cancel_jobs()
             worker.close()
         still = {a.mailbox.routine_id for a in engine.running()} if not inside else set()
         ended = engine.driver.close(engine.now() if inside else deadline)

@@ -15,12 +15,14 @@ from routilux.kernel.gathering import Decide, Later
 from routilux.kernel.mailbox import Discard, Mailbox
 from routilux.model.context import running
 from routilux.model.decision import WAIT, Decision, WaitUntil, check_decision
+from routilux.model.policy import INCOMPLETE
 from routilux.model.recovery import ERROR_EVENT, Continue, Emit, Retry, Skip, Stop
 from routilux.model.slot import merge
 from routilux.model.status import JobStatus
 from routilux.ports import Activated, Task
 from routilux.runtime.activation import LiveActivation
 from routilux.runtime.failures import ERROR, WARNING, failed_with
+from routilux.runtime.incomplete import IncompleteSetError
 from routilux.tracebacks import described_at, headline, traceback_of
 
 if TYPE_CHECKING:
@@ -57,6 +59,8 @@ def leave(worker: Worker) -> None:
         worker.engine.driver.submit(worker.queue)
     if worker.bell.waiting:
         worker.bell.ring()
+    if worker.rest.waiting and not worker.queue.in_flight:
+        worker.rest.ring()
 
 
 def nested(worker: Worker, mailbox: Mailbox, seat: Seat, *, in_place: bool) -> bool:
@@ -333,6 +337,8 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
         if not _is_told(activation, error):
             tell(worker, activation, error, WARNING, "its job has ended already")
         return end(worker, activation, now, "failed", error)
+    if isinstance(error, IncompleteSetError):
+        return end(worker, activation, now, INCOMPLETE, error)
     match _decide(worker, activation, error):
         case Retry(delay=delay):
             tell(worker, activation, error, WARNING, f"retried in {delay:.3g} s")

@@ -6,6 +6,7 @@ effects: queueing what is ready, waking what waits for room, ending jobs, settin
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +17,7 @@ from routilux.errors import ExecutionError, ExecutionTimeoutError, QueueFullErro
 from routilux.kernel.account import JobAccount
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
 from routilux.model.item import NOTED, DeadLetter, Item, Payload
+from routilux.model.policy import INCOMPLETE
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Dropped, Emitted, JobChanged, KeyRow, Record, Row, Tap, WorkerChanged
 from routilux.runtime import turns
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
 
 T = TypeVar("T")
+NOT_RUN = "not run"  # the reason of dead letters that a worker has left when it ended
 
 
 class Worker:
@@ -57,12 +60,14 @@ class Worker:
         self.sink: Callable[[Row], object] | None = engine.sink  # takes records, if somebody observes
         self.taps: tuple[Tap, ...] = ()
         self.bell = Bell(driver.signal, driver.clock.monotonic)
+        self.rest = Bell(driver.signal, driver.clock.monotonic)  # rings only when nothing runs any more
         strategy = flow.execution_strategy or engine.default_strategy
         limit = 1 if strategy == "sequential" else flow.max_workers
         self.queue = RunQueue(self, limit, driver.lock())
         self.number = count(1).__next__
         self.nodes: dict[str, Node] = build_nodes(self, flow)
         self.paths = Paths(self.nodes)
+        self.joins_of_jobs = [node.mailbox for node in self.nodes.values() if node.joins_jobs]
         self.jobs: dict[str, JobContext] = {}  # the open ones
         self.letters = self.new_letters()
         self.retries: dict[LiveActivation, tuple[float, Any]] = {}  # when each is due, and its timer
@@ -71,6 +76,9 @@ class Worker:
         self.accepting = True
         self.stopped = False
         self.execution_timer: Any = None
+        self._waits_for = engine.waits_for  # bound once: every job has it
+        self._drains = 0  # that go on now; moved under the lock
+        self._drains_lock = driver.lock()
 
     @property
     def quantum(self) -> float:
@@ -99,6 +107,11 @@ class Worker:
         if self.bell.waiting:
             self.bell.ring()
 
+    def changed(self) -> None:
+        """Whoever waits for room here, or for an end, looks anew."""
+        self.bell.ring()
+        self.rest.ring()
+
     def look_again(self, mailbox: Mailbox) -> None:
         if mailbox.look_again():
             self.schedule(mailbox)
@@ -124,7 +137,9 @@ class Worker:
 
     def new_job(self, job_id: str, account: JobAccount, metadata: dict[str, Any] | None) -> JobContext:
         """A job that is not entered in the book."""
-        return JobContext(job_id, self.worker_id, self.flow_id, account, self.engine.driver, metadata)
+        job = JobContext(job_id, self.worker_id, self.flow_id, account, self.engine.driver, metadata)
+        job.waits_for = self._waits_for
+        return job
 
     def may_begin(self, activation: LiveActivation) -> bool:
         """Whether an activation may start now; if not, it was put back and starts later."""
@@ -446,8 +461,7 @@ class Worker:
             lost = self.tell_lost(mailbox.node.places[item[1]], reason, error)
             for member in item[3].members:
                 member.job.add_error(lost)
-        if self.sink is not None:
-            self.dropped(item, mailbox.slots[item[1]], f"dead letter: {reason}")
+        self.dropped(item, mailbox.slots[item[1]], f"dead letter: {reason}")
 
     def tell_lost(self, place: str, reason: str, error: BaseException | None) -> BaseException:
         """The error that the jobs of an item note when it is set aside although no logic has failed on it."""
@@ -477,14 +491,30 @@ class Worker:
             timer.cancel()
 
     def _over(self, job: JobContext) -> None:
+        if job.account.parked:
+            self._give_up_joins(job.account)
         if self.one_shot:
             self.state.status = ExecutionStatus(job.status.value)
             self.close()
         self.engine.book.ended(job)
         self.jobs.pop(job.job_id, None)
         self._note(job, job.status)
-        if self.bell.waiting:
-            self.bell.ring()
+        if self.bell.waiting or self.rest.waiting:
+            self.changed()
+
+    def _give_up_joins(self, account: JobAccount) -> None:
+        """A job has ended: what waits for partners of the same jobs, all of which have ended, waits in vain."""
+        for mailbox in self.joins_of_jobs:
+            items = mailbox.incomplete(account)
+            if items:
+                self.leave_incomplete(mailbox, items)
+                self.room(mailbox)
+
+    def leave_incomplete(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
+        """No partner of these items can come any more: they become dead letters, and have ended."""
+        for item in items:
+            self.dead_letter(mailbox, item, INCOMPLETE, None)
+        self.settle(items)
 
     def observe_post(self, job: JobContext, item: Item, slot: SlotQueue) -> None:
         self.observe(JobChanged(item[5], self.worker_id, job.job_id, JobStatus.PENDING.value))
@@ -515,7 +545,7 @@ class Worker:
     def _go_on_with(self, ready: Iterable[Mailbox]) -> None:
         for mailbox in ready:
             self.schedule(mailbox)
-        self.bell.ring()  # who waits for room looks anew whether it can come
+        self.changed()
 
     def let_resumed_go(self) -> None:
         """Jobs are not paused any more: queue again what was kept back of them."""
@@ -524,7 +554,7 @@ class Worker:
             if more:
                 self.schedule(node.mailbox)
             self.at_rest(ended)
-        self.bell.ring()  # who waits for room looks anew whether it can come
+        self.changed()
 
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
         self.state.status = status
@@ -538,16 +568,95 @@ class Worker:
         """Whether nothing runs, is due, or waits for a time."""
         return self.resting() and not any(node.mailbox.can_move() for node in self.nodes.values())
 
+    @property
+    def is_held(self) -> bool:
+        """Whether something waits for a pause to end, or for a gate."""
+        if self.queue.paused or self.gates.activations:
+            return True
+        return any(node.mailbox.keeps_back for node in self.nodes.values())
+
+    def at_a_stop(self) -> bool:
+        """Whether nothing moves on its own any more: it runs, is due, or waits for a time that no drain hurries.
+
+        What a pause or a gate holds does not move on its own, and neither does ``emit()`` that waits for room behind
+        it. The mailboxes are looked at one after the other; the picture is valid if nothing was started meanwhile.
+        """
+        mailboxes = [node.mailbox for node in self.nodes.values()]
+        starts = sum(mailbox.starts for mailbox in mailboxes)
+        if not self.resting() and not self._all_wait_inside(mailboxes):
+            return False
+        if self.queue.paused:
+            return True
+        at_gates = Counter(activation.mailbox for activation in list(self.gates.activations))
+        if any(mailbox.goes_on(at_gates[mailbox]) for mailbox in mailboxes):
+            return False
+        return starts == sum(mailbox.starts for mailbox in mailboxes)
+
+    def _all_wait_inside(self, mailboxes: Sequence[Mailbox]) -> bool:
+        """Whether all that runs waits in ``emit()`` for room, behind what a pause or a gate holds."""
+        blocked = list(self.back_pressure.blocked.values())
+        if not blocked or not self.is_held or any(slot.length < slot.capacity for _, slot, _ in blocked):
+            return False
+        return sum(mailbox.running for mailbox in mailboxes) <= len(
+            {activation for activation, _, _ in blocked}
+        )
+
+    def misses_items(self) -> bool:
+        """Whether an open job counts items that are in no slot: a post has yet to put them there. Nothing runs."""
+        found: Counter[JobAccount] = Counter()
+        for node in self.nodes.values():
+            items, activations, _ = node.mailbox.snapshot()
+            queued = [*items, *(item for activation in activations for item in activation.batch)]
+            found.update(member for item in queued for member in item[3].members)
+        accounts = [job.account for job in list(self.jobs.values())]
+        return any(account.active + account.parked > found[account] for account in accounts)
+
     def drain(self, deadline: float | None) -> bool:
-        """Wait until everything has come to rest, partial batches included; False at the deadline."""
-        while True:
-            if not self.bell.wait_for(self.quiet, deadline):
-                return False
-            if not self.flush_one():
-                return True
+        """Wait until nothing moves on its own any more, partial batches included; False at the deadline."""
+        with self._draining():
+            while self.rest.wait_for(self.at_a_stop, deadline):
+                if self.queue.paused or not self.flush_one():
+                    return True
+            return False
+
+    @contextmanager
+    def _draining(self) -> Iterator[None]:
+        """Policies that were asked to release what they hold are told so until the last drain has ended."""
+        with self._drains_lock:
+            self._drains += 1
+        try:
+            yield
+        finally:
+            with self._drains_lock:
+                self._drains -= 1
+                last = not self._drains
+            for node in self.nodes.values() if last else ():
+                node.mailbox.end_flush()
 
     def cancel_jobs(self) -> None:
         self.end_jobs(list(self.jobs.values()), JobStatus.CANCELLED)
+
+    def end_drained(self) -> None:
+        """A drain has done what it could, and the worker ends: what is left in it is not lost without a trace."""
+        left = self.set_rest_aside()
+        self.cancel_jobs()
+        self.settle(left)
+
+    def set_rest_aside(self) -> list[Item]:
+        """What is left becomes dead letters: ``incomplete`` where it waited for other items, else ``not run``."""
+        left: list[Item] = []
+        for node in self.nodes.values():
+            mailbox = node.mailbox
+            parked = {item[0] for item in mailbox.parked_items()}
+            items, _ = mailbox.extract(lambda item: True)
+            withdrawn: Any = mailbox.withdraw(lambda activation: True)
+            for activation in withdrawn:
+                self.drop_activation(activation)
+                items += activation.batch
+            for item in items:
+                self.dead_letter(mailbox, item, INCOMPLETE if item[0] in parked else NOT_RUN, None)
+            left += items
+        return left
 
     def close(self) -> None:
         """The end: hand out nothing any more, and let the flow be changed again."""
@@ -562,10 +671,11 @@ class Worker:
         if self.execution_timer is not None:
             self.execution_timer.cancel()
         self.cancel_jobs()  # that were posted in between
+        self.settle(self.set_rest_aside())
         self.flow.let_go(self.worker_id)
         self.set_status(self.state.status if self.one_shot else WorkerStatus.STOPPED)
         self.engine.worker_ended(self)
-        self.bell.ring()
+        self.changed()
 
     def wait_until_stopped(self, timeout: float | None) -> bool:
         self.engine.refuse_inside("wait()")

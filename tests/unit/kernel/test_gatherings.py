@@ -34,6 +34,13 @@ POLICIES: list[ActivationPolicy] = [
     batch_size_policy(3),
     batch_size_policy(2, flush=False),
 ]
+TIMED: list[ActivationPolicy] = [
+    all_slots_ready_policy(timeout=10),
+    all_slots_ready_policy(by="job", timeout=10),
+    all_slots_ready_policy(by="key", timeout=10),
+    batch_size_policy(2, age=10),
+    batch_size_policy(2, age=10, flush=False),
+]
 arrivals = st.lists(st.tuples(st.sampled_from(SLOTS), st.integers(0, 3)), max_size=40)
 
 
@@ -47,20 +54,26 @@ def items_of(drawn: list[tuple[str, int]]) -> list[Item]:
     ]
 
 
-def by_the_rule(policy: ActivationPolicy, items: list[Item], flushing: bool) -> list[set[int]]:
+def by_the_rule(
+    policy: ActivationPolicy, items: list[Item], flushing: bool, later: float = 0.0
+) -> list[set[int]]:
     queues: dict[str, list[Item]] = {slot: [] for slot in SLOTS}
     taken = []
     for item in items:
         queues[item[1]].append(item)
         taken += _fired(policy, queues, flushing=False)
+    if later:
+        taken += _fired(policy, queues, flushing=False, now=later)
     return taken + (_fired(policy, queues, flushing=True) if flushing else [])
 
 
-def _fired(policy: ActivationPolicy, queues: dict[str, list[Item]], *, flushing: bool) -> list[set[int]]:
+def _fired(
+    policy: ActivationPolicy, queues: dict[str, list[Item]], *, flushing: bool, now: float = 0.0
+) -> list[set[int]]:
     taken = []
     while True:
         views = {slot: SlotView(slot, tuple(queue)) for slot, queue in queues.items()}
-        decision = policy(SlotViews(views, now=0.0, last_fired=None, flushing=flushing), None)
+        decision = policy(SlotViews(views, now=now, last_fired=None, flushing=flushing), None)
         if not isinstance(decision, Fire):
             return taken
         batch = set()
@@ -71,13 +84,17 @@ def _fired(policy: ActivationPolicy, queues: dict[str, list[Item]], *, flushing:
         taken.append(batch)
 
 
-def by_the_gathering(policy: ActivationPolicy, items: list[Item], flushing: bool) -> list[set[int]]:
+def by_the_gathering(
+    policy: ActivationPolicy, items: list[Item], flushing: bool, later: float = 0.0
+) -> list[set[int]]:
     gathered = gathering_for(policy, SLOTS)
     assert gathered is not None
     pending: deque[Any] = deque()
     for item in items:
         if gathered.add(item, pending):
             item[3].park()
+    while later and gathered.waiting and gathered.release(later, pending) is None:
+        pass
     while flushing and gathered.flush(0.0, pending):
         pass
     return [{item[0] for item in batch} for batch in pending]
@@ -91,6 +108,18 @@ def test_a_gathering_obeys_its_rule(
 ) -> None:
     items = items_of(drawn)
     assert by_the_gathering(policy, items, flushing) == by_the_rule(policy, items, flushing)
+
+
+@pytest.mark.parametrize("policy", TIMED, ids=repr)
+@pytest.mark.parametrize("flushing", [False, True])
+@given(drawn=arrivals, later=st.floats(0, 60))
+def test_a_gathering_obeys_its_rule_as_time_goes_by(
+    policy: ActivationPolicy, flushing: bool, drawn: list[tuple[str, int]], later: float
+) -> None:
+    items = items_of(drawn)
+    expected = by_the_rule(policy, items, flushing, later)
+    assert by_the_gathering(policy, items, flushing, later) == expected
+    assert all(item[3].parked == 0 for item in items), "what a timer takes is not parked"
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)

@@ -202,6 +202,9 @@ BAD_ARGUMENTS: list[tuple[Callable[[], object], type[RoutiluxError], str]] = [
     (lambda: batch_size_policy(0), InvalidValueError, "at least 1 item"),
     (lambda: batch_size_policy(True), InvalidTypeError, "a whole number"),
     (lambda: batch_size_policy(2.0), InvalidTypeError, "a whole number"),
+    (lambda: batch_size_policy(100, False), InvalidTypeError, "write flush=False"),
+    (lambda: batch_size_policy(2, age=-1), InvalidValueError, "0 seconds or more"),
+    (lambda: all_slots_ready_policy(timeout="5"), InvalidTypeError, "a number of seconds"),
     (lambda: batch_size_policy(2, flush=1), InvalidTypeError, "True or False"),
     (lambda: time_interval_policy(-1), InvalidValueError, "0 seconds or more"),
     (lambda: time_interval_policy(float("nan")), InvalidValueError, "0 seconds or more"),
@@ -223,17 +226,27 @@ def test_bad_arguments_are_refused(
 
 WRITTEN: list[tuple[ActivationPolicy, dict[str, Any], str]] = [
     (immediate_policy(), {"policy": "immediate"}, "ImmediatePolicy()"),
-    (all_slots_ready_policy(), {"policy": "all_slots_ready"}, "AllSlotsReadyPolicy(by=None)"),
+    (all_slots_ready_policy(), {"policy": "all_slots_ready"}, "AllSlotsReadyPolicy(by=None, timeout=None)"),
     (
         all_slots_ready_policy("job"),
         {"policy": "all_slots_ready", "by": "job"},
-        "AllSlotsReadyPolicy(by='job')",
+        "AllSlotsReadyPolicy(by='job', timeout=None)",
     ),
-    (batch_size_policy(3), {"policy": "batch_size", "size": 3}, "BatchSizePolicy(n=3, flush=True)"),
+    (
+        all_slots_ready_policy("order", timeout=5),
+        {"policy": "all_slots_ready", "by": "order", "timeout": 5.0},
+        "AllSlotsReadyPolicy(by='order', timeout=5.0)",
+    ),
+    (batch_size_policy(3), {"policy": "batch_size", "size": 3}, "BatchSizePolicy(n=3, age=None, flush=True)"),
+    (
+        batch_size_policy(3, age=1),
+        {"policy": "batch_size", "size": 3, "age": 1.0},
+        "BatchSizePolicy(n=3, age=1.0, flush=True)",
+    ),
     (
         batch_size_policy(3, flush=False),
         {"policy": "batch_size", "size": 3, "flush": False},
-        "BatchSizePolicy(n=3, flush=False)",
+        "BatchSizePolicy(n=3, age=None, flush=False)",
     ),
     (time_interval_policy(2), {"policy": "time_interval", "seconds": 2.0}, "TimeIntervalPolicy(seconds=2.0)"),
 ]

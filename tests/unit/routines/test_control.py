@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from routilux import ConfigurationError, Flow, Routine
+from routilux import ConfigurationError, Flow, Routine, Runtime
 from routilux.activation_policies import immediate_policy
 from routilux.routines import (
     BUILT_IN,
@@ -22,6 +22,8 @@ from routilux.routines import (
     Split,
     Throttle,
 )
+from routilux.routines.control import MOST_QUEUED
+from routilux.store.memory import MemoryStore
 from routilux.testing import SimulatedRuntime
 from tests.unit.routines.running import emitted, emitted_at, only, over_seeds, saved_in_the_middle, timed
 
@@ -397,3 +399,38 @@ def test_the_policy_follows_the_config_and_equal_configs_give_equal_policies() -
     first, second = Batch().set_config(size=7, age=2), Batch().set_config(size=7, age=2)
     assert first.activation_policy == second.activation_policy
     assert first.activation_policy != Batch().activation_policy
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "concurrent"])
+@pytest.mark.parametrize("with_store", [False, True])
+def test_merge_by_order_takes_branches_that_are_longer_than_a_slot_one_after_the_other(
+    strategy: str, with_store: bool
+) -> None:
+    class Start(Routine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_slot("input")
+            self.add_event("go")
+            self.set_activation_policy(immediate_policy())
+
+        def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
+            self.emit("go")
+
+    class Rows(Start):
+        def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
+            for n in range(2 * MOST_QUEUED):
+                self.emit("go", n=n)
+
+    flow = Flow("two_files", execution_strategy=strategy)
+    flow.add_routine(Start(), "start")
+    flow.add_routine(Merge().set_config(inputs=["a", "b"]), "merge")
+    for name in ("a", "b"):
+        flow.add_routine(Rows(), name)
+        flow.connect("start", "go", name, "input")
+        flow.connect(name, "go", "merge", name)
+    with Runtime(thread_pool_size=1, store=MemoryStore() if with_store else None) as runtime:
+        state = runtime.exec(flow, entry_params={})
+        assert state.wait(60.0)
+        assert [output.data for output in state.outputs] == [
+            {"a": {"n": n}, "b": {"n": n}} for n in range(2 * MOST_QUEUED)
+        ]

@@ -96,4 +96,6 @@ class TestReleaseOfCustomPolicies:
     ) -> None:
         state = routilux_sim.exec(gathering_flow(in_threes), entry_params={"count": 4})
         assert state.wait()
-        assert (state.status, state.job.parked) == ("completed", 1)
+        assert (state.status, state.job.parked) == ("completed", 0)
+        (letter,) = routilux_sim.dead_letters(worker=state)
+        assert (letter.slot, letter.data, letter.reason) == ("item", {"n": 3}, "incomplete")

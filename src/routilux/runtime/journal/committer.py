@@ -155,8 +155,8 @@ class Committer:
                 with self._journal.lock:
                     worker.unreleased -= 1
                     left = worker.unreleased
-                if not left and worker.bell.waiting:
-                    worker.bell.ring()
+                if not left and (worker.bell.waiting or worker.rest.waiting):
+                    worker.changed()
         self._prune_sometimes()
 
     # -- what the store does not take --------------------------------------------------------------------
@@ -270,7 +270,7 @@ class Committer:
                 record.on_break()
         self._engine.bell.ring()
         for worker in list(self._engine.workers.values()):
-            worker.bell.ring()
+            worker.changed()
 
     # -- what is too old ---------------------------------------------------------------------------------
 

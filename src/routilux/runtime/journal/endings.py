@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from routilux.errors import PoisonItemError, describe
 from routilux.model.item import NOTED
+from routilux.model.policy import INCOMPLETE
 from routilux.model.status import JobStatus
 from routilux.ports import ItemKey, ItemRow, LetterRow
 from routilux.runtime.journal import rows
@@ -86,6 +87,10 @@ class Endings:
         failed = [m for item in items for m in item[3].members if m.status is JobStatus.FAILED]
         error = failed[0].job.error if failed else None
         self._set_aside(Record(self._worker), mailbox, items, "job failed", error)
+
+    def leave_incomplete(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
+        """No partner of these items can come any more."""
+        self._set_aside(Record(self._worker), mailbox, items, INCOMPLETE, None)
 
     def poisoned(
         self, mailbox: Mailbox, items: Sequence[Item], error: PoisonItemError, activation: Any = None

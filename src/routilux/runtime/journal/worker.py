@@ -356,26 +356,31 @@ class JournaledWorker(Worker):
     def quiet(self) -> bool:
         return self.journal.broken is not None or (not self.unreleased and super().quiet())
 
+    def at_a_stop(self) -> bool:
+        return self.journal.broken is not None or (not self.unreleased and super().at_a_stop())
+
+    def misses_items(self) -> bool:
+        return not self.backlog.waits and super().misses_items()
+
     def cancel_jobs(self) -> None:
         """At the end of the worker: for good, or only for this runtime."""
         if self.for_good:
             self.end_jobs(list(self.jobs.values()), JobStatus.CANCELLED)
-            self._set_rest_aside()
             return
         for job in list(self.jobs.values()):
             self.jobs.pop(job.job_id, None)
             self.engine.book.leave(job)
 
-    def _set_rest_aside(self) -> None:
-        """Items that waited for others, which can not come any more."""
-        for node in self.nodes.values():
-            items, _ = node.mailbox.extract(lambda item: True)
-            withdrawn: Any = node.mailbox.withdraw(lambda activation: True)
-            for activation in withdrawn:
-                self.drop_activation(activation)
-                items += activation.batch
-            for item in items:
-                self.dead_letter(node.mailbox, item, "worker stopped", None)
+    def end_drained(self) -> None:
+        self.cancel_jobs()  # what is left stays in the store
+
+    def set_rest_aside(self) -> list[Item]:
+        if self.for_good:
+            super().set_rest_aside()
+        return []
+
+    def leave_incomplete(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
+        self.endings.leave_incomplete(mailbox, items)
 
     def flush(self) -> None:
         if not self.engine.driver.on_loop():

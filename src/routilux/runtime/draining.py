@@ -1,0 +1,99 @@
+"""Draining: waiting until nothing in any worker moves any more, which always comes to an end.
+
+A drain ends when every job has ended, at its deadline, or when nothing can move: what runs has ended, no timer is
+armed, partial batches are released, and open jobs are left all the same. Then it says what waits for what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import ExitStack
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from routilux.runtime import waiting_for
+
+if TYPE_CHECKING:
+    from routilux.runtime.engine import Engine
+    from routilux.runtime.worker import Worker
+
+LANDING_SECONDS = 1.0  # in which a post that has made its job puts the item into its slot, or waits for room
+
+
+class Rest(Enum):
+    """What a look at all workers says."""
+
+    MOVING = "moving"
+    DONE = "done"  # every job has ended
+    HELD = "held"  # by a pause or a gate, which somebody can end
+    STUCK = "stuck"  # open jobs are left, and nothing can move
+
+
+def until_finished(engine: Engine, deadline: float | None, *, patient: bool) -> bool:
+    """Whether every job has ended. What is paused, or held by a gate, is told, and waited for if ``patient``; else it
+    counts as well, for no drain can end it.
+
+    Raises what broke the store.
+    """
+    while True:
+        workers = list(engine.workers.values())
+        drained = [worker.drain(deadline) for worker in workers]
+        if engine.broken is not None:
+            raise engine.broken
+        rest = look(engine, workers) if all(drained) else Rest.MOVING
+        if rest is Rest.DONE:
+            return True
+        if rest is Rest.MOVING:
+            if not all(drained):
+                tell(engine, patient=patient)
+                return False
+            continue
+        waits = patient and rest is Rest.HELD
+        if waits:
+            tell(engine, patient=False)
+        until = deadline if waits else _earlier(deadline, engine.now() + LANDING_SECONDS)
+        if (waits or _is_landing(workers)) and _until_it_changes(engine, workers, rest, until):
+            continue
+        if not waits:
+            tell(engine, patient=False)
+        return rest is Rest.HELD and not patient
+
+
+def look(engine: Engine, workers: Iterable[Worker]) -> Rest:
+    if not all(worker.at_a_stop() for worker in workers):
+        return Rest.MOVING
+    if not engine.book.open:
+        return Rest.DONE
+    return Rest.HELD if any(worker.is_held for worker in workers if worker.jobs) else Rest.STUCK
+
+
+def tell(engine: Engine, *, patient: bool) -> None:
+    """Log what waits for what, each state of a worker once; ``patient``: only where nothing can move."""
+    for worker in list(engine.workers.values()):
+        if worker.jobs and not (patient and not worker.at_a_stop()):
+            text = waiting_for.report(worker)
+            if text:
+                engine.warn(f"not all jobs have ended: {text}")
+
+
+def _is_landing(workers: Iterable[Worker]) -> bool:
+    """Whether a job is open of which nothing is queued here: its post may be about to put it there."""
+    return any(worker.misses_items() for worker in workers)
+
+
+def _until_it_changes(engine: Engine, workers: list[Worker], rest: Rest, deadline: float | None) -> bool:
+    """Wait until a look says something else, or other workers are there; False at the deadline."""
+    while True:
+        signal = engine.driver.signal()
+        with ExitStack() as heard:
+            for bell in [engine.bell, *(worker.rest for worker in workers)]:
+                heard.enter_context(bell.heard_by(signal))
+            if list(engine.workers.values()) != workers or look(engine, workers) is not rest:
+                return True
+            left = None if deadline is None else deadline - engine.now()
+            if (left is not None and left <= 0) or not signal.wait(left):
+                return False
+
+
+def _earlier(deadline: float | None, other: float) -> float:
+    return other if deadline is None else min(deadline, other)

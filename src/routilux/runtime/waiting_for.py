@@ -1,0 +1,165 @@
+"""What waits for what in a worker, as sentences: why nothing moves, and what to look at first.
+
+Read when something has not ended in time or cannot end. It takes each mailbox's lock once and changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from routilux.errors import counted, shown
+from routilux.model.policy import AllSlotsReadyPolicy, BatchSizePolicy
+
+if TYPE_CHECKING:
+    from routilux.kernel.mailbox import Look, SlotQueue
+    from routilux.runtime.nodes import Node
+    from routilux.runtime.worker import Worker
+
+MOST_LINES = 20
+MOST_KEYS = 1_000  # of each slot that are compared with those of the others
+
+
+def sentences(worker: Worker) -> list[str]:
+    """One sentence for everything that runs, waits or is held back, upstream first."""
+    lines = ["the worker is paused; runtime.resume() lets it go on"] if worker.queue.paused else []
+    lines += _running(worker)
+    for node in worker.nodes.values():
+        lines += _of_node(worker, node)
+    return lines
+
+
+def report(worker: Worker) -> str:
+    """The sentences, a line each, after a line that names the worker; empty if nothing waits there."""
+    lines = sentences(worker)
+    if not lines:
+        return ""
+    left = len(lines) - MOST_LINES
+    more = [f"and {counted(left, 'more reason')}"] if left > 0 else []
+    head = f"worker {worker.worker_id!r} of flow {worker.flow_id!r}"
+    jobs = counted(len(worker.jobs), "open job")
+    return "\n  - ".join([f"{head}, {jobs}:", *lines[:MOST_LINES], *more])
+
+
+def _running(worker: Worker) -> Iterator[str]:
+    now = worker.engine.now()
+    waits = {activation: slot for activation, slot, _ in list(worker.back_pressure.blocked.values())}
+    for activation in worker.running():
+        slot = waits.get(activation)
+        room = (
+            "" if slot is None else f" and waits in emit() for room in {slot.qualified_name}, {_fill(slot)}"
+        )
+        yield f"{activation.mailbox.routine_id} has run for {now - activation.started:.1f} s{room}"
+
+
+def _of_node(worker: Worker, node: Node) -> Iterator[str]:
+    look = node.mailbox.look()
+    yield from _stalled(worker, node, look)
+    if look.held:
+        yield f"{node.routine_id} keeps {counted(look.held, 'item')} of paused jobs back"
+    for slot in node.mailbox.slots.values():
+        if look.lengths[slot.name] or slot.beyond:
+            yield f"{slot.qualified_name} {_fill(slot)}{_why(worker, node, slot, look)}"
+
+
+def _stalled(worker: Worker, node: Node, look: Look) -> Iterator[str]:
+    now = worker.engine.now()
+    for activation, (due, _) in list(worker.retries.items()):
+        if activation.mailbox is node.mailbox:
+            yield f"{node.routine_id} is tried again in {max(0.0, due - now):.1f} s (attempt {activation.attempt})"
+    at_gate = sum(activation.mailbox is node.mailbox for activation in list(worker.gates.activations))
+    if at_gate or look.outside:
+        yield (
+            f"a gate at {node.routine_id} holds {counted(at_gate, 'activation')} and "
+            f"{counted(look.outside, 'item')}; runtime.let_go() lets them go on"
+        )
+
+
+def _fill(slot: SlotQueue) -> str:
+    full = f" (it is full: {slot.capacity:,})" if slot.full or slot.length >= slot.capacity else ""
+    beyond = " and more in the store" if slot.beyond else ""
+    return f"holds {counted(slot.length, 'item')}{beyond}{full}"
+
+
+# -- why what is queued in a slot stays there --------------------------------------------------------------------
+
+
+def _why(worker: Worker, node: Node, slot: SlotQueue, look: Look) -> str:
+    here = [item for item in look.gathered if item[1] == slot.name]
+    if not here:
+        return _why_not_started(node, look)
+    policy = node.routine.effective_policy
+    if isinstance(policy, AllSlotsReadyPolicy):
+        return _no_partner(worker, node, slot, look, policy)
+    if isinstance(policy, BatchSizePolicy):
+        return f"; {policy!r} waits for {policy.n:,} in each slot"
+    return f" that {policy!r} has not taken"
+
+
+def _why_not_started(node: Node, look: Look) -> str:
+    if look.stalled:
+        return f" behind what {node.routine_id} has to finish first"
+    if look.waiting:
+        full = [slot for slot in node.mailbox.feeds if slot.full]
+        rooms = " and ".join(f"{slot.qualified_name}, which {_fill(slot)}" for slot in full)
+        return f"; {node.routine_id} waits for room in {rooms}" if full else ""
+    return ""
+
+
+def _no_partner(worker: Worker, node: Node, slot: SlotQueue, look: Look, policy: AllSlotsReadyPolicy) -> str:
+    present = {item[1] for item in look.gathered}
+    others = [other for name, other in node.mailbox.slots.items() if name != slot.name]
+    missing = [other for other in others if other.name not in present]
+    if not missing:
+        alike = _alike(policy.by, look.gathered, slot, others)
+        names = " and ".join(other.qualified_name for other in others)
+        return f" whose partners in {names} have not come{alike}"
+    return " whose partners in " + " and ".join(_missing(worker, other) for other in missing)
+
+
+def _missing(worker: Worker, slot: SlotQueue) -> str:
+    came = "have not come" if slot.received else "never came"
+    return f"{slot.qualified_name} {came} ({_feeders(worker, slot)})"
+
+
+def _feeders(worker: Worker, slot: SlotQueue) -> str:
+    """Who feeds a slot, and what those did."""
+    found = [
+        _did(source, event)
+        for source in worker.nodes.values()
+        for event, routes in source.routes.items()
+        if any(route.queue is slot for route in routes)
+    ]
+    return "; ".join(found) or "nothing is connected to it, only post() feeds it"
+
+
+def _did(source: Node, event: str) -> str:
+    mailbox = source.mailbox
+    emitted = f"has emitted {counted(mailbox.emitted, 'item')}" if mailbox.emitted else "has never emitted"
+    failed = f" and failed {counted(mailbox.failed, 'time')}" if mailbox.failed else ""
+    return f"{source.routine_id}.{event} feeds it, and {source.routine_id} {emitted}{failed}"
+
+
+def _alike(by: str | None, gathered: Iterable[Any], slot: SlotQueue, others: list[SlotQueue]) -> str:
+    """Keys that a reader takes for equal, and that are not: ``17`` and ``'17'``."""
+    if by is None or by == "job":
+        return ""
+    keys: dict[str, dict[str, Any]] = {}
+    for item in gathered:
+        of_slot = keys.setdefault(item[1], {})
+        if len(of_slot) < MOST_KEYS:
+            of_slot.setdefault(_folded(item[2].get(by)), item[2].get(by))
+    here = keys.get(slot.name, {})
+    for other in others:
+        for text, there in keys.get(other.name, {}).items():
+            if text in here:
+                return f"; {by!r} looks like {_typed(there)} there and {_typed(here[text])} here"
+    return f"; no {by!r} is the same in both"
+
+
+def _folded(key: Any) -> str:
+    return (key if isinstance(key, str) else shown(key)).strip().casefold()
+
+
+def _typed(key: Any) -> str:
+    return f"{shown(key)} ({type(key).__name__})"
