@@ -90,9 +90,13 @@ class Report:
         count = f"{counted(outputs.jobs, 'item')}, " if outputs.jobs != 1 else ""
         failed = f", {outputs.failed:,} failed" if outputs.failed and outputs.jobs > 1 else ""
         made = counted(outputs.outputs, "output")
+        others = outputs.lost - outputs.failed - outputs.parked
+        lost = f", {others:,} lost" if others else ""
         ending = "ended with errors" if self._ending is Ending.COMPLETED and outputs.lost else self._ending
         parked = f", {outputs.parked:,} parked" if outputs.parked else ""
-        return f"{live.flow.flow_id}: {ending}{parked} after {live.seconds:.1f} s; {count}{made}{failed}"
+        return (
+            f"{live.flow.flow_id}: {ending}{parked} after {live.seconds:.1f} s; {count}{made}{failed}{lost}"
+        )
 
     def _tell_failures(self) -> None:
         outputs, feeder = self._live.outputs, self._live.feeder

@@ -299,3 +299,31 @@ class TestStates:
         over = call("run", "wait.flow.yaml", "--load-state", "after")
         assert (over.exit_code, over.stdout) == (2, "")
         assert "that execution has completed already" in over.stderr
+
+
+JOIN = """
+from routilux import Routine
+from routilux.activation_policies import all_slots_ready_policy
+
+
+class Join(Routine):
+    def __init__(self):
+        super().__init__()
+        self.add_slot("left")
+        self.add_slot("right")
+        self.set_activation_policy(all_slots_ready_policy())
+
+    def logic(self, slot_data, message, state):
+        pass
+"""
+
+
+def test_what_waits_for_others_at_the_end_is_told_and_counts_as_lost(folder: Path) -> None:
+    (folder / "joins_left_and_right.py").write_text(JOIN)
+    (folder / "join.flow.yaml").write_text(
+        "version: 1\nflow_id: j\nentry: join.left\nroutines:\n  join: {class: joins_left_and_right.Join}\n"
+    )
+    arguments = ("run", "join.flow.yaml", "--import", "joins_left_and_right", "-p", "n:=1")
+    result = call(*arguments)
+    assert (result.exit_code, ", 1 parked after" in result.stderr) == (1, True)
+    assert call(*arguments, "--allow-errors", "1").exit_code == 0
