@@ -208,8 +208,8 @@ class LiveActivation(Activation):
         """Log what was emitted on an event ``error`` that nothing is connected to; the error that the job notes."""
         worker, routine_id, jobs = self.node.worker, self.mailbox.routine_id, job_ids_of(self.job)
         place = f"{routine_id}.{ERROR_EVENT}"
-        reason = data.get("error") or data.get("reason") or data
-        said = reason if isinstance(reason, str) else shown(reason)
+        texts = [data[key] for key in ("error", "reason") if isinstance(data.get(key), str) and data[key]]
+        said = texts[0] if texts else shown(data)
         error = SlotHandlerError(
             f"event {place!r} of flow {worker.flow_id!r} is connected to nothing: {said[:LONGEST_REASON]}",
             routine_id=routine_id,

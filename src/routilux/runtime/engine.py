@@ -149,11 +149,15 @@ class Engine:
             write(WARNING, message)
 
     def tell_findings(self, flow: Flow, findings: Iterable[Issue]) -> None:
-        """Log what looks wrong with a flow, when it is run for the first time."""
+        """Log what looks wrong with a flow, when it is run for the first time.
+
+        Several ways in are a finding for entry_params alone, and those say so by an error.
+        """
         if flow not in _told:
             _told.add(flow)
             for finding in findings:
-                self.warn(f"flow {flow.flow_id!r}: {finding}")
+                if finding.code != "several-entries":
+                    self.warn(f"flow {flow.flow_id!r}: {finding}")
 
     def user_code_failed(self, who: str, error: BaseException, follows: str) -> None:
         """Log that code of the user raised which is no logic, with what follows from it."""

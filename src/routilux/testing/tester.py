@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from routilux.model.builder import FlowBuilder
+from routilux.model.recovery import ERROR_EVENT
 from routilux.model.routine import Routine
 from routilux.runtime.job import JobContext
 from routilux.runtime.state import WorkerState
@@ -100,11 +101,15 @@ class RoutineTester:
 
     @property
     def errors(self) -> list[BaseException]:
-        """What has failed, in the order of the jobs: what a job went on after, and what it failed of."""
+        """What has failed, in the order of the jobs: what a job went on after, and what it failed of.
+
+        What the routine emits on an event ``error`` is in :meth:`emitted`: the tester hears every event.
+        """
         return [
             error
             for job in self.jobs
             for error in [*job.errors, *(() if job.error is None else (job.error,))]
+            if getattr(error, "event", None) != ERROR_EVENT
         ]
 
     @property
