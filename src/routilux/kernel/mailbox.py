@@ -6,7 +6,10 @@ Guarantees
     * At most one caller is told to queue the mailbox at a time: ``queued`` says that somebody has promised to
       call :meth:`Mailbox.next`. A promise is never lost: whoever clears ``queued`` looks for work afterwards.
     * Items of one slot are handed out in the order in which they were offered. A retry, an activation that a
-      gate holds, and a held item keep everything behind them.
+      gate holds, and a held item keep everything behind them. With a concurrency of more than 1 a retry and what a
+      gate holds keep nothing behind them; with lanes, their key alone, and order holds per key.
+    * No more activations are stalled than one, or with a concurrency of more than 1 or lanes, than the slots hold
+      items: what is set aside for later is bounded like what is queued.
     * The number of items in a slot never exceeds its capacity.
     * FULL is a promise: the very call that makes room in the slot reports it in ``freed``, and its caller tells those
       who were refused. This holds for every slot, with feeders or without, in a cycle or not, and as soon as one place
@@ -26,6 +29,7 @@ from typing import Any, Final, NamedTuple
 from routilux.kernel.account import NONE, Account, JobAccount, joined
 from routilux.kernel.activation import Activation
 from routilux.kernel.gathering import Batch, BatchWithMessage, Decide, Gathering, Later, UserDecided
+from routilux.kernel.lanes import Crowd, Lanes
 from routilux.kernel.locks import Lock, take_contended
 from routilux.model.decision import Decision
 from routilux.model.item import Item, Payload
@@ -102,7 +106,7 @@ class Mailbox:
     """See the module's docstring. ``make`` builds the runtime's kind of :class:`Activation`."""
 
     __slots__ = (
-        "_claim_size", "_gathering", "_held", "_held_prepared", "_lock", "_only_slot", "activations", "busy", "claimed",
+        "_claim_size", "_gathering", "_held", "_held_prepared", "_lanes", "_lock", "_only_slot", "_stall_limit", "activations", "busy", "claimed",
         "closed", "concurrency", "emitted", "failed", "feeds", "freed", "gate", "make", "merged", "node", "pending",
         "prepared", "queued", "retried", "returned", "routine_id", "running", "skipped", "slots", "stalled", "waiting",
     )  # fmt: skip
@@ -128,6 +132,9 @@ class Mailbox:
         self._lock = lock
         self.make = make
         self._gathering = gathering
+        self._lanes = gathering if isinstance(gathering, Lanes) else None
+        alone = concurrency == 1 and self._lanes is None
+        self._stall_limit = 1 if alone else max(concurrency, *(slot.capacity for slot in slots), 1)
         self.pending: deque[Batch] = deque()  # complete batches, each one activation
         self.claimed: deque[Batch] = (
             deque()
@@ -139,7 +146,7 @@ class Mailbox:
             SlotQueue, ...
         ] = ()  # slots that have room again; the caller that made it tells the feeders and those refused
         self.prepared: deque[Activation] = deque()  # retries that are due, activations let go by a gate
-        self.stalled: dict[Activation, None] = {}  # retries in a timer, held by a gate: nothing passes them
+        self.stalled: dict[Activation, None] = {}  # retries in a timer, held by a gate
         self._held: list[Item] = []  # items of paused jobs
         self._held_prepared: list[Activation] = []  # retries of paused jobs
         self.merged: dict[str, Payload] = {}  # merged data by slot
@@ -178,7 +185,9 @@ class Mailbox:
                 return PARKED
             if gathering is not None:
                 return READY if self._promise() else QUEUED
-            if self.queued or self.running >= self.concurrency or self.stalled or self.waiting:
+            if self.queued or self.running >= self.concurrency or self.waiting:
+                return QUEUED
+            if self.stalled and len(self.stalled) >= self._stall_limit:
                 return QUEUED
             self.queued = True
             return READY
@@ -276,7 +285,7 @@ class Mailbox:
                 return resumed
             if self.prepared and (activation := self._start_prepared(now)) is not None:
                 return activation
-            if self.stalled:
+            if self.stalled and len(self.stalled) >= self._stall_limit:
                 return None
             for slot in self.feeds:
                 if slot.full:
@@ -306,7 +315,10 @@ class Mailbox:
             if self._only_slot is not None:
                 self.claimed, self.pending = pending, self.claimed
                 self._claim_size = len(pending)
-            elif self.running < self.concurrency and self._has_work():
+                return activation
+            if self._lanes is not None:
+                activation.lane = self._lanes.take(batch)
+            if self.running < self.concurrency and self._has_work():
                 self.queued = activation.spare = True
             return activation
         finally:
@@ -411,6 +423,8 @@ class Mailbox:
             self.emitted += activation.emitted
             if activation.merged is not None:
                 self.merged.update(activation.merged)
+            if self._lanes is not None:
+                self._lanes.give_back(activation.lane, self.pending)
             if self.claimed or self._claim_size:
                 self._take_back()
             return self._promise()
@@ -420,7 +434,7 @@ class Mailbox:
     # -- retries and gates ---------------------------------------------------------------------------------
 
     def stall(self, activation: Activation, *, retry: bool) -> bool:
-        """Keep a claimed activation back, for a retry or at a gate; everything else waits behind it."""
+        """Keep a claimed activation back, for a retry or at a gate; with concurrency 1 all else waits behind it."""
         with self._lock:
             self._take_back()
             self.running -= 1
@@ -435,7 +449,9 @@ class Mailbox:
             self._take_back()
             self.running -= 1
             self.returned += 1
-            if not over:
+            if over:
+                self._leave_lane(activation)
+            else:
                 (self._held_prepared if activation.job.paused else self.prepared).append(activation)
             return self._promise()
 
@@ -454,6 +470,7 @@ class Mailbox:
             removed = [activation for activation in waiting if unwanted(activation)]
             for activation in removed:
                 self.stalled.pop(activation, None)
+                self._leave_lane(activation)
             self.prepared = deque(activation for activation in self.prepared if activation not in removed)
             self._held_prepared = [a for a in self._held_prepared if a not in removed]
             return removed
@@ -617,6 +634,11 @@ class Mailbox:
         with self._lock:
             return {} if self._gathering is None else Counter(item[1] for item in self._gathering.parked())
 
+    def crowd(self) -> Crowd | None:
+        """The key that fills the slots of a routine with lanes; None without lanes, and if no key is waited for."""
+        with self._lock:
+            return None if self._lanes is None else self._lanes.crowd()
+
     def snapshot(self) -> tuple[list[Item], list[Activation], dict[str, Payload]]:
         """Queued items in their order, claimed activations that are due again, merged data. Nothing may run."""
         with self._lock:
@@ -636,10 +658,12 @@ class Mailbox:
             return (READY if self._promise() else QUEUED), NONE
 
     def restore_stalled(self, batch: Batch, job: Account, attempt: int, now: float) -> Activation:
-        """An activation of a snapshot that waits to run again; what is queued stays behind it."""
+        """An activation of a snapshot that waits to run again, in its place before what is queued."""
         with self._lock:
             activation = self.make(self, batch, job, now)
             activation.attempt = attempt
+            if self._lanes is not None:
+                activation.lane = self._lanes.take_again(batch)
             self.stalled[activation] = None
             return activation
 
@@ -648,7 +672,7 @@ class Mailbox:
     def _has_work(self) -> bool:
         if self.prepared:
             return True
-        if self.stalled:
+        if self.stalled and len(self.stalled) >= self._stall_limit:
             return False
         return bool(self.pending) or (self._gathering is not None and self._gathering.waiting)
 
@@ -669,6 +693,10 @@ class Mailbox:
         self.running += 1
         activation.spare = self.queued = self.running < self.concurrency and self._has_work()
         return activation
+
+    def _leave_lane(self, activation: Activation) -> None:
+        if self._lanes is not None:
+            self._lanes.give_back(activation.lane, self.pending)
 
     def _gather(self, item: Item) -> bool:
         if self._gathering is None:
@@ -753,6 +781,8 @@ class Mailbox:
             return oldest, self._rebuild([item for item in queued if item is not oldest])
         if oldest in self._held:
             self._held.remove(oldest)
+            if self._lanes is not None:  # its key waits for it no longer
+                return oldest, self._rebuild(queued)
         elif slot.held is not None and oldest is not None:
             slot.held.remove(oldest)
             slot.held = slot.held or None
@@ -767,7 +797,7 @@ class Mailbox:
     def _screen(self) -> Discard | None:
         """Set aside items of paused jobs, take out items of ended ones; None if all may go on."""
         ended_items, others = _divided(self._queued_items(), _ended)
-        paused, going_on = _divided(others, _paused)
+        paused, going_on = _divided(others, _paused if self._lanes is None else self._paused_in_turn())
         if not ended_items and not paused:
             return None
         self._held += paused
@@ -775,6 +805,11 @@ class Mailbox:
         for item in ended_items:
             self._count_out(self.slots[item[1]])
         return Discard(ended_items, at_rest)
+
+    def _paused_in_turn(self) -> Callable[[Item], bool]:
+        """In lanes an item is set aside when its turn has come: its key waits for it, and for nothing behind it."""
+        next_of_lanes = {item[0] for batch in self.pending for item in batch}
+        return lambda item: item[0] in next_of_lanes and _paused(item)
 
     def _let_resumed_go(self) -> Discard | None:
         """Put back in its place what belongs to jobs that go on, before anything that came later passes it."""
@@ -791,6 +826,8 @@ class Mailbox:
         """Queue exactly these items again, in the order of their numbers; return the jobs now at rest."""
         items.sort(key=_number)
         self.pending.clear()
+        if self._lanes is not None:
+            self._lanes.bar(self._held)
         if self._gathering is not None:
             self._gathering.clear()
         at_rest: list[JobAccount] = []

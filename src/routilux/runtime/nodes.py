@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from routilux.errors import InvalidTypeError
 from routilux.kernel.activation import SlotData, slot_data_type
-from routilux.kernel.gathering import Batch, gathering_for
+from routilux.kernel.gathering import Batch
+from routilux.kernel.lanes import lanes_for
 from routilux.kernel.mailbox import Mailbox, SlotQueue
 from routilux.model.graph import same_cycle, upstream_first
 from routilux.model.item import Item, Payload
@@ -108,9 +109,9 @@ class Node:
             )
             for slot in routine.slots.values()
         ]
-        gathering = gathering_for(policy, [slot.name for slot in slots])
-        self.gathers = gathering is not None
-        self.single = gathering is None and len(slots) == 1
+        gathering = lanes_for(policy, [slot.name for slot in slots], routine.concurrency_by)
+        self.gathers = not isinstance(policy, ImmediatePolicy)
+        self.single = not self.gathers and len(slots) == 1
         self.timed = gathering is not None and gathering.timed
         self.slot_data: type[SlotData] = slot_data_type(frozenset(slot.name for slot in slots))
         mailbox = Mailbox(
