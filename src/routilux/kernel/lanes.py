@@ -11,7 +11,7 @@ made, before logic has seen the payload; afterwards it is the activation that re
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from routilux.kernel.gathering import Batch, Decide, Gathering, Later, gathering_for
@@ -33,20 +33,19 @@ class Lanes:
     """
 
     def __init__(self, by: str, inner: Gathering | None) -> None:
-        self._by = by
+        self._by = None if by == "job" else by
         self._inner = inner
+        self.timed = inner is not None and inner.timed
         self._complete: deque[Batch] = deque()  # what the inner gathering has just released
         # By key: what waits behind the batch that is pending or was handed out; None as long as nothing does.
         self._behind: dict[Hashable, deque[Batch] | None] = {}
-        self._taken: set[Hashable] = set()  # keys of activations that were handed out and have not ended
+        self._barred: set[Hashable] = (
+            set()
+        )  # keys whose next item a paused job keeps back: nothing else has them
         self._again: list[Hashable] = []  # of retries that had begun together before the routine had lanes
-        self._barred: set[Hashable] = set()  # keys whose next item belongs to a paused job
+        self._kept: set[Hashable] = set()  # what :meth:`clear` leaves
 
     # -- as a gathering ------------------------------------------------------------------------------------
-
-    @property
-    def timed(self) -> bool:
-        return self._inner is not None and self._inner.timed
 
     @property
     def waiting(self) -> bool:
@@ -91,36 +90,31 @@ class Lanes:
 
     def clear(self) -> None:
         """Forget what is queued. What was handed out keeps its key, and so does what a paused job keeps back."""
-        self._behind = dict.fromkeys([*self._taken, *self._barred])
+        self._behind = dict.fromkeys(self._kept)
         if self._inner is not None:
             self._inner.clear()
 
     # -- keys ----------------------------------------------------------------------------------------------
 
     def key_of(self, item: Item) -> Hashable:
-        if self._by == "job":
+        by = self._by
+        if by is None:
             members: Hashable = item[3].members
             return members
         try:
-            key: Hashable = item[2][self._by]
+            key: Hashable = item[2][by]
             hash(key)
         except (KeyError, TypeError):
-            return lane_key(item[1], item[2], self._by)
-        return key
-
-    def take(self, batch: Batch) -> Hashable:
-        """A batch leaves ``pending`` as an activation, which has its key until :meth:`give_back`."""
-        key = self.key_of(batch[0])
-        self._taken.add(key)
+            return lane_key(item[1], item[2], by)
         return key
 
     def take_again(self, batch: Batch) -> Hashable:
         """An activation of another time comes back, to be tried again; what is queued comes behind it."""
         key = self.key_of(batch[0])
-        if key in self._taken:
+        if key in self._behind:
             self._again.append(key)
-        self._taken.add(key)
-        self._behind.setdefault(key, None)
+        else:
+            self._behind[key] = None
         return key
 
     def give_back(self, key: Hashable, pending: deque[Batch]) -> None:
@@ -128,18 +122,23 @@ class Lanes:
         if self._again and key in self._again:
             self._again.remove(key)
             return
-        self._taken.discard(key)
         waiting = self._behind[key]
-        if self._barred and key in self._barred:
-            return
         if waiting:
             pending.append(waiting.popleft())
         else:
             del self._behind[key]
 
-    def bar(self, items: Iterable[Item]) -> None:
+    def next_of(self, key: Hashable) -> Batch | None:
+        """What is pending as soon as the activation that has this key gives it back."""
+        waiting = self._behind[key]
+        return waiting[0] if waiting and key not in self._again else None
+
+    def bar(self, held: Iterable[Item], pending: Iterable[Batch]) -> None:
         """Paused jobs keep just these items back, and with them their keys. To be followed by :meth:`clear`."""
-        self._barred = {self.key_of(item) for item in items}
+        queued = {self.key_of(batch[0]) for batch in pending}
+        handed_out = self._behind.keys() - queued - self._barred
+        self._barred = {self.key_of(item) for item in held}
+        self._kept = handed_out | self._barred
 
     def crowd(self) -> Crowd | None:
         """Who fills the slots; None if nothing waits for a key."""
@@ -159,15 +158,13 @@ class Lanes:
         if key not in behind:
             behind[key] = None
             pending.append(batch)
-            return
-        waiting = behind[key]
-        if waiting is None:
+        elif (waiting := behind[key]) is None:
             behind[key] = deque((batch,))
         else:
             waiting.append(batch)
 
 
-def lanes_for(policy: ActivationPolicy, slots: Iterable[str], by: str | None) -> Gathering | None:
+def lanes_for(policy: ActivationPolicy, slots: Sequence[str], by: str | None) -> Gathering | None:
     """The gathering of a policy, in lanes if ``by`` is given."""
-    inner = gathering_for(policy, list(slots))
+    inner = gathering_for(policy, slots)
     return inner if by is None else Lanes(by, inner)

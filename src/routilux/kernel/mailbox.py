@@ -106,9 +106,10 @@ class Mailbox:
     """See the module's docstring. ``make`` builds the runtime's kind of :class:`Activation`."""
 
     __slots__ = (
-        "_claim_size", "_gathering", "_held", "_held_prepared", "_lanes", "_lock", "_only_slot", "_stall_limit", "activations", "busy", "claimed",
-        "closed", "concurrency", "emitted", "failed", "feeds", "freed", "gate", "make", "merged", "node", "pending",
-        "prepared", "queued", "retried", "returned", "routine_id", "running", "skipped", "slots", "stalled", "waiting",
+        "_claim_size", "_gathering", "_held", "_held_prepared", "_lanes", "_lock", "_only_slot", "_stall_limit",
+        "activations", "busy", "claimed", "closed", "concurrency", "emitted", "exchanges", "failed", "feeds",
+        "freed", "gate", "make", "merged", "node", "pending", "prepared", "queued", "retried", "returned",
+        "routine_id", "running", "skipped", "slots", "stalled", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -142,6 +143,7 @@ class Mailbox:
         self._claim_size = 0  # how many of the claimed items are still counted in the slot's length
         runs = gathering is None and concurrency == 1 and len(slots) == 1
         self._only_slot = slots[0] if runs else None
+        self.exchanges = not runs and (concurrency > 1 or self._lanes is not None)
         self.freed: tuple[
             SlotQueue, ...
         ] = ()  # slots that have room again; the caller that made it tells the feeders and those refused
@@ -184,7 +186,7 @@ class Mailbox:
             if parked:
                 return PARKED
             if gathering is not None:
-                return READY if self._promise() else QUEUED
+                return QUEUED if self.queued or not self._promise() else READY
             if self.queued or self.running >= self.concurrency or self.waiting:
                 return QUEUED
             if self.stalled and len(self.stalled) >= self._stall_limit:
@@ -317,7 +319,7 @@ class Mailbox:
                 self._claim_size = len(pending)
                 return activation
             if self._lanes is not None:
-                activation.lane = self._lanes.take(batch)
+                activation.lane = self._lanes.key_of(batch[0])
             if self.running < self.concurrency and self._has_work():
                 self.queued = activation.spare = True
             return activation
@@ -352,6 +354,49 @@ class Mailbox:
         try:
             if self._only_slot is not None:
                 self._count_started(self._only_slot)
+        finally:
+            self._lock.release()
+
+    def exchange(self, activation: Activation, now: float) -> Activation | None:
+        """:meth:`finish` and :meth:`next` under one lock, for a routine that may overlap itself.
+
+        The next activation is of one item, and nothing has to be done or asked before it. None: nothing has ended
+        yet, go on with :meth:`finish`.
+        """
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            pending, lanes = self.pending, self._lanes
+            if pending:
+                batch: Batch | None = pending[0]
+            else:
+                batch = None if lanes is None else lanes.next_of(activation.lane)
+            if batch is None or len(batch) > 1 or batch[0][3].halted or self.closed:
+                return None
+            if self.prepared or self._held or self._held_prepared:
+                return None
+            if self.stalled and len(self.stalled) >= self._stall_limit:
+                return None
+            for slot in self.feeds:
+                if slot.full:
+                    return None
+            self.activations += 1
+            self.busy += now - activation.started
+            self.emitted += activation.emitted
+            if activation.merged is not None:
+                self.merged.update(activation.merged)
+            following = self.make(self, batch, batch[0][3], now)
+            if lanes is not None:
+                lanes.give_back(activation.lane, pending)
+                following.lane = lanes.key_of(batch[0])
+            pending.popleft()
+            slot = self.slots[batch[0][1]]
+            slot.length -= 1
+            if slot.full:
+                self._make_room(slot)
+            if not self.queued and self.running < self.concurrency and self._has_work():
+                self.queued = following.spare = True
+            return following
         finally:
             self._lock.release()
 
@@ -825,9 +870,9 @@ class Mailbox:
     def _rebuild(self, items: list[Item]) -> tuple[JobAccount, ...]:
         """Queue exactly these items again, in the order of their numbers; return the jobs now at rest."""
         items.sort(key=_number)
-        self.pending.clear()
         if self._lanes is not None:
-            self._lanes.bar(self._held)
+            self._lanes.bar(self._held, self.pending)
+        self.pending.clear()
         if self._gathering is not None:
             self._gathering.clear()
         at_rest: list[JobAccount] = []

@@ -440,7 +440,7 @@ class Routine:
     def _check_lanes(self, by: object) -> None:
         where = f"concurrency of {self}"
         if not isinstance(by, str) or not by:
-            raise refused(InvalidTypeError, f"{where} (by)", by, "None, \"job\" or a payload key")
+            raise refused(InvalidTypeError, f"{where} (by)", by, 'None, "job" or a payload key')
         problem = None if self.__policy is None else lanes_problem(self.__policy, by)
         if problem is not None:
             raise InvalidValueError(f"{where}: by={by!r}, but {problem[0]}; {problem[1]}")

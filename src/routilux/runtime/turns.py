@@ -135,6 +135,7 @@ def carry_out(
     routine_id, queue, bell = mailbox.routine_id, worker.queue, worker.bell
     sink, worker_id = worker.sink, worker.worker_id
     note = state.history.append
+    exchanges = mailbox.exchanges and single
     unsettled = 0  # ended items of the job of ``activation``, still counted as active
     while True:
         batch, job = activation.batch, activation.job
@@ -169,6 +170,22 @@ def carry_out(
         if sink is not None:
             duration = now - activation.started
             sink((Activated, now, worker_id, job, routine_id, activation.attempt, duration, "completed"))
+        if exchanges and now < limit and not queue.held:
+            exchanged: Any = mailbox.exchange(activation, now)
+            if exchanged is None:
+                break
+            if exchanged.spare:
+                worker.schedule(mailbox)
+            if mailbox.freed:
+                worker.room(mailbox)
+            unsettled += 1
+            activation = exchanged
+            if activation.job is not job:
+                ended = job.remove(unsettled)
+                unsettled = 0
+                if ended:
+                    worker.at_rest(ended)
+            continue
         following = mailbox.following() if mailbox.claimed and now < limit and not queue.held else None
         if following is None:
             break
