@@ -170,34 +170,26 @@ def carry_out(
         if sink is not None:
             duration = now - activation.started
             sink((Activated, now, worker_id, job, routine_id, activation.attempt, duration, "completed"))
-        if exchanges and now < limit and not queue.held:
-            exchanged: Any = mailbox.exchange(activation, now)
-            if exchanged is None:
+        if exchanges:
+            going_on: Any = mailbox.exchange(activation, now) if now < limit and not queue.held else None
+            if going_on is None:
                 break
-            if exchanged.spare:
+            if going_on.spare:
                 worker.schedule(mailbox)
-            if mailbox.freed:
-                worker.room(mailbox)
-            unsettled += 1
-            activation = exchanged
-            if activation.job is not job:
-                ended = job.remove(unsettled)
-                unsettled = 0
-                if ended:
-                    worker.at_rest(ended)
-            continue
-        following = mailbox.following() if mailbox.claimed and now < limit and not queue.held else None
-        if following is None:
-            break
+        else:
+            following = mailbox.following() if mailbox.claimed and now < limit and not queue.held else None
+            if following is None:
+                break
+            mailbox.activations += 1
+            mailbox.busy += now - activation.started
+            mailbox.emitted += activation.emitted
+            if activation.merged is not None:
+                mailbox.merged.update(activation.merged)
+            going_on = mailbox.make(mailbox, following, following[0][3], now)
         if mailbox.freed:
             worker.room(mailbox)
-        mailbox.activations += 1
-        mailbox.busy += now - activation.started
-        mailbox.emitted += activation.emitted
-        if activation.merged is not None:
-            mailbox.merged.update(activation.merged)
         unsettled += 1
-        activation = mailbox.make(mailbox, following, following[0][3], now)
+        activation = going_on
         if activation.job is not job:
             ended = job.remove(unsettled)
             unsettled = 0
