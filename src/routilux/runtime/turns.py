@@ -455,6 +455,8 @@ def arm_retry(worker: Worker, activation: LiveActivation, when: float) -> None:
         worker.retries.pop(activation, None)
         if activation.mailbox.go_on(activation):
             worker.schedule(activation.mailbox)
+        elif worker.bell.waiting:  # it has to wait for its turn: an activation that waits for room looks anew
+            worker.bell.ring()
 
     worker.retries[activation] = (when, None)
     timer = worker.engine.driver.call_at(when, due)
