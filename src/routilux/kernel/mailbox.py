@@ -170,6 +170,8 @@ class Mailbox:
             if slot.length >= slot.capacity and self._refuses(slot):
                 return FULL
             if slot.held is not None:
+                if self._lanes is not None:
+                    self._lanes.key_of(item)
                 slot.held.append(item)
                 self._count_in(slot)
                 return QUEUED
@@ -526,6 +528,8 @@ class Mailbox:
             slot = self.slots[item[1]]
             if slot.length >= slot.capacity and self._refuses(slot):
                 return False
+            if self._lanes is not None:
+                self._lanes.key_of(item)
             if slot.held is None:
                 slot.held = deque()
             slot.held.append(item)
