@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
+from routilux.errors import InvalidValueError
 from routilux.kernel.gathering import Batch, Decide, Gathering, Later, gathering_for
 from routilux.model.item import Item
 from routilux.model.policy import ActivationPolicy, lane_key
@@ -109,8 +110,14 @@ class Lanes:
         return key
 
     def take_again(self, batch: Batch) -> Hashable:
-        """An activation of another time comes back, to be tried again; what is queued comes behind it."""
-        key = self.key_of(batch[0])
+        """An activation of another time comes back, to be tried again; what is queued comes behind it.
+
+        Logic may have taken the key out of its payload, or may have begun before there were lanes: then it is alone.
+        """
+        try:
+            key = self.key_of(batch[0])
+        except InvalidValueError:
+            key = object()
         if key in self._behind:
             self._again.append(key)
         else:
