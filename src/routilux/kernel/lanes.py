@@ -105,7 +105,7 @@ class Lanes:
         try:
             key: Hashable = item[2][by]
             hash(key)
-        except (KeyError, TypeError):
+        except Exception:  # noqa: BLE001 a class of the user may raise anything
             return lane_key(item[1], item[2], by)
         return key
 
