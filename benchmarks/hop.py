@@ -58,7 +58,7 @@ def rows(size: Size) -> list[Row]:
     )
     found.append(
         _pair(
-            "pool of 4, a lane per key; reference: without lanes",
+            "pool of 4, with lanes to without",
             partial(routilux, messages, 4, lanes=8),
             partial(routilux, messages, 4),
             rounds,
