@@ -10,7 +10,7 @@ made, before logic has seen the payload; afterwards it is the activation that re
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -88,6 +88,9 @@ class Lanes:
                 yield from batch
         if self._inner is not None:
             yield from self._inner.items()
+
+    def parked(self) -> Counter[str]:
+        return Counter() if self._inner is None else self._inner.parked()
 
     def clear(self) -> None:
         """Forget what is queued. What was handed out keeps its key, and so does what a paused job keeps back."""

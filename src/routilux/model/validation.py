@@ -11,8 +11,8 @@ from routilux.model.config import check_config
 from routilux.model.entry import resolve_entry, unfed_slots
 from routilux.model.graph import cycle_path, cycles, reachable, same_cycle
 from routilux.model.logic import logic_of_handlers, logic_problem
-from routilux.model.recovery import ERROR_EVENT
 from routilux.model.policy import AllSlotsReadyPolicy, BatchSizePolicy, lanes_problem
+from routilux.model.recovery import ERROR_EVENT
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
