@@ -10,11 +10,12 @@ made, before logic has seen the payload; afterwards it is the activation that re
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from routilux.errors import InvalidValueError
+from routilux.kernel.account import JobAccount
 from routilux.kernel.gathering import Batch, Decide, Gathering, Later, gathering_for
 from routilux.model.item import Item
 from routilux.model.policy import ActivationPolicy, lane_key
@@ -89,8 +90,24 @@ class Lanes:
         if self._inner is not None:
             yield from self._inner.items()
 
-    def parked(self) -> Counter[str]:
-        return Counter() if self._inner is None else self._inner.parked()
+    def parked(self) -> Iterator[Item]:
+        return iter(()) if self._inner is None else self._inner.parked()
+
+    def incomplete(self, account: JobAccount) -> list[Item]:
+        return [] if self._inner is None else self._inner.incomplete(account)
+
+    def end_flush(self) -> None:
+        if self._inner is not None:
+            self._inner.end_flush()
+
+    @property
+    def hurries(self) -> bool:
+        return self._inner is not None and self._inner.hurries
+
+    @property
+    def gathered(self) -> Iterator[Item]:
+        """What waits for other items, and not for its key."""
+        return iter(()) if self._inner is None else self._inner.items()
 
     def clear(self) -> None:
         """Forget what is queued. What was handed out keeps its key, and so does what a paused job keeps back."""

@@ -642,7 +642,10 @@ class Mailbox:
     def look(self) -> Look:
         """What waits here, and for what."""
         with self._lock:
-            gathered = () if self._gathering is None else tuple(self._gathering.items())
+            if self._lanes is not None:
+                gathered = tuple(self._lanes.gathered)
+            else:
+                gathered = () if self._gathering is None else tuple(self._gathering.items())
             lengths = {name: slot.length for name, slot in self.slots.items()}
             outside = sum(len(slot.held or ()) for slot in self.slots.values())
             return Look(lengths, gathered, len(self.stalled), outside, len(self._held), self.waiting)
