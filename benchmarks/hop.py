@@ -56,6 +56,15 @@ def rows(size: Size) -> list[Row]:
             Reach(6.0),
         )
     )
+    found.append(
+        _pair(
+            "pool of 4, with lanes to without",
+            partial(routilux, messages, 4, lanes=8),
+            partial(routilux, messages, 4),
+            rounds,
+            Reach(1.5),
+        )
+    )
     return found
 
 
@@ -70,9 +79,14 @@ def _pair(
     return compared(figure, costs["ours"], costs["other"], reach)
 
 
-def routilux(messages: int, pool: int) -> float:
-    """One job: the source's activation emits all messages. History is on, slots hold 1,000."""
+def routilux(messages: int, pool: int, lanes: int | None = None) -> float:
+    """One job: the source's activation emits all messages. History is on, slots hold 1,000.
+
+    ``lanes``: so many activations of a stage at once, each of another key.
+    """
     flow = pipeline()
+    for n in range(1, STAGES + 1) if lanes else ():
+        flow.routines[f"stage_{n}"].set_concurrency(lanes, by="value")
     with Runtime(thread_pool_size=pool) as runtime:
         state = runtime.exec(flow)
         start = perf_counter()

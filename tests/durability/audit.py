@@ -6,7 +6,7 @@ Rules
     * An item leaves the store with an activation that completed, as a dead letter, because its jobs were cancelled, or
       as the oldest of a full slot that drops; never for no reason, never twice.
     * An item enters it because somebody posted it, drove its letter again, or because it was emitted.
-    * Items of a connection are taken in the order of their numbers. No number is used twice.
+    * Items of a connection are taken in the order of their numbers, with lanes those of a key. No number is used twice.
     * Every job has as many items in the store as are counted for it, and ends once.
 """
 
@@ -46,7 +46,7 @@ class Audit:
         self._completing: list[str] = []
         self._codec = load("codec")()
         self._highest: dict[str, int] = {}  # number of an item, by worker
-        self._taken: dict[tuple[str, ...], int] = {}  # the last number, by worker, source, place (and jobs)
+        self._taken: dict[tuple[Any, ...], int] = {}  # the last number, by worker, source, place (and jobs)
         self._counters: Counter[tuple[str, str]] = Counter()  # completed items, by worker and routine
         self._merged: dict[tuple[str, str], list[str]] = defaultdict(list)
 
@@ -141,15 +141,18 @@ class Audit:
         routines, flow_id = self.witness.routines, self.workers[one.worker_id].flow_id
         consumer = routines[flow_id, one.routine_id]
         producer = routines.get((flow_id, source.partition(".")[0]))
-        if (
-            not consumer.fifo
-            or consumer.concurrency > 1
-            or (producer is not None and producer.concurrency > 1)
-        ):
-            return
+        overlaps = producer is not None and producer.concurrency > 1
         row = self.items.get(ItemKey(one.worker_id, place, number))
-        by_job = (row.job_ids,) if self.witness.job_pauses and row is not None else ()
-        line = (one.worker_id, source, place, *by_job)
+        if consumer.by is not None and row is not None:
+            if overlaps and producer is not None and producer.by != consumer.by:
+                return
+            lane = row.job_ids if consumer.by == "job" else self._decode(row.data)[consumer.by]
+            line: tuple[Any, ...] = (one.worker_id, source, place, "lane", lane)
+        elif not consumer.fifo or consumer.concurrency > 1 or overlaps:
+            return
+        else:
+            by_job = (row.job_ids,) if self.witness.job_pauses and row is not None else ()
+            line = (one.worker_id, source, place, *by_job)
         last = self._taken.get(line, -1)
         self._expect(last < number, f"{place} takes item {number} of {source} after {last}")
         self._taken[line] = number

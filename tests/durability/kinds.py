@@ -20,7 +20,10 @@ KINDS = {
     "drops": Features(drops=True, batches=True),
     "pauses": Features(pauses=True, failures=True, joins=True),
     "cancels": Features(cancels=True, failures=True, joins=True, batches=True),
-    "everything": Features(**{name: name not in ("gates", "timeouts") for name in Features.__annotations__}),
+    "lanes": Features(lanes=True, overlap=True, joins=True, failures=True, pauses=True),
+    "everything": Features(
+        **{name: name not in ("gates", "timeouts", "lanes") for name in Features.__annotations__}
+    ),
 }
 MOST_ITEMS = 150  # that a run emits, about
 

@@ -16,7 +16,7 @@ from typing import Any
 from routilux import current
 from routilux.model.context import running
 from routilux.ports import ItemKey
-from tests.property.ledger import queued_in
+from tests.property.ledger import lane_of, queued_in
 from tests.property.plans import FlowPlan, Plan, RoutinePlan, message_of, moody
 
 MOST_BREACHES = 20
@@ -72,6 +72,13 @@ class Witness:
         try:
             overlap = sum(other == place for other in self.running.values())
             self.expect(overlap <= plan.concurrency, f"{place} runs {overlap} times, of {plan.concurrency}")
+            if plan.by is not None:
+                lane = lane_of(plan, activation.batch[0])
+                same = sum(
+                    other == place and lane_of(plan, each.batch[0]) == lane
+                    for each, other in self.running.items()
+                )
+                self.expect(same == 1, f"{place} runs {same} times for key {lane}")
             self._check_start(worker, activation, plan)
             self._check_data(activation, plan, slot_data, message)
             yield activation

@@ -6,6 +6,8 @@ Rules
     * What a routine is given is what was sent to it, in the order in which it was sent.
     * A slot never holds more than its capacity, and its length is what is really queued.
     * A routine does not overlap itself beyond its concurrency, nor a worker beyond its limit.
+    * In a routine with lanes an activation starts only when the one before it with its key has ended for good, and
+      takes the items of its key in their order, whatever is paused.
     * A job ends once, and completes only when nothing of it can move.
     * Nothing starts in what is paused or, once it was cancelled, for a job that has ended.
 
@@ -23,6 +25,7 @@ from typing import Any, NamedTuple
 
 from routilux.errors import DeadlockError, QueueFullError, RoutiluxError
 from routilux.kernel.gathering import UserDecided, _Interval
+from routilux.kernel.lanes import Lanes
 from routilux.model.context import running
 from routilux.ports import Activated, Dropped, Emitted, JobChanged, Record
 from routilux.testing.simulated import SimulationLimit, SimulationStuck
@@ -78,6 +81,7 @@ class Ledger:
             tuple[str, str], tuple[str, bool]
         ] = {}  # by worker and uid: the source, whether it returned
         self._returned: set[Any] = set()
+        self._lanes: dict[Key, object] = {}
         self._retrying: dict[Place, dict[Any, None]] = defaultdict(dict)
         self._posting = local()
         self._lock = Lock()
@@ -200,13 +204,26 @@ class Ledger:
                 self.taken[worker_id, item[4], f"{routine_id}.{item[1]}"].append(item[0])
             uid = self._payloads.setdefault(key, item[2]["uid"])
             self.expect(uid == item[2]["uid"], f"item {item[0]} was {uid} and is {item[2]['uid']}")
-        if plan.concurrency == 1 and activation.attempt == 1 and not self.job_pauses:
+        if plan.by is not None:
+            self._check_lane(activation, place, plan)
+        elif plan.concurrency == 1 and activation.attempt == 1 and not self.job_pauses:
             for other in retrying:
                 ended = [(worker_id, item[0]) in self.ended for item in other.batch]
                 waits = not (other.job.ended or all(ended))  # once its job has ended it is withdrawn
                 self.expect(
                     not waits, f"{routine_id} starts something else while {other.key} waits for a retry"
                 )
+
+    def _check_lane(self, activation: Any, place: Place, plan: RoutinePlan) -> None:
+        lane = lane_of(plan, activation.batch[0])
+        self._lanes.update(((place[0], item[0]), lane) for item in activation.batch)
+        for other, where in self.running.items():
+            beside = where == place and other is not activation and lane_of(plan, other.batch[0]) == lane
+            self.expect(not beside, f"{plan.routine_id} runs twice for key {lane}")
+        for other in self._retrying[place]:
+            ended = [(place[0], item[0]) in self.ended for item in other.batch]
+            waits = not (other.job.ended or all(ended)) and lane_of(plan, other.batch[0]) == lane
+            self.expect(not waits, f"{plan.routine_id} passes the retry of {other.key} with its key {lane}")
 
     def _check_limit(self, worker_id: str) -> None:
         flow = self.flows[worker_id]
@@ -410,6 +427,9 @@ class Ledger:
         for (worker_id, source, target), numbers in self.taken.items():
             consumer = self.routines[worker_id, target.partition(".")[0]]
             producer = self.routines.get((worker_id, source.partition(".")[0]))
+            if consumer.by is not None:
+                self._check_order_of_lanes(worker_id, source, target)
+                continue
             if producer is None or not consumer.fifo or max(consumer.concurrency, producer.concurrency) > 1:
                 continue
             arrived = self.arrived[worker_id, source, target]
@@ -423,6 +443,21 @@ class Ledger:
                 in_order = by_job.get(jobs, -1) < at
                 self.expect(in_order, f"{target} takes {numbers}, which came from {source} as {arrived}")
                 by_job[jobs] = at
+
+    def _check_order_of_lanes(self, worker_id: str, source: str, target: str) -> None:
+        consumer = self.routines[worker_id, target.partition(".")[0]]
+        producer = self.routines.get((worker_id, source.partition(".")[0]))
+        if producer is None or (producer.concurrency > 1 and producer.by != consumer.by):
+            return
+        arrived, taken = self.arrived[worker_id, source, target], self.taken[worker_id, source, target]
+        lanes: dict[object, list[int]] = defaultdict(list)
+        for number in arrived:
+            if (worker_id, number) in self._lanes:
+                lanes[self._lanes[worker_id, number]].append(number)
+        for lane, numbers in lanes.items():
+            found = [number for number in taken if number in numbers]
+            expected = [number for number in numbers if number in found]
+            self.expect(found == expected, f"{target} takes {found} of key {lane}, which came as {numbers}")
 
     def _check_worker(self, worker_id: str, worker: Any) -> None:
         expect = self.expect
@@ -473,9 +508,18 @@ class Ledger:
 # -- what is in a mailbox, without its lock ------------------------------------------------------------------------
 
 
+def lane_of(plan: RoutinePlan, item: Any) -> object:
+    """What the routine keeps this item apart by."""
+    if plan.by == "job":
+        return tuple(member.job.job_id for member in item[3].members)
+    return item[2][plan.by]
+
+
 def gathered_in(mailbox: Any) -> list[Any]:
     """Items that may be waiting until others arrive."""
     gathering = mailbox._gathering
+    if isinstance(gathering, Lanes):
+        gathering = gathering._inner
     return [] if gathering is None or isinstance(gathering, _Interval) else list(gathering.items())
 
 

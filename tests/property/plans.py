@@ -21,7 +21,7 @@ from routilux.activation_policies import (
     time_interval_policy,
 )
 from routilux.model.decision import WAIT, Fire, SlotViews, WaitUntil
-from routilux.model.policy import ActivationPolicy
+from routilux.model.policy import ActivationPolicy, AllSlotsReadyPolicy, ImmediatePolicy
 from routilux.model.recovery import ErrorHandler
 
 PATIENCE = 400  # items in a run, about: flows that multiply stop emitting there
@@ -43,6 +43,7 @@ class Features:
     failures: bool = False
     async_logic: bool = False
     overlap: bool = False  # concurrency above 1
+    lanes: bool = False  # one at a time per key
     merges: bool = False
     drops: bool = False
     timeouts: bool = False
@@ -67,7 +68,9 @@ KINDS = {
     "pauses": Features(pauses=True, failures=True, joins=True),
     "cancels": Features(cancels=True, failures=True, joins=True, batches=True),
     "gates": Features(gates=True, failures=True),
-    "everything": Features(**dict.fromkeys(Features.__annotations__, True)),
+    "everything": Features(**dict.fromkeys(Features.__annotations__, True) | {"lanes": False}),
+    "lanes": Features(lanes=True, overlap=True, joins=True, failures=True, few_at_once=True),
+    "lanes and trouble": Features(**dict.fromkeys(Features.__annotations__, True)),
 }
 
 
@@ -89,6 +92,7 @@ class RoutinePlan:
     fifo: bool = True  # the policy takes the oldest of a slot first
     spread: int = 1  # the most that is emitted on an event for an item
     concurrency: int = 1
+    by: str | None = None  # of the concurrency
     is_async: bool = False
     timeout: float | None = None
     handler: ErrorHandler | None = None
@@ -205,6 +209,8 @@ def draw_routine(rng: Random, features: Features, routine_id: str) -> RoutinePla
     )
     if any(slot.merge != "queue" for slot in plan.slots):
         plan = replace(plan, concurrency=1)
+    if features.lanes and not any(slot.merge != "queue" for slot in plan.slots) and rng.random() < 0.8:
+        plan = replace(plan, by=draw_lanes(rng, policy))
     if features.timeouts and rng.random() < 0.5:
         plan = replace(plan, timeout=0.5, handler=draw_handler(rng))
     if features.failures and rng.random() < 0.6:
@@ -212,6 +218,13 @@ def draw_routine(rng: Random, features: Features, routine_id: str) -> RoutinePla
             plan, fails=rng.choice(("at first", "at first", "sometimes")), handler=draw_handler(rng)
         )
     return plan
+
+
+def draw_lanes(rng: Random, policy: ActivationPolicy) -> str | None:
+    """What activations of this policy can be kept apart by."""
+    if isinstance(policy, ImmediatePolicy):
+        return rng.choice(("key", "key", "job"))
+    return policy.by if isinstance(policy, AllSlotsReadyPolicy) else None
 
 
 def draw_slot(rng: Random, features: Features, name: str, least: int) -> SlotPlan:

@@ -125,7 +125,7 @@ def _routine(plan: RoutinePlan) -> Routine:
     for event in plan.events:
         routine.add_event(event)
     routine.set_activation_policy(plan.policy)
-    routine.set_concurrency(plan.concurrency)
+    routine.set_concurrency(plan.concurrency, by=plan.by)
     routine.set_timeout(plan.timeout)
     routine.set_error_handler(plan.handler)
     return routine

@@ -65,10 +65,8 @@ class _Builder:
             made.set_activation_policy(draft.policy)
         if draft.error_handler is not None:
             made.set_error_handler(draft.error_handler)
-        if "concurrency" in node.entries and type(node.entries["concurrency"].node.data) is int:
-            self._attempt(
-                node, lambda: made.set_concurrency(node.entries["concurrency"].node.data), quiet=True
-            )
+        if "concurrency" in node.entries:
+            self._set_concurrency(made, node.entries["concurrency"].node)
         if "timeout" in node.entries:
             self._attempt(node, lambda: made.set_timeout(node.entries["timeout"].node.data), quiet=True)
         if "slots" in node.entries:
@@ -88,6 +86,12 @@ class _Builder:
             message = f"class {draft.type.name!r} cannot be made: {describe(error)}"
             self._report.add("class-failed", entry.node.place, path_text(entry.node.path), message)
         return None
+
+    def _set_concurrency(self, routine: Routine, node: Node) -> None:
+        given = node.plain() if isinstance(node.data, dict) else {"limit": node.data, "by": None}
+        limit, by = given.get("limit"), given.get("by")
+        if type(limit) is int and limit >= 1 and (by is None or (isinstance(by, str) and by)):
+            self._attempt(node, lambda: routine.set_concurrency(limit, by=by))
 
     def _set_queues(self, routine: Routine, slots: Node) -> None:
         for name, entry in slots.entries.items():

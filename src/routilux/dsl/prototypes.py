@@ -22,7 +22,7 @@ class Prototype:
         self.config: dict[str, Any] = dict(routine.config)
         self._policy = routine.activation_policy
         self._error_handler = routine.error_handler
-        self._concurrency = routine.concurrency
+        self._concurrency, self._concurrency_by = routine.concurrency, routine.concurrency_by
         self._timeout = routine.timeout
         self._limits = {name: _limits(slot) for name, slot in routine.slots.items()}
         own = routine.own_logic
@@ -50,7 +50,7 @@ class Prototype:
         if self._policy is not None:
             made.set_activation_policy(self._policy)
         made.set_error_handler(self._error_handler)
-        made.set_concurrency(self._concurrency)
+        made.set_concurrency(self._concurrency, by=self._concurrency_by)
         made.set_timeout(self._timeout)
         if self._logic is not None:
             made.set_logic(self._logic)

@@ -86,7 +86,12 @@ def _routine(types: list[RoutineType]) -> dict[str, Any]:
         "config": {"type": "object"},
         "activation": {"$ref": "#/$defs/activation"},
         "error_handler": {"$ref": "#/$defs/error_handler"},
-        "concurrency": _COUNT,
+        "concurrency": {
+            "anyOf": [
+                _COUNT,
+                _object({"limit": _COUNT, "by": {"type": "string", "minLength": 1}}, "limit", "by"),
+            ]
+        },
         "timeout": _SECONDS,
         "slots": {
             "type": "object",

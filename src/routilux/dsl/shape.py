@@ -31,6 +31,7 @@ ROUTINE_KEYS: Final = (
 )  # fmt: skip
 EXECUTION_KEYS: Final = ("strategy", "max_workers", "timeout")
 SLOT_KEYS: Final = ("max_queue_length", "watermark", "on_full")
+CONCURRENCY_KEYS: Final = ("limit", "by")
 CONNECTION_KEYS: Final = ("from", "to", "mapping")
 _CODE_KEYS: Final = ("logic", "code", "handler", "lambda", "eval", "exec", "script", "python")
 _CODE: Final = re.compile(r"\s*(lambda\b|def\b|async\s+def\b|import\b|from\s+\S+\s+import\b|__import__)")
@@ -167,7 +168,7 @@ class Shape:
             return RoutineDraft(name, key, node, None, {}, None, None)
         self._keys(node, ROUTINE_KEYS, required=("class",), key=key)
         self._text(node, "description")
-        self._count(node, "concurrency")
+        self._concurrency(node)
         self._seconds(node)
         self._slots(node)
         kind = self._class(node)
@@ -184,6 +185,18 @@ class Shape:
             self._activation(node),
             self._error_handler(node),
         )
+
+    def _concurrency(self, routine: Node) -> None:
+        node = _child(routine, "concurrency")
+        if node is None or node.is_bad or not isinstance(node.data, dict):
+            self._count(routine, "concurrency")
+            return
+        self._keys(node, CONCURRENCY_KEYS, required=CONCURRENCY_KEYS)
+        self._count(node, "limit")
+        by = _child(node, "by")
+        if by is not None and not by.is_bad and (not isinstance(by.data, str) or not by.data):
+            message = f"expected a payload key, got {value(by.plain())}"
+            self.problem("wrong-type", by, message, "write {limit: 20, by: customer}")
 
     def _class(self, routine: Node) -> RoutineType | None:
         node = _child(routine, "class")

@@ -68,8 +68,8 @@ class _Writer:
             document["activation"] = self._policy(routine, policy)
         if routine.error_handler != fresh.error_handler:
             document["error_handler"] = _error_handler(routine)
-        if routine.concurrency != fresh.concurrency:
-            document["concurrency"] = routine.concurrency
+        if _concurrency(routine) != _concurrency(fresh):
+            document["concurrency"] = _concurrency(routine)
         if routine.timeout != fresh.timeout:
             if routine.timeout is None:
                 raise _refusal(routine, "timeout", "None, where its class sets one", "set a long time-out")
@@ -104,6 +104,11 @@ class _Writer:
                 raise _refusal(routine, "activation", f"{shown(policy)}, which is code", fix)
         where = f"$.routines.{routine.routine_id}.activation"
         return {key: plain(each, f"{where}.{key}", str(routine)) for key, each in data.items()}
+
+
+def _concurrency(routine: Routine) -> int | dict[str, Any]:
+    limit, by = routine.concurrency, routine.concurrency_by
+    return limit if by is None else {"limit": limit, "by": by}
 
 
 def _check_code(routine: Routine, fresh: Routine) -> None:

@@ -43,6 +43,7 @@ class Activation:
     spare = False  # the mailbox has work for one more thread, and counts on being queued for it
     emitted = 0
     merged: dict[str, Payload] | None = None  # new merged slot data, kept if the activation succeeds
+    lane: Any = None  # its key, in a routine with lanes
     abandoned: BaseException | None = None  # why what it still produces is not wanted any more
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:

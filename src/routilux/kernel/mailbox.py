@@ -6,7 +6,10 @@ Guarantees
     * At most one caller is told to queue the mailbox at a time: ``queued`` says that somebody has promised to
       call :meth:`Mailbox.next`. A promise is never lost: whoever clears ``queued`` looks for work afterwards.
     * Items of one slot are handed out in the order in which they were offered. A retry, an activation that a
-      gate holds, and a held item keep everything behind them.
+      gate holds, and a held item keep everything behind them. With a concurrency of more than 1 a retry and what a
+      gate holds keep nothing behind them; with lanes, their key alone, and order holds per key.
+    * No more activations are stalled than one, or with a concurrency of more than 1 or lanes, than the slots hold
+      items: what is set aside for later is bounded like what is queued.
     * The number of items in a slot never exceeds its capacity.
     * FULL is a promise: the very call that makes room in the slot reports it in ``freed``, and its caller tells those
       who were refused. This holds for every slot, with feeders or without, in a cycle or not, and as soon as one place
@@ -26,6 +29,7 @@ from typing import Any, Final, NamedTuple
 from routilux.kernel.account import NONE, Account, JobAccount, joined
 from routilux.kernel.activation import Activation
 from routilux.kernel.gathering import Batch, BatchWithMessage, Decide, Gathering, Later, UserDecided
+from routilux.kernel.lanes import Crowd, Lanes
 from routilux.kernel.locks import Lock, take_contended
 from routilux.model.decision import Decision
 from routilux.model.item import Item, Payload
@@ -102,9 +106,10 @@ class Mailbox:
     """See the module's docstring. ``make`` builds the runtime's kind of :class:`Activation`."""
 
     __slots__ = (
-        "_claim_size", "_gathering", "_held", "_held_prepared", "_lock", "_only_slot", "activations", "busy", "claimed",
-        "closed", "concurrency", "emitted", "failed", "feeds", "freed", "gate", "make", "merged", "node", "pending",
-        "prepared", "queued", "retried", "returned", "routine_id", "running", "skipped", "slots", "stalled", "waiting",
+        "_claim_size", "_gathering", "_held", "_held_prepared", "_lanes", "_lock", "_only_slot", "_stall_limit",
+        "activations", "busy", "claimed", "closed", "concurrency", "emitted", "exchanges", "failed", "feeds",
+        "freed", "gate", "make", "merged", "node", "pending", "prepared", "queued", "retried", "returned",
+        "routine_id", "running", "skipped", "slots", "stalled", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -128,6 +133,9 @@ class Mailbox:
         self._lock = lock
         self.make = make
         self._gathering = gathering
+        self._lanes = gathering if isinstance(gathering, Lanes) else None
+        alone = concurrency == 1 and self._lanes is None
+        self._stall_limit = 1 if alone else max(concurrency, *(slot.capacity for slot in slots), 1)
         self.pending: deque[Batch] = deque()  # complete batches, each one activation
         self.claimed: deque[Batch] = (
             deque()
@@ -135,11 +143,12 @@ class Mailbox:
         self._claim_size = 0  # how many of the claimed items are still counted in the slot's length
         runs = gathering is None and concurrency == 1 and len(slots) == 1
         self._only_slot = slots[0] if runs else None
+        self.exchanges = not runs and (concurrency > 1 or self._lanes is not None)
         self.freed: tuple[
             SlotQueue, ...
         ] = ()  # slots that have room again; the caller that made it tells the feeders and those refused
         self.prepared: deque[Activation] = deque()  # retries that are due, activations let go by a gate
-        self.stalled: dict[Activation, None] = {}  # retries in a timer, held by a gate: nothing passes them
+        self.stalled: dict[Activation, None] = {}  # retries in a timer, held by a gate
         self._held: list[Item] = []  # items of paused jobs
         self._held_prepared: list[Activation] = []  # retries of paused jobs
         self.merged: dict[str, Payload] = {}  # merged data by slot
@@ -161,6 +170,8 @@ class Mailbox:
             if slot.length >= slot.capacity and self._refuses(slot):
                 return FULL
             if slot.held is not None:
+                if self._lanes is not None:
+                    self._lanes.key_of(item)
                 slot.held.append(item)
                 self._count_in(slot)
                 return QUEUED
@@ -177,8 +188,10 @@ class Mailbox:
             if parked:
                 return PARKED
             if gathering is not None:
-                return READY if self._promise() else QUEUED
-            if self.queued or self.running >= self.concurrency or self.stalled or self.waiting:
+                return QUEUED if self.queued or not self._promise() else READY
+            if self.queued or self.running >= self.concurrency or self.waiting:
+                return QUEUED
+            if self.stalled and len(self.stalled) >= self._stall_limit:
                 return QUEUED
             self.queued = True
             return READY
@@ -276,7 +289,7 @@ class Mailbox:
                 return resumed
             if self.prepared and (activation := self._start_prepared(now)) is not None:
                 return activation
-            if self.stalled:
+            if self.stalled and len(self.stalled) >= self._stall_limit:
                 return None
             for slot in self.feeds:
                 if slot.full:
@@ -306,7 +319,10 @@ class Mailbox:
             if self._only_slot is not None:
                 self.claimed, self.pending = pending, self.claimed
                 self._claim_size = len(pending)
-            elif self.running < self.concurrency and self._has_work():
+                return activation
+            if self._lanes is not None:
+                activation.lane = self._lanes.key_of(batch[0])
+            if self.running < self.concurrency and self._has_work():
                 self.queued = activation.spare = True
             return activation
         finally:
@@ -340,6 +356,49 @@ class Mailbox:
         try:
             if self._only_slot is not None:
                 self._count_started(self._only_slot)
+        finally:
+            self._lock.release()
+
+    def exchange(self, activation: Activation, now: float) -> Activation | None:
+        """:meth:`finish` and :meth:`next` under one lock, for a routine that may overlap itself.
+
+        The next activation is of one item, and nothing has to be done or asked before it. None: nothing has ended
+        yet, go on with :meth:`finish`.
+        """
+        if not self._lock.acquire(False):
+            take_contended(self._lock)
+        try:
+            pending, lanes = self.pending, self._lanes
+            if pending:
+                batch: Batch | None = pending[0]
+            else:
+                batch = None if lanes is None else lanes.next_of(activation.lane)
+            if batch is None or len(batch) > 1 or batch[0][3].halted or self.closed:
+                return None
+            if self.prepared or self._held or self._held_prepared:
+                return None
+            if self.stalled and len(self.stalled) >= self._stall_limit:
+                return None
+            for slot in self.feeds:
+                if slot.full:
+                    return None
+            self.activations += 1
+            self.busy += now - activation.started
+            self.emitted += activation.emitted
+            if activation.merged is not None:
+                self.merged.update(activation.merged)
+            following = self.make(self, batch, batch[0][3], now)
+            if lanes is not None:
+                lanes.give_back(activation.lane, pending)
+                following.lane = lanes.key_of(batch[0])
+            pending.popleft()
+            slot = self.slots[batch[0][1]]
+            slot.length -= 1
+            if slot.full:
+                self._make_room(slot)
+            if not self.queued and self.running < self.concurrency and self._has_work():
+                self.queued = following.spare = True
+            return following
         finally:
             self._lock.release()
 
@@ -411,6 +470,8 @@ class Mailbox:
             self.emitted += activation.emitted
             if activation.merged is not None:
                 self.merged.update(activation.merged)
+            if self._lanes is not None:
+                self._lanes.give_back(activation.lane, self.pending)
             if self.claimed or self._claim_size:
                 self._take_back()
             return self._promise()
@@ -420,7 +481,7 @@ class Mailbox:
     # -- retries and gates ---------------------------------------------------------------------------------
 
     def stall(self, activation: Activation, *, retry: bool) -> bool:
-        """Keep a claimed activation back, for a retry or at a gate; everything else waits behind it."""
+        """Keep a claimed activation back, for a retry or at a gate; with concurrency 1 all else waits behind it."""
         with self._lock:
             self._take_back()
             self.running -= 1
@@ -435,7 +496,9 @@ class Mailbox:
             self._take_back()
             self.running -= 1
             self.returned += 1
-            if not over:
+            if over:
+                self._leave_lane(activation)
+            else:
                 (self._held_prepared if activation.job.paused else self.prepared).append(activation)
             return self._promise()
 
@@ -454,6 +517,7 @@ class Mailbox:
             removed = [activation for activation in waiting if unwanted(activation)]
             for activation in removed:
                 self.stalled.pop(activation, None)
+                self._leave_lane(activation)
             self.prepared = deque(activation for activation in self.prepared if activation not in removed)
             self._held_prepared = [a for a in self._held_prepared if a not in removed]
             return removed
@@ -464,6 +528,8 @@ class Mailbox:
             slot = self.slots[item[1]]
             if slot.length >= slot.capacity and self._refuses(slot):
                 return False
+            if self._lanes is not None:
+                self._lanes.key_of(item)
             if slot.held is None:
                 slot.held = deque()
             slot.held.append(item)
@@ -576,7 +642,10 @@ class Mailbox:
     def look(self) -> Look:
         """What waits here, and for what."""
         with self._lock:
-            gathered = () if self._gathering is None else tuple(self._gathering.items())
+            if self._lanes is not None:
+                gathered = tuple(self._lanes.gathered)
+            else:
+                gathered = () if self._gathering is None else tuple(self._gathering.items())
             lengths = {name: slot.length for name, slot in self.slots.items()}
             outside = sum(len(slot.held or ()) for slot in self.slots.values())
             return Look(lengths, gathered, len(self.stalled), outside, len(self._held), self.waiting)
@@ -617,6 +686,11 @@ class Mailbox:
         with self._lock:
             return {} if self._gathering is None else Counter(item[1] for item in self._gathering.parked())
 
+    def crowd(self) -> Crowd | None:
+        """The key that fills the slots of a routine with lanes; None without lanes, and if no key is waited for."""
+        with self._lock:
+            return None if self._lanes is None else self._lanes.crowd()
+
     def snapshot(self) -> tuple[list[Item], list[Activation], dict[str, Payload]]:
         """Queued items in their order, claimed activations that are due again, merged data. Nothing may run."""
         with self._lock:
@@ -636,10 +710,12 @@ class Mailbox:
             return (READY if self._promise() else QUEUED), NONE
 
     def restore_stalled(self, batch: Batch, job: Account, attempt: int, now: float) -> Activation:
-        """An activation of a snapshot that waits to run again; what is queued stays behind it."""
+        """An activation of a snapshot that waits to run again, in its place before what is queued."""
         with self._lock:
             activation = self.make(self, batch, job, now)
             activation.attempt = attempt
+            if self._lanes is not None:
+                activation.lane = self._lanes.take_again(batch)
             self.stalled[activation] = None
             return activation
 
@@ -648,7 +724,7 @@ class Mailbox:
     def _has_work(self) -> bool:
         if self.prepared:
             return True
-        if self.stalled:
+        if self.stalled and len(self.stalled) >= self._stall_limit:
             return False
         return bool(self.pending) or (self._gathering is not None and self._gathering.waiting)
 
@@ -669,6 +745,10 @@ class Mailbox:
         self.running += 1
         activation.spare = self.queued = self.running < self.concurrency and self._has_work()
         return activation
+
+    def _leave_lane(self, activation: Activation) -> None:
+        if self._lanes is not None:
+            self._lanes.give_back(activation.lane, self.pending)
 
     def _gather(self, item: Item) -> bool:
         if self._gathering is None:
@@ -753,6 +833,8 @@ class Mailbox:
             return oldest, self._rebuild([item for item in queued if item is not oldest])
         if oldest in self._held:
             self._held.remove(oldest)
+            if self._lanes is not None:  # its key waits for it no longer
+                return oldest, self._rebuild(queued)
         elif slot.held is not None and oldest is not None:
             slot.held.remove(oldest)
             slot.held = slot.held or None
@@ -767,7 +849,7 @@ class Mailbox:
     def _screen(self) -> Discard | None:
         """Set aside items of paused jobs, take out items of ended ones; None if all may go on."""
         ended_items, others = _divided(self._queued_items(), _ended)
-        paused, going_on = _divided(others, _paused)
+        paused, going_on = _divided(others, _paused if self._lanes is None else self._paused_in_turn())
         if not ended_items and not paused:
             return None
         self._held += paused
@@ -775,6 +857,11 @@ class Mailbox:
         for item in ended_items:
             self._count_out(self.slots[item[1]])
         return Discard(ended_items, at_rest)
+
+    def _paused_in_turn(self) -> Callable[[Item], bool]:
+        """In lanes an item is set aside when its turn has come: its key waits for it, and for nothing behind it."""
+        next_of_lanes = {item[0] for batch in self.pending for item in batch}
+        return lambda item: item[0] in next_of_lanes and _paused(item)
 
     def _let_resumed_go(self) -> Discard | None:
         """Put back in its place what belongs to jobs that go on, before anything that came later passes it."""
@@ -790,6 +877,8 @@ class Mailbox:
     def _rebuild(self, items: list[Item]) -> tuple[JobAccount, ...]:
         """Queue exactly these items again, in the order of their numbers; return the jobs now at rest."""
         items.sort(key=_number)
+        if self._lanes is not None:
+            self._lanes.bar(self._held, self.pending)
         self.pending.clear()
         if self._gathering is not None:
             self._gathering.clear()

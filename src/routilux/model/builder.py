@@ -89,6 +89,7 @@ class FlowBuilder:
         activation: ActivationPolicy | None = None,
         error_handler: ErrorHandler | None = None,
         concurrency: int | None = None,
+        concurrency_by: str | None = None,
         timeout: float | None = None,
         slots: Mapping[str, Mapping[str, Any]] | None = None,
         description: str = "",
@@ -97,6 +98,8 @@ class FlowBuilder:
 
         What is ``None`` stays as the routine has it.
 
+        :param concurrency_by: one activation at a time per value of this payload key; see
+            :meth:`Routine.set_concurrency`.
         :param timeout: of one activation, in seconds.
         :param slots: by slot, the limits of its queue: ``{"input": {"max_queue_length": 50, "on_full": "error"}}``.
         """
@@ -105,6 +108,7 @@ class FlowBuilder:
             "activation": activation,
             "error_handler": error_handler,
             "concurrency": concurrency,
+            "concurrency_by": concurrency_by,
             "timeout": timeout,
             "slots": slots,
         }
@@ -252,6 +256,10 @@ def _set_config(routine: Routine, config: object) -> None:
     routine.set_config(**config)
 
 
+def _set_concurrency(routine: Routine, n: int) -> None:
+    routine.set_concurrency(n, by=routine.concurrency_by)
+
+
 def _set_queues(routine: Routine, slots: object) -> None:
     if not isinstance(slots, Mapping):
         raise refused(InvalidTypeError, f"slots of {routine}", slots, "a mapping of slot to limits")
@@ -269,7 +277,8 @@ _SETTERS: Final[Mapping[str, Callable[[Routine, Any], object]]] = {
     "config": _set_config,
     "activation": Routine.set_activation_policy,
     "error_handler": Routine.set_error_handler,
-    "concurrency": Routine.set_concurrency,
+    "concurrency": _set_concurrency,
+    "concurrency_by": lambda routine, by: routine.set_concurrency(routine.concurrency, by=by),
     "timeout": Routine.set_timeout,
     "slots": _set_queues,
 }

@@ -37,7 +37,7 @@ class FunctionRoutine(Routine):
         self.add_event("output")
         options = self._options
         self.set_activation_policy(options["policy"] or ImmediatePolicy())
-        self.set_concurrency(options["concurrency"])
+        self.set_concurrency(options["concurrency"], by=options["concurrency_by"])
         self.set_timeout(options["timeout"])
         self.set_error_handler(options["error_handler"])
 
@@ -86,6 +86,7 @@ def routine(
     name: str | None = None,
     policy: ActivationPolicy | None = None,
     concurrency: int = 1,
+    concurrency_by: str | None = None,
     timeout: float | None = None,
     error_handler: ErrorHandler | None = None,
 ) -> Callable[[Callable[..., Any]], type[FunctionRoutine]]: ...
@@ -96,6 +97,7 @@ def routine(
     name: str | None = None,
     policy: ActivationPolicy | None = None,
     concurrency: int = 1,
+    concurrency_by: str | None = None,
     timeout: float | None = None,
     error_handler: ErrorHandler | None = None,
 ) -> type[FunctionRoutine] | Callable[[Callable[..., Any]], type[FunctionRoutine]]:
@@ -106,11 +108,14 @@ def routine(
 
     :param name: of the class; the function's if not given.
     :param policy: immediate if not given.
+    :param concurrency_by: one activation at a time per value of this payload key; see
+        :meth:`Routine.set_concurrency`.
     :param timeout: of one activation, in seconds.
     """
     options = {
         "policy": policy,
         "concurrency": concurrency,
+        "concurrency_by": concurrency_by,
         "timeout": timeout,
         "error_handler": error_handler,
     }

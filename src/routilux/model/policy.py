@@ -25,7 +25,7 @@ __all__ = [
     "INCOMPLETE", "POLICY_NAMES", "WAIT", "ActivationPolicy", "AllSlotsReadyPolicy", "BatchSizePolicy", "CustomPolicy",
     "Decision", "Fire", "ImmediatePolicy", "SlotView", "SlotViews", "TimeIntervalPolicy", "Wait", "WaitUntil",
     "all_slots_ready_policy", "batch_size_policy", "check_decision", "custom_policy", "immediate_policy",
-    "join_key", "policy_from_dict", "time_interval_policy",
+    "join_key", "lane_key", "lanes_problem", "policy_from_dict", "time_interval_policy",
 ]  # fmt: skip
 
 
@@ -312,13 +312,41 @@ def _oldest_by_key(view: SlotView, by: str | None) -> dict[Hashable, int]:
 
 def join_key(slot: str, payload: Mapping[str, Any], by: str) -> Hashable:
     """The value that ``all_slots_ready_policy(by)`` joins a payload by; an error if it cannot be one."""
+    return _payload_key(slot, payload, by, "to join", "is joined by", "or join by='job'")
+
+
+def lane_key(slot: str, payload: Mapping[str, Any], by: str) -> Hashable:
+    """The value that ``set_concurrency(n, by=)`` keeps apart; an error if it cannot be one."""
+    fix = "or leave by= out of set_concurrency()"
+    return _payload_key(slot, payload, by, "to order", "is ordered by", fix)
+
+
+def _payload_key(
+    slot: str, payload: Mapping[str, Any], by: str, purpose: str, used: str, else_: str
+) -> Hashable:
     if by not in payload:
-        fix = f"emit {by!r} too, or join by='job'"
-        raise unknown("payload key", by, map(str, payload), where=f"to join slot {slot!r} by", fix=fix)
+        fix = f"emit {by!r} too, {else_}"
+        raise unknown("payload key", by, map(str, payload), where=f"{purpose} slot {slot!r} by", fix=fix)
     key = payload[by]
     try:
         hash(key)
     except Exception:  # noqa: BLE001 a class of the user may raise anything
-        where = f"payload key {by!r} that slot {slot!r} is joined by"
+        where = f"payload key {by!r} that slot {slot!r} {used}"
         raise refused(InvalidValueError, where, key, "something hashable, such as text or a number") from None
     return key  # type: ignore[no-any-return]
+
+
+def lanes_problem(policy: ActivationPolicy, by: str) -> tuple[str, str] | None:
+    """Why activations of a policy have no single value of a payload key, and the fix; None if they have one."""
+    if isinstance(policy, ImmediatePolicy):
+        return None
+    if isinstance(policy, AllSlotsReadyPolicy):
+        if policy.by == by:
+            return None
+        joins = "one item of each slot" if policy.by is None else f"items joined by {policy.by!r}"
+        fix = f"join them by the same key: all_slots_ready_policy(by={by!r})"
+    else:
+        joins = "several items" if policy.name in POLICY_NAMES else "any items"
+        fix = "use immediate_policy()"
+    took = f"an activation takes {joins}, which may differ in {by!r}"
+    return took, f"{fix}, or leave by={by!r} out of set_concurrency()"

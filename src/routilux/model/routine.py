@@ -25,7 +25,7 @@ from routilux.model.config import check_config, declared_fields, fields_of
 from routilux.model.context import running
 from routilux.model.event import Event
 from routilux.model.logic import Logic, SlotData, logic_of_handlers, logic_problem
-from routilux.model.policy import ActivationPolicy, ImmediatePolicy
+from routilux.model.policy import ActivationPolicy, ImmediatePolicy, lanes_problem
 from routilux.model.recovery import ErrorHandler
 from routilux.model.slot import Merge, Slot
 from routilux.model.types import DeclaredType
@@ -60,6 +60,7 @@ class Routine:
     __policy: ActivationPolicy | None
     __error_handler: ErrorHandler | None
     __concurrency: int
+    __concurrency_by: str | None
     __timeout: float | None
     __flow: Flow | None
     __routine_id: str
@@ -69,7 +70,7 @@ class Routine:
         self.__initialised = False
         self.__slots, self.__events, self._config = {}, {}, {}
         self.__logic = self.__policy = self.__error_handler = None
-        self.__concurrency, self.__timeout = 1, None
+        self.__concurrency, self.__concurrency_by, self.__timeout = 1, None, None
         self.__flow, self.__routine_id = None, ""
         return self
 
@@ -185,14 +186,29 @@ class Routine:
         self.__error_handler = handler
         return self
 
-    def set_concurrency(self, n: int) -> Self:
-        """Allow ``n`` activations at once in a worker; with 1, the default, there is no overlap."""
+    def set_concurrency(self, n: int, *, by: str | None = None) -> Self:
+        """Allow ``n`` activations at once in a worker; with 1, the default, there is no overlap.
+
+        With more than 1 what comes of them has no order, and an activation that is tried again holds back its own
+        items only.
+
+        :param by: a key of the payloads: at most one activation per value, in order, and different values side by
+            side. A retry holds back its own value only. Every payload must have the key, with something hashable.
+            ``"job"`` keeps jobs apart instead. An activation takes items of one value: by ``immediate_policy()``,
+            or by ``all_slots_ready_policy(by=)`` with the same key.
+
+        ::
+
+            self.set_concurrency(20, by="customer")
+        """
         self._refuse_while_in_use("set_concurrency()")
         if type(n) is not int:
             raise refused(InvalidTypeError, f"concurrency of {self}", n, "a whole number")
         if n < 1:
             raise refused(InvalidValueError, f"concurrency of {self}", n, "at least 1")
-        self.__concurrency = n
+        if by is not None:
+            self._check_lanes(by)
+        self.__concurrency, self.__concurrency_by = n, by
         return self
 
     def set_timeout(self, seconds: float | None) -> Self:
@@ -299,6 +315,11 @@ class Routine:
     @property
     def concurrency(self) -> int:
         return self.__concurrency
+
+    @property
+    def concurrency_by(self) -> str | None:
+        """The payload key whose values activations are kept apart by, if :meth:`set_concurrency` was given one."""
+        return self.__concurrency_by
 
     @property
     def timeout(self) -> float | None:
@@ -415,6 +436,14 @@ class Routine:
         where = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first.path)
         close = f"; the nearest are {', '.join(first.nearest)}" if first.nearest else ""
         raise error(f"config{where} of {self}: {first.message}{close}", routine_id=self.routine_id)
+
+    def _check_lanes(self, by: object) -> None:
+        where = f"concurrency of {self}"
+        if not isinstance(by, str) or not by:
+            raise refused(InvalidTypeError, f"{where} (by)", by, 'None, "job" or a payload key')
+        problem = None if self.__policy is None else lanes_problem(self.__policy, by)
+        if problem is not None:
+            raise InvalidValueError(f"{where}: by={by!r}, but {problem[0]}; {problem[1]}")
 
     def _refuse_while_in_use(self, action: str) -> None:
         flow = self.__flow

@@ -11,7 +11,7 @@ from routilux.model.config import check_config
 from routilux.model.entry import resolve_entry, unfed_slots
 from routilux.model.graph import cycle_path, cycles, reachable, same_cycle
 from routilux.model.logic import logic_of_handlers, logic_problem
-from routilux.model.policy import AllSlotsReadyPolicy, BatchSizePolicy
+from routilux.model.policy import AllSlotsReadyPolicy, BatchSizePolicy, lanes_problem
 from routilux.model.recovery import ERROR_EVENT
 
 if TYPE_CHECKING:
@@ -81,6 +81,7 @@ def _routine_issues(routine: Routine) -> Iterator[Issue]:
     yield from _config_issues(routine, where)
     yield from _batch_issues(routine)
     yield from _error_event_issues(routine, where)
+    yield from _lanes_issues(routine)
     if routine.concurrency > 1:
         yield from _overlap_issues(routine)
 
@@ -145,6 +146,15 @@ def _error_event_issues(routine: Routine, where: str) -> Iterator[Issue]:
         message = f"sends what fails out of its event {ERROR_EVENT!r}, and has no such event"
         fix = f"declare it: add_event({ERROR_EVENT!r}), or give the routine an error handler with another strategy"
         yield Issue("error", "no-error-event", where, message, fix)
+
+
+def _lanes_issues(routine: Routine) -> Iterator[Issue]:
+    """What ``set_concurrency(by=)`` could not see: a policy that was set behind it."""
+    by, policy = routine.concurrency_by, routine.activation_policy
+    problem = None if by is None or policy is None else lanes_problem(policy, by)
+    if problem is not None:
+        where, (took, fix) = f"routine {routine.routine_id!r}", problem
+        yield Issue("error", "lanes-policy", where, f"set_concurrency(by={by!r}), but {took}", fix)
 
 
 def _overlap_issues(routine: Routine) -> Iterator[Issue]:

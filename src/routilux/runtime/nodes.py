@@ -5,16 +5,18 @@ Everything that can be looked up once is looked up here, when the worker starts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, KeysView, Mapping
+from collections.abc import Callable, Hashable, KeysView, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import InvalidTypeError
 from routilux.kernel.activation import SlotData, slot_data_type
-from routilux.kernel.gathering import Batch, gathering_for
+from routilux.kernel.gathering import Batch
+from routilux.kernel.lanes import lanes_for
 from routilux.kernel.mailbox import Mailbox, SlotQueue
 from routilux.model.graph import same_cycle, upstream_first
 from routilux.model.item import Item, Payload
-from routilux.model.policy import AllSlotsReadyPolicy, ImmediatePolicy, TimeIntervalPolicy, join_key
+from routilux.model.policy import AllSlotsReadyPolicy, ImmediatePolicy, TimeIntervalPolicy, join_key, lane_key
 from routilux.model.recovery import ErrorHandler
 from routilux.ports import TaskRunner, load
 from routilux.runtime import incomplete
@@ -26,13 +28,14 @@ if TYPE_CHECKING:
     from routilux.runtime.worker import Worker
 
 Check = Callable[[Mapping[str, Any]], None]
+KeyOf = Callable[[str, Mapping[str, Any]], Hashable]
 
 
 class Route:
-    """From an event to a slot of one worker. ``join_by`` is the payload key that the slot is joined by, if any."""
+    """From an event to a slot of one worker. ``key_of`` reads the payload key that the slot goes by, if any."""
 
     __slots__ = (
-        "check", "join_by", "mailbox", "mapping", "offer", "queue", "refuses", "slot", "source", "target", "timed",
+        "check", "key_of", "mailbox", "mapping", "offer", "queue", "refuses", "slot", "source", "target", "timed",
     )  # fmt: skip
 
     def __init__(
@@ -48,7 +51,7 @@ class Route:
         self.refuses = queue.on_full == "error"
         self.offer = queue.mailbox.node.offer
         self.timed: bool = queue.mailbox.node.timed
-        self.join_by: str | None = queue.mailbox.node.join_by
+        self.key_of: KeyOf | None = queue.mailbox.node.key_of
 
     def rename(self, data: Payload) -> Payload:
         mapping = self.mapping or {}
@@ -59,7 +62,7 @@ class Node:
     """A routine in a worker, seen from the runtime."""
 
     __slots__ = (
-        "checks", "gathers", "guarded", "is_async", "join_by", "joins_jobs", "logic", "mailbox", "merges", "offer",
+        "checks", "gathers", "guarded", "is_async", "joins_jobs", "key_of", "logic", "mailbox", "merges", "offer",
         "places", "recovery", "refusable", "routes", "routine", "routine_id", "runner", "single", "slot_checks",
         "slot_data", "timed", "timeout", "worker",
     )  # fmt: skip
@@ -83,7 +86,7 @@ class Node:
         }
         self.checks = _checks(routine.events)
         self.slot_checks = _checks(routine.slots)
-        self.join_by = _join_by(routine)
+        self.key_of = _key_of(routine)
         self.guarded = False  # takes the longer way through a turn
         self.mailbox = self._mailbox(worker, routine)
         self.set_offer(worker.entrance(self.mailbox))
@@ -108,9 +111,9 @@ class Node:
             )
             for slot in routine.slots.values()
         ]
-        gathering = gathering_for(policy, [slot.name for slot in slots])
-        self.gathers = gathering is not None
-        self.single = gathering is None and len(slots) == 1
+        gathering = lanes_for(policy, [slot.name for slot in slots], routine.concurrency_by)
+        self.gathers = not isinstance(policy, ImmediatePolicy)
+        self.single = not self.gathers and len(slots) == 1
         self.timed = gathering is not None and gathering.timed
         self.slot_data: type[SlotData] = slot_data_type(frozenset(slot.name for slot in slots))
         mailbox = Mailbox(
@@ -134,14 +137,14 @@ class Node:
         if check is not None:
             _checked(check, data, f"routine {self.routine_id!r} event {event!r}")
         for route in self.routes[event]:
-            if route.check is None and route.join_by is None:
+            if route.check is None and route.key_of is None:
                 continue
             arriving = data if route.mapping is None else route.rename(data)
             if route.check is not None:
                 where = f"routine {self.routine_id!r} event {event!r} to slot {route.target!r}"
                 _checked(route.check, arriving, where)
-            if route.join_by is not None:
-                join_key(route.target, arriving, route.join_by)
+            if route.key_of is not None:
+                route.key_of(route.target, arriving)
 
     def check_slot(self, slot: str, data: Payload) -> None:
         check = (self.slot_checks or {}).get(slot)
@@ -150,9 +153,9 @@ class Node:
         self.check_key(slot, data)
 
     def check_key(self, slot: str, data: Payload) -> None:
-        """Raise an ``InvalidValueError`` where the routine joins by a payload key that this payload does not have."""
-        if self.join_by is not None:
-            join_key(self.places[slot], data, self.join_by)
+        """Raise an ``InvalidValueError`` where the routine goes by a payload key that this payload does not have."""
+        if self.key_of is not None:
+            self.key_of(self.places[slot], data)
 
     def counters(self) -> dict[str, Any]:
         mailbox, parked = self.mailbox, self.mailbox.parked()
@@ -206,10 +209,12 @@ def _checks(ports: Mapping[str, Any]) -> dict[str, Check] | None:
     return {name: codec.checker(type_) for name, type_ in typed.items()}
 
 
-def _join_by(routine: Routine) -> str | None:
-    """The payload key that the items of a routine are joined by; None if they are not."""
-    policy = routine.effective_policy
-    return policy.by if isinstance(policy, AllSlotsReadyPolicy) and policy.by != "job" else None
+def _key_of(routine: Routine) -> KeyOf | None:
+    """What reads, or refuses, the payload key that the items of a routine are joined or kept apart by."""
+    policy, by = routine.effective_policy, routine.concurrency_by
+    if isinstance(policy, AllSlotsReadyPolicy) and policy.by is not None and policy.by != "job":
+        return partial(join_key, by=policy.by)
+    return None if by is None or by == "job" else partial(lane_key, by=by)
 
 
 REMEMBERED_PATHS = 64
@@ -268,7 +273,7 @@ def build_nodes(worker: Worker, flow: Flow) -> dict[str, Node]:
             routes = [_route(connection, nodes) for connection in flow.connections_from(routine_id, event)]
             node.routes[event] = tuple(routes)
             node.refusable = node.refusable or any(route.refuses for route in routes)
-            if node.checks is None and any(route.check or route.join_by is not None for route in routes):
+            if node.checks is None and _checks_first(routes):
                 node.checks = {}
     _connect_back_pressure(flow, nodes)
     return nodes
@@ -280,6 +285,14 @@ def _route(connection: Connection, nodes: dict[str, Node]) -> Route:
     same = connection.source.type is connection.target.type and not connection.mapping
     check = None if same else (node.slot_checks or {}).get(slot)
     return Route(f"{source}.{event}", node.mailbox.slots[slot], connection.mapping, check)
+
+
+def _checks_first(routes: Sequence[Route]) -> bool:
+    """Whether an emit looks at its payload before anything happens. A slot that is alone refuses it in time itself."""
+    if any(route.check for route in routes):
+        return True
+    alone = len(routes) == 1 and not routes[0].mailbox.node.worker.journaled
+    return any(route.key_of and not (alone and route.queue.on_full != "drop_old") for route in routes)
 
 
 def _connect_back_pressure(flow: Flow, nodes: dict[str, Node]) -> None:

@@ -364,7 +364,7 @@ class Runtime:
         if node is None or not known:
             raise self._directory.unknown_place(worker, routine_id, slot)
         payload = checked_payload(data, "post() to", routine_id, slot)
-        if node.slot_checks is not None or node.join_by is not None:
+        if node.slot_checks is not None or node.key_of is not None:
             node.check_slot(slot, payload)
         deadline = None if timeout is None else self._engine.deadline(timeout)
         if metadata is not None:

@@ -135,6 +135,7 @@ def carry_out(
     routine_id, queue, bell = mailbox.routine_id, worker.queue, worker.bell
     sink, worker_id = worker.sink, worker.worker_id
     note = state.history.append
+    exchanges = mailbox.exchanges and single
     unsettled = 0  # ended items of the job of ``activation``, still counted as active
     while True:
         batch, job = activation.batch, activation.job
@@ -169,18 +170,26 @@ def carry_out(
         if sink is not None:
             duration = now - activation.started
             sink((Activated, now, worker_id, job, routine_id, activation.attempt, duration, "completed"))
-        following = mailbox.following() if mailbox.claimed and now < limit and not queue.held else None
-        if following is None:
-            break
+        if exchanges:
+            going_on: Any = mailbox.exchange(activation, now) if now < limit and not queue.held else None
+            if going_on is None:
+                break
+            if going_on.spare:
+                worker.schedule(mailbox)
+        else:
+            following = mailbox.following() if mailbox.claimed and now < limit and not queue.held else None
+            if following is None:
+                break
+            mailbox.activations += 1
+            mailbox.busy += now - activation.started
+            mailbox.emitted += activation.emitted
+            if activation.merged is not None:
+                mailbox.merged.update(activation.merged)
+            going_on = mailbox.make(mailbox, following, following[0][3], now)
         if mailbox.freed:
             worker.room(mailbox)
-        mailbox.activations += 1
-        mailbox.busy += now - activation.started
-        mailbox.emitted += activation.emitted
-        if activation.merged is not None:
-            mailbox.merged.update(activation.merged)
         unsettled += 1
-        activation = mailbox.make(mailbox, following, following[0][3], now)
+        activation = going_on
         if activation.job is not job:
             ended = job.remove(unsettled)
             unsettled = 0
@@ -446,6 +455,8 @@ def arm_retry(worker: Worker, activation: LiveActivation, when: float) -> None:
         worker.retries.pop(activation, None)
         if activation.mailbox.go_on(activation):
             worker.schedule(activation.mailbox)
+        elif worker.bell.waiting:  # it has to wait for its turn: an activation that waits for room looks anew
+            worker.bell.ring()
 
     worker.retries[activation] = (when, None)
     timer = worker.engine.driver.call_at(when, due)

@@ -422,3 +422,27 @@ def test_without_pyyaml_there_is_json() -> None:
         "52",
         "YAML needs the package PyYAML: pip install 'routilux[yaml]'; JSON does without it",
     ]
+
+
+LANES = """\
+version: 1
+flow_id: x
+routines:
+  a: {{class: work, concurrency: {}}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "code", "path"),
+    [
+        ("{limit: 0, by: customer}", "invalid-value", "limit"),
+        ("{limit: 20, by: 3}", "wrong-type", "by"),
+        ("{limit: 20, by: ''}", "wrong-type", "by"),
+        ("{limit: 20}", "missing-key", ""),
+        ("{limit: 20, by: customer, key: x}", "unknown-key", "key"),
+        ("{limit: 20, by: customer}, activation: {policy: batch_size, size: 2}", "invalid-value", ""),
+    ],
+)
+def test_lanes_that_are_not_right(concurrency: str, code: str, path: str) -> None:
+    place = ".".join(filter(None, ("routines.a.concurrency", path)))
+    assert [each[:2] for each in codes(LANES.format(concurrency))] == [(code, place)]

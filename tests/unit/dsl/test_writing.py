@@ -155,6 +155,16 @@ def test_settings_of_a_routine() -> None:
     assert Flow.from_dict(data, registry=REGISTRY).to_dict(registry=REGISTRY) == data
 
 
+def test_lanes_of_a_routine() -> None:
+    flow = flow_with(work().set_concurrency(20, by="customer"))
+    data = flow.to_dict(registry=REGISTRY)
+    assert data["routines"]["a"]["concurrency"] == {"limit": 20, "by": "customer"}
+    read = Flow.from_dict(data, registry=REGISTRY)
+    assert (read.routines["a"].concurrency, read.routines["a"].concurrency_by) == (20, "customer")
+    assert read.to_dict(registry=REGISTRY) == data
+    assert read.fingerprint() == flow_with(work()).fingerprint()
+
+
 def test_names_that_no_document_holds() -> None:
     flow = Flow("größe")
     flow.add_routine(work(), "a")

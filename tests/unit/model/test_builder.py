@@ -270,3 +270,11 @@ def test_what_cannot_be_built_is_named(
     build: Callable[[], object], error: type[RoutiluxError], fragments: tuple[str, ...]
 ) -> None:
     refusal(build, error, *fragments)
+
+
+def test_lanes_of_a_routine() -> None:
+    flow = FlowBuilder("lanes").add(Step, "a", concurrency=20, concurrency_by="customer").build()
+    step = flow.routines["a"]
+    assert (step.concurrency, step.concurrency_by) == (20, "customer")
+    kept = FlowBuilder("kept").add(Step().set_concurrency(3, by="customer"), "a", concurrency=5).build()
+    assert (kept.routines["a"].concurrency, kept.routines["a"].concurrency_by) == (5, "customer")

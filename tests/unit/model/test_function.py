@@ -200,3 +200,11 @@ def test_what_cannot_work_is_named(
     action: Callable[[], object], error: type[RoutiluxError], fragments: tuple[str, ...]
 ) -> None:
     refusal(action, error, *fragments)
+
+
+def test_lanes_of_a_function() -> None:
+    @routine(concurrency=20, concurrency_by="customer")
+    def charge(customer: str) -> None: ...
+
+    made = charge()
+    assert (made.concurrency, made.concurrency_by) == (20, "customer")

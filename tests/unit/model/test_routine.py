@@ -23,7 +23,12 @@ from routilux.errors import (
 )
 from routilux.model.context import running
 from routilux.model.flow import Flow
-from routilux.model.policy import batch_size_policy, immediate_policy
+from routilux.model.policy import (
+    ActivationPolicy,
+    all_slots_ready_policy,
+    batch_size_policy,
+    immediate_policy,
+)
 from routilux.model.recovery import ErrorHandler
 from routilux.model.routine import Routine
 from tests.unit.model.samples import Step, chain, declared, refusal, shape, table
@@ -94,6 +99,29 @@ def test_what_is_declared_can_be_read() -> None:
     assert (routine.get_config("a"), routine.get_config("x"), routine.get_config("x", 5)) == (1, None, 5)
 
 
+@pytest.mark.parametrize("policy", [immediate_policy(), all_slots_ready_policy("customer")])
+def test_lanes_go_with_policies_whose_activations_have_one_key(policy: ActivationPolicy) -> None:
+    step = Step().set_activation_policy(policy).set_concurrency(20, by="customer")
+    assert (step.concurrency, step.concurrency_by) == (20, "customer")
+    assert step.set_concurrency(2).concurrency_by is None
+
+
+@pytest.mark.parametrize(
+    ("policy", "fragments"),
+    [
+        (batch_size_policy(2), ("takes several items, which may differ in 'customer'", "immediate_policy()")),
+        (all_slots_ready_policy("order"), ("joined by 'order'", "all_slots_ready_policy(by='customer')")),
+        (all_slots_ready_policy(), ("one item of each slot", "all_slots_ready_policy(by='customer')")),
+    ],
+)
+def test_lanes_are_refused_where_an_activation_may_have_several_keys(
+    policy: ActivationPolicy, fragments: tuple[str, ...]
+) -> None:
+    step = Step().set_activation_policy(policy)
+    refusal(lambda: step.set_concurrency(2, by="customer"), InvalidValueError, *fragments)
+    assert (step.concurrency, step.concurrency_by) == (1, None)
+
+
 def test_what_can_be_read_cannot_be_written() -> None:
     step = Step()
     for mapping in (step.slots, step.events, step.config):
@@ -112,6 +140,7 @@ REFUSED: list[tuple[Callable[[Routine], object], type[RoutiluxError], tuple[str,
     ),
     (lambda r: r.set_concurrency(0), InvalidValueError, ("concurrency of routine Step", "at least 1")),
     (lambda r: r.set_concurrency(True), InvalidTypeError, ("a whole number",)),
+    (lambda r: r.set_concurrency(2, by=3), InvalidTypeError, ("(by)", '"job" or a payload key')),
     (lambda r: r.set_timeout(0), InvalidValueError, ("timeout of routine Step", "None means no limit")),
     (lambda r: r.set_timeout(float("inf")), InvalidValueError, ("more than 0 seconds",)),
     (lambda r: r.set_timeout("5"), InvalidTypeError, ("a number of seconds",)),

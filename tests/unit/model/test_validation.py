@@ -167,6 +167,12 @@ FOUND: list[tuple[Callable[[], Flow], list[tuple[str, str, str, tuple[str, ...]]
         ),
         [("error", "merge-overlap", "slot 'a.input'", ("overlap (2)", "set_concurrency(1)"))],
     ),
+    (
+        lambda: flow_of(
+            a=Step().set_concurrency(2, by="customer").set_activation_policy(batch_size_policy(2))
+        ),
+        [("error", "lanes-policy", "routine 'a'", ("by='customer'", "several items", "immediate_policy()"))],
+    ),
     # warnings
     (
         lambda: flow_of(a=with_handlers(x=print, y=later)),

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 from routilux.errors import ExecutionError
 from routilux.model.item import Item, Output, Payload, SharedOutput
-from routilux.model.policy import join_key
 from routilux.model.recovery import ERROR_EVENT
 from routilux.runtime.activation import LiveActivation, TappedActivation
 from routilux.runtime.journal.draft import Draft
@@ -87,10 +86,10 @@ class JournaledActivation(LiveActivation):
             raise self._too_much()
 
     def _check_keys(self, sent: Sequence[tuple[Route, bytes]], where: str) -> None:
-        """What is read back is what is joined: its key has to be one."""
+        """What is read back is what is queued: its key has to be one."""
         for route, form in sent:
-            if route.join_by is not None:
-                join_key(route.target, self.worker.decode(form, where), route.join_by)
+            if route.key_of is not None:
+                route.key_of(route.target, self.worker.decode(form, where))
 
     def _into_full(self, routes: Sequence[Route]) -> dict[SlotQueue, int]:
         """``Draft.into`` with these; raises where a slot that refuses has no room for all that the draft sends it."""

@@ -104,7 +104,9 @@ class Endings:
     def unfit(self, mailbox: Mailbox, item: Item, error: BaseException) -> None:
         """An item that can not be queued is set aside, and the flow goes on."""
         worker = self._worker
-        reason = "no join key" if mailbox.node.join_by is not None else "not queued"
+        reason = "not queued"
+        if mailbox.node.key_of is not None:
+            reason = "no join key" if mailbox.node.gathers else "no key"
         worker.engine.warn(
             f"item {item[0]} of slot {mailbox.node.places[item[1]]!r} is a dead letter ({reason}): {describe(error)}"
         )
