@@ -333,6 +333,9 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
         if not _is_told(activation, error):
             tell(worker, activation, error, WARNING, "its job has ended already")
         return end(worker, activation, now, "failed", error)
+    if worker.leaves_what_fails:
+        activation.abandoned = OVER
+        return False
     match _decide(worker, activation, error):
         case Retry(delay=delay):
             tell(worker, activation, error, WARNING, f"retried in {delay:.3g} s")
