@@ -586,6 +586,13 @@ class Worker:
     def cancel_jobs(self) -> None:
         self.end_jobs(list(self.jobs.values()), JobStatus.CANCELLED)
 
+    def cancel(self) -> None:
+        """Cancel every job, and end for good."""
+        self.accepting = False
+        self.for_good = True
+        self.cancel_jobs()
+        self.close()
+
     def close(self) -> None:
         """The end: hand out nothing any more, and let the flow be changed again."""
         if self.stopped:
