@@ -69,6 +69,7 @@ class Worker:
         self.gates = Gates(self)
         self.back_pressure = BackPressure(self)
         self.accepting = True
+        self.closing = False  # only what runs is still waited for
         self.stopped = False
         self.execution_timer: Any = None
 
