@@ -31,6 +31,7 @@ from routilux.model.registry import FlowRegistry
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Gate, Observer, RowObserver, Store, Tap, TaskRunner, job_ids_of, load
 from routilux.runtime import cut, draining, turns
+from routilux.runtime.book import FINISHED_BYTES
 from routilux.runtime.checks import checked_count, checked_timeout
 from routilux.runtime.directory import Directory
 from routilux.runtime.driver import Driver, ThreadDriver
@@ -65,7 +66,9 @@ class Runtime:
     """Executes flows on one shared pool of threads and one event loop. Every method is safe from any thread.
 
     ``thread_pool_size``: threads for all workers, 1 to 1024, by default one per core. ``max_queue_size``: jobs
-    that may have been accepted and not yet started; ``post`` waits beyond that. ``enable_monitoring``: keep a feed of
+    that may have been accepted and not yet started; ``post`` waits beyond that. ``max_finished_bytes``: what finished
+    jobs may keep in memory, by an estimate of their outputs, data, traces and errors, and of the states of one-shot
+    executions; the oldest are forgotten first, and a store still has them. ``enable_monitoring``: keep a feed of
     what happens as ``runtime.monitor``. ``registry``: where names of flows are looked up, by default
     ``FlowRegistry.get_instance()``. ``store``: where every step is written, as a URL (``"sqlite:///routilux.db"``,
     ``"postgresql://…"``), which this runtime opens and closes, or an open ``Store``, which it does not close; None
@@ -85,6 +88,7 @@ class Runtime:
         *,
         thread_pool_size: int | None = None,
         max_queue_size: int = 1000,
+        max_finished_bytes: int = FINISHED_BYTES,
         enable_monitoring: bool = False,
         registry: FlowRegistry | None = None,
         store: str | Store | None = None,
@@ -99,6 +103,7 @@ class Runtime:
             self,
             self._create_driver(),
             max_pending=max_queue_size,
+            max_finished_bytes=checked_count("Runtime(max_finished_bytes)", max_finished_bytes, 0),
             debug=debug,
             default_strategy=self.default_strategy,
             store=opened or store,  # type: ignore[arg-type]
@@ -247,12 +252,17 @@ class Runtime:
         self._enter(worker)
         return worker
 
-    def recover(self, *, flows: Iterable[Flow] = (), on_flow_change: str = "refuse") -> Recovered:
+    def recover(
+        self, *, flows: Iterable[Flow] = (), on_flow_change: str = "refuse", paused: bool = False
+    ) -> Recovered:
         """Open every worker that the store holds unfinished and whose flow is registered, or one of ``flows``.
 
         Returns a list of their states, which has an attribute ``not_reopened``: a list of what was left as it is,
         each with ``worker_id``, ``flow_id`` and ``reason``. A paused worker stays paused. Workers that are open
         already are passed over. ``on_flow_change``: see :meth:`exec`. Raises StateError without a store.
+
+        ``paused=True`` brings everything back standing still, to be looked at before it goes on: each worker is
+        written as paused, and opened then. :meth:`resume` lets one go on, also in a later runtime.
         """
         self._check_open("recover()")
         _check_flow_change(on_flow_change)
@@ -265,7 +275,7 @@ class Runtime:
         def find(flow_id: str) -> Flow | None:
             return given.get(flow_id) or self._directory.known_flow(flow_id)
 
-        return self._opener.recover(find, on_flow_change)
+        return self._opener.recover(find, on_flow_change, paused=paused)
 
     def _resume(self, flow: Flow, saved: WorkerState) -> WorkerState:
         if saved.saved is None:
@@ -384,8 +394,8 @@ class Runtime:
     # -- look up -------------------------------------------------------------------------------------------
 
     def get_job(self, job_id: str) -> JobContext | None:
-        """The job, or None if it is not known (any more: 10,000 finished jobs are kept, for an hour; a store keeps
-        100,000, for a week)."""
+        """The job, or None if it is not known (any more: 10,000 finished jobs are kept, for an hour, in
+        ``max_finished_bytes``; a store keeps 100,000, for a week)."""
         job = self._engine.book.jobs.get(job_id)
         if job is None and self._opener is not None:
             return self._opener.job(job_id, self._directory.known_flow)
@@ -439,7 +449,10 @@ class Runtime:
         return found[:limit]
 
     def get_worker(self, worker_id: str) -> WorkerState | None:
-        """The state of a live worker, or of one of the newest 1,000 stopped ones."""
+        """The state of a live worker, or of one of the newest 1,000 stopped ones.
+
+        That of a one-shot execution is kept as long as its job is.
+        """
         worker = self._engine.workers.get(worker_id) or self._engine.stopped.get(worker_id)
         return None if worker is None else worker.state
 
@@ -554,8 +567,9 @@ class Runtime:
         """Hold a worker or a job. When it returns nothing new starts and what ran has ended.
 
         Posts are still accepted. Raises ExecutionTimeoutError, naming what still runs, after ``timeout``
-        seconds; the target stays held. In a routine it returns at once and holds what comes next. With a store a
-        pause outlives the runtime.
+        seconds; the target stays held. In a routine it returns at once and holds what comes next. A finished job stays
+        as it is. With a store a pause outlives the runtime; StoreError: the store did not take it, and the target goes
+        on. Raises StateError for a worker that has stopped, and for a job that does not run in this runtime.
         """
         found = self._target(target)
         checked_timeout(timeout)
@@ -565,17 +579,18 @@ class Runtime:
             self._pause_worker(found, timeout)
 
     def _pause_worker(self, worker: Worker, timeout: float | None) -> None:
-        worker.hold()
-        if worker.stopped:
+        if worker.is_over:
             return
-        worker.set_status(type(worker.state.status)("paused"))
+        self._directory.check_runs(worker)
+        worker.change_pause(True)
         self._wait_until(worker, worker.resting, lambda activation: True, timeout)
         worker.flush()
 
     def _pause_job(self, job: JobContext, timeout: float | None) -> None:
-        job.account.pause(True)
-        worker = self._directory.worker(job.worker_id)
-        worker.job_changed(job)
+        if job.finished:
+            return
+        worker = self._directory.worker_that_runs(job, "pause()")
+        worker.change_job_pause(job, True)
 
         def concerns(activation: Any) -> bool:
             return job.account in activation.job.members
@@ -605,38 +620,37 @@ class Runtime:
             )
 
     def resume(self, target: str | WorkerState | JobContext) -> None:
-        """Let a paused worker or job go on."""
+        """Let a paused worker or job go on. With a store it does so when that is written, before this returns.
+
+        StoreError: the store did not take it, and the target is still paused. Raises StateError for a worker that has
+        stopped, and for a job that does not run in this runtime; a finished job stays as it is.
+        """
         found = self._target(target)
         if isinstance(found, Worker):
-            if found.stopped:
-                raise self._directory.not_running(found)
-            if found.state.status == "paused":
-                found.set_status(type(found.state.status)("running"))
-            found.release()
-            found.flush()
-            return
-        found.account.pause(False)
-        worker = self._directory.worker(found.worker_id)
-        worker.job_changed(found)
-        worker.let_resumed_go()
-        worker.flush()
+            self._directory.check_runs(found)
+            found.change_pause(False)
+        elif not found.finished:
+            self._directory.worker_that_runs(found, "resume()").change_job_pause(found, False)
+        else:  # it may have ended while it was paused, and something was kept back of it
+            worker = self._engine.workers.get(found.worker_id)
+            if worker is not None:
+                worker.obey_job_pause(found, False)
 
     def cancel(self, target: str | WorkerState | JobContext) -> None:
         """Cancel a job, or every job of a worker and the worker with them.
 
         When it returns none of its activations will start, its queued items are gone, running ones are asked to
         stop, and what they still produce is discarded; with a store this is written. A finished target stays as it
-        is.
+        is. Raises StateError for a job that does not run in this runtime, and StoreError where the store did not take
+        it: then nothing was cancelled.
         """
         found = self._target(target)
         if isinstance(found, JobContext):
-            self._directory.worker(found.worker_id).cancel_job(found)
+            if not found.finished:
+                self._directory.worker_that_runs(found, "cancel()").cancel_job(found)
             return
-        found.accepting = False
-        found.for_good = True
-        found.cancel_jobs()
-        found.close()
-        found.flush()
+        if not found.stopped:
+            found.cancel()
 
     # -- stop ----------------------------------------------------------------------------------------------
 
@@ -664,9 +678,11 @@ class Runtime:
         ended = not drain or found.drain(deadline)
         found.hold()
         found.for_good = drain and ended
+        found.closing = True
         found.end_drained() if drain else found.cancel_jobs()
         ended = found.bell.wait_for(found.resting, deadline) and ended
         found.close()
+        found.cut_off()
         found.flush()
         return ended
 
@@ -713,14 +729,18 @@ class Runtime:
 
     def _stop_all(self, deadline: float | None, inside: bool, *, drain: bool) -> bool:
         engine = self._engine
-        for worker in list(engine.workers.values()):
+        workers = list(engine.workers.values())
+        for worker in workers:
             worker.hold()
             worker.for_good = self._opener is not None and self._opener.is_over(worker)
+            worker.closing = True
             worker.end_drained() if drain else worker.cancel_jobs()
             worker.close()
         still = {a.mailbox.routine_id for a in engine.running()} if not inside else set()
         ended = engine.driver.close(engine.now() if inside else deadline)
         self._gave_up = not ended and not inside
+        for worker in workers:
+            worker.cut_off()
         if self.monitor is not None:
             self.monitor.close()
         if self._opener is not None:

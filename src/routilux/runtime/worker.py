@@ -74,6 +74,7 @@ class Worker:
         self.gates = Gates(self)
         self.back_pressure = BackPressure(self)
         self.accepting = True
+        self.closing = False  # only what runs is still waited for
         self.stopped = False
         self.execution_timer: Any = None
         self._waits_for = engine.waits_for  # bound once: every job has it
@@ -185,6 +186,14 @@ class Worker:
 
     def retry_decided(self, activation: LiveActivation, delay: float) -> None:
         """An activation is to run again, ``attempt`` is counted up, and it will be stalled for ``delay`` seconds."""
+
+    @property
+    def leaves_what_fails(self) -> bool:
+        """Whether an activation that raises now has not failed, but was cut off by the end, and runs again later."""
+        return False
+
+    def cut_off(self) -> None:
+        """The worker has been closed, and nothing that still runs in it is waited for any more."""
 
     def trace(self, job: JobContext, action: str, **details: Any) -> None:
         """Note what the engine did with a job in the job's trace."""
@@ -387,19 +396,16 @@ class Worker:
     def cancel_job(self, job: JobContext) -> None:
         self.end_job(job, JobStatus.CANCELLED)
 
-    def job_changed(self, job: JobContext) -> None:
-        """A job was paused or resumed."""
-
     def stored_job(self, job_id: str) -> JobContext | None:
         """A job that is not in the book, from the store."""
         return None
 
-    def key(self, idempotency_key: str, payload: Payload) -> KeyRow | None:
+    def key(self, idempotency_key: str, place: str, payload: Payload, metadata: Any) -> KeyRow | None:
         """The row of a key, where keys are stored."""
         return None
 
-    def job_of_key(self, key: KeyRow) -> JobContext | None:
-        """The job that a stored key names. Raises IdempotencyConflictError if it came with another payload."""
+    def job_of_key(self, key: KeyRow, payload: Payload) -> JobContext | None:
+        """The job that a stored key names. Raises IdempotencyConflictError if it came with something else."""
         return None
 
     def flush(self) -> None:
@@ -496,7 +502,10 @@ class Worker:
         if self.one_shot:
             self.state.status = ExecutionStatus(job.status.value)
             self.close()
-        self.engine.book.ended(job)
+        if self.one_shot:
+            self.engine.book.ended(job, self.worker_id, self.state.kept_size())
+        else:
+            self.engine.book.ended(job)
         self.jobs.pop(job.job_id, None)
         self._note(job, job.status)
         if self.bell.waiting or self.rest.waiting:
@@ -547,6 +556,35 @@ class Worker:
             self.schedule(mailbox)
         self.changed()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it was a one-shot execution and has ended."""
+        return self.one_shot and ExecutionStatus(self.state.status).finished
+
+    def change_pause(self, paused: bool) -> None:
+        """Pause, or go on. With a store it is written when this returns; raises what the store refused it with."""
+        self.obey_pause(paused)
+
+    def obey_pause(self, paused: bool) -> None:
+        if self.stopped:
+            return
+        if paused:
+            self.hold()
+            self.show_status(type(self.state.status)("paused"))
+            return
+        if self.state.status == "paused":
+            self.show_status(type(self.state.status)("running"))
+        self.release()
+
+    def change_job_pause(self, job: JobContext, paused: bool) -> None:
+        """The same for one job."""
+        self.obey_job_pause(job, paused)
+
+    def obey_job_pause(self, job: JobContext, paused: bool) -> None:
+        job.account.pause(paused and not job.status.finished)
+        if not paused:
+            self.let_resumed_go()
+
     def let_resumed_go(self) -> None:
         """Jobs are not paused any more: queue again what was kept back of them."""
         for node in self.nodes.values():
@@ -557,6 +595,9 @@ class Worker:
         self.changed()
 
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
+        self.show_status(status)
+
+    def show_status(self, status: WorkerStatus | ExecutionStatus) -> None:
         self.state.status = status
         if self.sink is not None:
             self.observe(WorkerChanged(self.engine.now(), self.worker_id, self.flow.flow_id, status.value))
@@ -657,6 +698,13 @@ class Worker:
                 self.dead_letter(mailbox, item, INCOMPLETE if item[0] in parked else NOT_RUN, None)
             left += items
         return left
+
+    def cancel(self) -> None:
+        """Cancel every job, and end for good."""
+        self.accepting = False
+        self.for_good = True
+        self.cancel_jobs()
+        self.close()
 
     def close(self) -> None:
         """The end: hand out nothing any more, and let the flow be changed again."""

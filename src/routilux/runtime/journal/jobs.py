@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable, Iterable
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import IdempotencyConflictError
 from routilux.model.status import JobStatus
 from routilux.ports import JobRow, KeyRow
+from routilux.runtime.digests import PARTS, VERSION, Content, content_of
+from routilux.runtime.directory import job_left
 from routilux.runtime.journal import rows
+from routilux.runtime.journal.pauses import StoredPause
 from routilux.runtime.journal.record import Record
+from routilux.runtime.posting import key_conflict
 from routilux.tracebacks import kept
 
 if TYPE_CHECKING:
@@ -80,55 +85,84 @@ class StoredJobs:
 
     def _append_row(self, job: Any) -> None:
         record = Record(self._worker)
-        record.jobs = [self.row(job)]
+        self._add_row(job, record)
         self._worker.journal.append(record)
+
+    def _add_row(self, job: Any, record: Record) -> None:
+        record.jobs = [self.row(job)]
 
     # -- from outside ---------------------------------------------------------------------------------------
 
     def end(self, job: JobContext, status: JobStatus, error: BaseException | None) -> bool:
         """The end of a job is seen when it is written; False if it has another one."""
-        begun = self._begin_end(Record(self._worker), job, status, error)
+        begun = self._begin_ends(Record(self._worker), [job], status, error)
         self._worker.journal.wake()
-        return begun
+        return bool(begun)
 
     def cancel(self, job: JobContext) -> None:
         """Returns when it is written and nothing of the job starts any more."""
+        self._cancel(lambda: [job])
+
+    def cancel_all(self) -> None:
+        """The same for every open job of the worker, in one record."""
+        self._cancel(lambda: list(self._worker.jobs.values()))
+
+    def _cancel(self, jobs: Callable[[], list[Any]]) -> None:
         journal, record = self._worker.journal, Record(self._worker)
+        begun: list[Any] = []
 
         def begin() -> None:
-            if not self._begin_end(record, job, JobStatus.CANCELLED, None):
-                journal.hand_over(record)  # how it ends is on its way: return when that is written
+            asked = jobs()
+            for job in asked:
+                if self._worker.stopped and job.final is None:
+                    raise job_left(job, "cancel()")
+            begun.extend(self._begin_ends(record, asked, JobStatus.CANCELLED, None))
+            if not begun:
+                journal.hand_over(record)  # how they end is on its way: return when that is written
 
-        journal.written_or_raise(record, begin, partial(self._not_ended, record, job))
+        journal.written_or_raise(record, begin, partial(self._not_ended, begun))
 
-    def _begin_end(self, record: Record, job: Any, status: JobStatus, error: BaseException | None) -> bool:
-        """Hand over the end of a job; False if it has another one. Until that is written it does not come to rest."""
+    def _begin_ends(
+        self, record: Record, jobs: Iterable[Any], status: JobStatus, error: BaseException | None
+    ) -> list[Any]:
+        """Hand over the end of those jobs that have no other. Until it is written they do not come to rest."""
         worker, journal = self._worker, self._worker.journal
         now = worker.engine.driver.clock.time()
         with journal.lock:
-            job.account.add()
-            if job.account.status.finished or job.final is not None:
-                job.account.remove()
-                return False
-            before, job.error, job.final = job.error, error, status.value
-            record.jobs = [rows.job_row(journal.codec, job, status.value, now)]
-            job.error = before
-            record.then(partial(worker.end_jobs, [job], status, error))
-            record.then(job.account.remove)
-            journal.append(record)
-        return True
+            begun = [job for job in jobs if self._is_open(job)]
+            for job in begun:
+                before, job.error, job.final = job.error, error, status.value
+                record.jobs = [*record.jobs, rows.job_row(journal.codec, job, status.value, now)]
+                job.error = before
+                record.then(partial(worker.end_jobs, [job], status, error))
+                record.then(job.account.remove)
+            if begun:
+                journal.append(record)
+        return begun
 
-    def _not_ended(self, record: Record, job: Any) -> None:
-        """The store has refused the end of a job."""
-        if record.jobs:
+    def _is_open(self, job: Any) -> bool:
+        """Whether its end is not even on its way; then it is kept from coming to rest."""
+        job.account.add()
+        if not job.account.status.finished and job.final is None:
+            return True
+        job.account.remove()
+        return False
+
+    def _not_ended(self, begun: Iterable[Any]) -> None:
+        """The store has refused the end of these jobs."""
+        for job in begun:
             job.final = None
             self._worker.at_rest(job.account.remove())
 
-    def write_row(self, job: Any) -> None:
-        journal = self._worker.journal
-        with journal.lock:
-            self._append_row(job)
-        journal.wake()
+    def pause_of(self, job: Any) -> StoredPause:
+        """Most jobs are never paused, so it is made when it is first asked for."""
+        pause: StoredPause | None = job.pause
+        if pause is None:
+            worker = self._worker
+            obey, hold = partial(worker.obey_job_pause, job), partial(job.account.pause, True)
+            made = StoredPause(worker, partial(self._add_row, job), obey, hold)
+            pause = vars(job).setdefault("pause", made)  # two threads may ask at once
+        return pause
 
     def trace(self, job: Any, action: str, **details: Any) -> None:
         worker = self._worker
@@ -151,23 +185,31 @@ class StoredJobs:
             return worker.revival.job(job_id)
         return rows.detached_job(journal.codec, journal.store, worker.engine.driver, stored)
 
-    def key(self, idempotency_key: str, payload: Payload) -> KeyRow:
+    def key(self, idempotency_key: str, place: str, payload: Payload, metadata: Any) -> KeyRow:
+        """The digest is of the JSON forms, which are the same in every process."""
         worker = self._worker
         now = worker.engine.driver.clock.time()
-        encoded = worker.encode(payload, f"payload of idempotency_key {idempotency_key!r}")
-        digest = blake2b(encoded, digest_size=16).hexdigest()
+        forms = [
+            json.loads(worker.encode(value, f"{what} of idempotency_key {idempotency_key!r}"))
+            for what, value in (("payload", payload), ("metadata", metadata))
+        ]
+        digest = content_of(place, *forms).digest
         return KeyRow(worker.flow_id, idempotency_key, worker.worker_id, "", digest, now, now + KEY_SECONDS)
 
-    def of_key(self, key: KeyRow) -> JobContext | None:
-        """The job that a key names. Raises IdempotencyConflictError if it came with another payload."""
+    def of_key(self, key: KeyRow, payload: Payload) -> JobContext | None:
+        """The job that a key names. Raises IdempotencyConflictError if it came with something else."""
         worker = self._worker
         known = worker.journal.store.key(key.flow_id, key.key, key.created_at)
         if known is None:
             return None
-        if known.digest != key.digest:
-            raise IdempotencyConflictError(
-                f"idempotency_key {key.key!r} was used on flow {key.flow_id!r} before with another payload (job "
-                f"{known.job_id!r}); a key names one piece of work, give the new one a key of its own",
-                job_id=known.job_id,
-            )
+        if known.digest.startswith(VERSION):
+            how = Content(known.digest).difference(Content(key.digest))
+        else:  # it was written when a key stood for a payload only
+            how = None if known.digest == self._old_digest(key, payload) else PARTS["payload"]
+        if how is not None:
+            raise key_conflict(key.flow_id, key.key, known.job_id, how)
         return worker.engine.book.jobs.get(known.job_id) or self.find(known.job_id)
+
+    def _old_digest(self, key: KeyRow, payload: Payload) -> str:
+        encoded = self._worker.encode(payload, f"payload of idempotency_key {key.key!r}")
+        return blake2b(encoded, digest_size=16).hexdigest()

@@ -88,6 +88,7 @@ class Opener:
         worker.about = {"named": job_id is not None}
         if seconds is not None:
             worker.about |= {"seconds": seconds, "until": self._engine.driver.clock.time() + seconds}
+        worker.put_row_off()
         self._claim(worker)
 
     def _claim(self, worker: JournaledWorker) -> None:
@@ -112,19 +113,23 @@ class Opener:
         worker.revival.look_at(row, stored)
         return worker.state
 
-    def _open(self, flow: Flow, row: WorkerRow) -> JournaledWorker:
+    def _open(self, flow: Flow, row: WorkerRow, *, pause: bool = False) -> JournaledWorker:
         worker: JournaledWorker = self._create(flow, row.worker_id, one_shot=row.kind == "execution")
         self._claim(worker)
         worker.hold()
-        paused = row.status == "paused"
+        paused = pause or row.status == "paused"
         try:
             worker.revival.open(row)
+            if paused and row.status != "paused":
+                worker.pause_on_record()
             if row.fingerprint != flow.fingerprint():
                 set_strangers_aside(worker)
         except BaseException:
             worker.close()
             worker.give_up_claim()
             raise
+        if worker.one_shot and not worker.stopped and worker.state.job is None:  # type: ignore[attr-defined]
+            self._find_job(worker)
         if worker.stopped:  # nothing of its one job was left
             return worker
         self._enter(worker, WorkerStatus.PAUSED if paused else WorkerStatus.RUNNING)
@@ -138,8 +143,18 @@ class Opener:
             worker.release()
         return worker
 
-    def recover(self, find_flow: Callable[[str], Flow | None], on_flow_change: str) -> Recovered:
-        """Open every unfinished worker whose flow is known."""
+    def _find_job(self, worker: JournaledWorker) -> None:
+        """The process died when the job of an execution had ended and its worker had not, or before it had one."""
+        for stored in self._store.jobs(worker_id=worker.worker_id, limit=1):
+            worker.revival.adopted(stored)
+            return
+        worker.state.status = ExecutionStatus.CANCELLED
+        worker.close()
+
+    def recover(
+        self, find_flow: Callable[[str], Flow | None], on_flow_change: str, *, paused: bool
+    ) -> Recovered:
+        """Open every unfinished worker whose flow is known; ``paused``: standing still."""
         recovered = Recovered()
         recovered.not_reopened = []
         for row in self._store.workers():
@@ -150,7 +165,7 @@ class Opener:
                 if flow is None:
                     raise StoreError(f"flow {row.flow_id!r} is not registered")
                 check_row(row, flow, row.kind, on_flow_change)
-                recovered.append(self._open(flow, row).state)
+                recovered.append(self._open(flow, row, pause=paused).state)
             except RoutiluxError as error:
                 reason = str(error) if flow is None else describe(error)
                 recovered.not_reopened.append(NotReopened(row.worker_id, row.flow_id, reason))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.errors import StateError, StoreError, describe
+from routilux.errors import StateError, StoreError, WorkerNotRunningError, describe
 from routilux.kernel.account import JobAccount
 from routilux.kernel.activation import OVER
 from routilux.kernel.mailbox import Mailbox
@@ -26,6 +26,7 @@ from routilux.runtime.journal.handover import Handover
 from routilux.runtime.journal.jobs import StoredJobs
 from routilux.runtime.journal.letters import StoredLetters
 from routilux.runtime.journal.notes import ActivationNotes
+from routilux.runtime.journal.pauses import StoredPause
 from routilux.runtime.journal.record import Record
 from routilux.runtime.journal.reopening import Revival
 from routilux.runtime.journal.state import JournaledJob
@@ -53,6 +54,7 @@ class JournaledWorker(Worker):
 
     journaled = True
     on_given_up: Callable[[], object] = staticmethod(bool)  # told when it does
+    is_cut_off = False  # nothing that still runs in it is recorded any more; set under the journal's lock
     failure: StoreError | None = None  # why this runtime has given the worker up
 
     def __init__(self, engine: Engine, flow: Flow, state: Any) -> None:
@@ -61,6 +63,7 @@ class JournaledWorker(Worker):
         self.unreleased = 0  # records handed over and not yet released; moved under the journal's lock
         self.next_number = 1
         self.number_limit = 1  # of the worker's row
+        self.row_is_due = False  # it has none yet
         self.about: dict[str, Any] = {}  # what else the worker's row says
         self.stored_jobs = StoredJobs(self)
         self.endings = Endings(self)
@@ -68,6 +71,7 @@ class JournaledWorker(Worker):
         self.notes = ActivationNotes(self)
         self.handover = Handover(self)
         self.revival = Revival(self)
+        self.pause = StoredPause(self, self._add_row, self.obey_pause, self.hold)
         super().__init__(engine, flow, state)
         self.number = self._take_number_now
         places = [place for node in self.nodes.values() for place in node.places.values()]
@@ -86,11 +90,23 @@ class JournaledWorker(Worker):
         """Of the activation of this worker that runs here; None outside of one."""
         activation: Any = running.get()
         if activation is None or activation.node.worker is not self:
+            self._check_keeps()
             return None
         if activation.abandoned is not None:
             raise activation.unwanted()
         draft: Draft = activation.draft
         return draft
+
+    def _check_keeps(self) -> None:
+        """What is changed behind the end of a worker would be kept nowhere, or get in the way of who runs it now."""
+        if self.stopped:
+            raise WorkerNotRunningError(
+                f"worker {self.worker_id!r} of flow {self.flow_id!r} has stopped in this runtime, and nothing of it or "
+                "of its jobs can be changed here; open it again with runtime.exec() or runtime.recover(), and use the "
+                "state or the job that it gives",
+                worker_id=self.worker_id,
+                flow_id=self.flow_id,
+            )
 
     # -- how it differs from a worker in memory --------------------------------------------------------------
 
@@ -238,9 +254,11 @@ class JournaledWorker(Worker):
         self.journal.wake()
         super()._over(job)
 
-    def job_changed(self, job: JobContext) -> None:
-        if isinstance(job, JournaledJob):  # else it has ended, and nothing of it is left here
-            self.stored_jobs.write_row(job)
+    def change_pause(self, paused: bool) -> None:
+        self.pause.change(paused)
+
+    def change_job_pause(self, job: JobContext, paused: bool) -> None:
+        self.stored_jobs.pause_of(job).change(paused)
 
     def trace(self, job: JobContext, action: str, **details: Any) -> None:
         self.stored_jobs.trace(job, action, **details)
@@ -248,11 +266,11 @@ class JournaledWorker(Worker):
     def stored_job(self, job_id: str) -> JobContext | None:
         return self.stored_jobs.find(job_id)
 
-    def key(self, idempotency_key: str, payload: Payload) -> KeyRow:
-        return self.stored_jobs.key(idempotency_key, payload)
+    def key(self, idempotency_key: str, place: str, payload: Payload, metadata: Any) -> KeyRow:
+        return self.stored_jobs.key(idempotency_key, place, payload, metadata)
 
-    def job_of_key(self, key: KeyRow) -> JobContext | None:
-        return self.stored_jobs.of_key(key)
+    def job_of_key(self, key: KeyRow, payload: Payload) -> JobContext | None:
+        return self.stored_jobs.of_key(key, payload)
 
     # -- work comes in ---------------------------------------------------------------------------------------
 
@@ -307,7 +325,7 @@ class JournaledWorker(Worker):
         return number
 
     def row(self) -> WorkerRow:
-        paused = self.state.status in (WorkerStatus.PAUSED, ExecutionStatus.PAUSED)
+        paused = self.pause.on_record
         return WorkerRow(
             self.worker_id,
             self.flow_id,
@@ -327,8 +345,16 @@ class JournaledWorker(Worker):
     def _append_row(self) -> None:
         """The row as it is now; the caller holds the journal's lock, so that no older one can come later."""
         record = Record(self)
-        record.workers = [self.row()]
+        self._add_row(record)
         self.journal.append(record)
+
+    def _add_row(self, record: Record) -> None:
+        record.workers = [self.row()]
+
+    def put_row_off(self) -> None:
+        """The row of a new execution comes with its first item: refused, neither is in the store."""
+        self.row_is_due = True
+        self.number_limit = self.next_number + NUMBERS_AHEAD
 
     def write_row_now(self, *, forget: bool) -> None:
         """Write the row of a new worker, in place of what the store had under its id."""
@@ -337,6 +363,13 @@ class JournaledWorker(Worker):
         record.workers = [self.row()]
         if forget:
             record.forgotten = [self.worker_id]
+        self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
+
+    def pause_on_record(self) -> None:
+        """The store has it as paused when this returns; raises what it refused that with."""
+        self.pause.restore(True)
+        record = Record(self)
+        self._add_row(record)
         self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
 
     def limit_time(self) -> None:
@@ -350,6 +383,8 @@ class JournaledWorker(Worker):
 
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
         super().set_status(status)
+        if not self.stopped:
+            self.pause.restore(status in (WorkerStatus.PAUSED, ExecutionStatus.PAUSED))
         if self.for_good or not self.stopped:
             self.write_row()
 
@@ -361,6 +396,17 @@ class JournaledWorker(Worker):
 
     def misses_items(self) -> bool:
         return not self.backlog.waits and super().misses_items()
+
+    def cancel(self) -> None:
+        """Its jobs are cancelled on record first: what the store refuses has not happened."""
+        accepted, self.accepting = self.accepting, False
+        try:
+            self.stored_jobs.cancel_all()
+        except StoreError:
+            self.accepting = accepted
+            raise
+        super().cancel()
+        self.flush()
 
     def cancel_jobs(self) -> None:
         """At the end of the worker: for good, or only for this runtime."""
@@ -418,6 +464,20 @@ class JournaledWorker(Worker):
         last.then(self.give_up_claim)
         self.journal.slip_in(last)
 
+    @property
+    def leaves_what_fails(self) -> bool:
+        return (self.closing or self.stopped) and not self.for_good
+
+    def cut_off(self) -> None:
+        """The next runtime that opens the worker runs it again: nothing of it may come behind that."""
+        if self.for_good:
+            return
+        with self.journal.lock:
+            self.is_cut_off = True
+        for activation in self.running():
+            activation.cut_off()
+            activation.ask_to_stop()
+
     def give_up_claim(self) -> None:
         """Others may run this worker now: everything of it is written, or this runtime has ended."""
         self.on_given_up()
@@ -430,3 +490,4 @@ class JournaledWorker(Worker):
         """Another process runs this worker now: leave everything to it."""
         self.failure = error
         self.close()
+        self.cut_off()
