@@ -53,6 +53,10 @@ class MemoryState(RoutineState):
         with self._lock:
             return repr(self._values)
 
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        with self._lock:
+            return self._states.setdefault(self._routine_id, {}).setdefault(key, default)
+
     def add(self, key: Any, n: float = 1) -> None:
         where = f"state of routine {self._routine_id!r}[{shown(key)}]"
         checked_number(f"what is added to {where}", n)

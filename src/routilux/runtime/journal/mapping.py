@@ -142,6 +142,12 @@ class StoredMapping(RoutineState):
             raise KeyError(key)
         self._put(key, Write(GONE, self._note(key), None))
 
+    def setdefault(self, key: Any, default: Any = None) -> Any:
+        """What is there now: a copy of ``default``, which can be changed in place, if nothing was."""
+        if key not in self:
+            self[key] = default
+        return self[key]
+
     def add(self, key: Any, n: float = 1) -> None:
         where = f"{self._where}[{shown(key)}]"
         checked_number(f"what is added to {where}", n)
