@@ -44,11 +44,9 @@ class ActivationContext:
 
     @property
     def routine_state(self) -> RoutineState:
-        """What the routine remembers in this worker, as ``self.state`` is for a class of routines::
+        """What the routine remembers in this worker, as ``self.state`` is for a class of routines.
 
-        @routine
-        def count(n):
-            current().routine_state.add("seen")
+        In a function that is a routine: ``current().routine_state.add("seen")``.
         """
         return self._activation.routine_state
 
