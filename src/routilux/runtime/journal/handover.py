@@ -16,8 +16,6 @@ from routilux.runtime.journal.record import Record
 from routilux.tracebacks import traceback_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from routilux.kernel.mailbox import Mailbox, SlotQueue
     from routilux.model.item import Item, Payload
     from routilux.runtime.journal.worker import JournaledWorker
