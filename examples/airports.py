@@ -110,13 +110,11 @@ class Group(Routine):
         self.set_activation_policy(batch_size_policy(200))
 
     def logic(self, slot_data, policy_message, state):
-        states = state.get_routine_state("group", {})
         for airport in slot_data["airport"]:
-            group = states.setdefault(airport["state"], {"airports": 0, "km": 0.0, "nearest": airport})
+            group = self.state.setdefault(airport["state"], {"airports": 0, "km": 0.0, "nearest": airport})
             group["airports"] += 1
             group["km"] += airport["km"]
             group["nearest"] = min(group["nearest"], airport, key=lambda one: (one["km"], one["code"]))
-        state.set_routine_state("group", states)
 
 
 def build_flow(seconds: float | None = None) -> Flow:

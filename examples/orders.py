@@ -75,10 +75,10 @@ class Charge(Routine):
 @routine
 def ship(number, customer, cents, charge):
     """State and what is emitted take effect together, once, with the end of the order."""
-    state = current().state
-    shipped = state.get_routine_state("ship", {"orders": 0, "cents": 0})
-    state.set_routine_state("ship", {"orders": shipped["orders"] + 1, "cents": shipped["cents"] + cents})
-    state.shared_log.append(number)
+    context = current()
+    context.routine_state.add("orders")
+    context.routine_state.add("cents", cents)
+    context.state.shared_log.append(number)
     return {"number": number, "tracking": f"T{number:06}", "charge": charge}
 
 

@@ -92,7 +92,7 @@ class Confirm(Routine):
         attempt = current().attempt
         ask_station(day["date"], attempt, self.get_config("seconds"))
         if attempt > 1:  # counted in the state, which a store keeps
-            state.update_routine_state("confirm", {"asked_again": asked_again(state) + attempt - 1})
+            self.state.add("asked_again", attempt - 1)
         self.emit("day", **day)
 
 
@@ -128,14 +128,10 @@ class Totals(Routine):
         self.set_activation_policy(batch_size_policy(100))
 
     def logic(self, slot_data, policy_message, state):
-        months = state.get_routine_state("totals", {})
+        nothing = dict.fromkeys(("days", "rain", "high", "low", "wind"), 0)
         for day in slot_data["day"]:
-            add(
-                months.setdefault(day["date"][:7], dict.fromkeys(("days", "rain", "high", "low", "wind"), 0)),
-                day,
-            )
-        state.set_routine_state("totals", months)
-        done = sum(month["days"] for month in months.values())
+            add(self.state.setdefault(day["date"][:7], dict(nothing)), day)
+        done = sum(month["days"] for month in self.state.values())
         current().progress(done, current().job.get_data("days"))
         self.emit("counted", days=done)
 

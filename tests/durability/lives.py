@@ -587,9 +587,10 @@ class Life:
     def _check_state(self, state: Any) -> None:
         for (worker_id, routine_id), n in self.audit._counters.items():
             plan = self.witness.routines[state.flow_id, routine_id] if worker_id == state.worker_id else None
-            if plan is not None and plan.concurrency == 1:
+            if plan is not None:
                 found = state.get_routine_state(routine_id)
-                self.witness.expect(found == {"n": n}, f"{routine_id} remembers {found}, of {n} items")
+                whole = found["n"] == n == len(found["uids"])
+                self.witness.expect(whole, f"{routine_id} remembers {found}, of {n} items")
 
     def _check_notes(self) -> None:
         left = [note for note in self.store._notes if note.kind in ("activation", "once", "crash")]
@@ -672,8 +673,7 @@ class Life:
     ) -> None:
         context = current()
         key = context.idempotency_key()
-        counted = state.get_routine_state(plan.routine_id, {}).get("n", 0)
-        state.update_routine_state(plan.routine_id, {"n": counted + len(activation.batch)})
+        self._count(plan, activation, state)
         context.job.set_data(key, activation.attempt)
         context.job.trace("worked", key=key)
         merged = {
@@ -692,6 +692,29 @@ class Life:
                 "merged": merged,
             }
         )
+
+    def _count(self, plan: RoutinePlan, activation: Any, state: Any) -> None:
+        """Count the items in the routine's state, in any of the ways that there are to change it."""
+        n, own = len(activation.batch), current().routine_state
+        way = draw(activation.batch[0][2]["uid"], plan.routine_id, "counts", 5)
+        if way == 0:
+            counted = state.get_routine_state(plan.routine_id, {}).get("n", 0)
+            self.simulation.maybe_interrupt()
+            state.update_routine_state(plan.routine_id, {"n": counted + n})
+        elif way == 1:
+            counted = own.get("n", 0)
+            self.simulation.maybe_interrupt()
+            own["n"] = counted + n
+        elif way == 2:
+            own.change("n", lambda counted: counted + n, 0)
+        elif way == 3:
+            own.add("n", n)
+        else:
+            own.setdefault("n", 0)
+            own.add("n", n)
+        uids = own.setdefault("uids", [])
+        self.simulation.maybe_interrupt()
+        uids += [item[2]["uid"] for item in activation.batch]  # noticed at the end
 
     def _emissions(self, plan: RoutinePlan, slot: str, payload: dict[str, Any]) -> Iterator[Emission]:
         uid, life = payload["uid"], payload["life"]

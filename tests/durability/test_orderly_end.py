@@ -87,6 +87,7 @@ def open_():
     runtime.exec(flow, entry_params={"n": 2}, job_id="b")
     begun.acquire()
     begun.acquire()
+    runtime.list_jobs()  # waits until the failures of the first attempts are written
     os.write(1, b"begun\\n")
 """
 ENDS = {

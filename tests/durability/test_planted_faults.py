@@ -12,11 +12,13 @@ from routilux.runtime.context import ActivationContext
 from routilux.runtime.journal.admission import Post
 from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.committer import Committer
+from routilux.runtime.journal.conflicts import Conflicts
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.endings import Endings
 from routilux.runtime.journal.handover import Handover
 from routilux.runtime.journal.jobs import StoredJobs
 from routilux.runtime.journal.log import Journal
+from routilux.runtime.journal.mapping import StoredMapping
 from routilux.runtime.journal.notes import ActivationNotes
 from routilux.runtime.journal.reopening import Revival
 from routilux.runtime.journal.worker import JournaledWorker
@@ -71,6 +73,22 @@ FAULTS = (
         "idempotency_key",
         "key = self._activation.idempotency_key",
         'key = f"{self._activation.idempotency_key}/{self._activation.attempt}"',
+    ),
+    Fault(
+        "what an activation has read may have changed",
+        "loops",
+        Conflicts,
+        "stands",
+        "return not draft.is_outdated()",
+        "return True",
+    ),
+    Fault(
+        "what is changed in place is not noticed",
+        "chains",
+        StoredMapping,
+        "settle",
+        "if write.data != data:",
+        "if False:",
     ),
     Fault(
         "the claim of an activation is not written",

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from routilux.model.event import Event
     from routilux.model.item import Payload
     from routilux.model.routine import Routine
+    from routilux.model.routine_state import RoutineState
 
 
 class RunningActivation(Protocol):
@@ -20,6 +21,10 @@ class RunningActivation(Protocol):
     @property
     def debug(self) -> bool:
         """Whether a mistake that could be warned about is raised instead."""
+
+    @property
+    def routine_state(self) -> RoutineState:
+        """What the routine remembers in the worker; raises when the activation has ended."""
 
     def emit(self, event: Event | str, data: Payload) -> None:
         """Send ``data`` to whatever is connected to the event, given by name or as the declared object."""

@@ -32,6 +32,7 @@ from routilux.model.types import DeclaredType
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
+    from routilux.model.routine_state import RoutineState
 
 P = TypeVar("P", Slot, Event)
 
@@ -43,7 +44,7 @@ class Routine:
     """Subclass it, declare slots, events and a policy in a constructor without parameters, and give it logic.
 
     One routine object serves every worker of its flow at once, so it holds no state of a run: what changes
-    belongs into the ``state`` that the logic receives. While a worker lives nothing here can be changed.
+    belongs into :attr:`state`, which each worker has its own of. While a worker lives nothing here can be changed.
     Everything that is refused raises a ``ConfigurationError`` or ``FlowInUseError`` and changes nothing.
     """
 
@@ -228,6 +229,23 @@ class Routine:
         """
         raise NotImplementedError(f"{self} has no logic")
 
+    @property
+    def state(self) -> RoutineState:
+        """What this routine remembers in the worker that it runs in: a mapping to read, assign to and update.
+
+        Only inside an activation of this routine, on any thread or task that belongs to it::
+
+            self.state.add("seen")
+            self.state["longest"] = max(self.state.get("longest", 0), length)
+
+        A parameter of the logic may be called ``state`` too: that is the worker's. From outside, and from other
+        routines, this is read with ``worker.get_routine_state(routine_id)``.
+        """
+        activation = _running_get()
+        if activation is None or activation.routine is not self:
+            raise self._not_in_activation("state", "read worker.get_routine_state(routine_id) from outside")
+        return activation.routine_state
+
     def emit(self, event: Event | str, /, **data: Any) -> None:
         """Send a payload to every slot that the event is connected to.
 
@@ -239,7 +257,7 @@ class Routine:
         """
         activation = _running_get()
         if activation is None or activation.routine is not self:
-            raise self._not_in_activation("emit")
+            raise self._not_in_activation("emit()")
         activation.emit(event, data)
 
     def send_output(self, output_type: str, /, **data: Any) -> None:
@@ -249,7 +267,7 @@ class Routine:
         """
         activation = _running_get()
         if activation is None or activation.routine is not self:
-            raise self._not_in_activation("send_output")
+            raise self._not_in_activation("send_output()")
         activation.send_output(output_type, data)
 
     def stats(self, state: Any = None) -> dict[str, Any]:
@@ -261,7 +279,7 @@ class Routine:
         if activation is not None:
             return activation.routine_stats(self, state)
         if state is None:
-            raise self._not_in_activation("stats")
+            raise self._not_in_activation("stats()")
         counters: dict[str, Any] = state.counters(self.routine_id)
         return {**state.get_routine_state(self.routine_id, {}), **counters}
 
@@ -394,6 +412,11 @@ class Routine:
         activation = _running_get()
         if activation is not None and activation.routine is self:
             self._assigned_while_running(name, activation.debug)
+        if name == "state":
+            raise InvalidValueError(
+                f"{type(self).__name__}.state cannot be assigned: it is what the routine remembers in a worker. Assign "
+                "to its keys, inside logic: self.state['key'] = value; for an attribute take another name"
+            )
         if hasattr(Routine, name) and name != "logic" and not name.startswith("__"):
             raise InvalidValueError(
                 f"{type(self).__name__}.{name} cannot be assigned: every routine has {name!r} already; "
@@ -405,8 +428,7 @@ class Routine:
         kind = type(self)
         message = (
             f"{kind.__name__}.{name} is assigned during an activation of {self}, which all workers of its "
-            "flow share; keep it in the worker: "
-            f"state.update_routine_state({self.routine_id!r}, {{{name!r}: ...}})"
+            f"flow share; keep it in the worker: self.state[{name!r}] = ..."
         )
         if debug:
             raise StateError(message, routine_id=self.routine_id)
@@ -455,16 +477,17 @@ class Routine:
                 routine_id=self.routine_id,
             )
 
-    def _not_in_activation(self, method: str) -> NotInActivationError:
+    def _not_in_activation(self, what: str, otherwise: str = "") -> NotInActivationError:
         activation = _running_get()
         if activation is None:
             reason = (
-                "no activation runs in this thread; call it inside the logic. A thread that the logic starts "
+                "no activation runs in this thread; use it inside the logic. A thread that the logic starts "
                 "needs its context: Thread(target=contextvars.copy_context().run, args=(fn,))"
             )
         else:
-            reason = f"the activation that runs here is of {activation.routine}; call that one's {method}()"
-        return NotInActivationError(f"{method}() of {self}: {reason}", routine_id=self.routine_id)
+            reason = f"the activation that runs here is of {activation.routine}; use that one's {what}"
+        reason = f"{reason}; {otherwise}" if otherwise else reason
+        return NotInActivationError(f"{what} of {self}: {reason}", routine_id=self.routine_id)
 
 
 def checked_seconds(where: str, seconds: object) -> float | None:

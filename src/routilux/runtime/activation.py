@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from routilux.kernel.mailbox import Mailbox
     from routilux.model.event import Event
     from routilux.model.routine import Routine
+    from routilux.model.routine_state import RoutineState
     from routilux.runtime.nodes import Node, Route
 
 OUTBOX_LIMIT = 1_000
@@ -41,6 +42,7 @@ class LiveActivation(Activation):
     released = False  # a gate has let it go: it is not asked again
     cancel: Any = None
     done_once: dict[str, Any] | None = None
+    reads: set[Any] | None = None  # keys of its routine's state, where a mistake with them is looked for
     checkpointed: Any = None  # what the last checkpoint of this attempt or an earlier one has noted
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
@@ -54,6 +56,12 @@ class LiveActivation(Activation):
     @property
     def debug(self) -> bool:
         return self.node.worker.engine.debug
+
+    @property
+    def routine_state(self) -> RoutineState:
+        if self.abandoned is not None:
+            raise self.unwanted()
+        return self.node.worker.state.state_of(self.mailbox.routine_id)
 
     @property
     def idempotency_key(self) -> str:
@@ -183,7 +191,7 @@ class LiveActivation(Activation):
         if self.abandoned is OVER:
             return NotInActivationError(
                 f"an activation of routine {self.mailbox.routine_id!r} has ended, and a thread or task that it left "
-                "behind still emits; let the logic wait for its threads",
+                "behind still works for it; let the logic wait for its threads",
                 routine_id=self.mailbox.routine_id,
             )
         if self.abandoned is not None:

@@ -11,6 +11,7 @@ from routilux.model.context import running
 if TYPE_CHECKING:
     import logging
 
+    from routilux.model.routine_state import RoutineState
     from routilux.runtime.activation import LiveActivation
     from routilux.runtime.job import JobContext
     from routilux.runtime.state import WorkerState
@@ -40,6 +41,14 @@ class ActivationContext:
     @property
     def state(self) -> WorkerState:
         return self._activation.node.worker.state
+
+    @property
+    def routine_state(self) -> RoutineState:
+        """What the routine remembers in this worker, as ``self.state`` is for a class of routines.
+
+        In a function that is a routine: ``current().routine_state.add("seen")``.
+        """
+        return self._activation.routine_state
 
     @property
     def routine_id(self) -> str:

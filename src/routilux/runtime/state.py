@@ -10,9 +10,11 @@ from typing import Any, NamedTuple, Protocol, TypeVar, overload
 from routilux.errors import InsideActivationError, InvalidTypeError, StateError
 from routilux.model.context import running
 from routilux.model.item import Output
+from routilux.model.routine_state import RoutineState
 from routilux.model.status import ExecutionStatus, WorkerStatus
 from routilux.runtime.checks import checked_count, checked_duration, checked_timeout
 from routilux.runtime.job import JobContext, parked_text
+from routilux.runtime.memory_state import MemoryState, WatchedState, look_at_change, look_at_read, watched
 from routilux.runtime.output import OutputHandler, OutputRecord
 from routilux.runtime.sizes import estimated_size
 
@@ -174,7 +176,7 @@ class WorkerState:
         self.history = History(max_history_size, history_ttl_seconds, clock, wall_time)
         self.control: WorkerControl | None = None  # None: read from a file and not resumed
         self.saved: Mapping[str, Any] | None = None
-        self._lock = RLock()
+        self.lock = RLock()
         self._routine_states: dict[str, dict[str, Any]] = {}
 
     def _first_status(self) -> WorkerStatus | ExecutionStatus:
@@ -185,26 +187,38 @@ class WorkerState:
     @property
     def routine_states(self) -> dict[str, dict[str, Any]]:
         """A copy of all routine states."""
-        with self._lock:
+        with self.lock:
             return {routine_id: copied(state) for routine_id, state in self._routine_states.items()}
 
     def get_routine_state(self, routine_id: str, default: Any = None) -> Any:
         """A copy of a routine's state, or ``default`` if it has none."""
-        with self._lock:
+        if running.get() is not None:
+            look_at_read(self, routine_id)
+        with self.lock:
             state = self._routine_states.get(routine_id)
             return default if state is None else copied(state)
 
     def update_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
         """Merge these keys into a routine's state."""
-        check_state(routine_id, values)
-        with self._lock:
+        self._check_change(routine_id, values)
+        with self.lock:
             self._routine_states.setdefault(routine_id, {}).update(values)
+
+    def state_of(self, routine_id: str) -> RoutineState:
+        """A routine's state itself; what its logic has as ``self.state``."""
+        kind = WatchedState if watched(running.get()) else MemoryState
+        return kind(self._routine_states, routine_id, self.lock)
 
     def set_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
         """Replace a routine's state."""
-        check_state(routine_id, values)
-        with self._lock:
+        self._check_change(routine_id, values)
+        with self.lock:
             self._routine_states[routine_id] = dict(values)
+
+    def _check_change(self, routine_id: str, values: Mapping[str, Any]) -> None:
+        check_state(routine_id, values)
+        if running.get() is not None:
+            look_at_change(self, routine_id, values)
 
     # -- history and outputs -------------------------------------------------------------------------------
 

@@ -351,6 +351,8 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
     if worker.leaves_what_fails:
         activation.abandoned = OVER
         return False
+    if worker.interrupted(activation, error):
+        return worker.run_again(activation)
     match _decide(worker, activation, error):
         case Retry(delay=delay):
             tell(worker, activation, error, WARNING, f"retried in {delay:.3g} s")
@@ -590,7 +592,7 @@ def end_detached(activation: LiveActivation, error: BaseException | None) -> Non
     except BaseException as raised:  # noqa: BLE001 the outcome of user code
         more = failed(worker, activation, raised, now)
     else:
-        more = end(worker, activation, now, "completed", None)
+        more = worker.complete(activation, now)
     if more:
         worker.schedule(mailbox)
     leave(worker)

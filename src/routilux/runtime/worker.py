@@ -153,6 +153,18 @@ class Worker:
     def seal(self, activation: LiveActivation) -> None:
         """Logic has ended well; raises what it leaves that can not be kept."""
 
+    def complete(self, activation: LiveActivation, now: float) -> bool:
+        """Logic that ran somewhere else has ended well; True: its mailbox has more, and the caller sees to it."""
+        return turns.end(self, activation, now, "completed", None)
+
+    def interrupted(self, activation: LiveActivation, error: BaseException) -> bool:
+        """Whether it is not the logic that failed: what it did does not count, and it is to run again."""
+        return False
+
+    def run_again(self, activation: LiveActivation) -> bool:
+        """Start an interrupted activation anew; True: its mailbox has more, and the caller sees to it."""
+        raise AssertionError("no activation of a worker in memory is interrupted")
+
     def conclude(
         self,
         activation: LiveActivation,

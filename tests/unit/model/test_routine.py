@@ -499,7 +499,7 @@ def test_assigning_an_attribute_during_an_activation_is_warned_about_once_per_at
     counting = Counting()
     with activation_of(counting):
         with pytest.warns(
-            RuntimeWarning, match=r"Counting\.count is assigned during .*update_routine_state"
+            RuntimeWarning, match=r"Counting\.count is assigned during .*self\.state\['count'\]"
         ) as seen:
             counting.count += 1
         assert seen[0].filename == __file__

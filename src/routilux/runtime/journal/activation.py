@@ -39,6 +39,7 @@ class JournaledActivation(LiveActivation):
     noted = False  # the store has a note of it
     tried_alone = False  # it was given the chance to run with nothing beside it
     has_checkpoint = False  # the store has its last checkpoint
+    in_conflict = False  # this run of it does not count, whatever logic makes of a StateConflict
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
         super().__init__(mailbox, batch, job, started)
@@ -147,6 +148,13 @@ class JournaledActivation(LiveActivation):
                 routine_id=self.mailbox.routine_id,
                 worker_id=self.worker.worker_id,
             )
+
+    def renew(self) -> None:
+        """Its last run does not count, and nothing of it stays."""
+        if self.timer is not None:
+            self.timer.cancel()
+        self.draft, self.merged, self.emitted, self.in_conflict = Draft(), None, 0, False
+        self.abandoned = OVER  # until it starts again
 
     def takes_off(self) -> bool:
         return self.worker.journal.flights.begin(self)

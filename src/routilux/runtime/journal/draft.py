@@ -6,14 +6,13 @@ with everything else that it did, or not at all. Outside of one a change takes e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, MutableMapping
-from functools import lru_cache
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import shown
 from routilux.model.context import running
 from routilux.ports import EntryRow, NoteKey
+from routilux.runtime.journal.mapping import Share, StoredMapping
 from routilux.runtime.journal.record import Record
 
 if TYPE_CHECKING:
@@ -23,13 +22,11 @@ if TYPE_CHECKING:
     from routilux.runtime.nodes import Route
     from routilux.runtime.output import OutputRecord
 
-GONE: Any = object()
-
 
 class Draft:
     """Belongs to one attempt of an activation."""
 
-    __slots__ = ("emits", "entries", "into", "maps", "notes", "outputs", "payloads", "replaced", "size")
+    __slots__ = ("emits", "entries", "into", "maps", "notes", "outputs", "payloads", "size")
 
     def __init__(self) -> None:
         self.emits: list[tuple[Route, bytes]] = []
@@ -37,20 +34,48 @@ class Draft:
         self.into: dict[
             SlotQueue, int
         ] = {}  # how many of the emits go to slots that refuse what finds no room
-        self.maps: dict[StoredMapping, dict[Any, Any]] = {}
-        self.replaced: set[StoredMapping] = set()
+        self.maps: dict[StoredMapping, Share] = {}
         self.notes: dict[NoteKey, bytes | None] = {}
         self.entries: list[tuple[StoredList, Any, bytes]] = []
         self.outputs: list[OutputRecord] = []
         self.size = 0
 
+    def share(self, mapping: StoredMapping) -> Share:
+        """What the attempt has of a mapping."""
+        share = self.maps.get(mapping)
+        return self.maps.setdefault(mapping, Share()) if share is None else share
+
+    def settle(self) -> None:
+        """What was read and changed in place counts as assigned. Raises SerializationError."""
+        for mapping, share in self.maps.items():
+            if share.lent:
+                mapping.settle(share)
+
+    @property
+    def changes_state(self) -> bool:
+        return any(share.changes for share in self.maps.values())
+
+    def is_outdated(self) -> bool:
+        """Whether something that it has read has changed; the caller holds the journal's lock."""
+        return any(mapping.is_outdated(share) for mapping, share in self.maps.items())
+
+    def disturbs(self, other: Draft) -> bool:
+        """Whether it changes something that the other has read."""
+        theirs = other.maps
+        return any(
+            mapping in theirs and share.disturbs(theirs[mapping]) for mapping, share in self.maps.items()
+        )
+
+    def rest_on(self, applied: Draft) -> None:
+        """What comes behind a checkpoint rests on what was read before it. Under the same lock as :meth:`apply`."""
+        for mapping, share in applied.maps.items():
+            mapping.go_on(share, self.share(mapping))
+
     def apply(self, record: Record) -> None:
         """Let it take effect in memory, and put its rows into the record. The caller holds the journal's lock."""
         notes = dict(self.notes)
-        for mapping, overlay in self.maps.items():
-            if mapping in self.replaced:
-                notes.update(mapping.without(overlay))
-            mapping.apply(overlay)
+        for mapping, share in self.maps.items():
+            notes.update(mapping.apply(share))
         if notes:
             record.notes = {**record.notes, **notes}
         if self.entries:
@@ -59,133 +84,6 @@ class Draft:
                 *(entry for line in self.entries for entry in line[0].add(*line[1:])),
             ]
         record.size += self.size
-
-
-class StoredMapping(MutableMapping[Any, Any]):
-    """A mapping of a worker. Assign to change: what is changed inside a value is not noticed.
-
-    Keys and values need a JSON form; one that has none raises SerializationError where it is assigned.
-    """
-
-    def __init__(self, worker: JournaledWorker, kind: str, owner: str, where: str) -> None:
-        self._worker = worker
-        self._kind = kind
-        self._owner = owner
-        self._where = where
-        self._values: dict[Any, Any] = {}
-
-    __hash__ = object.__hash__
-
-    def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, (StoredMapping, dict)) and dict(self) == dict(other))
-
-    def __getitem__(self, key: Any) -> Any:
-        overlay = self._overlay()
-        if overlay is None:
-            return self._values[key]
-        value = overlay[key] if key in overlay else GONE if self._is_replaced() else self._values[key]
-        if value is GONE:
-            raise KeyError(key)
-        return value
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        data = self._worker.encode(value, f"{self._where}[{shown(key)}]")
-        self._change(key, value, data)
-
-    def __delitem__(self, key: Any) -> None:
-        self[key]  # raises KeyError
-        self._change(key, GONE, None)
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(self.copy())
-
-    def __len__(self) -> int:
-        return len(self.copy())
-
-    def __repr__(self) -> str:
-        return repr(self.copy())
-
-    def copy(self) -> dict[Any, Any]:
-        """A plain dict of what is there now."""
-        overlay = self._overlay()
-        if overlay is None:
-            return dict(self._values)
-        values = overlay if self._is_replaced() else {**self._values, **overlay}
-        return {key: value for key, value in values.items() if value is not GONE}
-
-    def replace(self, values: MutableMapping[Any, Any]) -> None:
-        """Have just these values, whatever somebody else adds meanwhile."""
-        encoded = {
-            key: self._worker.encode(value, f"{self._where}[{shown(key)}]") for key, value in values.items()
-        }
-        draft = self._worker.draft()
-        if draft is None:
-            for key in list(self._values):
-                if key not in values:
-                    del self[key]
-        else:
-            draft.replaced.add(self)
-            draft.maps[self] = {}
-        for key, value in values.items():
-            self._change(key, value, encoded[key])
-
-    # -- for the journal -----------------------------------------------------------------------------------
-
-    def fill(self, values: dict[Any, Any]) -> None:
-        """Take over what was read from the store."""
-        self._values.update(values)
-
-    def apply(self, overlay: dict[Any, Any]) -> None:
-        for key, value in overlay.items():
-            if value is GONE:
-                self._values.pop(key, None)
-            else:
-                self._values[key] = value
-
-    def without(self, overlay: dict[Any, Any]) -> dict[NoteKey, None]:
-        """Drop what a replacement does not have; the rows to remove."""
-        dropped = [key for key in self._values if key not in overlay]
-        for key in dropped:
-            del self._values[key]
-        return {self._note(key): None for key in dropped}
-
-    def _change(self, key: Any, value: Any, data: bytes | None) -> None:
-        draft = self._worker.draft()
-        if draft is None:
-            record = Record(self._worker)
-            record.notes = {self._note(key): data}
-            journal = self._worker.journal
-            with journal.lock:
-                self.apply({key: value})
-                journal.append(record)
-            journal.wake()
-            return
-        draft.maps.setdefault(self, {})[key] = value
-        draft.notes[self._note(key)] = data
-        draft.size += len(data or b"")
-
-    def _note(self, key: Any) -> NoteKey:
-        name = name_of_text(key) if type(key) is str else self._worker.encode(key, self._where).decode()
-        return NoteKey(self._worker.worker_id, self._kind, self._owner, name)
-
-    def _overlay(self) -> dict[Any, Any] | None:
-        activation: Any = running.get()
-        if activation is None or activation.node.worker is not self._worker:
-            return None
-        overlay: dict[Any, Any] | None = activation.draft.maps.get(self)
-        return overlay
-
-    def _is_replaced(self) -> bool:
-        activation: Any = running.get()
-        return self in activation.draft.replaced
-
-
-@lru_cache(maxsize=4_096)
-def name_of_text(key: str) -> str:
-    """A key as a note names it, which is its JSON form."""
-    import json  # the codec gives the same, at more cost
-
-    return json.dumps(key, ensure_ascii=False)
 
 
 class StoredList:

@@ -10,6 +10,7 @@ from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY
 from routilux.model.status import JobStatus
 from routilux.ports import Emitted, ItemRow
 from routilux.runtime.journal import rows
+from routilux.runtime.journal.conflicts import StateConflict
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.record import Record
 from routilux.tracebacks import traceback_of
@@ -43,8 +44,13 @@ class Handover:
         *,
         noted: BaseException | None = None,
         fatal: BaseException | None = None,
-    ) -> None:
-        """What it did becomes one record. The next activation of its routine starts after this."""
+        note: Callable[[], None] | None = None,
+    ) -> bool:
+        """What it did becomes one record. The next activation of its routine starts after this.
+
+        ``note`` is called when it is written, before anything follows from it. False: what it rests on has changed
+        meanwhile, nothing of it takes effect, and it is to run again.
+        """
         worker = self._worker
         journal, record, job = worker.journal, Record(worker), activation.job
         draft, activation.draft = activation.draft, Draft()
@@ -53,15 +59,19 @@ class Handover:
             draft.emits
         ):  # a thread that was left behind has just emitted
             self.seal(draft)
-        worker.notes.forget(activation, record)
         if error is not None:
             trace = traceback_of(noted or fatal or error)
             record.letters = worker.endings.letters(
                 activation.mailbox, activation.batch, outcome, error, trace
             )
+        if note is not None:
+            record.then(note)
         with journal.lock:
             if worker.is_cut_off:
-                return
+                return True
+            if wanted and draft.maps and not worker.conflicts.stands(activation, draft):
+                return False
+            worker.notes.forget(activation, record)
             sent = self._apply(draft, activation, record) if wanted else []
             worker.endings.take(record, activation.mailbox, activation.batch)
             if noted is not None:
@@ -70,6 +80,9 @@ class Handover:
             record.then(partial(self._released, activation, sent, fatal))
             journal.append(record)
         journal.wake()
+        if worker.conflicts.first is activation:
+            worker.conflicts.over(activation)
+        return True
 
     def checkpoint(self, activation: Any, value: Any) -> None:
         """What the activation did until now takes effect; returns when it is written and there is room for more."""
@@ -78,17 +91,24 @@ class Handover:
         data = worker.encode(value, f"checkpoint of routine {routine_id!r}")
         if activation.abandoned is not None or activation.job.ended:
             raise activation.unwanted()
-        draft, activation.draft = activation.draft, Draft()
+        draft = activation.draft
+        draft.settle()
         self.seal(draft)
         record.notes = {rows.checkpoint_note(worker.worker_id, routine_id, activation.key): data}
-        activation.has_checkpoint = True
 
         def hand_over() -> None:
             with journal.lock:
                 if worker.is_cut_off:
                     activation.cut_off()
                     raise activation.unwanted()
+                if draft.maps and not worker.conflicts.stands(activation, draft):
+                    activation.in_conflict = True
+                    raise StateConflict
+                activation.draft, activation.has_checkpoint = Draft(), True
+                if len(draft.payloads) != len(draft.emits):  # another thread of it has just emitted
+                    self.seal(draft)
                 sent = self._apply(draft, activation, record)
+                activation.draft.rest_on(draft)
                 record.then(partial(self._send, activation, sent))
                 journal.append(record)
 

@@ -53,6 +53,8 @@ class ActivationNotes:
     def retry(self, activation: Any, delay: float) -> None:
         """It is to run again on the same items after ``delay`` seconds, and nothing of this attempt stays."""
         activation.draft = Draft()
+        if self._worker.conflicts.first is activation:
+            self._worker.conflicts.over(activation)
         activation.claimed = activation.noted = True
         record = Record(self._worker)
         record.notes = {self._note(activation): self._about(activation, delay)}

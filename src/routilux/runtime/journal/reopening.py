@@ -68,7 +68,7 @@ class Revival:
         state: Any = worker.state
         for note, value in notes.get("state", ()):
             key, stored = self._pair(note, value)
-            state.stored_state(note.owner).fill({key: stored})
+            state.state_of(note.owner).fill({key: stored})
         for note, value in notes.get("shared", ()):
             key, stored = self._pair(note, value)
             state.shared_data.fill({key: stored})

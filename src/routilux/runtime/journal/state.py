@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.errors import StateError
 from routilux.runtime.job import ERROR_LIMIT, OUTPUT_LIMIT, TRACE_LIMIT, JobContext
-from routilux.runtime.journal.draft import StoredList, StoredMapping
+from routilux.runtime.journal.draft import StoredList
+from routilux.runtime.journal.mapping import StoredMapping
 from routilux.runtime.sizes import estimated_size
-from routilux.runtime.state import JobState, SharedLog, WorkerState, check_state, copied
+from routilux.runtime.state import JobState, SharedLog, WorkerState
 
 if TYPE_CHECKING:
     from routilux.kernel.account import JobAccount
@@ -53,27 +54,23 @@ class _Journaled(WorkerState):
 
     @property
     def routine_states(self) -> dict[str, dict[str, Any]]:
-        states = {
-            routine_id: copied(stored.copy()) for routine_id, stored in list(self._stored_states.items())
-        }
+        states = {routine_id: stored.copy() for routine_id, stored in list(self._stored_states.items())}
         return {routine_id: state for routine_id, state in states.items() if state}
 
     def get_routine_state(self, routine_id: str, default: Any = None) -> Any:
-        stored = self._stored_states.get(routine_id)
-        state = None if stored is None else stored.copy()
-        return copied(state) if state else default
+        return self.state_of(routine_id).copy() or default
 
     def update_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
-        check_state(routine_id, values)
-        stored = self.stored_state(routine_id)
+        self._check_change(routine_id, values)
+        stored = self.state_of(routine_id)
         for key, value in values.items():
             stored[key] = value
 
     def set_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
-        check_state(routine_id, values)
-        self.stored_state(routine_id).replace(dict(values))
+        self._check_change(routine_id, values)
+        self.state_of(routine_id).replace(dict(values))
 
-    def stored_state(self, routine_id: str) -> StoredMapping:
+    def state_of(self, routine_id: str) -> StoredMapping:
         stored = self._stored_states.get(routine_id)
         if stored is None:
             new = StoredMapping(self._worker, "state", routine_id, f"state of routine {routine_id!r}")

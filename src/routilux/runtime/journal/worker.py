@@ -20,6 +20,7 @@ from routilux.runtime.journal import rows
 from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
 from routilux.runtime.journal.admission import Post
 from routilux.runtime.journal.backlog import Backlog
+from routilux.runtime.journal.conflicts import Conflicts, StateConflict
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.endings import Endings
 from routilux.runtime.journal.handover import Handover
@@ -48,8 +49,8 @@ class JournaledWorker(Worker):
     """What is not its own business it leaves to its parts, each of which owns one state.
 
     ``handover`` makes a record of what an activation did, ``endings`` of how items end, ``stored_jobs`` of what becomes
-    of jobs; ``notes`` keeps what a later attempt needs, ``backlog`` knows what of a slot is in memory, and
-    ``revival`` brings back what another process has left.
+    of jobs; ``notes`` keeps what a later attempt needs, ``conflicts`` runs again what rests on old state, ``backlog``
+    knows what of a slot is in memory, and ``revival`` brings back what another process has left.
     """
 
     journaled = True
@@ -70,6 +71,7 @@ class JournaledWorker(Worker):
         self.backlog = Backlog(self, super().room)
         self.notes = ActivationNotes(self)
         self.handover = Handover(self)
+        self.conflicts = Conflicts(self)
         self.revival = Revival(self)
         self.pause = StoredPause(self, self._add_row, self.obey_pause, self.hold)
         super().__init__(engine, flow, state)
@@ -126,7 +128,7 @@ class JournaledWorker(Worker):
     def carry_out(self, mailbox: Mailbox, seat: Seat, activation: Any, limit: float) -> tuple[bool, float]:
         """An activation, and what its mailbox has claimed behind it."""
         node: Node = mailbox.node
-        clock, hand_over = self.engine.now, self.handover.hand_over
+        clock = self.engine.now
         while True:
             if activation.job.status is JobStatus.PENDING:
                 self.started(activation.job)
@@ -148,10 +150,9 @@ class JournaledWorker(Worker):
                 return turns.failed(self, activation, error, now), now
             finally:
                 activation.landed()
-            activation.abandoned = OVER
             now = clock()
-            self._note_completed(activation, now)
-            hand_over(activation, "completed", None)
+            if not self._completed(activation, now):
+                return self.run_again(activation), now
             crowded = self.journal.is_full or self.queue.held
             following = mailbox.following() if mailbox.claimed and now < limit and not crowded else None
             if following is None:
@@ -164,6 +165,27 @@ class JournaledWorker(Worker):
             if activation.merged is not None:
                 mailbox.merged.update(activation.merged)
             activation = mailbox.make(mailbox, following, following[0][3], now)
+
+    def complete(self, activation: Any, now: float) -> bool:
+        if not self._completed(activation, now):
+            return self.run_again(activation)
+        more: bool = activation.mailbox.finish(activation, now)
+        return more
+
+    def _completed(self, activation: Any, now: float) -> bool:
+        """Hand over an activation that has ended well; False: it is to run again."""
+        activation.abandoned = OVER
+        if not activation.draft.maps:
+            self._note_completed(activation, now)
+            return self.handover.hand_over(activation, "completed", None)
+        note = partial(self._note_completed, activation, now)
+        return self.handover.hand_over(activation, "completed", None, note=note)
+
+    def interrupted(self, activation: Any, error: BaseException) -> bool:
+        return activation.in_conflict or isinstance(error, StateConflict)
+
+    def run_again(self, activation: Any) -> bool:
+        return self.conflicts.run_again(activation)
 
     def _note_completed(self, activation: Any, now: float) -> None:
         routine_id, job, started = activation.mailbox.routine_id, activation.job, activation.started
@@ -185,6 +207,8 @@ class JournaledWorker(Worker):
     def drop_activation(self, activation: Any) -> None:
         super().drop_activation(activation)
         self.notes.drop(activation)
+        if self.conflicts.first is activation:
+            self.conflicts.over(activation)
 
     def holds_back(self, mailbox: Mailbox) -> bool:
         """Whether so much waits to be written that this mailbox is to wait; it is queued again later."""
@@ -194,7 +218,9 @@ class JournaledWorker(Worker):
         return True
 
     def seal(self, activation: Any) -> None:
-        """Nothing may fail behind this: merged slots are encoded, and emits read back."""
+        """Nothing may fail behind this: merged slots and changed states are encoded, and emits read back."""
+        if activation.draft.maps:
+            activation.draft.settle()
         if activation.draft.emits:
             self.handover.seal(activation.draft)
         for slot, merged in (activation.merged or {}).items():

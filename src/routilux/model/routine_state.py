@@ -1,0 +1,51 @@
+"""What a routine remembers in one worker, as its logic sees it."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+from routilux.errors import InvalidTypeError, refused
+
+
+class RoutineState(MutableMapping[Any, Any]):
+    """A mapping that belongs to one routine in one worker: ``self.state`` in logic, and ``current().routine_state``.
+
+    ::
+
+        class Count(Routine):
+            def logic(self, slot_data, policy_message, state):
+                self.state.add("seen")
+                self.state["last"] = slot_data["input"][0]["name"]
+
+    In memory it holds the very objects that are assigned, and a change takes effect at once. With a store it holds
+    copies, and what an activation changes takes effect when the activation has ended, or not at all.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def add(self, key: Any, n: float = 1) -> None:
+        """Add ``n`` to a number, 0 if there is none yet. No other activation can come in between.
+
+        It tells nothing of the number, so that two activations that add at the same time need not know of each
+        other; use :meth:`change` where the new number matters. Raises InvalidTypeError for what is no int or float.
+        """
+
+    @abstractmethod
+    def change(self, key: Any, fn: Callable[[Any], Any], default: Any = None) -> Any:
+        """Put ``fn(value)`` in the place of a value, ``fn(default)`` if there is none, and return what was put there.
+
+        No other activation can come in between: if one does, ``fn`` is called again with what that one has left. So
+        it should do nothing but compute.
+        """
+
+
+def checked_number(where: str, value: Any) -> Any:
+    """Return a number that can be added to, or raise InvalidTypeError."""
+    if type(value) is not int and type(value) is not float:
+        raise refused(
+            InvalidTypeError, where, value, "an int or a float", fix="use change() for other values"
+        )
+    return value
