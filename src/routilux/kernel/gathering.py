@@ -141,7 +141,7 @@ class _Sets:
         pending.append(tuple(batch))
 
 
-class _KeyedSets:
+class KeyedSets:
     """One item of every slot, joined by job or by a key of the payload."""
 
     def __init__(self, slots: Sequence[str], key: Callable[[Item], Hashable]) -> None:
@@ -179,6 +179,18 @@ class _KeyedSets:
 
     def parked(self) -> Counter[str]:
         return Counter(item[1] for item in self.items())
+
+    def company(self, item: Item) -> frozenset[str]:
+        """The slots with an item that would be joined with this one, its own included."""
+        return frozenset(self._groups.get(self._key(item), ()))
+
+    def is_joined(self, one: Item, other: Item) -> bool:
+        """Whether two items of different slots would be joined."""
+        return self._key(one) == self._key(other)
+
+    def first_of_sets(self) -> list[Item]:
+        """An item of each set that is not complete."""
+        return [next(iter(group.values()))[0] for group in self._groups.values()]
 
     def clear(self) -> None:
         for item in self.items():
@@ -405,9 +417,9 @@ def gathering_for(policy: ActivationPolicy, slots: Sequence[str]) -> Gathering |
         case AllSlotsReadyPolicy(by=None):
             return _Sets(slots, 1, flushes=False)
         case AllSlotsReadyPolicy(by="job"):
-            return _KeyedSets(slots, _by_job)
+            return KeyedSets(slots, _by_job)
         case AllSlotsReadyPolicy(by=str(key)):
-            return _KeyedSets(slots, _by_payload_key(key))
+            return KeyedSets(slots, _by_payload_key(key))
         case BatchSizePolicy(n=n, flush=flush):
             return _Sets(slots, n, flushes=flush)
         case TimeIntervalPolicy(seconds=seconds):

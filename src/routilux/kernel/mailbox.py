@@ -25,7 +25,15 @@ from typing import Any, Final
 
 from routilux.kernel.account import NONE, Account, JobAccount, joined
 from routilux.kernel.activation import Activation
-from routilux.kernel.gathering import Batch, BatchWithMessage, Decide, Gathering, Later, UserDecided
+from routilux.kernel.gathering import (
+    Batch,
+    BatchWithMessage,
+    Decide,
+    Gathering,
+    KeyedSets,
+    Later,
+    UserDecided,
+)
 from routilux.kernel.locks import Lock, take_contended
 from routilux.model.decision import Decision
 from routilux.model.item import Item, Payload
@@ -563,6 +571,20 @@ class Mailbox:
         with self._lock:
             return {} if self._gathering is None else self._gathering.parked()
 
+    def company(self, item: Item) -> frozenset[str]:
+        """Of a join by key: the slots with an item here that would be joined with this one, its own included."""
+        with self._lock:
+            return self._keyed_sets().company(item)
+
+    def is_joined(self, one: Item, other: Item) -> bool:
+        """Of a join by key: whether two items of different slots would be joined."""
+        return self._keyed_sets().is_joined(one, other)
+
+    def first_of_sets(self) -> list[Item]:
+        """Of a join by key: an item of each set that is not complete."""
+        with self._lock:
+            return self._keyed_sets().first_of_sets()
+
     def snapshot(self) -> tuple[list[Item], list[Activation], dict[str, Payload]]:
         """Queued items in their order, claimed activations that are due again, merged data. Nothing may run."""
         with self._lock:
@@ -744,6 +766,10 @@ class Mailbox:
             if self._gather(item):
                 at_rest.extend(item[3].park())
         return tuple(at_rest)
+
+    def _keyed_sets(self) -> KeyedSets:
+        assert isinstance(self._gathering, KeyedSets)
+        return self._gathering
 
     def _user_decided(self) -> UserDecided:
         assert isinstance(self._gathering, UserDecided)

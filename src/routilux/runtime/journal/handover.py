@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY
 from routilux.model.status import JobStatus
-from routilux.ports import Emitted, ItemRow
+from routilux.ports import Emitted, ItemRow, NoteKey
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.draft import Draft
+from routilux.runtime.journal.joins import KeyOnly
 from routilux.runtime.journal.record import Record
 from routilux.tracebacks import traceback_of
 
@@ -119,6 +120,9 @@ class Handover:
             else:
                 left[queue] = room = left.get(queue, queue.capacity) - 1
                 wanted = room >= 0
+                if not wanted and route.join_by is not None:
+                    payloads.append(KeyOnly.of(decode(form, route.target), route.join_by))
+                    continue
             payloads.append(decode(form, route.target) if wanted else None)
         draft.payloads = payloads
 
@@ -138,6 +142,7 @@ class Handover:
         worker_id, wall = worker.worker_id, worker.engine.driver.clock.time()
         take_number, place, job_ids = worker.take_number, worker.backlog.place, rows.job_ids_text(job)
         items: list[ItemRow] = []
+        notes: dict[NoteKey, bytes | None] = {}
         sent: list[Sent] = []
         for (route, form), payload in zip(draft.emits, draft.payloads, strict=False):
             time = worker.engine.now() if route.timed else activation.started
@@ -147,7 +152,11 @@ class Handover:
                 continue
             items.append(ItemRow(worker_id, route.target, item[0], job_ids, route.source, wall, form))
             sent.append((route, item, kept))
+            if not kept:
+                notes |= worker.joins.note(route.queue, item)
         record.items = items
+        if notes:
+            record.notes = {**record.notes, **notes}
         return sent
 
     # -- when it is written; on the committer ---------------------------------------------------------------
@@ -172,7 +181,7 @@ class Handover:
     def _deliver(self, activation: Any, route: Route, item: Item, kept: bool) -> None:
         worker = self._worker
         if not kept:
-            worker.backlog.load_if_room(route.queue)
+            self.waits_in_store(route.queue, item)
         elif worker.backlog.arrives(route.queue, item):
             self.deliver(route.offer, route.mailbox, item)
         else:
@@ -193,9 +202,25 @@ class Handover:
         if code == READY:
             self._worker.schedule(mailbox)
         elif code == PARKED:
-            ended = item[3].park()
+            self._park(mailbox, item)
+
+    def _park(self, mailbox: Mailbox, item: Item) -> None:
+        worker, job = self._worker, item[3]
+        if worker.joins.of(mailbox) is None:
+            ended = job.park()
             if ended:
-                self._worker.at_rest(ended)
+                worker.at_rest(ended)
+            return
+        job.add()  # it does not come to rest before the partner has been looked for
+        job.park()
+        worker.joins.arrived(mailbox.slots[item[1]], item)
+        worker.at_rest(job.remove())
+
+    def waits_in_store(self, slot: SlotQueue, item: Item) -> None:
+        """An item is written for which no place was kept."""
+        worker = self._worker
+        worker.backlog.load_if_room(slot)
+        worker.joins.arrived(slot, item)
 
 
 def _older_than_fit(draft: Draft) -> dict[SlotQueue, int]:

@@ -24,6 +24,7 @@ from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.endings import Endings
 from routilux.runtime.journal.handover import Handover
 from routilux.runtime.journal.jobs import StoredJobs
+from routilux.runtime.journal.joins import Joins
 from routilux.runtime.journal.letters import StoredLetters
 from routilux.runtime.journal.notes import ActivationNotes
 from routilux.runtime.journal.record import Record
@@ -47,8 +48,8 @@ class JournaledWorker(Worker):
     """What is not its own business it leaves to its parts, each of which owns one state.
 
     ``handover`` makes a record of what an activation did, ``endings`` of how items end, ``stored_jobs`` of what becomes
-    of jobs; ``notes`` keeps what a later attempt needs, ``backlog`` knows what of a slot is in memory, and
-    ``revival`` brings back what another process has left.
+    of jobs; ``notes`` keeps what a later attempt needs, ``backlog`` knows what of a slot is in memory, ``joins`` finds
+    partners in the store, and ``revival`` brings back what another process has left.
     """
 
     journaled = True
@@ -65,6 +66,7 @@ class JournaledWorker(Worker):
         self.stored_jobs = StoredJobs(self)
         self.endings = Endings(self)
         self.backlog = Backlog(self, super().room)
+        self.joins = Joins(self)
         self.notes = ActivationNotes(self)
         self.handover = Handover(self)
         self.revival = Revival(self)
@@ -75,6 +77,7 @@ class JournaledWorker(Worker):
         state.attach(self)
         for node in self.nodes.values():
             self.backlog.add_slots(node)
+            self.joins.add(node)
 
     def encode(self, value: Any, where: str) -> bytes:
         return self.journal.codec.encode(value, where)
@@ -213,6 +216,9 @@ class JournaledWorker(Worker):
         traceback: str | None = None,
     ) -> None:
         self.endings.dead_letter(mailbox, item, reason, error, traceback)
+
+    def regathered(self, mailbox: Mailbox) -> None:
+        self.joins.search(mailbox)
 
     # -- jobs ------------------------------------------------------------------------------------------------
 
@@ -354,7 +360,9 @@ class JournaledWorker(Worker):
             self.write_row()
 
     def quiet(self) -> bool:
-        return self.journal.broken is not None or (not self.unreleased and super().quiet())
+        if self.journal.broken is not None:
+            return True
+        return not self.unreleased and not self.joins.at_work and super().quiet()
 
     def cancel_jobs(self) -> None:
         """At the end of the worker: for good, or only for this runtime."""
