@@ -31,7 +31,8 @@ class Route:
     """From an event to a slot of one worker. ``join_by`` is the payload key that the slot is joined by, if any."""
 
     __slots__ = (
-        "check", "join_by", "mailbox", "mapping", "offer", "queue", "refuses", "slot", "source", "target", "timed",
+        "check", "drops_oldest", "join_by", "mailbox", "mapping", "offer", "queue", "refuses", "slot", "source",
+        "target", "timed",
     )  # fmt: skip
 
     def __init__(
@@ -45,6 +46,7 @@ class Route:
         self.mapping = dict(mapping) if mapping else None
         self.check = check  # of the slot, where the check of the event does not say it all
         self.refuses = queue.on_full == "error"
+        self.drops_oldest = queue.on_full == "drop_old"
         self.offer = queue.mailbox.node.offer
         self.timed: bool = queue.mailbox.node.timed
         self.join_by: str | None = queue.mailbox.node.join_by
@@ -58,9 +60,9 @@ class Node:
     """A routine in a worker, seen from the runtime."""
 
     __slots__ = (
-        "checks", "gathers", "guarded", "is_async", "join_by", "logic", "mailbox", "merges", "offer", "places",
-        "recovery", "refusable", "routes", "routine", "routine_id", "runner", "single", "slot_checks", "slot_data",
-        "timed", "timeout", "worker",
+        "checks", "feeds_join", "gathers", "guarded", "is_async", "join_by", "logic", "mailbox", "merges", "offer",
+        "places", "recovery", "refusable", "routes", "routine", "routine_id", "runner", "single", "slot_checks",
+        "slot_data", "timed", "timeout", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, routine: Routine, recovery: ErrorHandler) -> None:
@@ -85,6 +87,7 @@ class Node:
         self.mailbox = self._mailbox(worker, routine)
         self.set_offer(worker.entrance(self.mailbox))
         self.routes: dict[str, tuple[Route, ...]] = {}
+        self.feeds_join = False  # one of its routes leads to a slot that is joined by a payload key
         self.refusable = False  # one of its routes leads to a slot that refuses what finds no room
 
     def set_offer(self, offer: Callable[[Item], int]) -> None:
@@ -264,6 +267,7 @@ def build_nodes(worker: Worker, flow: Flow) -> dict[str, Node]:
         for event in node.routine.events:
             routes = [_route(connection, nodes) for connection in flow.connections_from(routine_id, event)]
             node.routes[event] = tuple(routes)
+            node.feeds_join = node.feeds_join or any(route.join_by is not None for route in routes)
             node.refusable = node.refusable or any(route.refuses for route in routes)
             if node.checks is None and any(route.check or route.join_by is not None for route in routes):
                 node.checks = {}

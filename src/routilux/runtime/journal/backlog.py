@@ -75,11 +75,13 @@ class Backlog:
         self._worker = worker
         self._freed = freed
         self.stretches: dict[SlotQueue, Stretch] = {}
+        self.drops_oldest = False  # any of the slots does
         self.claimed: set[ItemKey] = set()  # items in the store that an activation has
 
     def add_slots(self, node: Node) -> None:
         for slot in node.mailbox.slots.values():
-            self.stretches[slot] = Stretch(slot.on_full)
+            self.stretches[slot] = stretch = Stretch(slot.on_full)
+            self.drops_oldest = self.drops_oldest or stretch.coming is not None
 
     @property
     def waits(self) -> bool:
@@ -96,13 +98,14 @@ class Backlog:
     def place(self, record: Record, slot: SlotQueue, item: Item) -> bool | None:
         """Where an item goes: True to a place that is kept for it, False to the store, None nowhere."""
         mailbox, stretch = slot.mailbox, self.stretches[slot]
-        kept = not (item[2] is None or type(item[2]) is KeyOnly) and mailbox.keep_place(slot.name)
+        payload = item[2]
+        kept = payload is not None and type(payload) is not KeyOnly and mailbox.keep_place(slot.name)
         if not kept and slot.on_full == "drop_new":
             mailbox.drop(slot.name)
             self._worker.dropped(item, slot, "slot full, newest dropped")
             return None
         if stretch.coming is not None:
-            if item[2] is None:  # enough newer ones come behind it
+            if payload is None:  # enough newer ones come behind it
                 mailbox.drop(slot.name)
                 self._worker.dropped(item, slot, "slot full, oldest dropped")
                 return None

@@ -40,7 +40,8 @@ class Endings:
         worker, places = self._worker, mailbox.node.places
         keys = [ItemKey(worker.worker_id, places[item[1]], item[0]) for item in items]
         record.taken = [*record.taken, *keys] if record.taken else keys
-        worker.joins.take(record, mailbox, keys)
+        if worker.joins.notes:
+            worker.joins.take(record, mailbox, keys)
         count = worker.stored_jobs.count
         for item in items:
             count(record, item[3], -1)

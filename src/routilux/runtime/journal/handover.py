@@ -110,11 +110,11 @@ class Handover:
         """
         decode = self._worker.decode
         left: dict[SlotQueue, int] = {}
-        older = _older_than_fit(draft)
+        older = _older_than_fit(draft) if self._worker.backlog.drops_oldest else {}
         payloads: list[Payload | None] = []
         for route, form in draft.emits:
             queue = route.queue
-            if queue in older:
+            if older and queue in older:
                 older[queue] -= 1
                 wanted = older[queue] < 0
             else:
@@ -182,7 +182,7 @@ class Handover:
         worker = self._worker
         if not kept:
             self.waits_in_store(route.queue, item)
-        elif worker.backlog.arrives(route.queue, item):
+        elif not route.drops_oldest or worker.backlog.arrives(route.queue, item):
             self.deliver(route.offer, route.mailbox, item)
         else:
             return
@@ -227,7 +227,7 @@ def _older_than_fit(draft: Draft) -> dict[SlotQueue, int]:
     """How many of the emits into each slot that drops its oldest are dropped for those behind them."""
     numbers: dict[SlotQueue, int] = {}
     for route, _ in draft.emits:
-        if route.queue.on_full == "drop_old":
+        if route.drops_oldest:
             numbers[route.queue] = numbers.get(route.queue, 0) + 1
     return {queue: number - queue.capacity for queue, number in numbers.items()}
 

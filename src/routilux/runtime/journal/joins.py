@@ -98,7 +98,7 @@ class Joins:
     def __init__(self, worker: JournaledWorker) -> None:
         self._worker = worker
         self._joins: dict[Mailbox, Join] = {}
-        self._notes: dict[ItemKey, NoteKey] = {}  # of items in memory that were loaded from the store
+        self.notes: dict[ItemKey, NoteKey] = {}  # of items in memory that were loaded from the store
 
     def add(self, node: Node) -> None:
         policy = node.routine.effective_policy
@@ -139,13 +139,11 @@ class Joins:
             if not _has_key(join, item):
                 return
             key = ItemKey(self._worker.worker_id, slot.qualified_name, item[0])
-            self._notes[key] = self._note(join, slot, item)
+            self.notes[key] = self._note(join, slot, item)
 
     def take(self, record: Record, mailbox: Mailbox, keys: Sequence[ItemKey]) -> None:
         """Items end by this record; the caller holds the journal's lock."""
-        if not self._notes:
-            return
-        notes = {note: None for key in keys if (note := self._notes.pop(key, None)) is not None}
+        notes = {note: None for key in keys if (note := self.notes.pop(key, None)) is not None}
         if notes:
             record.notes = {**record.notes, **notes}
             record.then(partial(self._ended, mailbox, list(keys)))
