@@ -257,6 +257,7 @@ class NoteKey(NamedTuple):
     """Names one value of a worker: ``kind`` says what it is, ``owner`` whose, ``name`` which.
 
     A kind that begins with "job." belongs to the job of the id ``owner`` and goes with it; the same holds for entries.
+    One that begins with "item." is an index of items at the place ``owner``.
     """
 
     worker_id: str
@@ -384,10 +385,18 @@ class Store(Protocol):
         """In the order of their ids."""
 
     def notes(self, worker_id: str, *, with_jobs: bool = True) -> list[tuple[NoteKey, bytes]]:
-        """The notes of a worker, with or without those that belong to its jobs, ordered by kind, owner and name."""
+        """The notes of a worker, ordered by kind, owner and name; all, or without those of its jobs and items."""
 
     def notes_of_job(self, worker_id: str, job_id: str) -> list[tuple[NoteKey, bytes]]:
         """The notes that belong to a job, ordered by kind and name. Takes no longer where there are many jobs."""
+
+    def notes_between(
+        self, worker_id: str, kind: str, owner: str, *, after: str, before: str, limit: int
+    ) -> list[tuple[NoteKey, bytes]]:
+        """The first so many notes of one kind and owner whose names lie between two, which are left out, by name.
+
+        Takes no longer where there are many others. Names are compared by code points.
+        """
 
     def entries(self, worker_id: str, kind: str, owner: str, *, newest: int | None = None) -> list[EntryRow]:
         """In their order; only the newest so many if asked for."""

@@ -580,9 +580,31 @@ class Life:
             self.witness.expect(
                 same, f"{state.worker_id} has items {sorted(here)}, its store {sorted(stored)}"
             )
+            self._check_joins(state)
             stalled = [item for node in worker.nodes.values() for item in stalled_in(node.mailbox)]
             self.witness.expect(not stalled, f"{stalled} wait to run again")
             self._check_state(state)
+
+    def _check_joins(self, state: Any) -> None:
+        """No set is complete and not joined, wherever its items are; but sets may wait for room behind them."""
+        waiting: dict[tuple[str, Any], set[str]] = {}
+        routines = {
+            routine_id: routine.policy.by  # type: ignore[attr-defined]
+            for (flow_id, routine_id), routine in self.witness.routines.items()
+            if flow_id == state.flow_id
+            and getattr(routine.policy, "by", None) is not None
+            and not state.control.nodes[routine_id].mailbox.pending
+        }
+        for key, row in self.audit.items.items():
+            routine_id, _, slot = key.place.rpartition(".")
+            over = all(self.audit.jobs[job_id].status != "completed" for job_id in json.loads(row.job_ids))
+            if key.worker_id == state.worker_id and routine_id in routines and not over:
+                by = routines[routine_id]
+                joined_by = row.job_ids if by == "job" else self.audit._decode(row.data)[by]
+                waiting.setdefault((routine_id, joined_by), set()).add(slot)
+        for (routine_id, joined_by), slots in waiting.items():
+            whole = {slot.name for slot in self.witness.routines[state.flow_id, routine_id].slots}
+            self.witness.expect(slots != whole, f"{routine_id} has not joined its items of {joined_by}")
 
     def _check_state(self, state: Any) -> None:
         for (worker_id, routine_id), n in self.audit._counters.items():

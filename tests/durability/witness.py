@@ -121,7 +121,13 @@ class Witness:
             for slot in node.mailbox.slots.values():
                 held, most = len(queued_in(slot)), slot.capacity
                 name = slot.qualified_name
-                self.expect(slot.length <= most, f"{name} counts {slot.length} items, of {most}")
+                join = worker.joins.of(node.mailbox)
+                complete = (
+                    0 if join is None else len(join.early[slot])
+                )  # loaded because their sets are complete
+                self.expect(complete <= most, f"{name} has {complete} items of complete sets, of {most}")
+                waiting = slot.length - complete
+                self.expect(waiting <= most, f"{name} counts {waiting} items, of {most}")
                 self.expect(held <= slot.length, f"{name} holds {held} items and counts {slot.length}")
 
     # -- what callers are told -------------------------------------------------------------------------------

@@ -236,7 +236,7 @@ class _AgedBatches(_Plain):
         pending.append(tuple(q.popleft() for q in queues for _ in range(min(self._size, len(q)))))
 
 
-class _Groups(_Plain):
+class Groups(_Plain):
     """Queued items by what they are joined by, and by slot."""
 
     def __init__(self, slots: Sequence[str], key: Callable[[Item], Hashable]) -> None:
@@ -248,6 +248,18 @@ class _Groups(_Plain):
         for group in self._groups.values():
             for queue in group.values():
                 yield from queue
+
+    def company(self, item: Item) -> frozenset[str]:
+        """The slots with an item that would be joined with this one, its own included."""
+        return frozenset(self._groups.get(self._key(item), ()))
+
+    def is_joined(self, one: Item, other: Item) -> bool:
+        """Whether two items of different slots would be joined."""
+        return self._key(one) == self._key(other)
+
+    def first_of_sets(self) -> list[Item]:
+        """An item of each set that is not complete."""
+        return [next(iter(group.values()))[0] for group in self._groups.values()]
 
     def _heads(self, key: Hashable, group: dict[str, deque[Item]]) -> list[Item]:
         """Take out the oldest item of each slot that has one."""
@@ -262,7 +274,7 @@ class _Groups(_Plain):
         return batch
 
 
-class _KeyedSets(_Groups):
+class _KeyedSets(Groups):
     """One item of every slot, joined by job or by a key of the payload: parked until the set is complete."""
 
     timed = waiting = moving = hurries = False
@@ -303,7 +315,7 @@ class _KeyedSets(_Groups):
         pending.append(tuple(batch))
 
 
-class _TimedSets(_Groups):
+class _TimedSets(Groups):
     """One item of every slot, joined like those; what stays incomplete for a time leaves as ``"incomplete"``.
 
     Nothing is parked: a timer takes what stays incomplete.

@@ -36,7 +36,7 @@ class Lanes:
 
     def __init__(self, by: str, inner: Gathering | None) -> None:
         self._by = None if by == "job" else by
-        self._inner = inner
+        self.inner = inner
         self.timed = inner is not None and inner.timed
         self._complete: deque[Batch] = deque()  # what the inner gathering has just released
         # By key: what waits behind the batch that is pending or was handed out; None as long as nothing does.
@@ -51,34 +51,34 @@ class Lanes:
 
     @property
     def waiting(self) -> bool:
-        return self._inner is not None and self._inner.waiting
+        return self.inner is not None and self.inner.waiting
 
     @property
     def moving(self) -> bool:
-        return self._inner is not None and self._inner.moving
+        return self.inner is not None and self.inner.moving
 
     def due(self) -> None:
-        if self._inner is not None:
-            self._inner.due()
+        if self.inner is not None:
+            self.inner.due()
 
     def add(self, item: Item, pending: deque[Batch]) -> bool:
-        if self._inner is None:
+        if self.inner is None:
             self._line_up(self.key_of(item), (item,), pending)
             return False
         self.key_of(item)  # refused before anything changes
-        parked = self._inner.add(item, self._complete)
+        parked = self.inner.add(item, self._complete)
         self._line_up_complete(pending)
         return parked
 
     def release(self, now: float, pending: deque[Batch]) -> Later | Decide | None:
-        if self._inner is None:
+        if self.inner is None:
             return None
-        answer = self._inner.release(now, self._complete)
+        answer = self.inner.release(now, self._complete)
         self._line_up_complete(pending)
         return answer
 
     def flush(self, now: float, pending: deque[Batch]) -> bool:
-        if self._inner is None or not self._inner.flush(now, self._complete):
+        if self.inner is None or not self.inner.flush(now, self._complete):
             return False
         self._line_up_complete(pending)
         return True
@@ -87,33 +87,33 @@ class Lanes:
         for waiting in self._behind.values():
             for batch in waiting or ():
                 yield from batch
-        if self._inner is not None:
-            yield from self._inner.items()
+        if self.inner is not None:
+            yield from self.inner.items()
 
     def parked(self) -> Iterator[Item]:
-        return iter(()) if self._inner is None else self._inner.parked()
+        return iter(()) if self.inner is None else self.inner.parked()
 
     def incomplete(self, account: JobAccount) -> list[Item]:
-        return [] if self._inner is None else self._inner.incomplete(account)
+        return [] if self.inner is None else self.inner.incomplete(account)
 
     def end_flush(self) -> None:
-        if self._inner is not None:
-            self._inner.end_flush()
+        if self.inner is not None:
+            self.inner.end_flush()
 
     @property
     def hurries(self) -> bool:
-        return self._inner is not None and self._inner.hurries
+        return self.inner is not None and self.inner.hurries
 
     @property
     def gathered(self) -> Iterator[Item]:
         """What waits for other items, and not for its key."""
-        return iter(()) if self._inner is None else self._inner.items()
+        return iter(()) if self.inner is None else self.inner.items()
 
     def clear(self) -> None:
         """Forget what is queued. What was handed out keeps its key, and so does what a paused job keeps back."""
         self._behind = dict.fromkeys(self._kept)
-        if self._inner is not None:
-            self._inner.clear()
+        if self.inner is not None:
+            self.inner.clear()
 
     # -- keys ----------------------------------------------------------------------------------------------
 

@@ -28,7 +28,15 @@ from typing import Any, Final, NamedTuple
 
 from routilux.kernel.account import NONE, Account, JobAccount, joined
 from routilux.kernel.activation import Activation
-from routilux.kernel.gathering import Batch, BatchWithMessage, Decide, Gathering, Later, UserDecided
+from routilux.kernel.gathering import (
+    Batch,
+    BatchWithMessage,
+    Decide,
+    Gathering,
+    Groups,
+    Later,
+    UserDecided,
+)
 from routilux.kernel.lanes import Crowd, Lanes
 from routilux.kernel.locks import Lock, take_contended
 from routilux.model.decision import Decision
@@ -691,6 +699,20 @@ class Mailbox:
         with self._lock:
             return None if self._lanes is None else self._lanes.crowd()
 
+    def company(self, item: Item) -> frozenset[str]:
+        """Of a join by key: the slots with an item here that would be joined with this one, its own included."""
+        with self._lock:
+            return self._joined().company(item)
+
+    def is_joined(self, one: Item, other: Item) -> bool:
+        """Of a join by key: whether two items of different slots would be joined."""
+        return self._joined().is_joined(one, other)
+
+    def first_of_sets(self) -> list[Item]:
+        """Of a join by key: an item of each set that is not complete."""
+        with self._lock:
+            return self._joined().first_of_sets()
+
     def snapshot(self) -> tuple[list[Item], list[Activation], dict[str, Payload]]:
         """Queued items in their order, claimed activations that are due again, merged data. Nothing may run."""
         with self._lock:
@@ -887,6 +909,11 @@ class Mailbox:
             if self._gather(item):
                 at_rest.extend(item[3].park())
         return tuple(at_rest)
+
+    def _joined(self) -> Groups:
+        gathering = self._gathering if self._lanes is None else self._lanes.inner
+        assert isinstance(gathering, Groups)
+        return gathering
 
     def _user_decided(self) -> UserDecided:
         assert isinstance(self._gathering, UserDecided)

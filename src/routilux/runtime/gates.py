@@ -66,6 +66,8 @@ class Gates:
                 more, parked = mailbox.let_in(slot)
                 for item in parked:
                     worker.at_rest(item[3].park())
+                if parked:
+                    worker.regathered(mailbox)
                 if more:
                     worker.schedule(mailbox)
                 gone += 1

@@ -35,7 +35,8 @@ class Route:
     """From an event to a slot of one worker. ``key_of`` reads the payload key that the slot goes by, if any."""
 
     __slots__ = (
-        "check", "key_of", "mailbox", "mapping", "offer", "queue", "refuses", "slot", "source", "target", "timed",
+        "check", "drops_oldest", "key_of", "mailbox", "mapping", "offer", "queue", "refuses", "slot", "source",
+        "target", "timed",
     )  # fmt: skip
 
     def __init__(
@@ -49,6 +50,7 @@ class Route:
         self.mapping = dict(mapping) if mapping else None
         self.check = check  # of the slot, where the check of the event does not say it all
         self.refuses = queue.on_full == "error"
+        self.drops_oldest = queue.on_full == "drop_old"
         self.offer = queue.mailbox.node.offer
         self.timed: bool = queue.mailbox.node.timed
         self.key_of: KeyOf | None = queue.mailbox.node.key_of
@@ -62,9 +64,9 @@ class Node:
     """A routine in a worker, seen from the runtime."""
 
     __slots__ = (
-        "checks", "gathers", "guarded", "is_async", "joins_jobs", "key_of", "logic", "mailbox", "merges", "offer",
-        "places", "recovery", "refusable", "routes", "routine", "routine_id", "runner", "single", "slot_checks",
-        "slot_data", "timed", "timeout", "worker",
+        "checks", "gathers", "guarded", "is_async", "joins_jobs", "key_of", "keyed", "logic", "mailbox", "merges",
+        "offer", "places", "recovery", "refusable", "routes", "routine", "routine_id", "runner", "single",
+        "slot_checks", "slot_data", "timed", "timeout", "worker",
     )  # fmt: skip
 
     def __init__(self, worker: Worker, routine: Routine, recovery: ErrorHandler) -> None:
@@ -91,6 +93,7 @@ class Node:
         self.mailbox = self._mailbox(worker, routine)
         self.set_offer(worker.entrance(self.mailbox))
         self.routes: dict[str, tuple[Route, ...]] = {}
+        self.keyed = False  # one of its routes leads to a slot that goes by a payload key
         self.refusable = False  # one of its routes leads to a slot that refuses what finds no room
 
     def set_offer(self, offer: Callable[[Item], int]) -> None:
@@ -272,6 +275,7 @@ def build_nodes(worker: Worker, flow: Flow) -> dict[str, Node]:
         for event in node.routine.events:
             routes = [_route(connection, nodes) for connection in flow.connections_from(routine_id, event)]
             node.routes[event] = tuple(routes)
+            node.keyed = node.keyed or any(route.key_of is not None for route in routes)
             node.refusable = node.refusable or any(route.refuses for route in routes)
             if node.checks is None and _checks_first(routes):
                 node.checks = {}

@@ -302,6 +302,7 @@ def _answer(worker: Worker, mailbox: Mailbox, answer: Later | Decide | Discard, 
         case Discard():
             worker.give_up(mailbox, answer.items)
             worker.at_rest(answer.ended)
+            worker.regathered(mailbox)
             worker.room(mailbox)
             return mailbox.look_again()
 

@@ -121,6 +121,9 @@ class Worker:
         if mailbox.timer_due():
             self.schedule(mailbox)
 
+    def regathered(self, mailbox: Mailbox) -> None:
+        """Items of a routine wait for others anew: those that they waited with are paused, gone or there again."""
+
     def new_letters(self) -> Letters:
         return Letters()
 
@@ -436,6 +439,7 @@ class Worker:
                 self.give_up(mailbox, items)
                 self.room(mailbox)
                 self.look_again(mailbox)
+                self.regathered(mailbox)
             self.at_rest(at_rest)
 
     def set_aside(self, mailbox: Mailbox, items: Iterable[Item]) -> None:
@@ -604,6 +608,7 @@ class Worker:
             if more:
                 self.schedule(node.mailbox)
             self.at_rest(ended)
+            self.regathered(node.mailbox)
         self.changed()
 
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:

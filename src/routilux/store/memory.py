@@ -40,6 +40,7 @@ class MemoryStore(Store):
         self._items: dict[tuple[str, str], dict[int, ItemRow]] = {}
         self._numbers: dict[tuple[str, str], list[int]] = {}  # of the items at a place, rising
         self._notes: dict[NoteKey, bytes] = {}
+        self._names: dict[tuple[str, str, str], list[str]] = {}  # of notes, by worker, kind and owner, rising
         self._entries: dict[tuple[str, str, str], list[EntryRow]] = {}
         self._jobs: dict[str, JobRow] = {}
         self._counts: dict[str, int] = {}  # of the stored items of a job
@@ -75,9 +76,9 @@ class MemoryStore(Store):
             self._take(key)
         for note, value in changes.notes.items():
             if value is None:
-                self._notes.pop(note, None)
+                self._drop_note(note)
             else:
-                self._notes[note] = value
+                self._put_note(note, value)
         for entry in changes.entries:
             self._entries.setdefault((entry.worker_id, entry.kind, entry.owner), []).append(entry)
         self._jobs.update(changes.jobs)
@@ -87,6 +88,19 @@ class MemoryStore(Store):
         for letter in changes.redriven:
             self._letters.pop(letter, None)
         self._keys.update({(row.flow_id, row.key): row for row in changes.keys})
+
+    def _put_note(self, note: NoteKey, value: bytes) -> None:
+        if note not in self._notes:
+            insort(self._names.setdefault(note[:3], []), note.name)
+        self._notes[note] = value
+
+    def _drop_note(self, note: NoteKey) -> None:
+        if self._notes.pop(note, None) is None:
+            return
+        names = self._names[note[:3]]
+        del names[bisect_left(names, note.name)]
+        if not names:
+            del self._names[note[:3]]
 
     def _take(self, key: ItemKey) -> None:
         place = key.worker_id, key.place
@@ -101,7 +115,7 @@ class MemoryStore(Store):
         for place in [place for place in self._items if place[0] == worker_id]:
             del self._items[place], self._numbers[place]
         for note in [note for note in self._notes if note.worker_id == worker_id and not _of_job(note.kind)]:
-            del self._notes[note]
+            self._drop_note(note)
         for of in [of for of in self._entries if of[0] == worker_id and not _of_job(of[1])]:
             del self._entries[of]
         self._workers.pop(worker_id, None)
@@ -118,13 +132,24 @@ class MemoryStore(Store):
 
     def notes(self, worker_id: str, *, with_jobs: bool = True) -> list[tuple[NoteKey, bytes]]:
         return self._sorted_notes(
-            lambda note: note.worker_id == worker_id and (with_jobs or not note.kind.startswith("job."))
+            lambda note: (
+                note.worker_id == worker_id and (with_jobs or not note.kind.startswith(("job.", "item.")))
+            )
         )
 
     def notes_of_job(self, worker_id: str, job_id: str) -> list[tuple[NoteKey, bytes]]:
         return self._sorted_notes(
             lambda note: note[::2] == (worker_id, job_id) and note.kind.startswith("job.")
         )
+
+    def notes_between(
+        self, worker_id: str, kind: str, owner: str, *, after: str, before: str, limit: int
+    ) -> list[tuple[NoteKey, bytes]]:
+        with self._opened():
+            names = self._names.get((worker_id, kind, owner), [])
+            found = names[bisect_right(names, after) : bisect_left(names, before)][:limit]
+            notes = [NoteKey(worker_id, kind, owner, name) for name in found]
+            return [(note, self._notes[note]) for note in notes]
 
     def _sorted_notes(self, wanted: Callable[[NoteKey], bool]) -> list[tuple[NoteKey, bytes]]:
         with self._opened():
@@ -228,7 +253,7 @@ class MemoryStore(Store):
         for note in [
             note for note in self._notes if note.owner == row.job_id and note.kind.startswith("job.")
         ]:
-            del self._notes[note]
+            self._drop_note(note)
         for of in [of for of in self._entries if of[2] == row.job_id and of[1].startswith("job.")]:
             del self._entries[of]
 

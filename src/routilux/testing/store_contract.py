@@ -267,6 +267,36 @@ class StoreContract:
         assert [note for note, _ in store.notes("w")] == sorted([*own, *of_jobs, others[0]])
         assert store.notes_of_job("w", "nobody") == []
 
+    def test_notes_of_items_are_not_among_those_of_the_worker(self, store: Store) -> None:
+        own = [NoteKey("w", kind, "parse.in", "a") for kind in ("item", "item/", "items")]
+        of_items = [NoteKey("w", kind, "parse.in", "a") for kind in ("item.", "item.join")]
+        store.write(changes(notes=dict.fromkeys([*own, *of_items], b"1")))
+        assert [note for note, _ in store.notes("w", with_jobs=False)] == own
+        assert [note for note, _ in store.notes("w")] == sorted([*own, *of_items])
+        store.write(changes(forgotten=["w"]))
+        assert store.notes("w") == []
+
+    def test_notes_between_two_names_come_by_name_up_to_a_limit(self, store: Store) -> None:
+        names = ["", "a", "a:1", "a:2", "a;", "b:1", "é"]
+        notes = {NoteKey("w", "item.join", "parse.in", name): name.encode() for name in names}
+        others = [
+            NoteKey("w", "item.join", "b.in", "a:1"),
+            NoteKey("w", "item", "parse.in", "a:1"),
+            NoteKey("w2", "item.join", "parse.in", "a:1"),
+        ]
+        store.write(changes(notes={**dict.fromkeys(others, b""), **notes}))
+        for after in ["", "a", "a:1", "a:15", "b", "é"]:
+            for before in ["", "a", "a:2", "a;", "b", "~", "êa"]:
+                for limit in (0, 1, 2, 50):
+                    found = store.notes_between(
+                        "w", "item.join", "parse.in", after=after, before=before, limit=limit
+                    )
+                    wanted = [line for line in notes.items() if after < line[0].name < before][:limit]
+                    assert found == wanted, (after, before, limit)
+        store.write(changes(notes={NoteKey("w", "item.join", "parse.in", "a:1"): None}))
+        left = store.notes_between("w", "item.join", "parse.in", after="a", before="b", limit=9)
+        assert [note.name for note, _ in left] == ["a:2", "a;"]
+
     def test_a_note_is_replaced_and_removed(self, store: Store) -> None:
         one, two = NoteKey("w", "state", "parse", "a"), NoteKey("w", "state", "parse", "b")
         store.write(changes(notes={one: b"1", two: b"1"}))

@@ -319,6 +319,49 @@ def test_an_activation_that_a_full_slot_refuses_leaves_nothing() -> None:
         assert store.places("w") == []
 
 
+def test_what_was_emitted_into_a_slot_that_others_have_filled_waits_in_the_store() -> None:
+    seen: list[str] = []
+    flow = Flow("flow")
+    for routine_id in ("a", "b"):
+
+        def spread(routine: Any, payload: Any, state: Any, me: str = routine_id) -> None:
+            for n in range(2):
+                routine.emit("output", n=f"{me}{n}")
+            if me == "a":  # the other one ends first, and fills the slot
+                state.control.runtime.post("flow", "b", "input", {}, timeout=None)
+                while worker.control.nodes["b"].mailbox.activations == 0:
+                    assert runtime.simulation.step()
+
+        flow.add_routine(step(spread), routine_id)
+    flow.add_routine(
+        step(lambda routine, payload, state: seen.append(payload["n"]), max_queue_length=3, on_full="error"),
+        "c",
+    )
+    for routine_id in ("a", "b"):
+        flow.connect(routine_id, "output", "c", "input")
+    with simulated(1, store=MemoryStore()) as runtime:
+        worker = runtime.exec(flow, worker_id="w")
+        gate_closed = Closed()
+        worker.control.gates.set_gate(worker.control.nodes["c"], gate_closed)
+        job = runtime.post("flow", "a", "input", {}).job_context
+        runtime.run()
+        assert seen == []
+        worker.control.gates.set_gate(worker.control.nodes["c"], None)
+        runtime.run()
+        assert job.status == "completed"
+        assert seen == ["b0", "b1", "a0", "a1"]
+
+
+class Closed:
+    """A gate that lets nothing start."""
+
+    def holds_activation(self, *_: object) -> bool:
+        return True
+
+    def holds_item(self, *_: object) -> bool:
+        return False
+
+
 # -- anything into everything ----------------------------------------------------------------------------------
 
 POLICIES: tuple[Callable[[], Any], ...] = (

@@ -73,25 +73,23 @@ class JournaledActivation(LiveActivation):
             )
             self.emitted += 1
             return
-        sent = [
-            (route, encoded if route.mapping is None else worker.encode(route.rename(data), where))
-            for route in routes
-        ]
-        if node.checks is not None:
-            self._check_keys(sent, where)
+        if node.keyed:
+            self._check_keys(routes, worker.decode(encoded, where))
         if node.refusable:
             draft.into = self._into_full(routes)
-        draft.emits += sent
-        draft.size += sum([len(form) for _, form in sent])
+        for route in routes:
+            form = encoded if route.mapping is None else worker.encode(route.rename(data), where)
+            draft.emits.append((route, form))
+            draft.size += len(form)
         self.emitted += 1
         if draft.size > DRAFT_BYTES or len(draft.emits) > DRAFT_EMITS:
             raise self._too_much()
 
-    def _check_keys(self, sent: Sequence[tuple[Route, bytes]], where: str) -> None:
+    def _check_keys(self, routes: Sequence[Route], read_back: Payload) -> None:
         """What is read back is what is queued: its key has to be one."""
-        for route, form in sent:
+        for route in routes:
             if route.key_of is not None:
-                route.key_of(route.target, self.worker.decode(form, where))
+                route.key_of(route.target, read_back if route.mapping is None else route.rename(read_back))
 
     def _into_full(self, routes: Sequence[Route]) -> dict[SlotQueue, int]:
         """``Draft.into`` with these; raises where a slot that refuses has no room for all that the draft sends it."""

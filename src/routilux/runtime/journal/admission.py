@@ -117,6 +117,8 @@ class Post:
         worker.backlog.stretches[queue].account_for(queue, item[0], bool(self._kept))
         wall, job_ids = worker.engine.driver.clock.time(), rows.job_ids_text(account)
         record.items = [ItemRow(worker.worker_id, self._place, item[0], job_ids, "post", wall, self._form)]
+        if not self._kept:
+            record.notes = worker.joins.note(queue, item)
         worker.stored_jobs.count(record, account, 1)
         self._item = item
 
@@ -131,7 +133,7 @@ class Post:
             if self._kept:
                 worker.handover.deliver(queue.mailbox.node.offer, queue.mailbox, item)
             else:
-                worker.backlog.load_if_room(queue)
+                worker.handover.waits_in_store(queue, item)
             if worker.sink is not None:
                 worker.observe_post(job, item, queue)
         if job.account.ended:

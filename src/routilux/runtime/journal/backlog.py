@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from routilux.errors import StoreError
 from routilux.ports import ItemKey
+from routilux.runtime.journal.joins import KeyOnly
 
 if TYPE_CHECKING:
     from routilux.kernel.mailbox import Mailbox, SlotQueue
@@ -74,11 +75,13 @@ class Backlog:
         self._worker = worker
         self._freed = freed
         self.stretches: dict[SlotQueue, Stretch] = {}
+        self.drops_oldest = False  # any of the slots does
         self.claimed: set[ItemKey] = set()  # items in the store that an activation has
 
     def add_slots(self, node: Node) -> None:
         for slot in node.mailbox.slots.values():
-            self.stretches[slot] = Stretch(slot.on_full)
+            self.stretches[slot] = stretch = Stretch(slot.on_full)
+            self.drops_oldest = self.drops_oldest or stretch.coming is not None
 
     @property
     def waits(self) -> bool:
@@ -87,21 +90,22 @@ class Backlog:
 
     @property
     def draws(self) -> bool:
-        """Whether there is room for items that wait in the store."""
-        return any(slot.draws for slot in self.stretches)
+        """Whether items that wait in the store may come: there is room for them, or they complete sets."""
+        return any(slot.draws for slot in self.stretches) or self._worker.joins.at_work
 
     # -- a place for a new item; the caller holds the journal's lock ------------------------------------------
 
     def place(self, record: Record, slot: SlotQueue, item: Item) -> bool | None:
         """Where an item goes: True to a place that is kept for it, False to the store, None nowhere."""
         mailbox, stretch = slot.mailbox, self.stretches[slot]
-        kept = item[2] is not None and mailbox.keep_place(slot.name)
+        payload = item[2]
+        kept = payload is not None and type(payload) is not KeyOnly and mailbox.keep_place(slot.name)
         if not kept and slot.on_full == "drop_new":
             mailbox.drop(slot.name)
             self._worker.dropped(item, slot, "slot full, newest dropped")
             return None
         if stretch.coming is not None:
-            if item[2] is None:  # enough newer ones come behind it
+            if payload is None:  # enough newer ones come behind it
                 mailbox.drop(slot.name)
                 self._worker.dropped(item, slot, "slot full, oldest dropped")
                 return None
@@ -140,6 +144,15 @@ class Backlog:
         coming = self.stretches[slot].coming
         return coming is None or coming.pop(item[0], None) is not None
 
+    def cursor(self, slot: SlotQueue) -> int:
+        """The number up to which everything is in memory."""
+        return self.stretches[slot].cursor
+
+    def loaded_by_key(self, slot: SlotQueue, number: int) -> None:
+        with self._worker.journal.lock:
+            stretch = self.stretches[slot]
+            stretch.added -= number > stretch.tail
+
     # -- loading ----------------------------------------------------------------------------------------------
 
     def load_if_room(self, slot: SlotQueue) -> None:
@@ -161,15 +174,21 @@ class Backlog:
         if worker.stopped:
             return
         wanted = slot.capacity - slot.length
+        if wanted <= 0:  # sets that were complete have taken it
+            return
         found = worker.journal.store.items(
             worker.worker_id, slot.qualified_name, after=stretch.cursor, limit=wanted
         )
         for row in found:
-            if ItemKey(*row[:3]) not in self.claimed:
+            early = worker.joins.is_early(slot, row.number)
+            if not early and ItemKey(*row[:3]) not in self.claimed:
                 self._revive(slot, row)
             with worker.journal.lock:
                 stretch.cursor = row.number
-                stretch.added -= row.number > stretch.tail
+                stretch.added -= row.number > stretch.tail and not early
+        if len(found) < wanted:
+            with worker.journal.lock:  # the last ones may have been loaded by their key
+                stretch.cursor = max(stretch.cursor, stretch.tail)
         if self._is_all_here(slot):
             self._freed(slot.mailbox)
             if not self.waits:

@@ -41,12 +41,17 @@ class Endings:
         worker, places = self._worker, mailbox.node.places
         keys = [ItemKey(worker.worker_id, places[item[1]], item[0]) for item in items]
         record.taken = [*record.taken, *keys] if record.taken else keys
+        if worker.joins.notes:
+            worker.joins.take(record, mailbox, keys)
         count = worker.stored_jobs.count
         for item in items:
             count(record, item[3], -1)
         if self.deaths:
             known = [key for key in keys if self.deaths.pop(key, None) is not None]
             record.notes = {**record.notes, **{rows.crash_note(*key): None for key in known}}
+
+    def is_poison(self, row: ItemRow) -> bool:
+        return self.deaths.get(ItemKey(*row[:3]), 0) >= rows.POISON_DEATHS
 
     def letters(
         self,

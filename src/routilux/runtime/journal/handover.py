@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY
 from routilux.model.status import JobStatus
-from routilux.ports import Emitted, ItemRow
+from routilux.ports import Emitted, ItemRow, NoteKey
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.conflicts import StateConflict
 from routilux.runtime.journal.draft import Draft
+from routilux.runtime.journal.joins import KeyOnly
 from routilux.runtime.journal.record import Record
 from routilux.tracebacks import traceback_of
 
@@ -132,18 +133,21 @@ class Handover:
 
         It may call code of registered types, so it happens while the activation can still fail.
         """
-        decode = self._worker.decode
+        decode, joined_by = self._worker.decode, self._worker.joins.payload_key
         left: dict[SlotQueue, int] = {}
-        older = _older_than_fit(draft)
+        older = _older_than_fit(draft) if self._worker.backlog.drops_oldest else {}
         payloads: list[Payload | None] = []
         for route, form in draft.emits:
             queue = route.queue
-            if queue in older:
+            if older and queue in older:
                 older[queue] -= 1
                 wanted = older[queue] < 0
             else:
                 left[queue] = room = left.get(queue, queue.capacity) - 1
                 wanted = room >= 0
+                if not wanted and (by := joined_by(queue)) is not None:
+                    payloads.append(KeyOnly.of(decode(form, route.target), by))
+                    continue
             payloads.append(decode(form, route.target) if wanted else None)
         draft.payloads = payloads
 
@@ -163,6 +167,7 @@ class Handover:
         worker_id, wall = worker.worker_id, worker.engine.driver.clock.time()
         take_number, place, job_ids = worker.take_number, worker.backlog.place, rows.job_ids_text(job)
         items: list[ItemRow] = []
+        notes: dict[NoteKey, bytes | None] = {}
         sent: list[Sent] = []
         for (route, form), payload in zip(draft.emits, draft.payloads, strict=False):
             time = worker.engine.now() if route.timed else activation.started
@@ -172,7 +177,11 @@ class Handover:
                 continue
             items.append(ItemRow(worker_id, route.target, item[0], job_ids, route.source, wall, form))
             sent.append((route, item, kept))
+            if not kept:
+                notes |= worker.joins.note(route.queue, item)
         record.items = items
+        if notes:
+            record.notes = {**record.notes, **notes}
         return sent
 
     # -- when it is written; on the committer ---------------------------------------------------------------
@@ -197,8 +206,8 @@ class Handover:
     def _deliver(self, activation: Any, route: Route, item: Item, kept: bool) -> None:
         worker = self._worker
         if not kept:
-            worker.backlog.load_if_room(route.queue)
-        elif worker.backlog.arrives(route.queue, item):
+            self.waits_in_store(route.queue, item)
+        elif not route.drops_oldest or worker.backlog.arrives(route.queue, item):
             self.deliver(route.offer, route.mailbox, item)
         else:
             return
@@ -218,16 +227,32 @@ class Handover:
         if code == READY:
             self._worker.schedule(mailbox)
         elif code == PARKED:
-            ended = item[3].park()
+            self._park(mailbox, item)
+
+    def _park(self, mailbox: Mailbox, item: Item) -> None:
+        worker, job = self._worker, item[3]
+        if worker.joins.of(mailbox) is None:
+            ended = job.park()
             if ended:
-                self._worker.at_rest(ended)
+                worker.at_rest(ended)
+            return
+        job.add()  # it does not come to rest before the partner has been looked for
+        job.park()
+        worker.joins.arrived(mailbox.slots[item[1]], item)
+        worker.at_rest(job.remove())
+
+    def waits_in_store(self, slot: SlotQueue, item: Item) -> None:
+        """An item is written for which no place was kept."""
+        worker = self._worker
+        worker.backlog.load_if_room(slot)
+        worker.joins.arrived(slot, item)
 
 
 def _older_than_fit(draft: Draft) -> dict[SlotQueue, int]:
     """How many of the emits into each slot that drops its oldest are dropped for those behind them."""
     numbers: dict[SlotQueue, int] = {}
     for route, _ in draft.emits:
-        if route.queue.on_full == "drop_old":
+        if route.drops_oldest:
             numbers[route.queue] = numbers.get(route.queue, 0) + 1
     return {queue: number - queue.capacity for queue, number in numbers.items()}
 

@@ -73,7 +73,7 @@ class Opener:
             check_row(row, flow, "worker", on_flow_change)
             return self._open(flow, row)
         worker: JournaledWorker = self._create(flow, worker_id, one_shot=False)
-        worker.about = {"named": worker_id is not None}
+        worker.about = {"named": worker_id is not None, **worker.joins.about()}
         self._claim(worker)
         try:
             worker.write_row_now(forget=row is not None)
@@ -85,7 +85,7 @@ class Opener:
 
     def begin(self, worker: Any, job_id: str | None, seconds: float | None) -> None:
         """A new one-shot execution, which may take so long; its row is written with its first item."""
-        worker.about = {"named": job_id is not None}
+        worker.about = {"named": job_id is not None, **worker.joins.about()}
         if seconds is not None:
             worker.about |= {"seconds": seconds, "until": self._engine.driver.clock.time() + seconds}
         worker.put_row_off()
@@ -138,6 +138,7 @@ class Opener:
             status = ExecutionStatus.PAUSED if paused else ExecutionStatus(job.status.value)
             worker.set_status(status)
             worker.limit_time()
+        worker.joins.open()
         worker.backlog.load_all()
         if not paused:
             worker.release()

@@ -64,10 +64,12 @@ def merged(records: Sequence[Record]) -> tuple[Changes, list[Record]]:
     """All that these records change, and which of them has which key of ``Changes.keys``."""
     changes = Changes()
     keyed: list[Record] = []
+    displaced = False
     counts = changes.counts
     for record in records:
         changes.items += record.items
         changes.taken += record.taken
+        displaced = displaced or record.displaces
         for job_id, count in record.counts.items():
             counts[job_id] = counts.get(job_id, 0) + count
         for row in record.jobs:
@@ -85,7 +87,7 @@ def merged(records: Sequence[Record]) -> tuple[Changes, list[Record]]:
         if record.key is not None:
             changes.keys.append(record.key)
             keyed.append(record)
-    if any(record.displaces for record in records):
+    if displaced:
         _cancel_out(changes)
     changes.counts = {job_id: count for job_id, count in counts.items() if count}
     return changes, keyed

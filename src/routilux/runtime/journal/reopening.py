@@ -7,9 +7,9 @@ from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import FlowChangedError, StateError, StoreCorruptError
+from routilux.errors import FlowChangedError, StateError, StoreCorruptError, StoreError
 from routilux.kernel.account import Account, joined
-from routilux.kernel.mailbox import READY, Mailbox, SlotQueue
+from routilux.kernel.mailbox import PARKED, QUEUED, READY, Mailbox, SlotQueue
 from routilux.model.item import Item
 from routilux.model.status import ExecutionStatus, JobStatus
 from routilux.ports import ItemKey, ItemRow, NoteKey, StoredJob, WorkerRow
@@ -99,6 +99,8 @@ class Revival:
             return  # an item whose routine is gone is set aside with the others of its place
         worker.backlog.claimed.update(keys)
         batch = tuple(self.revived(row) for row in found)
+        for item in batch:
+            worker.joins.remember(node.mailbox.slots[item[1]], item)
         account = joined([item[3] for item in batch])
         now, wall = worker.engine.now(), worker.engine.driver.clock.time()
         activation: Any = node.mailbox.restore_stalled(batch, account, about["attempt"], now)
@@ -128,15 +130,37 @@ class Revival:
         if deaths >= rows.POISON_DEATHS:
             worker.endings.poisoned(mailbox, [item], rows.poison(row.place, row.number, deaths))
             return
+        if worker.joins.of(mailbox) is None:
+            self.queue(slot, item)
+            return
+        item[3].add()  # its job does not come to rest before its partner has been looked for
+        if self.queue(slot, item) == PARKED:
+            worker.joins.arrived(slot, item)
+        worker.at_rest(item[3].remove())
+
+    def queue(self, slot: SlotQueue, item: Item) -> int:
+        """Queue it, whatever the capacity says; QUEUED, READY or PARKED."""
+        worker, mailbox = self._worker, slot.mailbox
+        worker.joins.remember(slot, item)
         try:
             code, ended = mailbox.restore(item)
         except Exception as error:  # noqa: BLE001 an older version, or another flow, has let it in
             worker.endings.unfit(mailbox, item, error)
-            return
+            return QUEUED
         if ended:
             worker.at_rest(ended)
         if code == READY:
             worker.schedule(mailbox)
+        return code
+
+    def readable(self, row: ItemRow) -> Item | None:
+        """An item as it would be queued; None if it can not be read any more, which is found out by its turn."""
+        try:
+            return self.revived(row)
+        except StoreError:
+            raise
+        except Exception:  # noqa: BLE001 reading it may call code of registered types
+            return None
 
     def revived(self, row: ItemRow) -> Item:
         worker, clock = self._worker, self._worker.engine.driver.clock

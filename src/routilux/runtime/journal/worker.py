@@ -25,6 +25,7 @@ from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.endings import Endings
 from routilux.runtime.journal.handover import Handover
 from routilux.runtime.journal.jobs import StoredJobs
+from routilux.runtime.journal.joins import Joins
 from routilux.runtime.journal.letters import StoredLetters
 from routilux.runtime.journal.notes import ActivationNotes
 from routilux.runtime.journal.pauses import StoredPause
@@ -50,7 +51,8 @@ class JournaledWorker(Worker):
 
     ``handover`` makes a record of what an activation did, ``endings`` of how items end, ``stored_jobs`` of what becomes
     of jobs; ``notes`` keeps what a later attempt needs, ``conflicts`` runs again what rests on old state, ``backlog``
-    knows what of a slot is in memory, and ``revival`` brings back what another process has left.
+    knows what of a slot is in memory, ``joins`` finds partners in the store, and ``revival`` brings back what another
+    process has left.
     """
 
     journaled = True
@@ -69,6 +71,7 @@ class JournaledWorker(Worker):
         self.stored_jobs = StoredJobs(self)
         self.endings = Endings(self)
         self.backlog = Backlog(self, super().room)
+        self.joins = Joins(self)
         self.notes = ActivationNotes(self)
         self.handover = Handover(self)
         self.conflicts = Conflicts(self)
@@ -81,6 +84,7 @@ class JournaledWorker(Worker):
         state.attach(self)
         for node in self.nodes.values():
             self.backlog.add_slots(node)
+            self.joins.add(node)
 
     def encode(self, value: Any, where: str) -> bytes:
         return self.journal.codec.encode(value, where)
@@ -256,6 +260,9 @@ class JournaledWorker(Worker):
     ) -> None:
         self.endings.dead_letter(mailbox, item, reason, error, traceback)
 
+    def regathered(self, mailbox: Mailbox) -> None:
+        self.joins.search(mailbox)
+
     # -- jobs ------------------------------------------------------------------------------------------------
 
     def end_job(self, job: JobContext, status: JobStatus, error: BaseException | None = None) -> bool:
@@ -415,10 +422,15 @@ class JournaledWorker(Worker):
             self.write_row()
 
     def quiet(self) -> bool:
-        return self.journal.broken is not None or (not self.unreleased and super().quiet())
+        return self.journal.broken is not None or (not self._journal_owes and super().quiet())
 
     def at_a_stop(self) -> bool:
-        return self.journal.broken is not None or (not self.unreleased and super().at_a_stop())
+        return self.journal.broken is not None or (not self._journal_owes and super().at_a_stop())
+
+    @property
+    def _journal_owes(self) -> bool:
+        """Whether something is still to be written and released, or to be loaded for a join."""
+        return bool(self.unreleased) or self.joins.at_work
 
     def misses_items(self) -> bool:
         return not self.backlog.waits and super().misses_items()

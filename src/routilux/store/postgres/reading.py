@@ -44,8 +44,13 @@ class Reading:
     def notes_of_job(self, worker_id: str, job_id: str) -> list[tuple[NoteKey, bytes]]:
         return self._notes("notes_of_job", [worker_id, job_id])
 
-    def _notes(self, name: str, values: Sequence[str]) -> list[tuple[NoteKey, bytes]]:
-        rows = self._rows(NoteRow, name, texts(values))
+    def notes_between(
+        self, worker_id: str, kind: str, owner: str, *, after: str, before: str, limit: int
+    ) -> list[tuple[NoteKey, bytes]]:
+        return self._notes("notes_between", [worker_id, kind, owner, after, before], limit)
+
+    def _notes(self, name: str, values: Sequence[str], *more: int) -> list[tuple[NoteKey, bytes]]:
+        rows = self._rows(NoteRow, name, [*texts(values), *more])
         return [(NoteKey(*note), data) for *note, data in rows]
 
     def entries(self, worker_id: str, kind: str, owner: str, *, newest: int | None = None) -> list[EntryRow]:

@@ -91,7 +91,12 @@ FROM notes WHERE worker_id = ? ORDER BY kind, owner, name
 
 -- name: notes_without_jobs
 SELECT worker_id, kind, owner, name, data, crc
-FROM notes WHERE worker_id = ? AND NOT (kind >= 'job.' AND kind < 'job/') ORDER BY kind, owner, name
+FROM notes WHERE worker_id = ? AND NOT (kind >= 'job.' AND kind < 'job/')
+AND NOT (kind >= 'item.' AND kind < 'item/') ORDER BY kind, owner, name
+
+-- name: notes_between
+SELECT worker_id, kind, owner, name, data, crc
+FROM notes WHERE worker_id = ? AND kind = ? AND owner = ? AND name > ? AND name < ? ORDER BY name LIMIT ?
 
 -- name: notes_of_job
 SELECT worker_id, kind, owner, name, data, crc

@@ -272,6 +272,11 @@ class SqliteStore(Store):
     def notes_of_job(self, worker_id: str, job_id: str) -> list[tuple[NoteKey, bytes]]:
         return opened_notes(self._select("notes_of_job", worker_id, job_id))
 
+    def notes_between(
+        self, worker_id: str, kind: str, owner: str, *, after: str, before: str, limit: int
+    ) -> list[tuple[NoteKey, bytes]]:
+        return opened_notes(self._select("notes_between", worker_id, kind, owner, after, before, limit))
+
     def entries(self, worker_id: str, kind: str, owner: str, *, newest: int | None = None) -> list[EntryRow]:
         rows = opened(EntryRow, self._select("newest_entries", worker_id, kind, owner, _limit(newest)))
         return rows[::-1]

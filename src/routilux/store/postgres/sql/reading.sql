@@ -13,7 +13,12 @@ SELECT worker_id, kind, owner, name, data, seal FROM note WHERE worker_id = %s O
 
 -- :notes_without_jobs
 SELECT worker_id, kind, owner, name, data, seal FROM note
-WHERE worker_id = %s AND NOT (kind >= 'job.' AND kind < 'job/') ORDER BY kind, owner, name
+WHERE worker_id = %s AND NOT (kind >= 'job.' AND kind < 'job/') AND NOT (kind >= 'item.' AND kind < 'item/')
+ORDER BY kind, owner, name
+
+-- :notes_between
+SELECT worker_id, kind, owner, name, data, seal FROM note
+WHERE worker_id = %s AND kind = %s AND owner = %s AND name > %s AND name < %s ORDER BY name LIMIT %s
 
 -- :notes_of_job
 SELECT worker_id, kind, owner, name, data, seal FROM note

@@ -1,0 +1,256 @@
+"""Joins by key find their partners among what waits in the store, in whichever order both come."""
+
+from __future__ import annotations
+
+from collections import Counter
+from datetime import date, datetime
+from decimal import Decimal
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import pytest
+
+from routilux import Flow, Routine, Runtime
+from routilux.activation_policies import all_slots_ready_policy
+from routilux.ports import Changes
+from routilux.runtime.journal.joins import KIND
+from routilux.runtime.journal.keys import digest_of
+from routilux.store.memory import MemoryStore
+from routilux.store.sqlite import SqliteStore
+from routilux.testing import simulated
+from tests.acceptance.parts import SECONDS, flow_of
+
+
+class Pairs(Routine):
+    """Joins by a key; remembers which pairs it has seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.by: str = "id"
+
+    def logic(self, slot_data: Any, message: Any, state: Any) -> None:
+        keys = {payload[self.by] for payloads in slot_data.values() for payload in payloads}
+        assert len(keys) == 1
+        assert all(len(payloads) == 1 for payloads in slot_data.values())
+        state.shared_log.append([[slot, payloads[0]["n"]] for slot, payloads in slot_data.items()])
+
+
+def pairing(*, capacity: int, slots: tuple[str, ...] = ("left", "right"), by: str = "id") -> Flow:
+    """``a`` emits ``[event, key, n]`` lines in one activation, each into the slot of that name."""
+    routine = Pairs()
+    for slot in slots:
+        routine.add_slot(slot, max_queue_length=capacity)
+    routine.set_activation_policy(all_slots_ready_policy(by=by))
+
+    class Spread(Routine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_slot("input")
+            for slot in slots:
+                self.add_event(slot)
+            self.set_activation_policy(all_slots_ready_policy())
+
+        def logic(self, slot_data: Any, message: Any, state: Any) -> None:
+            for event, key, n in slot_data["input"][0]["lines"]:
+                self.emit(event, id=key, n=n)
+
+    flow = flow_of(Spread(), routine)
+    for slot in slots:
+        flow.connect("a", slot, "b", slot)
+        flow.add_routine(Spread(), f"to {slot}")  # feeds one slot: another that is full does not hold it back
+        flow.connect(f"to {slot}", slot, "b", slot)
+    return flow
+
+
+def send(runtime: Any, slot: str, lines: list[list[Any]]) -> Any:
+    """One activation emits these ``[key, n]`` lines into a slot."""
+    lines = [[slot, *line] for line in lines]
+    return runtime.post("flow", f"to {slot}", "input", {"lines": lines}).job_context
+
+
+def most_in_memory(runtime: Any, worker: Any) -> int:
+    """The most items that a slot of the join has in memory, waiting or in complete sets."""
+    return max(slot.length for slot in worker.control.nodes["b"].mailbox.slots.values())
+
+
+def joined(worker: Any) -> list[Any]:
+    return [sorted(pair) for pair in worker.shared_log]
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("order", ["one after the other", "alternating", "right first"])
+def test_reversed_keys_are_all_joined_in_bounded_memory(seed: int, order: str) -> None:
+    n = 60
+    left = [["left", key, key] for key in range(n)]
+    right = [["right", key, key] for key in reversed(range(n))]
+    lines = {
+        "one after the other": [*left, *right],
+        "alternating": [line for pair in zip(left, right, strict=True) for line in pair],
+        "right first": [*right, *left],
+    }[order]
+    store = MemoryStore()
+    with simulated(seed, store=store) as runtime:
+        worker = runtime.exec(pairing(capacity=5), worker_id="w")
+        job = runtime.post("flow", "a", "input", {"lines": lines}).job_context
+        while not job.status.finished and runtime.simulation.step():
+            assert most_in_memory(runtime, worker) <= 2 * 5
+        assert job.status == "completed"
+        assert sorted(joined(worker)) == [[["left", key], ["right", key]] for key in range(n)]
+        assert store.places("w") == []
+        assert [note for note, _ in store.notes("w") if note.kind == KIND] == []
+
+
+def test_three_thousand_and_three_thousand_reversed_join_on_sqlite(tmp_path: Path) -> None:
+    n = 3_000
+    lines = [*(["left", key, key] for key in range(n)), *(["right", key, key] for key in reversed(range(n)))]
+    with Runtime(store=SqliteStore(tmp_path / "s.db", durability="process")) as runtime:
+        worker = runtime.exec(pairing(capacity=1_000), worker_id="w")
+        job = runtime.post("flow", "a", "input", {"lines": lines}).job_context
+        assert job.wait(4 * SECONDS)
+        assert job.status == "completed"
+        assert sorted(joined(worker)) == [[["left", key], ["right", key]] for key in range(n)]
+
+
+@pytest.mark.parametrize("cuts", [0, 1, 3])
+@pytest.mark.parametrize("seed", range(30))
+def test_every_complete_set_is_joined_exactly_once_whenever_the_program_ends(seed: int, cuts: int) -> None:
+    rng = Random(f"joins {seed} {cuts}")
+    slots = ("left", "right", "third")[: rng.choice((2, 2, 3))]
+    capacity, keys = rng.randint(1, 5), rng.randint(1, 12)
+    store, sent = MemoryStore(), Counter[tuple[str, Any]]()
+    numbers = iter(range(10_000))
+    for life in range(cuts + 1):
+        with simulated(seed + 1_000 * life, store=store) as runtime:
+            worker = runtime.exec(pairing(capacity=capacity, slots=slots), worker_id="w")
+            for _ in range(rng.randint(1, 6)):
+                lines = [[rng.randrange(keys), next(numbers)] for _ in range(rng.randint(0, 12))]
+                slot = rng.choice(slots)
+                send(runtime, slot, lines)
+                sent.update((slot, key) for key, _ in lines)
+                for _ in range(rng.choice((0, 3, 10, 40))):
+                    runtime.simulation.step()
+            if life < cuts:
+                continue  # what is on its way waits for the next life
+            runtime.run()
+            log = joined(worker)
+            waiting = Counter(
+                (slot, worker.control.decode(row.data, "")["id"])
+                for slot in slots
+                for row in store.items("w", f"b.{slot}")
+            )
+            for slot in slots:  # those that are held back because their slot is full have emitted nothing
+                held = [
+                    worker.control.decode(row.data, "")["lines"]
+                    for row in store.items("w", f"to {slot}.input")
+                ]
+                sent.subtract((slot, key) for lines in held for _, key, _ in lines)
+            assert not [key for key in range(keys) if all(waiting[slot, key] for slot in slots)]
+            assert len(log) == sum(min(sent[slot, key] for slot in slots) for key in range(keys))
+            taken = [tuple(item) for joined_set in log for item in joined_set]
+            assert len(set(taken)) == len(taken)
+            notes = {note for note, _ in store.notes("w") if note.kind == KIND}
+            stored = {(place, row.number) for place in store.places("w") for row in store.items("w", place)}
+            assert {(note.owner, int(note.name.partition(":")[2])) for note in notes} <= stored
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_what_an_older_version_has_stored_without_notes_is_found_too(seed: int) -> None:
+    store, n = MemoryStore(), 30
+    with simulated(seed, store=store) as runtime:
+        worker = runtime.exec(pairing(capacity=3), worker_id="w")
+        send(runtime, "left", [[key, key] for key in range(n)])
+        runtime.run()
+        runtime.shutdown(wait=False)
+    as_before_notes(store)
+    with simulated(seed + 100, store=store) as runtime:
+        worker = runtime.exec(pairing(capacity=3), worker_id="w")
+        send(runtime, "right", [[key, key] for key in reversed(range(n))])
+        runtime.run()
+        assert sorted(joined(worker)) == [[["left", key], ["right", key]] for key in range(n)]
+        assert store.notes("w", with_jobs=False) == []
+
+
+def as_before_notes(store: MemoryStore) -> None:
+    changes, row = Changes(), store.worker("w")
+    assert row is not None
+    changes.workers = {"w": row._replace(data=b'{"named":true}')}
+    changes.notes = {note: None for note, _ in store.notes("w") if note.kind == KIND}
+    assert changes.notes
+    store.write(changes)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_items_of_one_job_are_joined_from_the_store(seed: int) -> None:
+    store = MemoryStore()
+    with simulated(seed, store=store) as runtime:
+        flow = pairing(capacity=2, by="job")
+        flow.routines["b"].by = "n"  # type: ignore[attr-defined]
+        worker = runtime.exec(flow, worker_id="w")
+        runtime.pause(worker)
+        for n in range(20):
+            slots = ("left", "right") if n % 2 else ("right", "left")
+            runtime.post("flow", "a", "input", {"lines": [[slot, None, n] for slot in slots]})
+        runtime.resume(worker)
+        runtime.run()
+        assert sorted(joined(worker)) == [[["left", n], ["right", n]] for n in range(20)]
+        assert store.places("w") == []
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_a_partner_of_a_paused_job_is_joined_when_its_job_goes_on(seed: int) -> None:
+    with simulated(seed, store=MemoryStore()) as runtime:
+        worker = runtime.exec(pairing(capacity=2), worker_id="w")
+        first = send(runtime, "left", [[key, key] for key in range(10)])
+        runtime.run(0.0)
+        runtime.pause(first)
+        send(runtime, "right", [[key, key] for key in reversed(range(10))])
+        runtime.run()
+        runtime.resume(first)
+        runtime.run()
+        assert sorted(joined(worker)) == [[["left", key], ["right", key]] for key in range(10)]
+
+
+def test_equal_keys_have_one_digest_and_others_have_not() -> None:
+    same = [(1, 1.0, True, Decimal(1)), ("a", type("Name", (str,), {})("a")), ((1, "b"), (1.0, "b"))]
+    for keys in same:
+        assert len({digest_of("id", key) for key in keys}) == 1, keys
+    others = [
+        0,
+        1,
+        "1",
+        b"1",
+        None,
+        "",
+        "-",
+        (1,),
+        ("1",),
+        ((),),
+        date(2026, 1, 1),
+        datetime(2026, 1, 1),
+        "\ud800",
+    ]
+    assert len({digest_of("id", key) for key in others}) == len(others)
+    assert digest_of("id", 1) != digest_of("key", 1)
+
+
+def test_keys_that_share_a_digest_are_told_apart() -> None:
+    keys = [frozenset({n}) for n in range(20)]
+    assert len({digest_of("id", key) for key in keys}) == 1
+    with simulated(3, store=MemoryStore()) as runtime:
+        worker = runtime.exec(pairing(capacity=2), worker_id="w")
+        left = [["left", key, n] for n, key in enumerate(keys)]
+        right = [["right", key, n] for n, key in reversed([*enumerate(keys)])]
+        runtime.post("flow", "a", "input", {"lines": [*left, *right]})
+        runtime.run()
+        assert sorted(joined(worker)) == [[["left", n], ["right", n]] for n in range(20)]
+
+
+def test_a_join_in_memory_alone_writes_no_notes() -> None:
+    store = MemoryStore()
+    with Runtime(store=store) as runtime:
+        worker = runtime.exec(pairing(capacity=10), worker_id="w")
+        lines = [[slot, n, n] for slot in ("left", "right") for n in range(5)]
+        job = runtime.post("flow", "a", "input", {"lines": lines}).job_context
+        assert job.wait(SECONDS)
+        assert len(worker.shared_log) == 5
