@@ -175,6 +175,9 @@ class LiveActivation(Activation):
             self.node.worker.engine.user_code_failed(who, error, "it was asked to stop an activation")
         return True
 
+    def cut_off(self) -> None:
+        """The runtime ends, and does not wait for the logic any more."""
+
     def unwanted(self) -> BaseException:
         """Why what this activation produces is not wanted any more."""
         if self.abandoned is OVER:

@@ -40,7 +40,8 @@ class AsyncTasks:
         return cancel
 
     def cancel_all(self) -> None:
-        for task in list(self._tasks):
+        for task, activation in list(self._tasks.items()):
+            activation.cut_off()
             task.cancel()
 
     def close(self) -> None:

@@ -17,6 +17,18 @@ if TYPE_CHECKING:
     from routilux.runtime.worker import Worker
 
 
+def job_left(job: JobContext, call: str) -> StateError:
+    why = "" if job.blocked is None else f", blocked ({job.blocked})"
+    return StateError(
+        f"{call}: job {job.job_id!r} is {job.status}{why} and does not run in this runtime; worker {job.worker_id!r} "
+        f"of flow {job.flow_id!r} keeps it in the store, or runs it in another process. Open that worker here with "
+        "runtime.recover() or runtime.exec(), and call it again",
+        job_id=job.job_id,
+        worker_id=job.worker_id,
+        flow_id=job.flow_id,
+    )
+
+
 class Directory:
     """Safe from any thread."""
 
@@ -123,6 +135,17 @@ class Directory:
             worker_id=worker.worker_id,
             flow_id=flow_id,
         )
+
+    def check_runs(self, worker: Worker) -> None:
+        if worker.stopped:
+            raise self.not_running(worker)
+
+    def worker_that_runs(self, job: JobContext, call: str) -> Worker:
+        """The worker in which an unfinished job goes on. Raises StateError if that is not in this runtime."""
+        worker = self._engine.workers.get(job.worker_id) or self._engine.stopped.get(job.worker_id)
+        if worker is not None and not job.left:
+            return worker
+        raise job_left(job, call)
 
     def unknown_place(self, worker: Worker, routine_id: Any, slot: Any) -> Exception:
         routine = worker.flow.routines.get(routine_id) if isinstance(routine_id, str) else None

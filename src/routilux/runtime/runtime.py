@@ -554,8 +554,9 @@ class Runtime:
         """Hold a worker or a job. When it returns nothing new starts and what ran has ended.
 
         Posts are still accepted. Raises ExecutionTimeoutError, naming what still runs, after ``timeout``
-        seconds; the target stays held. In a routine it returns at once and holds what comes next. With a store a
-        pause outlives the runtime.
+        seconds; the target stays held. In a routine it returns at once and holds what comes next. A finished job stays
+        as it is. With a store a pause outlives the runtime; StoreError: the store did not take it, and the target goes
+        on. Raises StateError for a worker that has stopped, and for a job that does not run in this runtime.
         """
         found = self._target(target)
         checked_timeout(timeout)
@@ -565,17 +566,18 @@ class Runtime:
             self._pause_worker(found, timeout)
 
     def _pause_worker(self, worker: Worker, timeout: float | None) -> None:
-        worker.hold()
-        if worker.stopped:
+        if worker.is_over:
             return
-        worker.set_status(type(worker.state.status)("paused"))
+        self._directory.check_runs(worker)
+        worker.change_pause(True)
         self._wait_until(worker, worker.resting, lambda activation: True, timeout)
         worker.flush()
 
     def _pause_job(self, job: JobContext, timeout: float | None) -> None:
-        job.account.pause(True)
-        worker = self._directory.worker(job.worker_id)
-        worker.job_changed(job)
+        if job.finished:
+            return
+        worker = self._directory.worker_that_runs(job, "pause()")
+        worker.change_job_pause(job, True)
 
         def concerns(activation: Any) -> bool:
             return job.account in activation.job.members
@@ -605,32 +607,30 @@ class Runtime:
             )
 
     def resume(self, target: str | WorkerState | JobContext) -> None:
-        """Let a paused worker or job go on."""
+        """Let a paused worker or job go on. With a store it does so when that is written, before this returns.
+
+        StoreError: the store did not take it, and the target is still paused. Raises StateError for a worker that has
+        stopped, and for a job that does not run in this runtime; a finished job stays as it is.
+        """
         found = self._target(target)
         if isinstance(found, Worker):
-            if found.stopped:
-                raise self._directory.not_running(found)
-            if found.state.status == "paused":
-                found.set_status(type(found.state.status)("running"))
-            found.release()
-            found.flush()
-            return
-        found.account.pause(False)
-        worker = self._directory.worker(found.worker_id)
-        worker.job_changed(found)
-        worker.let_resumed_go()
-        worker.flush()
+            self._directory.check_runs(found)
+            found.change_pause(False)
+        elif not found.finished:
+            self._directory.worker_that_runs(found, "resume()").change_job_pause(found, False)
 
     def cancel(self, target: str | WorkerState | JobContext) -> None:
         """Cancel a job, or every job of a worker and the worker with them.
 
         When it returns none of its activations will start, its queued items are gone, running ones are asked to
         stop, and what they still produce is discarded; with a store this is written. A finished target stays as it
-        is.
+        is. Raises StateError for a job that does not run in this runtime, and StoreError where the store did not take
+        it: then nothing was cancelled.
         """
         found = self._target(target)
         if isinstance(found, JobContext):
-            self._directory.worker(found.worker_id).cancel_job(found)
+            if not found.finished:
+                self._directory.worker_that_runs(found, "cancel()").cancel_job(found)
             return
         found.accepting = False
         found.for_good = True
@@ -667,6 +667,7 @@ class Runtime:
         found.end_drained() if drain else found.cancel_jobs()
         ended = found.bell.wait_for(found.resting, deadline) and ended
         found.close()
+        found.cut_off()
         found.flush()
         return ended
 
@@ -713,7 +714,8 @@ class Runtime:
 
     def _stop_all(self, deadline: float | None, inside: bool, *, drain: bool) -> bool:
         engine = self._engine
-        for worker in list(engine.workers.values()):
+        workers = list(engine.workers.values())
+        for worker in workers:
             worker.hold()
             worker.for_good = self._opener is not None and self._opener.is_over(worker)
             worker.end_drained() if drain else worker.cancel_jobs()
@@ -721,6 +723,8 @@ class Runtime:
         still = {a.mailbox.routine_id for a in engine.running()} if not inside else set()
         ended = engine.driver.close(engine.now() if inside else deadline)
         self._gave_up = not ended and not inside
+        for worker in workers:
+            worker.cut_off()
         if self.monitor is not None:
             self.monitor.close()
         if self._opener is not None:

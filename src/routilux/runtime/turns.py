@@ -348,6 +348,9 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
         return end(worker, activation, now, "failed", error)
     if isinstance(error, IncompleteSetError):
         return end(worker, activation, now, INCOMPLETE, error)
+    if worker.leaves_what_fails:
+        activation.abandoned = OVER
+        return False
     match _decide(worker, activation, error):
         case Retry(delay=delay):
             tell(worker, activation, error, WARNING, f"retried in {delay:.3g} s")

@@ -186,6 +186,14 @@ class Worker:
     def retry_decided(self, activation: LiveActivation, delay: float) -> None:
         """An activation is to run again, ``attempt`` is counted up, and it will be stalled for ``delay`` seconds."""
 
+    @property
+    def leaves_what_fails(self) -> bool:
+        """Whether an activation that raises now has not failed, but was cut off by the end, and runs again later."""
+        return False
+
+    def cut_off(self) -> None:
+        """The worker has been closed, and nothing that still runs in it is waited for any more."""
+
     def trace(self, job: JobContext, action: str, **details: Any) -> None:
         """Note what the engine did with a job in the job's trace."""
         job.trace(action, **details)
@@ -387,9 +395,6 @@ class Worker:
     def cancel_job(self, job: JobContext) -> None:
         self.end_job(job, JobStatus.CANCELLED)
 
-    def job_changed(self, job: JobContext) -> None:
-        """A job was paused or resumed."""
-
     def stored_job(self, job_id: str) -> JobContext | None:
         """A job that is not in the book, from the store."""
         return None
@@ -547,6 +552,35 @@ class Worker:
             self.schedule(mailbox)
         self.changed()
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it was a one-shot execution and has ended."""
+        return self.one_shot and ExecutionStatus(self.state.status).finished
+
+    def change_pause(self, paused: bool) -> None:
+        """Pause, or go on. With a store it is written when this returns; raises what the store refused it with."""
+        self.obey_pause(paused)
+
+    def obey_pause(self, paused: bool) -> None:
+        if self.stopped:
+            return
+        if paused:
+            self.hold()
+            self.show_status(type(self.state.status)("paused"))
+            return
+        if self.state.status == "paused":
+            self.show_status(type(self.state.status)("running"))
+        self.release()
+
+    def change_job_pause(self, job: JobContext, paused: bool) -> None:
+        """The same for one job."""
+        self.obey_job_pause(job, paused)
+
+    def obey_job_pause(self, job: JobContext, paused: bool) -> None:
+        job.account.pause(paused)
+        if not paused:
+            self.let_resumed_go()
+
     def let_resumed_go(self) -> None:
         """Jobs are not paused any more: queue again what was kept back of them."""
         for node in self.nodes.values():
@@ -557,6 +591,9 @@ class Worker:
         self.changed()
 
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
+        self.show_status(status)
+
+    def show_status(self, status: WorkerStatus | ExecutionStatus) -> None:
         self.state.status = status
         if self.sink is not None:
             self.observe(WorkerChanged(self.engine.now(), self.worker_id, self.flow.flow_id, status.value))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import ExecutionError
+from routilux.errors import ExecutionError, RuntimeClosedError
+from routilux.kernel.activation import OVER
 from routilux.model.item import Item, Output, Payload, SharedOutput
 from routilux.model.recovery import ERROR_EVENT
 from routilux.runtime.activation import LiveActivation, TappedActivation
@@ -135,6 +136,17 @@ class JournaledActivation(LiveActivation):
             self.draft.outputs.append(output)
             if worker.state.output_handler is not None:
                 worker.state.output_handler.handle(output)
+
+    def cut_off(self) -> None:
+        """As a kill leaves it: what the logic still does is discarded, and it runs again in the same attempt."""
+        if self.abandoned is not OVER and not self.worker.for_good:
+            self.abandoned = RuntimeClosedError(
+                f"routine {self.mailbox.routine_id!r} still runs, and worker {self.worker.worker_id!r} has stopped; "
+                "what it does is discarded, and it runs again when the worker is opened. Let this exception end the "
+                "logic",
+                routine_id=self.mailbox.routine_id,
+                worker_id=self.worker.worker_id,
+            )
 
     def takes_off(self) -> bool:
         return self.worker.journal.flights.begin(self)

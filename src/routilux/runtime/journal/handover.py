@@ -60,6 +60,8 @@ class Handover:
                 activation.mailbox, activation.batch, outcome, error, trace
             )
         with journal.lock:
+            if worker.is_cut_off:
+                return
             sent = self._apply(draft, activation, record) if wanted else []
             worker.endings.take(record, activation.mailbox, activation.batch)
             if noted is not None:
@@ -83,6 +85,9 @@ class Handover:
 
         def hand_over() -> None:
             with journal.lock:
+                if worker.is_cut_off:
+                    activation.cut_off()
+                    raise activation.unwanted()
                 sent = self._apply(draft, activation, record)
                 record.then(partial(self._send, activation, sent))
                 journal.append(record)

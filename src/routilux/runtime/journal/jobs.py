@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 from routilux.errors import IdempotencyConflictError
 from routilux.model.status import JobStatus
 from routilux.ports import JobRow, KeyRow
+from routilux.runtime.directory import job_left
 from routilux.runtime.journal import rows
+from routilux.runtime.journal.pauses import StoredPause
 from routilux.runtime.journal.record import Record
 from routilux.tracebacks import kept
 
@@ -80,8 +82,11 @@ class StoredJobs:
 
     def _append_row(self, job: Any) -> None:
         record = Record(self._worker)
-        record.jobs = [self.row(job)]
+        self._add_row(job, record)
         self._worker.journal.append(record)
+
+    def _add_row(self, job: Any, record: Record) -> None:
+        record.jobs = [self.row(job)]
 
     # -- from outside ---------------------------------------------------------------------------------------
 
@@ -96,6 +101,8 @@ class StoredJobs:
         journal, record = self._worker.journal, Record(self._worker)
 
         def begin() -> None:
+            if self._worker.stopped and job.final is None:  # type: ignore[attr-defined]
+                raise job_left(job, "cancel()")
             if not self._begin_end(record, job, JobStatus.CANCELLED, None):
                 journal.hand_over(record)  # how it ends is on its way: return when that is written
 
@@ -124,11 +131,15 @@ class StoredJobs:
             job.final = None
             self._worker.at_rest(job.account.remove())
 
-    def write_row(self, job: Any) -> None:
-        journal = self._worker.journal
-        with journal.lock:
-            self._append_row(job)
-        journal.wake()
+    def pause_of(self, job: Any) -> StoredPause:
+        """Most jobs are never paused, so it is made when it is first asked for."""
+        pause: StoredPause | None = job.pause
+        if pause is None:
+            worker = self._worker
+            obey, hold = partial(worker.obey_job_pause, job), partial(job.account.pause, True)
+            made = StoredPause(worker, partial(self._add_row, job), obey, hold)
+            pause = vars(job).setdefault("pause", made)  # two threads may ask at once
+        return pause
 
     def trace(self, job: Any, action: str, **details: Any) -> None:
         worker = self._worker

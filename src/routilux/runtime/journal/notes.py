@@ -82,7 +82,7 @@ class ActivationNotes:
         if data is None:
             data, record = self._result(known, call(), where)
             journal = self._worker.journal
-            journal.kept_or_raise(record, partial(journal.hand_over, record))
+            journal.kept_or_raise(record, partial(self._hand_over, activation, record))
             self.onces[known] = data
         return self._worker.decode(data, where)
 
@@ -94,9 +94,18 @@ class ActivationNotes:
         if data is None:
             data, record = self._result(known, await call(), where)
             journal = self._worker.journal
-            await journal.until_written(partial(journal.hand_over, record))
+            await journal.until_written(partial(self._hand_over, activation, record))
             self.onces[known] = data
         return self._worker.decode(data, where)
+
+    def _hand_over(self, activation: Any, record: Record) -> None:
+        worker, journal = self._worker, self._worker.journal
+        with journal.lock:
+            if worker.is_cut_off:
+                activation.cut_off()
+                raise activation.unwanted()
+            journal.append(record)
+        journal.wake()
 
     def _result(self, known: tuple[str, str], result: Any, where: str) -> tuple[bytes, Record]:
         data, record = self._worker.encode(result, where), Record(self._worker)

@@ -38,6 +38,7 @@ class Revival:
         worker = self._worker
         worker.next_number = worker.number_limit = row.next_number
         worker.about = worker.decode(row.data, self._where())
+        worker.pause.restore(row.status == "paused")
         notes = rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False))
         self._states(notes)
         self._deaths(notes.get("crash", ()))
@@ -208,6 +209,8 @@ class Revival:
         account.begun = job.started_at is not None
         account.ended = account.halted = status in (JobStatus.FAILED, JobStatus.CANCELLED)
         account.pause(about["paused"] and not status.finished)
+        if account.pause_asked:
+            worker.stored_jobs.pause_of(job).restore(True)
         worker.engine.book.adopt(job)
         if status.finished:
             job.announce_end()

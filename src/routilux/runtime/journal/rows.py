@@ -15,6 +15,7 @@ from routilux.model.status import JobStatus
 from routilux.ports import Codec, ItemKey, JobRow, LetterRow, NoteKey, Store, StoredJob
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal.record import Record
+from routilux.runtime.journal.state import DetachedJob
 
 if TYPE_CHECKING:
     from routilux.kernel.account import Account
@@ -66,11 +67,12 @@ def job_row(codec: Codec, job: JournaledJob, status: str, completed_at: float | 
 
 
 def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
-    if error is None and not (job.metadata or job.paused or job.outputs_dropped or job.errors_dropped):
+    paused = job.pause is not None and job.pause.on_record and job.final is None
+    if error is None and not (job.metadata or paused or job.outputs_dropped or job.errors_dropped):
         return _NOTHING_SPECIAL
     about = {
         "metadata": dict(job.metadata),
-        "paused": job.paused,
+        "paused": paused,
         "error": error,
         "outputs_dropped": job.outputs_dropped,
         "errors_dropped": job.errors_dropped,
@@ -119,9 +121,10 @@ def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) 
     """A job that does not live in this runtime, as it was last written; an unfinished one is ``left``."""
     row = stored.row
     account = JobAccount(driver.lock())
-    job = account.job = JobContext(row.job_id, row.worker_id, row.flow_id, account, driver)
+    job = account.job = DetachedJob(row.job_id, row.worker_id, row.flow_id, account, driver)
     about, _ = fill_job(codec, store, job, row)
     job.data.update(job_data(codec, store, row))
+    job.freeze()
     account.status = JobStatus(row.status)
     if account.status is JobStatus.COMPLETED:
         account.parked = stored.items  # what is left of a completed job waits for items of others

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from routilux.errors import StateError
 from routilux.runtime.job import ERROR_LIMIT, OUTPUT_LIMIT, TRACE_LIMIT, JobContext
 from routilux.runtime.journal.draft import StoredList, StoredMapping
 from routilux.runtime.state import JobState, SharedLog, WorkerState, check_state, copied
 
 if TYPE_CHECKING:
     from routilux.kernel.account import JobAccount
+    from routilux.runtime.journal.pauses import StoredPause
     from routilux.runtime.journal.worker import JournaledWorker
 
 S = TypeVar("S")
@@ -85,16 +88,39 @@ class JournaledJobState(_Journaled, JobState):
     """A :class:`JobState` in a store."""
 
 
+class DetachedJob(JobContext):
+    """A job that does not live in this runtime, as it was last written: to be read, and not changed."""
+
+    def freeze(self) -> None:
+        self.data = MappingProxyType(self.data)  # type: ignore[assignment]
+
+    def set_data(self, key: str, value: Any) -> None:
+        raise self._only_read(f"set_data({key!r})")
+
+    def trace(self, action: str, **details: Any) -> None:
+        raise self._only_read(f"trace({action!r})")
+
+    def _only_read(self, call: str) -> StateError:
+        return StateError(
+            f"{call}: job {self.job_id!r} is {self.status}, and was read from the store, where its worker "
+            f"{self.worker_id!r} keeps it; change it in the runtime in which that worker is open",
+            job_id=self.job_id,
+            worker_id=self.worker_id,
+        )
+
+
 class JournaledJob(JobContext):
     """A job whose data, trace, errors and outputs are kept in the store.
 
     ``stored`` counts its items in the store; it is moved under the journal's lock. ``final`` is the status that its
-    row was last given, if that is one in which it has ended; ``serial`` orders the jobs of a worker.
+    row was last given, if that is one in which it has ended; ``serial`` orders the jobs of a worker; ``pause`` is made
+    when it is first paused.
     """
 
     stored = 0
     serial = 0
     final: str | None = None
+    pause: StoredPause | None = None
 
     def __init__(
         self,

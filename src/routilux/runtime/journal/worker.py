@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.errors import StateError, StoreError, describe
+from routilux.errors import StateError, StoreError, WorkerNotRunningError, describe
 from routilux.kernel.account import JobAccount
 from routilux.kernel.activation import OVER
 from routilux.kernel.mailbox import Mailbox
@@ -26,6 +26,7 @@ from routilux.runtime.journal.handover import Handover
 from routilux.runtime.journal.jobs import StoredJobs
 from routilux.runtime.journal.letters import StoredLetters
 from routilux.runtime.journal.notes import ActivationNotes
+from routilux.runtime.journal.pauses import StoredPause
 from routilux.runtime.journal.record import Record
 from routilux.runtime.journal.reopening import Revival
 from routilux.runtime.journal.state import JournaledJob
@@ -53,6 +54,7 @@ class JournaledWorker(Worker):
 
     journaled = True
     on_given_up: Callable[[], object] = staticmethod(bool)  # told when it does
+    is_cut_off = False  # nothing that still runs in it is recorded any more; set under the journal's lock
     failure: StoreError | None = None  # why this runtime has given the worker up
 
     def __init__(self, engine: Engine, flow: Flow, state: Any) -> None:
@@ -68,6 +70,7 @@ class JournaledWorker(Worker):
         self.notes = ActivationNotes(self)
         self.handover = Handover(self)
         self.revival = Revival(self)
+        self.pause = StoredPause(self, self._add_row, self.obey_pause, self.hold)
         super().__init__(engine, flow, state)
         self.number = self._take_number_now
         places = [place for node in self.nodes.values() for place in node.places.values()]
@@ -86,11 +89,23 @@ class JournaledWorker(Worker):
         """Of the activation of this worker that runs here; None outside of one."""
         activation: Any = running.get()
         if activation is None or activation.node.worker is not self:
+            self._check_keeps()
             return None
         if activation.abandoned is not None:
             raise activation.unwanted()
         draft: Draft = activation.draft
         return draft
+
+    def _check_keeps(self) -> None:
+        """What is changed behind the end of a worker would be kept nowhere, or get in the way of who runs it now."""
+        if self.stopped:
+            raise WorkerNotRunningError(
+                f"worker {self.worker_id!r} of flow {self.flow_id!r} has stopped in this runtime, and nothing of it or "
+                "of its jobs can be changed here; open it again with runtime.exec() or runtime.recover(), and use the "
+                "state or the job that it gives",
+                worker_id=self.worker_id,
+                flow_id=self.flow_id,
+            )
 
     # -- how it differs from a worker in memory --------------------------------------------------------------
 
@@ -238,9 +253,11 @@ class JournaledWorker(Worker):
         self.journal.wake()
         super()._over(job)
 
-    def job_changed(self, job: JobContext) -> None:
-        if isinstance(job, JournaledJob):  # else it has ended, and nothing of it is left here
-            self.stored_jobs.write_row(job)
+    def change_pause(self, paused: bool) -> None:
+        self.pause.change(paused)
+
+    def change_job_pause(self, job: JobContext, paused: bool) -> None:
+        self.stored_jobs.pause_of(job).change(paused)
 
     def trace(self, job: JobContext, action: str, **details: Any) -> None:
         self.stored_jobs.trace(job, action, **details)
@@ -307,7 +324,7 @@ class JournaledWorker(Worker):
         return number
 
     def row(self) -> WorkerRow:
-        paused = self.state.status in (WorkerStatus.PAUSED, ExecutionStatus.PAUSED)
+        paused = self.pause.on_record
         return WorkerRow(
             self.worker_id,
             self.flow_id,
@@ -327,8 +344,11 @@ class JournaledWorker(Worker):
     def _append_row(self) -> None:
         """The row as it is now; the caller holds the journal's lock, so that no older one can come later."""
         record = Record(self)
-        record.workers = [self.row()]
+        self._add_row(record)
         self.journal.append(record)
+
+    def _add_row(self, record: Record) -> None:
+        record.workers = [self.row()]
 
     def write_row_now(self, *, forget: bool) -> None:
         """Write the row of a new worker, in place of what the store had under its id."""
@@ -350,6 +370,8 @@ class JournaledWorker(Worker):
 
     def set_status(self, status: WorkerStatus | ExecutionStatus) -> None:
         super().set_status(status)
+        if not self.stopped:
+            self.pause.restore(status in (WorkerStatus.PAUSED, ExecutionStatus.PAUSED))
         if self.for_good or not self.stopped:
             self.write_row()
 
@@ -418,6 +440,20 @@ class JournaledWorker(Worker):
         last.then(self.give_up_claim)
         self.journal.slip_in(last)
 
+    @property
+    def leaves_what_fails(self) -> bool:
+        return self.stopped and not self.for_good
+
+    def cut_off(self) -> None:
+        """The next runtime that opens the worker runs it again: nothing of it may come behind that."""
+        if self.for_good:
+            return
+        with self.journal.lock:
+            self.is_cut_off = True
+        for activation in self.running():
+            activation.cut_off()
+            activation.ask_to_stop()
+
     def give_up_claim(self) -> None:
         """Others may run this worker now: everything of it is written, or this runtime has ended."""
         self.on_given_up()
@@ -430,3 +466,4 @@ class JournaledWorker(Worker):
         """Another process runs this worker now: leave everything to it."""
         self.failure = error
         self.close()
+        self.cut_off()

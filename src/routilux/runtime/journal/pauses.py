@@ -1,0 +1,92 @@
+"""Pausing and going on, of a worker or a job: first on record, then in effect."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from routilux.runtime.journal.record import Record
+
+if TYPE_CHECKING:
+    from routilux.runtime.journal.worker import JournaledWorker
+
+
+class StoredPause:
+    """Whether one worker, or one job, is paused. ``on_record`` is what its newest row says.
+
+    Guarantees
+        * Nothing starts that the store keeps as paused: going on takes effect when it is written.
+        * A pause holds from the call on, which no crash can tell from a moment later, and is shown when it is written.
+        * A change that the store refuses is taken back, and the caller hears it.
+        * Of changes that overlap, the one that was handed over last decides.
+
+    ``add_row`` puts the row as it is now into a record, ``take_effect`` holds or lets go.
+    """
+
+    on_record = False
+
+    def __init__(
+        self,
+        worker: JournaledWorker,
+        add_row: Callable[[Record], None],
+        take_effect: Callable[[bool], None],
+        hold: Callable[[], None],
+    ) -> None:
+        self._worker = worker
+        self._add_row = add_row
+        self._take_effect = take_effect
+        self._hold = hold
+        self._written = False
+        self._newest: Record | None = None  # that is not yet written
+
+    def restore(self, paused: bool) -> None:
+        """Take over what the store has, or what the caller writes by other means."""
+        self.on_record = self._written = paused
+
+    def change(self, paused: bool) -> None:
+        """Returns when it is written and in effect; on the event loop at once, and it is kept until it is written.
+
+        Raises what the store refused it with.
+        """
+        journal, record = self._worker.journal, Record(self._worker)
+        if paused:
+            self._hold()
+        hand_over = partial(self._hand_over, record, paused)
+        if self._worker.engine.driver.on_loop():
+            hand_over()
+            journal.wake()
+        else:
+            journal.written_or_raise(record, hand_over, partial(self._refused, record))
+
+    def _hand_over(self, record: Record, paused: bool) -> None:
+        worker = self._worker
+        with worker.journal.lock:
+            if worker.stopped:  # it is not this runtime's to pause any more
+                raise worker.engine.directory.not_running(worker)
+            self.on_record, self._newest = paused, record
+            self._add_row(record)
+            record.then(partial(self._in_the_store, record, paused))
+            worker.journal.append(record)
+
+    def _in_the_store(self, record: Record, paused: bool) -> None:
+        self._written = paused
+        if self._newest is record:
+            self._newest = None
+            self._take_effect(paused)
+
+    def _refused(self, record: Record) -> None:
+        """Nothing of it was written. Rows that were handed over behind it have said what it says."""
+        worker = self._worker
+        with worker.journal.lock:
+            if self._newest not in (record, None):
+                return
+            handed_over, self._newest = self._newest is record, None
+            self.on_record = paused = self._written
+            if handed_over and worker.journal.broken is None:
+                again = Record(worker)
+                self._add_row(again)
+                worker.journal.append(again)
+        worker.journal.wake()
+        if not worker.stopped:
+            self._take_effect(paused)
