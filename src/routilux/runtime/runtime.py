@@ -632,11 +632,8 @@ class Runtime:
             if not found.finished:
                 self._directory.worker_that_runs(found, "cancel()").cancel_job(found)
             return
-        found.accepting = False
-        found.for_good = True
-        found.cancel_jobs()
-        found.close()
-        found.flush()
+        if not found.stopped:
+            found.cancel()
 
     # -- stop ----------------------------------------------------------------------------------------------
 

@@ -695,6 +695,13 @@ class Worker:
             left += items
         return left
 
+    def cancel(self) -> None:
+        """Cancel every job, and end for good."""
+        self.accepting = False
+        self.for_good = True
+        self.cancel_jobs()
+        self.close()
+
     def close(self) -> None:
         """The end: hand out nothing any more, and let the flow be changed again."""
         if self.stopped:

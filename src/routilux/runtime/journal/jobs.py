@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
@@ -92,42 +93,62 @@ class StoredJobs:
 
     def end(self, job: JobContext, status: JobStatus, error: BaseException | None) -> bool:
         """The end of a job is seen when it is written; False if it has another one."""
-        begun = self._begin_end(Record(self._worker), job, status, error)
+        begun = self._begin_ends(Record(self._worker), [job], status, error)
         self._worker.journal.wake()
-        return begun
+        return bool(begun)
 
     def cancel(self, job: JobContext) -> None:
         """Returns when it is written and nothing of the job starts any more."""
+        self._cancel(lambda: [job])
+
+    def cancel_all(self) -> None:
+        """The same for every open job of the worker, in one record."""
+        self._cancel(lambda: list(self._worker.jobs.values()))
+
+    def _cancel(self, jobs: Callable[[], list[Any]]) -> None:
         journal, record = self._worker.journal, Record(self._worker)
+        begun: list[Any] = []
 
         def begin() -> None:
-            if self._worker.stopped and job.final is None:  # type: ignore[attr-defined]
-                raise job_left(job, "cancel()")
-            if not self._begin_end(record, job, JobStatus.CANCELLED, None):
-                journal.hand_over(record)  # how it ends is on its way: return when that is written
+            asked = jobs()
+            for job in asked:
+                if self._worker.stopped and job.final is None:
+                    raise job_left(job, "cancel()")
+            begun.extend(self._begin_ends(record, asked, JobStatus.CANCELLED, None))
+            if not begun:
+                journal.hand_over(record)  # how they end is on its way: return when that is written
 
-        journal.written_or_raise(record, begin, partial(self._not_ended, record, job))
+        journal.written_or_raise(record, begin, partial(self._not_ended, begun))
 
-    def _begin_end(self, record: Record, job: Any, status: JobStatus, error: BaseException | None) -> bool:
-        """Hand over the end of a job; False if it has another one. Until that is written it does not come to rest."""
+    def _begin_ends(
+        self, record: Record, jobs: Iterable[Any], status: JobStatus, error: BaseException | None
+    ) -> list[Any]:
+        """Hand over the end of those jobs that have no other. Until it is written they do not come to rest."""
         worker, journal = self._worker, self._worker.journal
         now = worker.engine.driver.clock.time()
         with journal.lock:
-            job.account.add()
-            if job.account.status.finished or job.final is not None:
-                job.account.remove()
-                return False
-            before, job.error, job.final = job.error, error, status.value
-            record.jobs = [rows.job_row(journal.codec, job, status.value, now)]
-            job.error = before
-            record.then(partial(worker.end_jobs, [job], status, error))
-            record.then(job.account.remove)
-            journal.append(record)
-        return True
+            begun = [job for job in jobs if self._is_open(job)]
+            for job in begun:
+                before, job.error, job.final = job.error, error, status.value
+                record.jobs = [*record.jobs, rows.job_row(journal.codec, job, status.value, now)]
+                job.error = before
+                record.then(partial(worker.end_jobs, [job], status, error))
+                record.then(job.account.remove)
+            if begun:
+                journal.append(record)
+        return begun
 
-    def _not_ended(self, record: Record, job: Any) -> None:
-        """The store has refused the end of a job."""
-        if record.jobs:
+    def _is_open(self, job: Any) -> bool:
+        """Whether its end is not even on its way; then it is kept from coming to rest."""
+        job.account.add()
+        if not job.account.status.finished and job.final is None:
+            return True
+        job.account.remove()
+        return False
+
+    def _not_ended(self, begun: Iterable[Any]) -> None:
+        """The store has refused the end of these jobs."""
+        for job in begun:
             job.final = None
             self._worker.at_rest(job.account.remove())
 

@@ -384,6 +384,17 @@ class JournaledWorker(Worker):
     def misses_items(self) -> bool:
         return not self.backlog.waits and super().misses_items()
 
+    def cancel(self) -> None:
+        """Its jobs are cancelled on record first: what the store refuses has not happened."""
+        accepted, self.accepting = self.accepting, False
+        try:
+            self.stored_jobs.cancel_all()
+        except StoreError:
+            self.accepting = accepted
+            raise
+        super().cancel()
+        self.flush()
+
     def cancel_jobs(self) -> None:
         """At the end of the worker: for good, or only for this runtime."""
         if self.for_good:
