@@ -224,3 +224,24 @@ def _overlap(seed: int) -> None:
     assert row.status == scene.worker.status.value
     assert scene.worker.control.queue.paused == (row.status == "paused")  # type: ignore[union-attr]
     scene.end()
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_execution_can_be_opened_whenever_its_process_has_died(seed: int, fails: bool) -> None:
+    scene = Scene(seed)
+    scene.fails = fails
+    scene.runtime.exec(scene.flow, entry_params={"n": 1}, job_id="once").wait()
+    scene.runtime.run()
+    scene.end()
+    for life in [*scene.store.lives, scene.store.as_it_is()]:  # type: ignore[attr-defined]
+        again = Scene(seed, life)
+        again.fails = fails
+        again.runtime.recover(flows=[again.flow])
+        again.runtime.run()
+        state = again.runtime.exec(again.flow, entry_params={"n": 1}, job_id="once")
+        assert state.job is not None
+        state.job.wait()
+        assert state.status == ("failed" if fails else "completed")
+        assert len(again.starts) <= 1
+        again.end()

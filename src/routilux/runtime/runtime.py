@@ -661,6 +661,7 @@ class Runtime:
         ended = not drain or found.drain(deadline)
         found.hold()
         found.for_good = drain and ended
+        found.closing = True
         found.end_drained() if drain else found.cancel_jobs()
         ended = found.bell.wait_for(found.resting, deadline) and ended
         found.close()
@@ -715,6 +716,7 @@ class Runtime:
         for worker in workers:
             worker.hold()
             worker.for_good = self._opener is not None and self._opener.is_over(worker)
+            worker.closing = True
             worker.end_drained() if drain else worker.cancel_jobs()
             worker.close()
         still = {a.mailbox.routine_id for a in engine.running()} if not inside else set()

@@ -74,6 +74,7 @@ class Worker:
         self.gates = Gates(self)
         self.back_pressure = BackPressure(self)
         self.accepting = True
+        self.closing = False  # only what runs is still waited for
         self.stopped = False
         self.execution_timer: Any = None
         self._waits_for = engine.waits_for  # bound once: every job has it

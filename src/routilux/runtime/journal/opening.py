@@ -125,6 +125,8 @@ class Opener:
             worker.close()
             worker.give_up_claim()
             raise
+        if worker.one_shot and not worker.stopped and worker.state.job is None:  # type: ignore[attr-defined]
+            self._find_job(worker)
         if worker.stopped:  # nothing of its one job was left
             return worker
         self._enter(worker, WorkerStatus.PAUSED if paused else WorkerStatus.RUNNING)
@@ -137,6 +139,14 @@ class Opener:
         if not paused:
             worker.release()
         return worker
+
+    def _find_job(self, worker: JournaledWorker) -> None:
+        """The process died when the job of an execution had ended and its worker had not, or before it had one."""
+        for stored in self._store.jobs(worker_id=worker.worker_id, limit=1):
+            worker.revival.adopted(stored)
+            return
+        worker.state.status = ExecutionStatus.CANCELLED
+        worker.close()
 
     def recover(self, find_flow: Callable[[str], Flow | None], on_flow_change: str) -> Recovered:
         """Open every unfinished worker whose flow is known."""

@@ -453,7 +453,7 @@ class JournaledWorker(Worker):
 
     @property
     def leaves_what_fails(self) -> bool:
-        return self.stopped and not self.for_good
+        return (self.closing or self.stopped) and not self.for_good
 
     def cut_off(self) -> None:
         """The next runtime that opens the worker runs it again: nothing of it may come behind that."""
