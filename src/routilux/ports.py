@@ -316,7 +316,7 @@ class LetterRow(NamedTuple):
 class KeyRow(NamedTuple):
     """An idempotency key: the same one on the same flow names the same job until ``expires_at``.
 
-    ``digest`` stands for the payload that it came with.
+    ``digest`` stands for the slot, the payload and the metadata that it came with.
     """
 
     flow_id: str

@@ -2,28 +2,34 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routilux.errors import (
+    ExecutionError,
     IdempotencyConflictError,
     InvalidTypeError,
     InvalidValueError,
     QueueFullError,
     StateError,
+    describe,
     refused,
     shown,
 )
+from routilux.kernel.account import JobAccount
 from routilux.model.context import running
 from routilux.model.item import DeadLetter
 from routilux.model.status import JobStatus
 from routilux.ports import KeyRow
+from routilux.runtime.digests import Content, content_of
 from routilux.runtime.job import JobContext
 from routilux.runtime.state import WorkerState
 
 if TYPE_CHECKING:
+    from routilux.runtime.driver import Driver
     from routilux.runtime.engine import Engine
     from routilux.runtime.nodes import Node
     from routilux.runtime.worker import Worker
@@ -46,13 +52,58 @@ class Posted(NamedTuple):
         return self.job_context.status
 
 
-class _KeyedPost:
-    """A post with an idempotency key; whoever comes second waits until it is posted or refused."""
+class _Ended(NamedTuple):
+    """What a key remembers of its job when the job itself is forgotten."""
 
-    def __init__(self, payload: Mapping[str, Any]) -> None:
-        self.payload = payload
-        self.posted: Posted | None = None
+    status: JobStatus
+    error: str | None
+    created_at: float
+    started_at: float | None
+    completed_at: float | None
+    outputs: int
+
+
+class _KeyedPost:
+    """A post with an idempotency key; whoever comes second waits until it is posted or refused.
+
+    It keeps neither the payload nor the job, only what they were.
+    """
+
+    def __init__(self, content: Content) -> None:
+        self.content = content
         self.refused = False
+        self.state: WorkerState | None = None  # from when it is posted
+        self.job_id = ""
+        self._job: Callable[[], JobContext | None] = bool  # type: ignore[assignment]
+        self._ended: _Ended | None = None
+
+    def posted_as(self, posted: Posted) -> None:
+        job = posted.job_context
+        self.job_id, self._job = job.job_id, weakref.ref(job)
+        job.on_end(partial(self._note_end, job))
+        self.state = posted.worker_state
+
+    def _note_end(self, job: JobContext) -> None:
+        error = None if job.error is None else describe(job.error)
+        times = job.created_at, job.started_at, job.completed_at
+        self._ended = _Ended(job.status, error, *times, len(job.outputs) + job.outputs_dropped)
+
+    def job(self, driver: Driver) -> JobContext:
+        """The job; if it is forgotten, how it ended."""
+        return self._job() or self._remembered(driver)
+
+    def _remembered(self, driver: Driver) -> JobContext:
+        assert self.state is not None
+        assert self._ended is not None  # else it is open, and in the book
+        account = JobAccount(driver.lock())
+        job = account.job = JobContext(self.job_id, self.state.worker_id, self.state.flow_id, account, driver)
+        account.status = self._ended.status
+        job.error = (
+            None if self._ended.error is None else ExecutionError(self._ended.error, job_id=self.job_id)
+        )
+        _, _, job.created_at, job.started_at, job.completed_at, job.outputs_dropped = self._ended
+        job.announce_end()
+        return job
 
 
 class KeyTaken(Exception):
@@ -80,17 +131,20 @@ class Posting:
         """The first post with a key makes the job; others wait for it and get the same."""
         if not isinstance(idempotency_key, str):
             raise refused(InvalidTypeError, "idempotency_key", idempotency_key, "text")
-        stored_key = worker.key(idempotency_key, payload)
+        place, notes = node.mailbox.slots[slot].qualified_name, dict(metadata or {})
+        stored_key = worker.key(idempotency_key, place, payload, notes)
+        content = content_of(place, payload, notes) if stored_key is None else Content(stored_key.digest)
         key = (worker.flow.flow_id, idempotency_key)
         bell = self._engine.bell
-        mine = _KeyedPost(dict(payload))
+        mine = _KeyedPost(content)
         while (first := self._keys.setdefault(key, mine)) is not mine:
-            if not bell.wait_for(lambda: first.posted is not None or first.refused, deadline):
+            if not bell.wait_for(lambda: first.state is not None or first.refused, deadline):
                 raise self._too_many_pending("the first post with this idempotency_key still waits for room")
-            if first.posted is not None:
-                return self._same(first.posted, first.payload, payload, key)
+            if first.state is not None:
+                return self._same(first, content, key)
         try:
-            mine.posted = self._first(worker, node, slot, payload, metadata, deadline, stored_key)
+            posted = self._first(worker, node, slot, payload, metadata, deadline, stored_key)
+            mine.posted_as(posted)
         except BaseException:
             mine.refused = True
             del self._keys[key]
@@ -102,7 +156,7 @@ class Posting:
         while len(self._keys) > REMEMBERED_KEYS:
             with suppress(RuntimeError):  # another thread has changed it between two steps of this one
                 self._keys.pop(next(iter(self._keys)), None)
-        return mine.posted
+        return posted
 
     def _first(
         self,
@@ -116,7 +170,7 @@ class Posting:
     ) -> Posted:
         """Nobody here uses this key at the moment; the store may know it, from before or from elsewhere."""
         while True:
-            known = None if key is None else worker.job_of_key(key)
+            known = None if key is None else worker.job_of_key(key, payload)
             if known is not None:
                 return Posted(worker.state, known)
             job, _ = self.new_job(worker, None, metadata, deadline)
@@ -132,16 +186,12 @@ class Posting:
         self.offer(worker, node, letter.slot, dict(letter.data), job, deadline, redriven=letter)
         return Posted(worker.state, job)
 
-    def _same(
-        self, posted: Posted, before: Mapping[str, Any], payload: Mapping[str, Any], key: tuple[str, str]
-    ) -> Posted:
-        if before != payload:
-            raise IdempotencyConflictError(
-                f"idempotency_key {key[1]!r} was used on flow {key[0]!r} before with another payload (job "
-                f"{posted.job_id!r}); a key names one piece of work, give the new one a key of its own",
-                job_id=posted.job_id,
-            )
-        return posted
+    def _same(self, first: _KeyedPost, content: Content, key: tuple[str, str]) -> Posted:
+        how = first.content.difference(content)
+        if how is not None:
+            raise key_conflict(*key, first.job_id, how)
+        assert first.state is not None
+        return Posted(first.state, first.job(self._engine.driver))
 
     def new_job(
         self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None, deadline: float | None
@@ -243,6 +293,14 @@ class Posting:
             what = f"is {job.status}" if job.account.ended else f"belongs to worker {job.worker_id!r}"
             raise StateError(f"job {job_id!r} {what}; post with a new job_id, or with none", job_id=job_id)
         return job
+
+
+def key_conflict(flow_id: str, key: str, job_id: str, how: str) -> IdempotencyConflictError:
+    return IdempotencyConflictError(
+        f"idempotency_key {key!r} was used on flow {flow_id!r} before {how} (job {job_id!r}); a key names one piece of "
+        "work, give the new one a key of its own",
+        job_id=job_id,
+    )
 
 
 def check_metadata(metadata: Any) -> None:

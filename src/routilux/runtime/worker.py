@@ -400,12 +400,12 @@ class Worker:
         """A job that is not in the book, from the store."""
         return None
 
-    def key(self, idempotency_key: str, payload: Payload) -> KeyRow | None:
+    def key(self, idempotency_key: str, place: str, payload: Payload, metadata: Any) -> KeyRow | None:
         """The row of a key, where keys are stored."""
         return None
 
-    def job_of_key(self, key: KeyRow) -> JobContext | None:
-        """The job that a stored key names. Raises IdempotencyConflictError if it came with another payload."""
+    def job_of_key(self, key: KeyRow, payload: Payload) -> JobContext | None:
+        """The job that a stored key names. Raises IdempotencyConflictError if it came with something else."""
         return None
 
     def flush(self) -> None:

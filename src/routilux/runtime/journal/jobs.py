@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable
 from functools import partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import IdempotencyConflictError
 from routilux.model.status import JobStatus
 from routilux.ports import JobRow, KeyRow
+from routilux.runtime.digests import PARTS, VERSION, Content, content_of
 from routilux.runtime.directory import job_left
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.pauses import StoredPause
 from routilux.runtime.journal.record import Record
+from routilux.runtime.posting import key_conflict
 from routilux.tracebacks import kept
 
 if TYPE_CHECKING:
@@ -183,23 +185,31 @@ class StoredJobs:
             return worker.revival.job(job_id)
         return rows.detached_job(journal.codec, journal.store, worker.engine.driver, stored)
 
-    def key(self, idempotency_key: str, payload: Payload) -> KeyRow:
+    def key(self, idempotency_key: str, place: str, payload: Payload, metadata: Any) -> KeyRow:
+        """The digest is of the JSON forms, which are the same in every process."""
         worker = self._worker
         now = worker.engine.driver.clock.time()
-        encoded = worker.encode(payload, f"payload of idempotency_key {idempotency_key!r}")
-        digest = blake2b(encoded, digest_size=16).hexdigest()
+        forms = [
+            json.loads(worker.encode(value, f"{what} of idempotency_key {idempotency_key!r}"))
+            for what, value in (("payload", payload), ("metadata", metadata))
+        ]
+        digest = content_of(place, *forms).digest
         return KeyRow(worker.flow_id, idempotency_key, worker.worker_id, "", digest, now, now + KEY_SECONDS)
 
-    def of_key(self, key: KeyRow) -> JobContext | None:
-        """The job that a key names. Raises IdempotencyConflictError if it came with another payload."""
+    def of_key(self, key: KeyRow, payload: Payload) -> JobContext | None:
+        """The job that a key names. Raises IdempotencyConflictError if it came with something else."""
         worker = self._worker
         known = worker.journal.store.key(key.flow_id, key.key, key.created_at)
         if known is None:
             return None
-        if known.digest != key.digest:
-            raise IdempotencyConflictError(
-                f"idempotency_key {key.key!r} was used on flow {key.flow_id!r} before with another payload (job "
-                f"{known.job_id!r}); a key names one piece of work, give the new one a key of its own",
-                job_id=known.job_id,
-            )
+        if known.digest.startswith(VERSION):
+            how = Content(known.digest).difference(Content(key.digest))
+        else:  # it was written when a key stood for a payload only
+            how = None if known.digest == self._old_digest(key, payload) else PARTS["payload"]
+        if how is not None:
+            raise key_conflict(key.flow_id, key.key, known.job_id, how)
         return worker.engine.book.jobs.get(known.job_id) or self.find(known.job_id)
+
+    def _old_digest(self, key: KeyRow, payload: Payload) -> str:
+        encoded = self._worker.encode(payload, f"payload of idempotency_key {key.key!r}")
+        return blake2b(encoded, digest_size=16).hexdigest()

@@ -265,11 +265,11 @@ class JournaledWorker(Worker):
     def stored_job(self, job_id: str) -> JobContext | None:
         return self.stored_jobs.find(job_id)
 
-    def key(self, idempotency_key: str, payload: Payload) -> KeyRow:
-        return self.stored_jobs.key(idempotency_key, payload)
+    def key(self, idempotency_key: str, place: str, payload: Payload, metadata: Any) -> KeyRow:
+        return self.stored_jobs.key(idempotency_key, place, payload, metadata)
 
-    def job_of_key(self, key: KeyRow) -> JobContext | None:
-        return self.stored_jobs.of_key(key)
+    def job_of_key(self, key: KeyRow, payload: Payload) -> JobContext | None:
+        return self.stored_jobs.of_key(key, payload)
 
     # -- work comes in ---------------------------------------------------------------------------------------
 
