@@ -618,6 +618,10 @@ class Runtime:
             found.change_pause(False)
         elif not found.finished:
             self._directory.worker_that_runs(found, "resume()").change_job_pause(found, False)
+        else:  # it may have ended while it was paused, and something was kept back of it
+            worker = self._engine.workers.get(found.worker_id)
+            if worker is not None:
+                worker.obey_job_pause(found, False)
 
     def cancel(self, target: str | WorkerState | JobContext) -> None:
         """Cancel a job, or every job of a worker and the worker with them.

@@ -578,7 +578,7 @@ class Worker:
         self.obey_job_pause(job, paused)
 
     def obey_job_pause(self, job: JobContext, paused: bool) -> None:
-        job.account.pause(paused)
+        job.account.pause(paused and not job.status.finished)
         if not paused:
             self.let_resumed_go()
 
