@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Callable, Sequence
 from itertools import count
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from routilux.kernel.account import JobAccount
 from routilux.kernel.locks import take_contended
-from routilux.runtime.job import OPEN, OUT, PENDING, JobContext
+from routilux.runtime.job import OPEN, OUT, PENDING, ForgottenJob, JobContext
 
 if TYPE_CHECKING:
     from routilux.runtime.driver import Driver
@@ -18,12 +19,18 @@ if TYPE_CHECKING:
 
 FINISHED_LIMIT = 10_000
 FINISHED_SECONDS = 3_600.0
+FINISHED_BYTES = 64 * 2**20
+_Finished: TypeAlias = tuple[
+    float, str, int, str | None
+]  # when, the job, bytes, the worker that ended with it
 
 
 class JobBook:
     """Safe from any thread. ``max_pending`` limits the jobs that have been accepted and not yet started."""
 
-    def __init__(self, driver: Driver, max_pending: int, bell: Bell) -> None:
+    def __init__(
+        self, driver: Driver, max_pending: int, max_bytes: int, bell: Bell, forget: Callable[[str], object]
+    ) -> None:
         self.jobs: dict[str, JobContext] = {}
         self.max_pending = max_pending
         self._resume_at = int(max_pending * 0.8)  # who waits for room is woken for many jobs, not for each
@@ -32,7 +39,10 @@ class JobBook:
         self.bell = bell  # rings when none is open any more, and when there is room for pending ones again
         self._driver = driver
         self._lock = driver.lock()
-        self._finished: deque[tuple[float, str]] = deque()
+        self._finished: deque[_Finished] = deque()  # moved under the lock, and so are the bytes
+        self._bytes = 0
+        self._max_bytes = max_bytes
+        self._forget_worker = forget
         self._numbers = count(1)
         self._prefix = f"job_{driver.unique()}"
 
@@ -82,7 +92,7 @@ class JobBook:
         with self._lock:
             if job.status.finished:
                 job.counted = OUT
-                self._finished.append((self._driver.clock.time(), job.job_id))
+                self._finished.append((self._driver.clock.time(), job.job_id, 0, None))
                 return
             job.counted = OPEN if job.account.begun else PENDING
             self.open += 1
@@ -129,11 +139,19 @@ class JobBook:
         self.pending -= job.counted is PENDING
         job.counted = OUT
 
-    def ended(self, job: JobContext) -> None:
-        """The job has its final status: stamp it, wake whoever waits for it, forget old ones."""
+    def ended(self, job: JobContext, execution: str | None = None, size: int = 0) -> None:
+        """The job has its final status: stamp it, wake whoever waits for it, forget old ones.
+
+        ``execution`` is the worker that has ended with it and is kept as long as the job is, ``size`` what its state
+        takes.
+        """
         job.completed_at = self._driver.clock.time()
         job.announce_end()  # first: waking a thread takes longer than what is left to do here
         finished = self._finished
+        if job.bulky or job.error is not None:
+            size += job.kept_size()
+        oldest = job.completed_at - FINISHED_SECONDS
+        too_old: Sequence[Any] = ()
         if not self._lock.acquire(False):
             take_contended(self._lock)
         try:
@@ -141,17 +159,35 @@ class JobBook:
             self._count_out(job)
             job.left = False  # it may have been left at this very moment, and has ended all the same
             ring = self.open == 0 or (was_pending and self.pending <= self._resume_at)
-            finished.append((job.completed_at, job.job_id))
+            finished.append((job.completed_at, job.job_id, size, execution))
+            self._bytes += size
+            if len(finished) > FINISHED_LIMIT or finished[0][0] < oldest or self._bytes > self._max_bytes:
+                too_old = self._take_old(oldest)
         finally:
             self._lock.release()
-        oldest = job.completed_at - FINISHED_SECONDS
-        try:
-            while len(finished) > FINISHED_LIMIT or finished[0][0] < oldest:
-                self.jobs.pop(finished.popleft()[1], None)
-        except IndexError:  # another thread forgets them too
-            pass
+        for old in too_old:
+            self._forget(old)
         if ring and self.bell.waiting:
             self.bell.ring()
+
+    def _take_old(self, oldest: float) -> list[_Finished]:
+        """Those beyond a limit, but never the one that has just ended; the caller holds the lock."""
+        finished, taken = self._finished, []
+        while len(finished) > 1 and (
+            len(finished) > FINISHED_LIMIT or finished[0][0] < oldest or self._bytes > self._max_bytes
+        ):
+            old = finished.popleft()
+            self._bytes -= old[2]
+            taken.append(old)
+        return taken
+
+    def _forget(self, old: _Finished) -> None:
+        _, job_id, _, execution = old
+        job = self.jobs.pop(job_id, None)
+        if execution is not None:
+            self._forget_worker(execution)
+        if job is not None and old[2] and not (job.account.active or job.account.parked):
+            job.account.job = ForgottenJob(job_id)  # the history of the worker keeps the account
 
 
 def unique_prefix() -> str:

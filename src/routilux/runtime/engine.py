@@ -51,6 +51,7 @@ class Engine:
         driver: Driver,
         *,
         max_pending: int,
+        max_finished_bytes: int,
         debug: bool,
         default_strategy: str,
         store: Store | None = None,
@@ -60,7 +61,7 @@ class Engine:
         self.now = driver.clock.monotonic
         self.bell = Bell(driver.signal, driver.clock.monotonic)  # the book's
         self.failures = FailureLog(driver)
-        self.book = JobBook(driver, max_pending, self.bell)
+        self.book = JobBook(driver, max_pending, max_finished_bytes, self.bell, self._forget_execution)
         self.debug = debug
         self.default_strategy = default_strategy
         self.sink: Taker | None = None  # takes records, if somebody observes
@@ -100,6 +101,10 @@ class Engine:
         self.workers.pop(worker.worker_id, None)
         for worker_id in list(self.stopped)[:-STOPPED_LIMIT]:
             self.stopped.pop(worker_id, None)
+
+    def _forget_execution(self, worker_id: str) -> None:
+        """Its job is forgotten."""
+        self.stopped.pop(worker_id, None)
 
     def run_nested(self, worker: Worker, mailbox: Mailbox, *, in_place: bool) -> bool:
         return turns.nested(worker, mailbox, self.driver.seat(), in_place=in_place)

@@ -18,6 +18,7 @@ from routilux.model.context import running
 from routilux.model.item import Output
 from routilux.model.status import JobStatus
 from routilux.runtime.checks import checked_timeout
+from routilux.runtime.sizes import estimated_size, size_of_error
 
 if TYPE_CHECKING:
     import asyncio
@@ -46,7 +47,20 @@ class _Lazy(Generic[C]):
     @overload
     def __get__(self, instance: object, owner: type) -> C: ...
     def __get__(self, instance: object | None, owner: type) -> Any:
-        return self if instance is None else vars(instance).setdefault(self._name, self._make())
+        if instance is None:
+            return self
+        kept = vars(instance)
+        kept["bulky"] = True
+        return kept.setdefault(self._name, self._make())
+
+
+class ForgottenJob:
+    """What is left of a finished job in the history of its worker, where it is known by its id only."""
+
+    __slots__ = ("job_id",)
+
+    def __init__(self, job_id: str) -> None:
+        self.job_id = job_id
 
 
 class JobContext:
@@ -65,6 +79,7 @@ class JobContext:
     # Defaults live on the class: a job is made for every post, and most never need these.
     error: BaseException | None = None
     blocked: str | None = None  # why nobody can go on with a job that waits in a store
+    bulky = False  # it has more than its counts and times, and its size is looked at when it ends
     counted = PENDING  # in the book of jobs, and moved under its lock
     waits_for: Callable[[str], str] | None = None  # what its worker, given by its id, waits for
     left = False  # the job is unfinished, and does not run in this runtime
@@ -128,6 +143,7 @@ class JobContext:
     def trace_again(self, entry: dict[str, Any]) -> None:
         """Take over an entry of a saved trace."""
         if self._trace is None:
+            self.bulky = True
             self._trace = deque(maxlen=TRACE_LIMIT)
         self._trace.append(entry)
 
@@ -215,6 +231,13 @@ class JobContext:
         waiting = self._waiting
         if waiting is not None:
             waiting.pop(callback, None)
+
+    def kept_size(self) -> int:
+        """Bytes, roughly, of what a job keeps that has ended."""
+        kept = vars(self)
+        names = ("metadata", "data", "errors", "outputs", "_trace")
+        sizes = (estimated_size(kept[name]) for name in names if kept.get(name))
+        return sum(sizes) + sum(size_of_error(error) for error in (self.error, *kept.get("errors", ())[:10]))
 
     def leave_behind(self, driver: Driver) -> None:
         """Called in a forked child, where nothing of the job's runtime may be touched any more."""

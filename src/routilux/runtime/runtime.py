@@ -31,6 +31,7 @@ from routilux.model.registry import FlowRegistry
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Gate, Observer, RowObserver, Store, Tap, TaskRunner, job_ids_of, load
 from routilux.runtime import cut, draining, turns
+from routilux.runtime.book import FINISHED_BYTES
 from routilux.runtime.checks import checked_count, checked_timeout
 from routilux.runtime.directory import Directory
 from routilux.runtime.driver import Driver, ThreadDriver
@@ -65,7 +66,9 @@ class Runtime:
     """Executes flows on one shared pool of threads and one event loop. Every method is safe from any thread.
 
     ``thread_pool_size``: threads for all workers, 1 to 1024, by default one per core. ``max_queue_size``: jobs
-    that may have been accepted and not yet started; ``post`` waits beyond that. ``enable_monitoring``: keep a feed of
+    that may have been accepted and not yet started; ``post`` waits beyond that. ``max_finished_bytes``: what finished
+    jobs may keep in memory, by an estimate of their outputs, data, traces and errors, and of the states of one-shot
+    executions; the oldest are forgotten first, and a store still has them. ``enable_monitoring``: keep a feed of
     what happens as ``runtime.monitor``. ``registry``: where names of flows are looked up, by default
     ``FlowRegistry.get_instance()``. ``store``: where every step is written, as a URL (``"sqlite:///routilux.db"``,
     ``"postgresql://…"``), which this runtime opens and closes, or an open ``Store``, which it does not close; None
@@ -85,6 +88,7 @@ class Runtime:
         *,
         thread_pool_size: int | None = None,
         max_queue_size: int = 1000,
+        max_finished_bytes: int = FINISHED_BYTES,
         enable_monitoring: bool = False,
         registry: FlowRegistry | None = None,
         store: str | Store | None = None,
@@ -99,6 +103,7 @@ class Runtime:
             self,
             self._create_driver(),
             max_pending=max_queue_size,
+            max_finished_bytes=checked_count("Runtime(max_finished_bytes)", max_finished_bytes, 0),
             debug=debug,
             default_strategy=self.default_strategy,
             store=opened or store,  # type: ignore[arg-type]
@@ -384,8 +389,8 @@ class Runtime:
     # -- look up -------------------------------------------------------------------------------------------
 
     def get_job(self, job_id: str) -> JobContext | None:
-        """The job, or None if it is not known (any more: 10,000 finished jobs are kept, for an hour; a store keeps
-        100,000, for a week)."""
+        """The job, or None if it is not known (any more: 10,000 finished jobs are kept, for an hour, in
+        ``max_finished_bytes``; a store keeps 100,000, for a week)."""
         job = self._engine.book.jobs.get(job_id)
         if job is None and self._opener is not None:
             return self._opener.job(job_id, self._directory.known_flow)
@@ -439,7 +444,10 @@ class Runtime:
         return found[:limit]
 
     def get_worker(self, worker_id: str) -> WorkerState | None:
-        """The state of a live worker, or of one of the newest 1,000 stopped ones."""
+        """The state of a live worker, or of one of the newest 1,000 stopped ones.
+
+        That of a one-shot execution is kept as long as its job is.
+        """
         worker = self._engine.workers.get(worker_id) or self._engine.stopped.get(worker_id)
         return None if worker is None else worker.state
 

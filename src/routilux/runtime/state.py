@@ -14,6 +14,7 @@ from routilux.model.status import ExecutionStatus, WorkerStatus
 from routilux.runtime.checks import checked_count, checked_duration, checked_timeout
 from routilux.runtime.job import JobContext, parked_text
 from routilux.runtime.output import OutputHandler, OutputRecord
+from routilux.runtime.sizes import estimated_size
 
 OUTPUT_LOG_LIMIT = 1_000
 T = TypeVar("T")
@@ -236,6 +237,11 @@ class WorkerState:
         self.output_log.append(output)
         if self.output_handler is not None:
             self.output_handler.handle(output)
+
+    def kept_size(self) -> int:
+        """Bytes, roughly, of what it keeps when its worker has stopped."""
+        kept = self.routine_states, dict(self.shared_data), list(self.shared_log), self.output_log
+        return sum(estimated_size(part) for part in kept if part)
 
     # -- the worker ----------------------------------------------------------------------------------------
 

@@ -502,7 +502,10 @@ class Worker:
         if self.one_shot:
             self.state.status = ExecutionStatus(job.status.value)
             self.close()
-        self.engine.book.ended(job)
+        if self.one_shot:
+            self.engine.book.ended(job, self.worker_id, self.state.kept_size())
+        else:
+            self.engine.book.ended(job)
         self.jobs.pop(job.job_id, None)
         self._note(job, job.status)
         if self.bell.waiting or self.rest.waiting:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from routilux.errors import StateError
 from routilux.runtime.job import ERROR_LIMIT, OUTPUT_LIMIT, TRACE_LIMIT, JobContext
 from routilux.runtime.journal.draft import StoredList, StoredMapping
+from routilux.runtime.sizes import estimated_size
 from routilux.runtime.state import JobState, SharedLog, WorkerState, check_state, copied
 
 if TYPE_CHECKING:
@@ -155,11 +156,16 @@ class JournaledJob(JobContext):
     def _made(self, name: str, make: Callable[[], S]) -> S:
         made: S | None = self._stored.get(name)
         if made is None:
+            self.bulky = True
             made = self._stored.setdefault(name, make())
         return made
 
     def _list(self, kind: str, append: Callable[[Any], object], limit: int | None) -> StoredList:
         return StoredList(self._worker, kind, self.job_id, append, limit=limit)
+
+    def kept_size(self) -> int:
+        data = self._stored.get("data")
+        return super().kept_size() + (0 if data is None else estimated_size(data.copy()))
 
     def continue_lists(self, following: Mapping[str, int]) -> None:
         """Number what is added behind what the store has."""
