@@ -14,9 +14,10 @@ import pytest
 
 from routilux import Flow, Routine, current
 from routilux.activation_policies import immediate_policy
-from routilux.errors import StoreError
+from routilux.errors import StateError, StoreError
 from routilux.ports import Changes
 from routilux.runtime import runtime as runtime_module
+from routilux.store.claims import Claims
 from routilux.store.memory import MemoryStore
 from routilux.testing.simulated import SimulatedRuntime, SimulationLimit
 
@@ -245,3 +246,79 @@ def test_an_execution_can_be_opened_whenever_its_process_has_died(seed: int, fai
         assert state.status == ("failed" if fails else "completed")
         assert len(again.starts) <= 1
         again.end()
+
+
+def test_recover_can_bring_everything_back_standing_still() -> None:
+    """Say, in the morning after an incident; and what was brought back so stays so in the next runtime."""
+    scene = Scene(0)
+    scene.runtime.pause(scene.worker)
+    scene.post(1, job_id="a")
+    life = scene.store.as_it_is()  # type: ignore[attr-defined]
+    life._workers["w"] = life._workers["w"]._replace(status="running")
+    scene.end()
+    for _ in range(2):
+        runtime = SimulatedRuntime(0, store=life)
+        (state,) = runtime.recover(flows=[scene.flow], paused=True)
+        runtime.run()
+        assert (state.status, runtime.get_job("a").status) == ("paused", "pending")  # type: ignore[union-attr]
+        assert life.worker("w").status == "paused"  # type: ignore[union-attr]
+        assert scene.starts == []
+        runtime.shutdown(wait=False)
+    scene.store = life
+    runtime = SimulatedRuntime(0, store=life)
+    (state,) = runtime.recover(flows=[scene.flow])
+    assert state.status == "paused"
+    runtime.resume(state)
+    runtime.run()
+    assert scene.starts == [(1, "running", False)]
+    runtime.shutdown()
+
+
+def test_a_worker_that_can_not_be_written_as_paused_is_not_opened() -> None:
+    scene = Scene(0)
+    scene.post(1, job_id="a").wait()
+    scene.end()
+    store: Any = scene.store
+    store._claims = Claims()
+    runtime = SimulatedRuntime(0, store=store)
+    store.refuses = 1
+    recovered = runtime.recover(flows=[scene.flow], paused=True)
+    assert [(left.worker_id, "the store is busy" in left.reason) for left in recovered.not_reopened] == [
+        ("w", True)
+    ]
+    assert runtime.list_workers() == []
+    (state,) = runtime.recover(flows=[scene.flow], paused=True)
+    assert state.status == "paused"
+    runtime.shutdown()
+
+
+def test_a_job_that_is_left_is_not_changed_by_a_runtime_that_does_not_run_it() -> None:
+    scene = Scene(0)
+    paused_worker(scene)
+    old = scene.job("a")
+    scene.runtime.stop(scene.worker, drain=False)
+    left = scene.job("a")
+    calls = {
+        "pause": lambda: scene.runtime.pause(left),
+        "resume": lambda: scene.runtime.resume(left),
+        "cancel": lambda: scene.runtime.cancel(left),
+        "set_data": lambda: left.set_data("x", 1),
+        "trace": lambda: left.trace("x"),
+        "set_data of the old one": lambda: old.set_data("x", 1),
+        "trace of the old one": lambda: old.trace("x"),
+        "state": lambda: scene.worker.update_routine_state("r", {"x": 1}),
+        "shared_data": lambda: scene.worker.shared_data.update(x=1),
+        "pause the worker": lambda: scene.runtime.pause(scene.worker),
+        "resume the worker": lambda: scene.runtime.resume(scene.worker),
+    }
+    for call in calls.values():
+        with pytest.raises(StateError, match="'w'"):
+            call()
+    assert not left.wait(0)
+    with pytest.raises(StateError, match="opened again"):
+        left.result(0)
+    scene.worker = scene.runtime.exec(scene.flow, worker_id="w")
+    scene.runtime.resume(scene.worker)
+    scene.runtime.run()
+    assert scene.job("a").status == "completed"
+    scene.end()

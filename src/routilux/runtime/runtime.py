@@ -252,12 +252,17 @@ class Runtime:
         self._enter(worker)
         return worker
 
-    def recover(self, *, flows: Iterable[Flow] = (), on_flow_change: str = "refuse") -> Recovered:
+    def recover(
+        self, *, flows: Iterable[Flow] = (), on_flow_change: str = "refuse", paused: bool = False
+    ) -> Recovered:
         """Open every worker that the store holds unfinished and whose flow is registered, or one of ``flows``.
 
         Returns a list of their states, which has an attribute ``not_reopened``: a list of what was left as it is,
         each with ``worker_id``, ``flow_id`` and ``reason``. A paused worker stays paused. Workers that are open
         already are passed over. ``on_flow_change``: see :meth:`exec`. Raises StateError without a store.
+
+        ``paused=True`` brings everything back standing still, to be looked at before it goes on: each worker is
+        written as paused, and opened then. :meth:`resume` lets one go on, also in a later runtime.
         """
         self._check_open("recover()")
         _check_flow_change(on_flow_change)
@@ -270,7 +275,7 @@ class Runtime:
         def find(flow_id: str) -> Flow | None:
             return given.get(flow_id) or self._directory.known_flow(flow_id)
 
-        return self._opener.recover(find, on_flow_change)
+        return self._opener.recover(find, on_flow_change, paused=paused)
 
     def _resume(self, flow: Flow, saved: WorkerState) -> WorkerState:
         if saved.saved is None:

@@ -112,13 +112,15 @@ class Opener:
         worker.revival.look_at(row, stored)
         return worker.state
 
-    def _open(self, flow: Flow, row: WorkerRow) -> JournaledWorker:
+    def _open(self, flow: Flow, row: WorkerRow, *, pause: bool = False) -> JournaledWorker:
         worker: JournaledWorker = self._create(flow, row.worker_id, one_shot=row.kind == "execution")
         self._claim(worker)
         worker.hold()
-        paused = row.status == "paused"
+        paused = pause or row.status == "paused"
         try:
             worker.revival.open(row)
+            if paused and row.status != "paused":
+                worker.pause_on_record()
             if row.fingerprint != flow.fingerprint():
                 set_strangers_aside(worker)
         except BaseException:
@@ -148,8 +150,10 @@ class Opener:
         worker.state.status = ExecutionStatus.CANCELLED
         worker.close()
 
-    def recover(self, find_flow: Callable[[str], Flow | None], on_flow_change: str) -> Recovered:
-        """Open every unfinished worker whose flow is known."""
+    def recover(
+        self, find_flow: Callable[[str], Flow | None], on_flow_change: str, *, paused: bool
+    ) -> Recovered:
+        """Open every unfinished worker whose flow is known; ``paused``: standing still."""
         recovered = Recovered()
         recovered.not_reopened = []
         for row in self._store.workers():
@@ -160,7 +164,7 @@ class Opener:
                 if flow is None:
                     raise StoreError(f"flow {row.flow_id!r} is not registered")
                 check_row(row, flow, row.kind, on_flow_change)
-                recovered.append(self._open(flow, row).state)
+                recovered.append(self._open(flow, row, pause=paused).state)
             except RoutiluxError as error:
                 reason = str(error) if flow is None else describe(error)
                 recovered.not_reopened.append(NotReopened(row.worker_id, row.flow_id, reason))

@@ -359,6 +359,13 @@ class JournaledWorker(Worker):
             record.forgotten = [self.worker_id]
         self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
 
+    def pause_on_record(self) -> None:
+        """The store has it as paused when this returns; raises what it refused that with."""
+        self.pause.restore(True)
+        record = Record(self)
+        self._add_row(record)
+        self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
+
     def limit_time(self) -> None:
         """An execution that was opened again has the time that was left to it, however the clock was moved."""
         seconds = self.about.get("seconds")
