@@ -322,3 +322,24 @@ def test_a_job_that_is_left_is_not_changed_by_a_runtime_that_does_not_run_it() -
     scene.runtime.run()
     assert scene.job("a").status == "completed"
     scene.end()
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_an_exec_that_the_store_refuses_leaves_no_worker_behind(seed: int) -> None:
+    scene = Scene(seed)
+    store: Any = scene.store
+    for options in (
+        {"worker_id": "new"},
+        {"entry_params": {"n": 1}},
+        {"entry_params": {"n": 1}, "job_id": "once"},
+    ):
+        scene.seen()  # everything is written
+        store.refuses = 1
+        with pytest.raises(StoreError, match="busy"):
+            scene.runtime.exec(scene.flow, **options)
+        scene.runtime.run()
+        assert [row.worker_id for row in store.workers()] == ["w"]
+        assert [state.worker_id for state in scene.runtime.list_workers()] == ["w"]
+        assert scene.runtime.list_jobs() == []
+    assert scene.starts == []
+    scene.end()

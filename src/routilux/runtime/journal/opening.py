@@ -88,6 +88,7 @@ class Opener:
         worker.about = {"named": job_id is not None}
         if seconds is not None:
             worker.about |= {"seconds": seconds, "until": self._engine.driver.clock.time() + seconds}
+        worker.put_row_off()
         self._claim(worker)
 
     def _claim(self, worker: JournaledWorker) -> None:

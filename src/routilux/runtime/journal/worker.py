@@ -63,6 +63,7 @@ class JournaledWorker(Worker):
         self.unreleased = 0  # records handed over and not yet released; moved under the journal's lock
         self.next_number = 1
         self.number_limit = 1  # of the worker's row
+        self.row_is_due = False  # it has none yet
         self.about: dict[str, Any] = {}  # what else the worker's row says
         self.stored_jobs = StoredJobs(self)
         self.endings = Endings(self)
@@ -349,6 +350,11 @@ class JournaledWorker(Worker):
 
     def _add_row(self, record: Record) -> None:
         record.workers = [self.row()]
+
+    def put_row_off(self) -> None:
+        """The row of a new execution comes with its first item: refused, neither is in the store."""
+        self.row_is_due = True
+        self.number_limit = self.next_number + NUMBERS_AHEAD
 
     def write_row_now(self, *, forget: bool) -> None:
         """Write the row of a new worker, in place of what the store had under its id."""
