@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import tracemalloc
 from collections.abc import Callable, Iterator
@@ -68,7 +69,10 @@ def shares(routine: Routine, state: Any) -> None:
 
 
 @pytest.mark.parametrize("logic", [emits, sets_data, traces, fails])
-def test_jobs_that_have_ended_keep_no_more_than_the_limit(measured: Callable[[], int], logic: Any) -> None:
+def test_jobs_that_have_ended_keep_no_more_than_the_limit(
+    measured: Callable[[], int], caplog: pytest.LogCaptureFixture, logic: Any
+) -> None:
+    caplog.set_level(logging.CRITICAL, logger="routilux")  # pytest keeps what is logged, with its frames
     flow = flow_of(logic)
     with Runtime(max_finished_bytes=8 * MEGA) as runtime:
         runtime.exec(flow)
