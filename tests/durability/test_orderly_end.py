@@ -87,6 +87,7 @@ def open_():
     runtime.exec(flow, entry_params={"n": 2}, job_id="b")
     begun.acquire()
     begun.acquire()
+    runtime.list_jobs()  # returns when the retries are written
     os.write(1, b"begun\\n")
 """
 ENDS = {
