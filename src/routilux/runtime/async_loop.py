@@ -270,6 +270,8 @@ class _Paced:
 class LoopSignal:
     """A signal that a coroutine waits for."""
 
+    on_set: Callable[[], object] | None = None
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._set = False

@@ -103,15 +103,19 @@ class SimulatedLock:
 class SimulatedSignal:
     """Waiting means letting the simulation go on."""
 
-    __slots__ = ("_driver", "_set", "holds")
+    __slots__ = ("_driver", "_set", "holds", "on_set")
 
     def __init__(self, driver: SimulatedDriver) -> None:
         self._driver = driver
         self._set = False
         self.holds: Condition | None = None
+        self.on_set: Callable[[], object] | None = None
 
     def set(self) -> None:
-        self._set = True
+        if not self._set:
+            self._set = True
+            if self.on_set is not None:
+                self.on_set()
 
     def is_set(self) -> bool:
         return self._set
