@@ -48,7 +48,6 @@ def run(queue: RunQueue, mailbox: Mailbox, seat: Seat) -> None:
         if _turn(worker, ready, seat, limit):
             worker.schedule(ready)
         ready = queue.follow() if queue.ready and clock() < limit and driver.may_follow(queue) else None
-    set_running(None)
     seat.activation = None
     leave(worker)
 
@@ -72,7 +71,6 @@ def nested(worker: Worker, mailbox: Mailbox, seat: Seat, *, in_place: bool) -> b
         return False
     if mailbox.node.detached:
         return _started(worker, mailbox)
-    outer = running.get()
     before = mailbox.activations, mailbox.running
     seat.outer.append(seat.activation)
     worker.queue.forget(mailbox)
@@ -81,7 +79,6 @@ def nested(worker: Worker, mailbox: Mailbox, seat: Seat, *, in_place: bool) -> b
             worker.schedule(mailbox)
     finally:
         seat.activation = seat.outer.pop()
-        set_running(outer)
         if not in_place:
             leave(worker)
     ran = before != (mailbox.activations, mailbox.running)
@@ -142,7 +139,8 @@ def carry_out(
         if job.status is _PENDING:
             worker.started(job)
         seat.activation = activation
-        set_running(activation)
+        context = job.context.copy()
+        context.run(set_running, activation)
         if single:
             item = batch[0]
             slot_data = {item[1]: [item[2]]}
@@ -155,10 +153,10 @@ def carry_out(
                 worker.at_rest(job.remove(unsettled) if unsettled else ())
                 return False, clock()
             if node.guarded:
-                logic(slot_data, activation.message, state)
+                context.run(logic, slot_data, activation.message, state)
                 end_guarded(activation)
             else:
-                logic(slot_data, activation.message, state)
+                context.run(logic, slot_data, activation.message, state)
         except BaseException as error:  # noqa: BLE001 user code may raise anything, SystemExit included
             now = clock()
             if unsettled:
@@ -547,7 +545,9 @@ def _launch(worker: Worker, activation: LiveActivation) -> None:
     except BaseException as error:  # noqa: BLE001 a merge function is user code
         end_detached(activation, error)
         return
-    task = Task(node.logic, slot_data, activation.message, worker.state, activation)
+    context = activation.job.context.copy()
+    context.run(set_running, activation)
+    task = Task(node.logic, slot_data, activation.message, worker.state, activation, context)
     runner = node.runner or worker.engine.driver.async_runner()
     done = Done(activation)
     if node.runner is not None:

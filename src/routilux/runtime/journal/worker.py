@@ -132,7 +132,8 @@ class JournaledWorker(Worker):
             if activation.job.status is JobStatus.PENDING:
                 self.started(activation.job)
             seat.activation = activation
-            turns.set_running(activation)
+            context = activation.job.context.copy()
+            context.run(turns.set_running, activation)
             slot_data = node.data_of(activation.batch)
             try:
                 if (activation.job.halted and turns.put_back(activation)) or (
@@ -141,7 +142,7 @@ class JournaledWorker(Worker):
                     return False, clock()
                 if not activation.takes_off():
                     return False, clock()
-                node.logic(slot_data, activation.message, self.state)
+                context.run(node.logic, slot_data, activation.message, self.state)
                 turns.end_guarded(activation)
                 self.seal(activation)
             except BaseException as error:  # noqa: BLE001 user code may raise anything, SystemExit included
