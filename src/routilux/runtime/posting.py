@@ -140,11 +140,7 @@ class Posting:
             if known is not None:
                 yield from self._join(worker, node, slot, payload, known, deadline, lines)
                 return Posted(worker.state, known)
-            created = (
-                None
-                if lines is not None and self in lines.waiting
-                else self._create(worker, job_id, metadata)
-            )
+            created = self._created_at_once(worker, job_id, metadata, lines)
             if created is None:
                 created = yield from self._waits_to_create(worker, job_id, metadata, deadline, lines)
             job, new = created
@@ -260,11 +256,18 @@ class Posting:
         lines: Lines | None,
     ) -> Waits[tuple[JobContext, bool]]:
         """See :meth:`JobBook.create`; waits while too many jobs are pending."""
-        if lines is None or self not in lines.waiting:
-            created = self._create(worker, job_id, metadata)
-            if created is not None:
-                return created
+        created = self._created_at_once(worker, job_id, metadata, lines)
+        if created is not None:
+            return created
         return (yield from self._waits_to_create(worker, job_id, metadata, deadline, lines))
+
+    def _created_at_once(
+        self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None, lines: Lines | None
+    ) -> tuple[JobContext, bool] | None:
+        """None if too many jobs are pending, or others of this event loop come first."""
+        if lines is not None and self in lines.waiting:
+            return None
+        return self._create(worker, job_id, metadata)
 
     def _create(
         self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None

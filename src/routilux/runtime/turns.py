@@ -6,6 +6,7 @@ hand-off between threads. User code runs here, outside every lock, and nowhere e
 
 from __future__ import annotations
 
+from contextvars import Context
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
@@ -75,7 +76,8 @@ def nested(worker: Worker, mailbox: Mailbox, seat: Seat, *, in_place: bool) -> b
     seat.outer.append(seat.activation)
     worker.queue.forget(mailbox)
     try:
-        if _turn(worker, mailbox, seat, worker.engine.now() + worker.quantum):
+        # In a context of its own: what is not logic must not take the waiting activation for the running one.
+        if Context().run(_turn, worker, mailbox, seat, worker.engine.now() + worker.quantum):
             worker.schedule(mailbox)
     finally:
         seat.activation = seat.outer.pop()
