@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from contextvars import Context
 from itertools import count
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import ExecutionTimeoutError, JobCancelledError, SlotHandlerError, describe
@@ -336,7 +337,12 @@ def _policy_failed(worker: Worker, mailbox: Mailbox, asked: Decide, error: BaseE
 
 
 def failed(worker: Worker, activation: LiveActivation, error: BaseException, now: float) -> bool:
-    """An activation has raised; True: its mailbox has more, and the caller sees to it."""
+    """An activation has raised; True: its mailbox has more, and the caller sees to it.
+
+    An interruption of the program is no failure of the logic that it happens to meet: it leaves the runtime.
+    """
+    if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+        raise error
     if activation.timer is not None:
         activation.timer.cancel()
     if activation.abandoned is not None:
