@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import Context
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 from routilux.kernel.account import Account
@@ -179,7 +180,9 @@ class Gate(Protocol):
 class Task(NamedTuple):
     """The logic of one activation, ready to be called somewhere: ``logic(slot_data, message, state)``.
 
-    ``activation`` is what ``routilux.model.context.running`` is to hold while the logic runs.
+    It is to be called in ``context``, which is its own: ``context.run(logic, …)``, or
+    ``create_task(…, context=context)``.
+    There ``routilux.model.context.running`` holds ``activation``.
     """
 
     logic: Callable[..., Any]
@@ -187,6 +190,7 @@ class Task(NamedTuple):
     message: Any
     state: Any
     activation: Any
+    context: Context
 
 
 class TaskRunner(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -269,15 +268,15 @@ class OwnRunner:
 
     def start(self, task: Task, done: Callable[[BaseException | None], None]) -> Callable[[], None]:
         def call() -> None:
-            running.set(task.activation)
+            assert task.context[running] is task.activation
             try:
-                task.logic(task.slot_data, task.message, task.state)
+                task.context.run(task.logic, task.slot_data, task.message, task.state)
             except BaseException as error:
                 done(error)
             else:
                 done(None)
 
-        self.pool.submit(contextvars.copy_context().run, call)
+        self.pool.submit(call)
         return lambda: None
 
     def close(self) -> None:

@@ -17,7 +17,7 @@ from routilux.errors import DeadlockError, ExecutionTimeoutError, QueueFullError
 from routilux.model.context import running
 from routilux.model.policy import ActivationPolicy
 from routilux.ports import Activated, Dropped, Emitted, Record
-from routilux.testing.simulated import SimulationLimit, simulated
+from routilux.testing.simulated import SimulatedRuntime, SimulationLimit, simulated
 
 
 def routine(
@@ -53,7 +53,8 @@ async def emit_five(routine: Routine) -> None:
 class Numbers:
     """Notes the numbers of items."""
 
-    def __init__(self) -> None:
+    def __init__(self, runtime: SimulatedRuntime) -> None:
+        self.runtime = runtime
         self.emitted: list[int] = []
         self.ended: list[int] = []
 
@@ -64,7 +65,8 @@ class Numbers:
             case Dropped(number=number):
                 self.ended.append(number)
             case Activated(outcome="completed"):
-                self.ended += [item[0] for item in running.get().batch]  # type: ignore[union-attr,attr-defined]
+                activation: Any = self.runtime.simulation.seat().activation or running.get()
+                self.ended += [item[0] for item in activation.batch]
 
 
 def pass_on(routine: Routine, slot_data: dict[str, list[dict[str, Any]]]) -> None:
@@ -154,7 +156,7 @@ def test_what_waits_for_room_behind_asynchronous_logic_is_never_lost(seed: int) 
     flow.add_routine(routine(ignore, input={"max_queue_length": 1}), "consumer")
     flow.connect("producer", "output", "consumer", "input")
     with simulated(seed) as runtime:
-        observer = Numbers()
+        observer = Numbers(runtime)
         runtime.add_observer(observer)
         runtime.exec(flow)
         job = runtime.post(flow, "producer", "input", {}).job_context
@@ -425,7 +427,7 @@ def test_asynchronous_logic_that_fills_its_own_cycle_fails_with_a_dead_lock(seed
     flow.add_routine(async_routine(five, input={"max_queue_length": 2}), "own")
     flow.connect("own", "output", "own", "input")
     with simulated(seed) as runtime:
-        observer = Numbers()
+        observer = Numbers(runtime)
         runtime.add_observer(observer)
         runtime.exec(flow)
         job = runtime.post(flow, "own", "input", {}).job_context

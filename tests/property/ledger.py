@@ -71,6 +71,7 @@ class Ledger:
         self.job_pauses = False
         self.stopped: set[str] = set()  # workers that were stopped or cancelled while they had work
         self.running: dict[Any, Place] = {}
+        self.at_hand: Callable[[], Any] = bool  # the activation on the thread that tells a record
         self.suspended: set[Any] = set()  # asynchronous logic that may be waiting for room
         self.arrived: dict[tuple[str, str, str], list[int]] = defaultdict(list)  # by connection
         self.taken: dict[tuple[str, str, str], list[int]] = defaultdict(list)
@@ -320,7 +321,7 @@ class Ledger:
     def _activated(self, record: Activated) -> None:
         place = (record.worker_id, record.routine_id)
         self.counted[place][record.outcome] += 1
-        activation: Any = running.get()
+        activation: Any = self.at_hand() or running.get()
         ran = activation is not None and activation.mailbox.routine_id == record.routine_id
         if record.outcome == "retried" and ran and activation not in self._returned:
             self._retrying[place][activation] = None  # else its policy has failed, and this is another one

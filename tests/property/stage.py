@@ -31,6 +31,7 @@ def check(seed: int, features: Features, tell: Callable[[object], object] = bool
         ledger_first(ledger),
     ):
         _limit(runtime)
+        ledger.at_hand = lambda: runtime.simulation.seat().activation
         runtime.add_observer(ledger)
         try:
             SimulatedPlay(plan, runtime, ledger).play()

@@ -43,9 +43,12 @@ class JobAccount:
     ended = False  # failed or cancelled: nothing of it may start or be queued any more
     halted = False  # paused or ended: the one flag that the hot path reads
 
-    def __init__(self, lock: Lock, job: Any = None, *, flush_first: bool = False) -> None:
+    def __init__(
+        self, lock: Lock, job: Any = None, *, context: Any = None, flush_first: bool = False
+    ) -> None:
         self._lock = lock
         self.job = job  # whose account this is: opaque to the kernel
+        self.context = context  # that activations of the job run in copies of: opaque to the kernel
         if flush_first:
             self.flush_first = True
 
@@ -172,6 +175,11 @@ class SharedAccount:
 
     def __init__(self, members: tuple[JobAccount, ...]) -> None:
         self.members = members
+
+    @property
+    def context(self) -> Any:
+        """Of the job that is still open and whose item is the oldest."""
+        return next((m.context for m in self.members if not m.status.finished), self.members[0].context)
 
     @property
     def ended(self) -> bool:

@@ -1,8 +1,12 @@
-"""The activation that runs in this thread or task. The runtime sets it around a routine's logic."""
+"""The activation that runs in this thread or task, and the contexts in which logic runs.
+
+Every activation has a context of its own, a copy of the one that its job has come from. In it, and in what logic
+copies from it for its threads and tasks, ``running`` holds the activation.
+"""
 
 from __future__ import annotations
 
-from contextvars import ContextVar
+from contextvars import Context, ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
@@ -36,3 +40,11 @@ class RunningActivation(Protocol):
 
 
 running: ContextVar[RunningActivation | None] = ContextVar("routilux_activation", default=None)
+
+
+def context_of_caller() -> Context:
+    """A copy of the context of the caller, without the activation that it may be called in."""
+    context = copy_context()
+    if running.get() is not None:
+        context.run(running.set, None)  # it would keep the activation alive, and with it those before it
+    return context

@@ -50,8 +50,9 @@ class LiveActivation(Activation):
         self.batch = batch
         self.job = job
         self.started = started
-        self.node: Node = mailbox.node
-        self.routine: Routine = self.node.routine
+        node: Node = mailbox.node
+        self.node = node
+        self.routine: Routine = node.routine
 
     @property
     def debug(self) -> bool:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
+from contextvars import Context
 from threading import Event, Thread, get_ident
 from typing import Any
 
 from routilux.kernel.mailbox import FULL, Mailbox, SlotQueue
-from routilux.model.context import running
 from routilux.ports import Task
 from routilux.runtime import turns
 from routilux.runtime.activation import AsyncActivation
@@ -30,7 +30,7 @@ class AsyncTasks:
         return list(self._tasks.values())
 
     def start(self, task: Task, done: Done) -> Callable[[], None]:
-        created = self._loop.create_task(self._run(task, done))
+        created = self._loop.create_task(self._run(task, done), context=task.context)
         self._tasks[created] = task.activation
         created.add_done_callback(lambda ended: self._tasks.pop(ended, None))
 
@@ -55,7 +55,6 @@ class AsyncTasks:
         call()
 
     async def _run(self, task: Task, done: Done) -> None:
-        running.set(task.activation)
         failure: BaseException | None = None
         try:
             if (
@@ -83,6 +82,7 @@ class AsyncLoop:
         self._tasks = AsyncTasks(self._loop)
         self._todo: deque[Callable[[], Any]] = deque()
         self._woken = False
+        self._context = Context()  # of what is not logic: it must not run in that of an activation
         self._started = Event()
         self._thread = Thread(target=self._run_loop, name="routilux-async", daemon=True)
         self._thread.start()
@@ -122,7 +122,7 @@ class AsyncLoop:
         if not self._woken:
             self._woken = True
             try:
-                self._loop.call_soon_threadsafe(self._work)
+                self._loop.call_soon_threadsafe(self._work, context=self._context)
             except RuntimeError:
                 self._todo.clear()  # the loop is closed: its runtime has shut down
 
@@ -132,7 +132,7 @@ class AsyncLoop:
             self._todo.popleft()()
         if self._todo and not self._woken:
             self._woken = True
-            self._loop.call_soon(self._work)
+            self._loop.call_soon(self._work, context=self._context)
 
     def _cancel_all(self) -> None:
         self._tasks.cancel_all()
@@ -269,6 +269,8 @@ class _Paced:
 
 class LoopSignal:
     """A signal that a coroutine waits for."""
+
+    on_set: Callable[[], object] | None = None
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop

@@ -8,8 +8,8 @@ nothing that could run would help.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.errors import DeadlockError, QueueFullError
 from routilux.kernel.mailbox import FULL, Mailbox, SlotQueue
@@ -17,11 +17,13 @@ from routilux.model.context import running
 from routilux.model.graph import cycle_path
 from routilux.runtime import waiting_for
 from routilux.runtime.pool import Place, Seat
-from routilux.runtime.waiting import Signal
+from routilux.runtime.waiting import Lines, Signal, Waits, on_thread
 
 if TYPE_CHECKING:
     from routilux.runtime.activation import LiveActivation
     from routilux.runtime.worker import Worker
+
+T = TypeVar("T")
 
 
 LONG_SECONDS = 5.0
@@ -78,14 +80,14 @@ class BackPressure:
         self.blocked[waiting] = (activation, slot, worker.engine.driver.seat())
         try:
             with self.wait_of(activation):
-                self.wait_for_room(slot, offer, None, activation, place)
+                on_thread(self._waits_for_room(slot, offer, None, activation, place, helps=True))
         except BaseException:
             if refused is not None:
                 refused()
             raise
         finally:
             del self.blocked[waiting]
-            self._take_back(place)
+            on_thread(self._waits_for_place(place))
 
     @contextmanager
     def wait_of(self, activation: LiveActivation | None) -> Iterator[None]:
@@ -99,14 +101,44 @@ class BackPressure:
             for member in members:
                 member.end_wait()
 
-    def wait_for_room(
+    def waits_to_post(
+        self, slot: SlotQueue, offer: Callable[[], int], deadline: float | None, lines: Lines | None
+    ) -> Waits[int]:
+        """``post`` needs room in a full slot. Inside an activation, of whatever worker, it gives its place away.
+
+        The loop of the runtime belongs to all asynchronous logic: what waits on it does not help.
+        """
+        outer: Any = running.get()
+        helps = outer is not None and (lines is None or not self._worker.engine.driver.on_loop())
+        waits = self._waits_for_room(slot, offer, deadline, None, None, helps=helps, lines=lines)
+        with self._blocked_inside(outer, slot):
+            return (yield from lending_its_place(waits))
+
+    @contextmanager
+    def _blocked_inside(self, outer: Any, slot: SlotQueue) -> Iterator[None]:
+        """An activation of this very worker can make no room while it waits for some."""
+        if outer is None or outer.node.worker is not self._worker:
+            yield
+            return
+        waiting = object()
+        seat = Seat() if outer.node.is_async else self._worker.engine.driver.seat()
+        self.blocked[waiting] = (outer, slot, seat)
+        try:
+            yield
+        finally:
+            del self.blocked[waiting]
+
+    def _waits_for_room(
         self,
         slot: SlotQueue,
         offer: Callable[[], int],
         deadline: float | None,
         activation: LiveActivation | None,
-        place: Place | None = None,
-    ) -> int:
+        place: Place | None,
+        *,
+        helps: bool,
+        lines: Lines | None = None,
+    ) -> Waits[int]:
         """Offer an item until it is taken; returns the code of the offer.
 
         On a thread that runs an activation the wait is spent running what makes room, so a pool of one thread
@@ -115,7 +147,6 @@ class BackPressure:
         nothing that runs could make room, and QueueFullError at the deadline.
         """
         worker, code = self._worker, FULL
-        outer: Any = running.get()
 
         def taken() -> bool:
             nonlocal code
@@ -127,7 +158,7 @@ class BackPressure:
             return code != FULL
 
         def help_or_give_up(signal: Signal) -> bool:
-            if self._make_room(slot, place, on_thread=outer is not None):
+            if self._make_room(slot, place, on_thread=helps):
                 return True
             inside = activation is not None
             if worker.stuck(inside=inside) and not signal.is_set():
@@ -141,37 +172,45 @@ class BackPressure:
             return worker.stopped or not (slot.full if activation and worker.journaled else slot.crowded)
 
         long_wait = LongWait(worker, slot)
-        with nullcontext() if outer is None or place is not None else outer.node.worker.back_pressure.away():
-            try:
-                if not worker.bell.wait_for(taken, deadline, before_sleep=help_or_give_up, holds=has_room):
-                    raise worker.full_error(slot, "no room came within the time-out")
-            finally:
-                long_wait.end()
+        waits = worker.bell.in_turn(
+            lines, slot, taken, deadline, before_sleep=help_or_give_up, holds=has_room
+        )
+        try:
+            if not (yield from waits):
+                raise worker.full_error(slot, "no room came within the time-out")
+        finally:
+            long_wait.end()
         return code
 
-    @contextmanager
-    def away(self) -> Iterator[None]:
-        """Around a wait of an activation for room that post() needs, in another worker perhaps."""
+    def away(self, waits: Waits[T]) -> Waits[T]:
+        """Around a wait of an activation for what post() needs, in another worker perhaps."""
         place = Place(self._worker.queue)
+        abandoned = False
         if self._worker.queue.limit is not None:
             self._offer_place(place)
         try:
-            yield
+            return (yield from waits)
+        except GeneratorExit:
+            abandoned = True
+            raise
         finally:
-            self._take_back(place)
+            if abandoned:
+                place.take_back()
+            else:
+                yield from self._waits_for_place(place)
 
     def _offer_place(self, place: Place) -> None:
         """Others may run in the place of who waits."""
         worker = self._worker
         if place.lend():
             worker.engine.driver.submit(worker.queue)
-        worker.bell.ring()  # whoever waits for a place looks anew
+        worker.bell.ring()  # who waits for a place looks anew
 
-    def _take_back(self, place: Place) -> None:
-        """Logic goes on, with an error or without, when nobody runs in its place any more."""
+    def _waits_for_place(self, place: Place) -> Waits[None]:
+        """Logic goes on, with an error or without, when nothing runs in its place any more."""
         worker = self._worker
         try:
-            worker.bell.wait_for(
+            yield from worker.bell.waits_for(
                 lambda: worker.stopped or place.given_back(), None, holds=lambda: worker.stopped
             )
         finally:
@@ -294,3 +333,9 @@ class BackPressure:
             slot=slot.qualified_name,
             worker_id=worker.worker_id,
         )
+
+
+def lending_its_place(waits: Waits[T]) -> Waits[T]:
+    """A wait that may happen inside an activation: then others run in its place meanwhile."""
+    outer: Any = running.get()
+    return waits if outer is None else outer.node.worker.back_pressure.away(waits)

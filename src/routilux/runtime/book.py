@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from routilux.kernel.account import JobAccount
 from routilux.kernel.locks import take_contended
+from routilux.model.context import context_of_caller
 from routilux.runtime.job import OPEN, OUT, PENDING, ForgottenJob, JobContext
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class JobBook:
         self._forget_worker = forget
         self._numbers = count(1)
         self._prefix = f"job_{driver.unique()}"
+        self.context = context_of_caller()  # for what has no caller any more: the runtime's
 
     def create(
         self, worker: Worker, job_id: str | None, metadata: dict[str, Any] | None
@@ -66,6 +68,7 @@ class JobBook:
         job = self.restored(worker, job_id or f"{self._prefix}{next(self._numbers):x}", metadata)
         if named:
             job.account.named = True
+        job.account.context = context_of_caller()
         job.account.active = 1  # before anybody can know the job
         entered = self.jobs.setdefault(job.job_id, job)
         if entered is job:
@@ -81,7 +84,7 @@ class JobBook:
 
     def restored(self, worker: Worker, job_id: str, metadata: dict[str, Any] | None) -> JobContext:
         """A job that is not entered in the book."""
-        account = JobAccount(self._driver.lock(), flush_first=worker.one_shot)
+        account = JobAccount(self._driver.lock(), context=self.context, flush_first=worker.one_shot)
         job = account.job = worker.new_job(job_id, account, metadata)
         return job
 
@@ -129,6 +132,7 @@ class JobBook:
             self._count_out(job)
             job.left = True
         self.jobs.pop(job.job_id, None)
+        job.account.context = self.context
         job.announce_end()
         if self.bell.waiting:
             self.bell.ring()
@@ -146,6 +150,7 @@ class JobBook:
         takes.
         """
         job.completed_at = self._driver.clock.time()
+        job.account.context = self.context  # what its caller had in it is not kept
         job.announce_end()  # first: waking a thread takes longer than what is left to do here
         finished = self._finished
         if job.bulky or job.error is not None:

@@ -15,6 +15,7 @@ from routilux.runtime import waiting_for
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
+    from routilux.runtime.waiting import Waits
     from routilux.runtime.worker import Worker
 
 LANDING_SECONDS = 1.0  # in which a post that has made its job puts the item into its slot, or waits for room
@@ -29,7 +30,7 @@ class Rest(Enum):
     STUCK = "stuck"  # open jobs are left, and nothing can move
 
 
-def until_finished(engine: Engine, deadline: float | None, *, patient: bool) -> bool:
+def waits_until_finished(engine: Engine, deadline: float | None, *, patient: bool) -> Waits[bool]:
     """Whether every job has ended. What is paused, or held by a gate, is told, and waited for if ``patient``; else it
     counts as well, for no drain can end it.
 
@@ -37,7 +38,9 @@ def until_finished(engine: Engine, deadline: float | None, *, patient: bool) -> 
     """
     while True:
         workers = list(engine.workers.values())
-        drained = [worker.drain(deadline) for worker in workers]
+        drained = []
+        for worker in workers:
+            drained.append((yield from worker.waits_to_drain(deadline)))
         if engine.broken is not None:
             raise engine.broken
         rest = look(engine, workers) if all(drained) else Rest.MOVING
@@ -52,8 +55,9 @@ def until_finished(engine: Engine, deadline: float | None, *, patient: bool) -> 
         if waits:
             tell(engine, patient=False)
         until = deadline if waits else _earlier(deadline, engine.now() + LANDING_SECONDS)
-        if (waits or _is_landing(workers)) and _until_it_changes(engine, workers, rest, until):
-            continue
+        if waits or _is_landing(workers):
+            if (yield from _waits_until_it_changes(engine, workers, rest, until)):
+                continue
         if not waits:
             tell(engine, patient=False)
         return rest is Rest.HELD and not patient
@@ -81,7 +85,9 @@ def _is_landing(workers: Iterable[Worker]) -> bool:
     return any(worker.misses_items() for worker in workers)
 
 
-def _until_it_changes(engine: Engine, workers: list[Worker], rest: Rest, deadline: float | None) -> bool:
+def _waits_until_it_changes(
+    engine: Engine, workers: list[Worker], rest: Rest, deadline: float | None
+) -> Waits[bool]:
     """Wait until a look says something else, or other workers are there; False at the deadline."""
     while True:
         signal = engine.driver.signal()
@@ -91,7 +97,7 @@ def _until_it_changes(engine: Engine, workers: list[Worker], rest: Rest, deadlin
             if list(engine.workers.values()) != workers or look(engine, workers) is not rest:
                 return True
             left = None if deadline is None else deadline - engine.now()
-            if (left is not None and left <= 0) or not signal.wait(left):
+            if (left is not None and left <= 0) or not (yield signal, left, None):
                 return False
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from time import monotonic
 from typing import Any
 
 from routilux.errors import StateError
@@ -28,8 +29,17 @@ class EarlyStyle:
         timeout: float | None,
     ) -> JobState:
         threads = flow.max_workers if flow.execution_strategy == "concurrent" else 1
-        with _OwnRuntime(thread_pool_size=threads) as runtime:
-            return runtime.execute(flow, entry_params or {}, entry_routine_id, timeout)
+        runtime = _OwnRuntime(thread_pool_size=threads)
+        limit = min((s for s in (timeout, flow.execution_timeout) if s is not None), default=None)
+        until = None if limit is None else monotonic() + limit
+        try:
+            state = runtime.execute(flow, entry_params or {}, entry_routine_id, timeout)
+        except BaseException:
+            runtime.shutdown(wait=False)
+            raise
+        # Logic that can not be stopped goes on behind the limit, on a thread that keeps no program from its end.
+        runtime.shutdown(timeout=None if until is None else max(0.0, until - monotonic()))
+        return state
 
     def pause(self, state: WorkerState) -> None:
         self._runtime_of(state).pause(state)

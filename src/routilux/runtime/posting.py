@@ -24,6 +24,7 @@ from routilux.model.context import running
 from routilux.model.item import DeadLetter
 from routilux.model.status import JobStatus
 from routilux.ports import KeyRow
+from routilux.runtime.back_pressure import lending_its_place
 from routilux.runtime.digests import Content, content_of
 from routilux.runtime.job import JobContext
 from routilux.runtime.state import WorkerState
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from routilux.runtime.driver import Driver
     from routilux.runtime.engine import Engine
     from routilux.runtime.nodes import Node
+    from routilux.runtime.waiting import Lines, Waits
     from routilux.runtime.worker import Worker
 
 REMEMBERED_KEYS = 100_000
@@ -118,6 +120,37 @@ class Posting:
         self._check_open = check_open
         self._keys: dict[tuple[str, str], _KeyedPost] = {}
 
+    def post(
+        self,
+        worker: Worker,
+        node: Node,
+        slot: str,
+        payload: dict[str, Any],
+        job_id: str | None,
+        metadata: Mapping[str, Any] | None,
+        deadline: float | None,
+        lines: Lines | None,
+    ) -> Waits[Posted]:
+        """A post without an idempotency key: a new job, or one more item of a job that this worker knows.
+
+        ``lines``: of the event loop whose task posts, None for a thread.
+        """
+        while True:
+            known = None if job_id is None else self.known_job(worker, job_id)
+            if known is not None:
+                yield from self._join(worker, node, slot, payload, known, deadline, lines)
+                return Posted(worker.state, known)
+            created = self._created_at_once(worker, job_id, metadata, lines)
+            if created is None:
+                created = yield from self._waits_to_create(worker, job_id, metadata, deadline, lines)
+            job, new = created
+            if new:
+                rest = self._offer(worker, node, slot, payload, job, deadline, lines)
+                if rest is not None:
+                    yield from rest
+                self._look_after(worker, job)
+                return Posted(worker.state, job)
+
     def once(
         self,
         worker: Worker,
@@ -127,7 +160,8 @@ class Posting:
         idempotency_key: str,
         metadata: Mapping[str, Any] | None,
         deadline: float | None,
-    ) -> Posted:
+        lines: Lines | None,
+    ) -> Waits[Posted]:
         """The first post with a key makes the job; others wait for it and get the same."""
         if not isinstance(idempotency_key, str):
             raise refused(InvalidTypeError, "idempotency_key", idempotency_key, "text")
@@ -138,12 +172,14 @@ class Posting:
         bell = self._engine.bell
         mine = _KeyedPost(content)
         while (first := self._keys.setdefault(key, mine)) is not mine:
-            if not bell.wait_for(lambda: first.state is not None or first.refused, deadline):
+            if not (yield from bell.waits_for(lambda: first.state is not None or first.refused, deadline)):
                 raise self._too_many_pending("the first post with this idempotency_key still waits for room")
             if first.state is not None:
                 return self._same(first, content, key)
         try:
-            posted = self._first(worker, node, slot, payload, metadata, deadline, stored_key)
+            posted = yield from self._first(
+                worker, node, slot, payload, metadata, deadline, lines, stored_key
+            )
             mine.posted_as(posted)
         except BaseException:
             mine.refused = True
@@ -166,24 +202,29 @@ class Posting:
         payload: dict[str, Any],
         metadata: Mapping[str, Any] | None,
         deadline: float | None,
+        lines: Lines | None,
         key: KeyRow | None,
-    ) -> Posted:
+    ) -> Waits[Posted]:
         """Nobody here uses this key at the moment; the store may know it, from before or from elsewhere."""
         while True:
             known = None if key is None else worker.job_of_key(key, payload)
             if known is not None:
                 return Posted(worker.state, known)
-            job, _ = self.new_job(worker, None, metadata, deadline)
+            job, _ = yield from self._new_job(worker, None, metadata, deadline, lines)
             try:
-                self.offer(worker, node, slot, payload, job, deadline, key)
+                yield from self._offered(worker, node, slot, payload, job, deadline, lines, key=key)
             except KeyTaken:
                 continue
             return Posted(worker.state, job)
 
-    def redrive(self, worker: Worker, node: Node, letter: DeadLetter, deadline: float | None) -> Posted:
+    def redrive(
+        self, worker: Worker, node: Node, letter: DeadLetter, deadline: float | None
+    ) -> Waits[Posted]:
         """A dead letter becomes an item of a new job, and is a dead letter no longer."""
-        job, _ = self.new_job(worker, None, {"redriven_from": list(letter.job_ids)}, deadline)
-        self.offer(worker, node, letter.slot, dict(letter.data), job, deadline, redriven=letter)
+        metadata = {"redriven_from": list(letter.job_ids)}
+        job, _ = yield from self._new_job(worker, None, metadata, deadline, None)
+        payload = dict(letter.data)
+        yield from self._offered(worker, node, letter.slot, payload, job, deadline, None, redriven=letter)
         return Posted(worker.state, job)
 
     def _same(self, first: _KeyedPost, content: Content, key: tuple[str, str]) -> Posted:
@@ -193,39 +234,81 @@ class Posting:
         assert first.state is not None
         return Posted(first.state, first.job(self._engine.driver))
 
-    def new_job(
-        self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None, deadline: float | None
-    ) -> tuple[JobContext, bool]:
+    def begin(
+        self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None
+    ) -> Waits[JobContext]:
+        """The job of a one-shot execution; waits while too many jobs are pending."""
+        job, _ = yield from self._new_job(worker, job_id, metadata, None, None)
+        return job
+
+    def offer_first(
+        self, worker: Worker, node: Node, slot: str, payload: dict[str, Any], job: JobContext
+    ) -> Waits[None]:
+        """Put the first item of a one-shot execution into its slot."""
+        yield from self._offered(worker, node, slot, payload, job, None, None)
+
+    def _new_job(
+        self,
+        worker: Worker,
+        job_id: str | None,
+        metadata: Mapping[str, Any] | None,
+        deadline: float | None,
+        lines: Lines | None,
+    ) -> Waits[tuple[JobContext, bool]]:
         """See :meth:`JobBook.create`; waits while too many jobs are pending."""
-        notes = None if metadata is None else dict(metadata)
-        created = self._engine.book.create(worker, job_id, notes)
-        if created is None:
-            created = self._wait_to_create(worker, job_id, notes, deadline)
-        job, new = created
-        if new:
+        created = self._created_at_once(worker, job_id, metadata, lines)
+        if created is not None:
+            return created
+        return (yield from self._waits_to_create(worker, job_id, metadata, deadline, lines))
+
+    def _created_at_once(
+        self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None, lines: Lines | None
+    ) -> tuple[JobContext, bool] | None:
+        """None if too many jobs are pending, or others of this event loop come first."""
+        if lines is not None and self in lines.waiting:
+            return None
+        return self._create(worker, job_id, metadata)
+
+    def _create(
+        self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None
+    ) -> tuple[JobContext, bool] | None:
+        created = self._engine.book.create(worker, job_id, None if metadata is None else dict(metadata))
+        if created is not None and created[1]:
+            job = created[0]
             worker.jobs[job.job_id] = job
         return created
 
-    def _wait_to_create(
-        self, worker: Worker, job_id: str | None, metadata: dict[str, Any] | None, deadline: float | None
-    ) -> tuple[JobContext, bool]:
+    def _waits_to_create(
+        self,
+        worker: Worker,
+        job_id: str | None,
+        metadata: Mapping[str, Any] | None,
+        deadline: float | None,
+        lines: Lines | None,
+    ) -> Waits[tuple[JobContext, bool]]:
         created: tuple[JobContext, bool] | None = None
         inside = running.get() is not None
 
         def there_is_room() -> bool:
             nonlocal created
             self._check_open()
-            created = self._engine.book.create(worker, job_id, metadata)
+            created = self._create(worker, job_id, metadata)
             return created is not None
 
         def help_or_give_up(_: Any) -> bool:
-            if inside and (worker.queue.held or not worker.back_pressure.help()):
+            if inside and lines is None and (worker.queue.held or not worker.back_pressure.help()):
                 raise self._too_many_pending("a routine can not wait for them")
-            return inside
+            return inside and lines is None
 
-        if not self._engine.bell.wait_for(
-            there_is_room, deadline, before_sleep=help_or_give_up, holds=self._engine.book.has_room
-        ):
+        waits = self._engine.bell.in_turn(
+            lines,
+            self,
+            there_is_room,
+            deadline,
+            before_sleep=help_or_give_up,
+            holds=self._engine.book.has_room,
+        )
+        if not (yield from (waits if lines is None else lending_its_place(waits))):
             raise self._too_many_pending("none started within the time-out")
         assert created is not None
         return created
@@ -237,7 +320,14 @@ class Posting:
             "Give post() a longer timeout, or the runtime a larger max_queue_size or more threads"
         )
 
-    def offer(
+    def _offered(self, worker: Worker, node: Node, slot: str, *rest: Any, **options: Any) -> Waits[None]:
+        """:meth:`_offer` to its end."""
+        waits = self._offer(worker, node, slot, *rest, **options)
+        if waits is not None:
+            yield from waits
+        self._look_after(worker, rest[1])
+
+    def _offer(
         self,
         worker: Worker,
         node: Node,
@@ -245,15 +335,16 @@ class Posting:
         payload: dict[str, Any],
         job: JobContext,
         deadline: float | None,
+        lines: Lines | None,
+        *,
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
-    ) -> None:
-        """Put the first item of a new job into its slot."""
+    ) -> Waits[None] | None:
+        """Put the first item of a new job into its slot; None if it is in, else what that waits for."""
         undo = partial(self._take_back, worker, job)
-        worker.admit(node, slot, payload, job, deadline, undo=undo, key=key, redriven=redriven)
-        self._look_after(worker, job)
+        return worker.admit(node, slot, payload, job, deadline, lines, undo=undo, key=key, redriven=redriven)
 
-    def join(
+    def _join(
         self,
         worker: Worker,
         node: Node,
@@ -261,11 +352,18 @@ class Posting:
         payload: dict[str, Any],
         job: JobContext,
         deadline: float | None,
-    ) -> None:
+        lines: Lines | None,
+    ) -> Waits[None]:
         """Put one more item of a job that exists into a slot."""
         job.account.add()
-        worker.admit(node, slot, payload, job, deadline, undo=lambda: worker.at_rest(job.account.remove()))
+        undo = partial(self._give_credit_back, worker, job)
+        waits = worker.admit(node, slot, payload, job, deadline, lines, undo=undo)
+        if waits is not None:
+            yield from waits
         self._look_after(worker, job)
+
+    def _give_credit_back(self, worker: Worker, job: JobContext) -> None:
+        worker.at_rest(job.account.remove())
 
     def _take_back(self, worker: Worker, job: JobContext) -> None:
         """Nothing of a new job was accepted."""
@@ -276,7 +374,7 @@ class Posting:
             worker.close()
 
     def _look_after(self, worker: Worker, job: JobContext) -> None:
-        """Whoever stopped the worker or ended the job may have looked before the item was there."""
+        """Who stopped the worker or ended the job may have looked before the item was there."""
         if worker.stopped:
             worker.cancel_jobs()
         if job.account.ended:

@@ -9,14 +9,13 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routilux.errors import (
     DuplicateNameError,
     ExecutionTimeoutError,
     InvalidTypeError,
     InvalidValueError,
-    QueueFullError,
     RuntimeClosedError,
     StateError,
     StoreError,
@@ -41,12 +40,19 @@ from routilux.runtime.letters import LETTER_LIMIT
 from routilux.runtime.posting import Posted, Posting, check_metadata, checked_payload
 from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
 from routilux.runtime.state import JobState, WorkerState
+from routilux.runtime.waiting import (
+    Lines,
+    Waits,
+    in_task,
+    lines_of_running_loop,
+    on_own_thread,
+    on_this_thread,
+    on_thread,
+)
 from routilux.runtime.worker import Worker
 
 if TYPE_CHECKING:
     from routilux.runtime.journal.opening import Opener, Recovered
-
-T = TypeVar("T")
 
 MAX_THREADS = 1024
 GRACE_SECONDS = 1.0  # for what still runs when a program is interrupted or ends
@@ -216,14 +222,14 @@ class Runtime:
             self._opener.begin(worker, job_id, seconds)
         self._enter(worker)
         try:
-            job, _ = self._posting.new_job(worker, job_id, metadata, None)
+            job = on_thread(self._posting.begin(worker, job_id, metadata))
         except BaseException:
             worker.close()
             raise
         state.job = job
         if seconds is not None:
             worker.fail_after(seconds)
-        self._posting.offer(worker, worker.nodes[target[0]], target[1], data, job, None)
+        on_thread(self._posting.offer_first(worker, worker.nodes[target[0]], target[1], data, job))
         return state
 
     def _known_execution(self, flow: Flow, job_id: str, on_flow_change: str) -> JobState | None:
@@ -363,6 +369,34 @@ class Runtime:
         SerializationError and StoreError. Only StoreUnknownError leaves open whether it was: repeat the post with the
         same ``idempotency_key``, which a store keeps for 7 days.
         """
+        return on_thread(
+            self._waits_to_post(
+                flow,
+                routine_id,
+                slot,
+                data,
+                worker_id,
+                job_id,
+                metadata,
+                idempotency_key,
+                timeout,
+            )
+        )
+
+    def _waits_to_post(
+        self,
+        flow: str | Flow,
+        routine_id: str,
+        slot: str,
+        data: Mapping[str, Any],
+        worker_id: str | None,
+        job_id: str | None,
+        metadata: Mapping[str, Any] | None,
+        idempotency_key: str | None,
+        timeout: float | None,
+        lines: Lines | None = None,
+    ) -> Waits[Posted]:
+        """Check a post; what is returned makes it."""
         if self._closed is not None:
             self._check_open("post()")
         worker = self._directory.worker_of(flow, worker_id)
@@ -380,16 +414,8 @@ class Runtime:
         if metadata is not None:
             check_metadata(metadata)
         if idempotency_key is not None:
-            return self._posting.once(worker, node, slot, payload, idempotency_key, metadata, deadline)
-        while True:
-            known_job = None if job_id is None else self._posting.known_job(worker, job_id)
-            if known_job is not None:
-                self._posting.join(worker, node, slot, payload, known_job, deadline)
-                return Posted(worker.state, known_job)
-            job, new = self._posting.new_job(worker, job_id, metadata, deadline)
-            if new:
-                self._posting.offer(worker, node, slot, payload, job, deadline)
-                return Posted(worker.state, job)
+            return self._posting.once(worker, node, slot, payload, idempotency_key, metadata, deadline, lines)
+        return self._posting.post(worker, node, slot, payload, job_id, metadata, deadline, lines)
 
     # -- look up -------------------------------------------------------------------------------------------
 
@@ -528,7 +554,7 @@ class Runtime:
         with worker.letters.taken_out(letter) as there:
             if not there:
                 raise _letter_gone(letter)
-            return self._posting.redrive(worker, node, letter, deadline)
+            return on_thread(self._posting.redrive(worker, node, letter, deadline))
 
     def health(self) -> Health:
         """Whether what happens is kept: always in memory, and with a store while it takes what it is given."""
@@ -559,7 +585,8 @@ class Runtime:
         paused, or held by a gate, is told and waited for. Raises InsideActivationError in a routine.
         """
         self._engine.refuse_inside("wait_until_all_jobs_finished()")
-        return draining.until_finished(self._engine, self._engine.deadline(timeout), patient=True)
+        waits = draining.waits_until_finished(self._engine, self._engine.deadline(timeout), patient=True)
+        return on_thread(waits)
 
     # -- pause, resume, cancel -----------------------------------------------------------------------------
 
@@ -571,26 +598,29 @@ class Runtime:
         as it is. With a store a pause outlives the runtime; StoreError: the store did not take it, and the target goes
         on. Raises StateError for a worker that has stopped, and for a job that does not run in this runtime.
         """
+        on_thread(self._waits_to_pause(target, timeout))
+
+    def _waits_to_pause(self, target: str | WorkerState | JobContext, timeout: float | None) -> Waits[None]:
         found = self._target(target)
         checked_timeout(timeout)
         if isinstance(found, JobContext):
-            self._pause_job(found, timeout)
+            yield from self._pause_job(found, timeout)
         else:
-            self._pause_worker(found, timeout)
+            yield from self._pause_worker(found, timeout)
 
-    def _pause_worker(self, worker: Worker, timeout: float | None) -> None:
+    def _pause_worker(self, worker: Worker, timeout: float | None) -> Waits[None]:
         if worker.is_over:
             return
         self._directory.check_runs(worker)
-        worker.change_pause(True)
-        self._wait_until(worker, worker.resting, lambda activation: True, timeout)
-        worker.flush()
+        yield from worker.waits_to_change_pause(True)
+        yield from self._waits_until(worker, worker.resting, lambda activation: True, timeout)
+        yield from worker.waits_to_flush()
 
-    def _pause_job(self, job: JobContext, timeout: float | None) -> None:
+    def _pause_job(self, job: JobContext, timeout: float | None) -> Waits[None]:
         if job.finished:
             return
         worker = self._directory.worker_that_runs(job, "pause()")
-        worker.change_job_pause(job, True)
+        yield from worker.waits_to_change_job_pause(job, True)
 
         def concerns(activation: Any) -> bool:
             return job.account in activation.job.members
@@ -598,20 +628,20 @@ class Runtime:
         def at_rest() -> bool:
             return not any(concerns(activation) for activation in worker.running())
 
-        self._wait_until(worker, at_rest, concerns, timeout)
-        worker.flush()
+        yield from self._waits_until(worker, at_rest, concerns, timeout)
+        yield from worker.waits_to_flush()
 
-    def _wait_until(
+    def _waits_until(
         self,
         worker: Worker,
         at_rest: Callable[[], bool],
         concerns: Callable[[Any], bool],
         timeout: float | None,
-    ) -> None:
+    ) -> Waits[None]:
         if running.get() is not None:
             return
         deadline = self._engine.deadline(timeout)
-        if not worker.bell.wait_for(at_rest, deadline):
+        if not (yield from worker.bell.waits_for(at_rest, deadline)):
             names = sorted({a.mailbox.routine_id for a in worker.running() if concerns(a)})
             raise ExecutionTimeoutError(
                 f"paused, but after {timeout} s these routines of worker {worker.worker_id!r} still run: "
@@ -628,9 +658,10 @@ class Runtime:
         found = self._target(target)
         if isinstance(found, Worker):
             self._directory.check_runs(found)
-            found.change_pause(False)
+            on_thread(found.waits_to_change_pause(False))
         elif not found.finished:
-            self._directory.worker_that_runs(found, "resume()").change_job_pause(found, False)
+            runs_it = self._directory.worker_that_runs(found, "resume()")
+            on_thread(runs_it.waits_to_change_job_pause(found, False))
         else:  # it may have ended while it was paused, and something was kept back of it
             worker = self._engine.workers.get(found.worker_id)
             if worker is not None:
@@ -662,28 +693,35 @@ class Runtime:
         stopped worker does nothing. With a store, a worker that was drained has ended for good; one that was not
         keeps its jobs there, and goes on with them when it is opened again.
         """
-        found = self._target(worker)
-        if isinstance(found, JobContext):
-            raise InvalidTypeError(
-                f"stop() takes a worker, got the job {found.job_id!r}; call runtime.cancel(job)"
-            )
+        found = self._stopped_target(worker)
         if found.stopped:
             return True
         self._engine.refuse_inside("stop()")
         deadline = self._engine.deadline(timeout)
         if isinstance(self._engine.driver, ThreadDriver) and running.get() is None and interrupts_itself():
             return elsewhere(partial(self.stop, worker, drain=drain, timeout=timeout))
-        found.accepting = False
-        drain = drain and not found.queue.paused
-        ended = not drain or found.drain(deadline)
-        found.hold()
-        found.for_good = drain and ended
-        found.closing = True
-        found.end_drained() if drain else found.cancel_jobs()
-        ended = found.bell.wait_for(found.resting, deadline) and ended
-        found.close()
-        found.cut_off()
-        found.flush()
+        return on_thread(self._waits_to_stop(found, drain, deadline))
+
+    def _stopped_target(self, worker: str | WorkerState) -> Worker:
+        found = self._target(worker)
+        if isinstance(found, JobContext):
+            raise InvalidTypeError(
+                f"stop() takes a worker, got the job {found.job_id!r}; call runtime.cancel(job)"
+            )
+        return found
+
+    def _waits_to_stop(self, worker: Worker, drain: bool, deadline: float | None) -> Waits[bool]:
+        worker.accepting = False
+        drain = drain and not worker.queue.paused
+        ended = not drain or (yield from worker.waits_to_drain(deadline))
+        worker.hold()
+        worker.for_good = drain and ended
+        worker.closing = True
+        worker.end_drained() if drain else worker.cancel_jobs()
+        ended = (yield from worker.bell.waits_for(worker.resting, deadline)) and ended
+        worker.close()
+        worker.cut_off()
+        yield from worker.waits_to_flush()
         return ended
 
     def shutdown(self, wait: bool = True, *, timeout: float | None = None) -> bool:
@@ -698,44 +736,55 @@ class Runtime:
         """
         if self._forked:
             return True
-        engine = self._engine
-        deadline = engine.deadline(timeout)
-        if isinstance(self._engine.driver, ThreadDriver) and running.get() is None and interrupts_itself():
-            return elsewhere(partial(self.shutdown, wait, timeout=timeout))
+        deadline = self._engine.deadline(timeout)
         inside = running.get() is not None
+        if isinstance(self._engine.driver, ThreadDriver) and not inside and interrupts_itself():
+            return elsewhere(partial(self.shutdown, wait, timeout=timeout))
+        return on_thread(self._waits_to_shut_down(wait, deadline, inside, on_this_thread))
+
+    def _waits_to_shut_down(
+        self,
+        wait: bool,
+        deadline: float | None,
+        inside: bool,
+        join: Callable[[Callable[[], bool]], Waits[bool]],
+    ) -> Waits[bool]:
+        """``join`` carries out what waits for the runtime's own threads."""
         if not wait and deadline is None:
-            deadline = engine.now() + GRACE_SECONDS
+            deadline = self._engine.now() + GRACE_SECONDS
         if self._closed == "has been shut down":
-            return inside or self._wait_for_the_rest(deadline)
+            return inside or (yield from join(partial(self._wait_for_the_rest, deadline)))
         drained = True
         if wait and not inside:
             self._closed = "is shutting down"
-            drained = self._drain_all(deadline)
+            drained = yield from self._drain_all(deadline)
         self._closed = "has been shut down"
-        return self._stop_all(deadline, inside, drain=wait and not inside) and drained
+        workers = list(self._engine.workers.values())
+        for worker in workers:
+            worker.hold()
+            worker.for_good = self._opener is not None and self._opener.is_over(worker)
+            worker.closing = True
+            worker.end_drained() if wait and not inside else worker.cancel_jobs()
+            worker.close()
+        stopped = partial(self._end_threads, workers, deadline, inside)
+        return (yield from join(stopped) if not inside else on_this_thread(stopped)) and drained
 
     def _wait_for_the_rest(self, deadline: float | None) -> bool:
-        """Somebody else has stopped everything, in a routine perhaps, where it could not wait for what ran."""
+        """Everything has been stopped, in a routine perhaps, where it could not wait for what ran."""
         ended = self._engine.driver.close(self._engine.now() if self._gave_up else deadline)
         if ended:
             _open_runtimes.discard(self)
         return ended
 
-    def _drain_all(self, deadline: float | None) -> bool:
+    def _drain_all(self, deadline: float | None) -> Waits[bool]:
         try:
-            return draining.until_finished(self._engine, deadline, patient=False)
+            return (yield from draining.waits_until_finished(self._engine, deadline, patient=False))
         except StoreError:
             return False  # nothing can be written any more; that has been said where it was found
 
-    def _stop_all(self, deadline: float | None, inside: bool, *, drain: bool) -> bool:
+    def _end_threads(self, workers: Iterable[Worker], deadline: float | None, inside: bool) -> bool:
+        """Close what this runtime has opened; every worker has been stopped."""
         engine = self._engine
-        workers = list(engine.workers.values())
-        for worker in workers:
-            worker.hold()
-            worker.for_good = self._opener is not None and self._opener.is_over(worker)
-            worker.closing = True
-            worker.end_drained() if drain else worker.cancel_jobs()
-            worker.close()
         still = {a.mailbox.routine_id for a in engine.running()} if not inside else set()
         ended = engine.driver.close(engine.now() if inside else deadline)
         self._gave_up = not ended and not inside
@@ -765,32 +814,69 @@ class Runtime:
 
     # -- async twins ---------------------------------------------------------------------------------------
 
-    async def apost(self, *args: Any, **kwargs: Any) -> Posted:
-        """:meth:`post` for coroutines: waiting for room does not block the event loop."""
-        if self._opener is not None:
-            return await _in_thread(partial(self.post, *args, **kwargs))
-        try:
-            return self.post(*args, **{**kwargs, "timeout": 0})
-        except QueueFullError:
-            return await _in_thread(partial(self.post, *args, **kwargs))
+    async def apost(
+        self,
+        flow: str | Flow,
+        routine_id: str,
+        slot: str,
+        data: Mapping[str, Any],
+        *,
+        worker_id: str | None = None,
+        job_id: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        idempotency_key: str | None = None,
+        timeout: float | None = None,
+    ) -> Posted:
+        """:meth:`post` for coroutines, on any event loop. Waiting holds no thread, and is first come first served among
+        the tasks of one loop.
+
+        A task that is cancelled while it waits has posted nothing. With a store it may be cancelled when its item is
+        on its way to being written: then it waits until that is known; a job that has not begun is cancelled with it,
+        and one that has begun, or was posted with an ``idempotency_key``, goes on, which a note on the
+        ``CancelledError`` says.
+        """
+        waits = self._waits_to_post(
+            flow,
+            routine_id,
+            slot,
+            data,
+            worker_id,
+            job_id,
+            metadata,
+            idempotency_key,
+            timeout,
+            lines_of_running_loop(),
+        )
+        return await in_task(waits)
 
     async def ajoin(self, timeout: float | None = None) -> bool:
-        """:meth:`wait_until_all_jobs_finished` for coroutines."""
-        return await _in_thread(partial(self.wait_until_all_jobs_finished, timeout))
+        """:meth:`wait_until_all_jobs_finished` for coroutines; waiting holds no thread."""
+        self._engine.refuse_inside("ajoin()")
+        deadline = self._engine.deadline(timeout)
+        return await in_task(draining.waits_until_finished(self._engine, deadline, patient=True))
 
     async def apause(self, target: str | WorkerState | JobContext, *, timeout: float | None = None) -> None:
-        """:meth:`pause` for coroutines."""
-        await _in_thread(partial(self.pause, target, timeout=timeout))
+        """:meth:`pause` for coroutines; waiting holds no thread."""
+        await in_task(self._waits_to_pause(target, timeout))
 
     async def astop(
         self, worker: str | WorkerState, *, drain: bool = True, timeout: float | None = None
     ) -> bool:
-        """:meth:`stop` for coroutines."""
-        return await _in_thread(partial(self.stop, worker, drain=drain, timeout=timeout))
+        """:meth:`stop` for coroutines; waiting holds no thread. A task that is cancelled leaves the worker as far as
+        it has come: it accepts nothing any more."""
+        found = self._stopped_target(worker)
+        if found.stopped:
+            return True
+        self._engine.refuse_inside("astop()")
+        return await in_task(self._waits_to_stop(found, drain, self._engine.deadline(timeout)))
 
     async def ashutdown(self, wait: bool = True, *, timeout: float | None = None) -> bool:
-        """:meth:`shutdown` for coroutines."""
-        return await _in_thread(partial(self.shutdown, wait, timeout=timeout))
+        """:meth:`shutdown` for coroutines. Draining holds no thread; one thread of its own, at the very end, waits for
+        those of the runtime."""
+        if self._forked:
+            return True
+        deadline, inside = self._engine.deadline(timeout), running.get() is not None
+        return await in_task(self._waits_to_shut_down(wait, deadline, inside, on_own_thread))
 
     async def __aenter__(self) -> Runtime:
         return self.__enter__()
@@ -918,12 +1004,6 @@ def _letter_gone(letter: DeadLetter) -> StateError:
         f"{_as_post(letter)}",
         worker_id=letter.worker_id,
     )
-
-
-async def _in_thread(call: Callable[[], T]) -> T:
-    import asyncio  # slow to import, and only coroutines come here
-
-    return await asyncio.to_thread(call)
 
 
 def _launch(mailbox: Any) -> None:

@@ -6,7 +6,9 @@ hand-off between threads. User code runs here, outside every lock, and nowhere e
 
 from __future__ import annotations
 
+from contextvars import Context
 from itertools import count
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import ExecutionTimeoutError, JobCancelledError, SlotHandlerError, describe
@@ -48,7 +50,6 @@ def run(queue: RunQueue, mailbox: Mailbox, seat: Seat) -> None:
         if _turn(worker, ready, seat, limit):
             worker.schedule(ready)
         ready = queue.follow() if queue.ready and clock() < limit and driver.may_follow(queue) else None
-    set_running(None)
     seat.activation = None
     leave(worker)
 
@@ -72,16 +73,15 @@ def nested(worker: Worker, mailbox: Mailbox, seat: Seat, *, in_place: bool) -> b
         return False
     if mailbox.node.detached:
         return _started(worker, mailbox)
-    outer = running.get()
     before = mailbox.activations, mailbox.running
     seat.outer.append(seat.activation)
     worker.queue.forget(mailbox)
     try:
-        if _turn(worker, mailbox, seat, worker.engine.now() + worker.quantum):
+        # In a context of its own: what is not logic must not take the waiting activation for the running one.
+        if Context().run(_turn, worker, mailbox, seat, worker.engine.now() + worker.quantum):
             worker.schedule(mailbox)
     finally:
         seat.activation = seat.outer.pop()
-        set_running(outer)
         if not in_place:
             leave(worker)
     ran = before != (mailbox.activations, mailbox.running)
@@ -142,7 +142,8 @@ def carry_out(
         if job.status is _PENDING:
             worker.started(job)
         seat.activation = activation
-        set_running(activation)
+        context = job.context.copy()
+        context.run(set_running, activation)
         if single:
             item = batch[0]
             slot_data = {item[1]: [item[2]]}
@@ -155,10 +156,10 @@ def carry_out(
                 worker.at_rest(job.remove(unsettled) if unsettled else ())
                 return False, clock()
             if node.guarded:
-                logic(slot_data, activation.message, state)
+                context.run(logic, slot_data, activation.message, state)
                 end_guarded(activation)
             else:
-                logic(slot_data, activation.message, state)
+                context.run(logic, slot_data, activation.message, state)
         except BaseException as error:  # noqa: BLE001 user code may raise anything, SystemExit included
             now = clock()
             if unsettled:
@@ -337,7 +338,12 @@ def _policy_failed(worker: Worker, mailbox: Mailbox, asked: Decide, error: BaseE
 
 
 def failed(worker: Worker, activation: LiveActivation, error: BaseException, now: float) -> bool:
-    """An activation has raised; True: its mailbox has more, and the caller sees to it."""
+    """An activation has raised; True: its mailbox has more, and the caller sees to it.
+
+    An interruption of the program is no failure of the logic that it happens to meet: it leaves the runtime.
+    """
+    if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+        raise error
     if activation.timer is not None:
         activation.timer.cancel()
     if activation.abandoned is not None:
@@ -550,7 +556,9 @@ def _launch(worker: Worker, activation: LiveActivation) -> None:
     except BaseException as error:  # noqa: BLE001 a merge function is user code
         end_detached(activation, error)
         return
-    task = Task(node.logic, slot_data, activation.message, worker.state, activation)
+    context = activation.job.context.copy()
+    context.run(set_running, activation)
+    task = Task(node.logic, slot_data, activation.message, worker.state, activation, context)
     runner = node.runner or worker.engine.driver.async_runner()
     done = Done(activation)
     if node.runner is not None:

@@ -30,12 +30,13 @@ from routilux.runtime.letters import LETTER_LIMIT, Letters
 from routilux.runtime.nodes import Node, Paths, build_nodes
 from routilux.runtime.pool import RunQueue
 from routilux.runtime.state import JobState, WorkerState
-from routilux.runtime.waiting import Bell
+from routilux.runtime.waiting import Bell, on_thread
 from routilux.tracebacks import traceback_of
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
     from routilux.runtime.engine import Engine
+    from routilux.runtime.waiting import Lines, Waits
 
 T = TypeVar("T")
 NOT_RUN = "not run"  # the reason of dead letters that a worker has left when it ended
@@ -276,38 +277,56 @@ class Worker:
         payload: Payload,
         job: JobContext,
         deadline: float | None,
+        lines: Lines | None,
         *,
         undo: Callable[[], None],
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
-    ) -> None:
+    ) -> Waits[None] | None:
         """Put an item from outside into a slot; its job's account has been moved.
 
-        Where it raises nothing was accepted, and ``undo`` was called, unless nobody knows yet (StoreUnknownError).
+        None if it is in, else what that waits for. Where it raises nothing was accepted, and ``undo`` was called,
+        unless nobody knows yet (StoreUnknownError).
         """
         try:
-            self._admit_now(node, slot, payload, job, deadline)
+            item: Item = (self.number(), slot, payload, job.account, "post", self.engine.now())
+            queue = node.mailbox.slots[slot]
+            code = FULL if lines is not None and queue in lines.waiting else node.offer(item)
+            if code == FULL:
+                if queue.on_full == "error":
+                    raise self.full_error(queue)
+                if queue.on_full == "block":
+                    return self._wait_and_admit(node, queue, item, deadline, lines, undo)
+            self._admitted(code, node, queue, item)
+        except BaseException:
+            undo()
+            raise
+        return None
+
+    def _wait_and_admit(
+        self,
+        node: Node,
+        queue: SlotQueue,
+        item: Item,
+        deadline: float | None,
+        lines: Lines | None,
+        undo: Callable[[], None],
+    ) -> Waits[None]:
+        try:
+            offer = partial(node.offer, item)
+            code = yield from self.back_pressure.waits_to_post(queue, offer, deadline, lines)
+            self._admitted(code, node, queue, item)
         except BaseException:
             undo()
             raise
 
-    def _admit_now(
-        self, node: Node, slot: str, payload: Payload, job: JobContext, deadline: float | None
-    ) -> None:
-        item: Item = (self.number(), slot, payload, job.account, "post", self.engine.now())
-        queue = node.mailbox.slots[slot]
-        code = node.offer(item)
-        if code == FULL:
-            if queue.on_full == "error":
-                raise self.full_error(queue)
-            if queue.on_full == "block":
-                code = self.back_pressure.wait_for_room(queue, partial(node.offer, item), deadline, None)
+    def _admitted(self, code: int, node: Node, queue: SlotQueue, item: Item) -> None:
         if code == READY:
             self.schedule(node.mailbox)
         elif code != QUEUED:
             self.accept(code, queue, item, None)
         if self.sink is not None:
-            self.observe_post(job, item, queue)
+            self.observe_post(item[3].job, item, queue)
 
     def accept(self, code: int, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> None:
         """What an offer said, where it is not simply QUEUED."""
@@ -424,7 +443,16 @@ class Worker:
         return None
 
     def flush(self) -> None:
-        """Return when everything that has happened until now is kept as safely as it will be."""
+        """Return when everything that has happened until now is kept as safely as it will be.
+
+        On the event loop of the runtime it does not wait: that would hold up all asynchronous logic.
+        """
+        if not self.engine.driver.on_loop():
+            on_thread(self.waits_to_flush())
+
+    def waits_to_flush(self) -> Waits[None]:
+        """:meth:`flush`, for threads and tasks."""
+        yield from ()
 
     def sweep(self) -> None:
         """Take out everything that belongs only to jobs that have ended."""
@@ -577,9 +605,10 @@ class Worker:
         """Whether it was a one-shot execution and has ended."""
         return self.one_shot and ExecutionStatus(self.state.status).finished
 
-    def change_pause(self, paused: bool) -> None:
+    def waits_to_change_pause(self, paused: bool) -> Waits[None]:
         """Pause, or go on. With a store it is written when this returns; raises what the store refused it with."""
         self.obey_pause(paused)
+        yield from ()
 
     def obey_pause(self, paused: bool) -> None:
         if self.stopped:
@@ -592,9 +621,10 @@ class Worker:
             self.show_status(type(self.state.status)("running"))
         self.release()
 
-    def change_job_pause(self, job: JobContext, paused: bool) -> None:
+    def waits_to_change_job_pause(self, job: JobContext, paused: bool) -> Waits[None]:
         """The same for one job."""
         self.obey_job_pause(job, paused)
+        yield from ()
 
     def obey_job_pause(self, job: JobContext, paused: bool) -> None:
         job.account.pause(paused and not job.status.finished)
@@ -669,10 +699,10 @@ class Worker:
         accounts = [job.account for job in list(self.jobs.values())]
         return any(account.active + account.parked > found[account] for account in accounts)
 
-    def drain(self, deadline: float | None) -> bool:
-        """Wait until nothing moves on its own any more, partial batches included; False at the deadline."""
+    def waits_to_drain(self, deadline: float | None) -> Waits[bool]:
+        """Return when nothing moves on its own any more, partial batches included; False at the deadline."""
         with self._draining():
-            while self.rest.wait_for(self.at_a_stop, deadline):
+            while (yield from self.rest.waits_for(self.at_a_stop, deadline)):
                 if self.queue.paused or not self.flush_one():
                     return True
             return False

@@ -14,6 +14,7 @@ import asyncio
 import heapq
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from functools import partial
 from itertools import count
 from random import Random
@@ -22,7 +23,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from routilux.kernel.mailbox import Mailbox
-from routilux.model.context import running
 from routilux.ports import TaskRunner
 from routilux.runtime import turns
 from routilux.runtime.async_loop import AsyncTasks
@@ -103,15 +103,19 @@ class SimulatedLock:
 class SimulatedSignal:
     """Waiting means letting the simulation go on."""
 
-    __slots__ = ("_driver", "_set", "holds")
+    __slots__ = ("_driver", "_set", "holds", "on_set")
 
     def __init__(self, driver: SimulatedDriver) -> None:
         self._driver = driver
         self._set = False
         self.holds: Condition | None = None
+        self.on_set: Callable[[], object] | None = None
 
     def set(self) -> None:
-        self._set = True
+        if not self._set:
+            self._set = True
+            if self.on_set is not None:
+                self.on_set()
 
     def is_set(self) -> bool:
         return self._set
@@ -198,7 +202,7 @@ class SimulatedDriver:
         self._queues.append(queue)
 
     def submit_async(self, mailbox: Mailbox) -> None:
-        self._virtual_loop().call_soon(lambda: turns.launch(mailbox.node.worker, mailbox))
+        self._virtual_loop().call_soon(lambda: turns.launch(mailbox.node.worker, mailbox), context=Context())
 
     def async_runner(self) -> TaskRunner:
         self._virtual_loop()
@@ -328,14 +332,11 @@ class SimulatedDriver:
             self.on_new_thread(lambda: turns.run(queue, taken, self._seats[-1]))
 
     def on_new_thread(self, call: Callable[[], object]) -> None:
-        outer = running.get()
-        running.set(None)
         self._seats.append(Seat())
         try:
-            call()
+            Context().run(call)
         finally:
             self._seats.pop()
-            running.set(outer)
 
     def _jump(self, deadline: float | None) -> bool:
         """Move time to the next timer and let it fire."""

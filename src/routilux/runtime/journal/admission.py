@@ -16,10 +16,11 @@ if TYPE_CHECKING:
     from routilux.model.item import DeadLetter, Item, Payload
     from routilux.runtime.journal.worker import JournaledWorker
     from routilux.runtime.nodes import Node
+    from routilux.runtime.waiting import Lines, Waits
 
 
 class Post:
-    """One item on its way into a slot of a worker, on behalf of whoever waits in ``post()``.
+    """One item on its way into a slot of a worker, on behalf of a caller that waits in ``post()``.
 
     ``kept`` says whether a place is kept for it in memory; False sends it to the store, None drops it. It is numbered
     and accounted for under the journal's lock, as its record is appended, and delivered on the committer.
@@ -28,6 +29,7 @@ class Post:
     def __init__(self, worker: JournaledWorker, node: Node, slot: str, payload: Payload, job: Any) -> None:
         self._worker = worker
         self._job = job
+        self._is_first = not job.serial  # the item makes the job, and does not join it
         self._place = node.places[slot]
         self._queue = node.mailbox.slots[slot]
         self._form = worker.encode(payload, f"post() to {self._place!r}")
@@ -37,13 +39,14 @@ class Post:
         self._displaces = False  # the oldest item of the slot goes when this one is handed over
         self._item: Item | None = None  # what is on its way, from when it is handed over
 
-    def keep_place(self, deadline: float | None) -> None:
+    def waits_for_place(self, deadline: float | None, lines: Lines | None) -> Waits[None]:
         """Raises QueueFullError where there is none, or none until the deadline."""
-        self._kept = self._wait_for_place(deadline)
+        self._kept = yield from self._place_kept(deadline, lines)
 
-    def _wait_for_place(self, deadline: float | None) -> bool | None:
+    def _place_kept(self, deadline: float | None, lines: Lines | None) -> Waits[bool | None]:
         worker, queue = self._worker, self._queue
-        if queue.mailbox.keep_place(queue.name):
+        lined_up = lines is not None and queue in lines.waiting
+        if not lined_up and queue.mailbox.keep_place(queue.name):
             return True
         match queue.on_full:
             case "error":
@@ -54,7 +57,7 @@ class Post:
                 self._displaces = True
                 return False
             case _:
-                worker.back_pressure.wait_for_room(queue, self._offer, deadline, None)
+                yield from worker.back_pressure.waits_to_post(queue, self._offer, deadline, lines)
                 return True
 
     def _offer(self) -> int:
@@ -62,7 +65,9 @@ class Post:
 
     # -- handing over ----------------------------------------------------------------------------------------
 
-    def write(self, key: KeyRow | None, redriven: DeadLetter | None, undo: Callable[[], None]) -> None:
+    def waits_to_be_written(
+        self, key: KeyRow | None, redriven: DeadLetter | None, undo: Callable[[], None]
+    ) -> Waits[None]:
         """Returns when it is written and delivered; raises what it was refused with."""
         record = Record(self._worker)
         record.size = len(self._form)
@@ -74,7 +79,24 @@ class Post:
             self._take_back()
             undo()
 
-        self._worker.journal.written_or_raise(record, partial(self._hand_over, record), taken_back)
+        hand_over = partial(self._hand_over, record)
+        cancelled = yield from self._worker.journal.waits_for(record, hand_over, taken_back)
+        if cancelled is not None:
+            self._withdraw(key, cancelled)
+            raise cancelled
+
+    def _withdraw(self, key: KeyRow | None, cancelled: BaseException) -> None:
+        """The task that posts was cancelled too late: the item is written.
+
+        A job that has not begun is cancelled, unless it has a key: who repeats the post with it gets this job.
+        """
+        job = self._job
+        if self._is_first and key is None and not job.account.begun:
+            self._worker.end_jobs([job], JobStatus.CANCELLED)
+        if job.status is not JobStatus.CANCELLED:
+            cancelled.add_note(
+                f"the post had been accepted when it was cancelled: job {job.job_id!r} is {job.status}"
+            )
 
     def _hand_over(self, record: Record) -> None:
         worker = self._worker

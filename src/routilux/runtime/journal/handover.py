@@ -17,6 +17,8 @@ from routilux.runtime.journal.record import Record
 from routilux.tracebacks import traceback_of
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from routilux.kernel.mailbox import Mailbox, SlotQueue
     from routilux.model.item import Item, Payload
     from routilux.runtime.journal.worker import JournaledWorker
@@ -86,7 +88,28 @@ class Handover:
         return True
 
     def checkpoint(self, activation: Any, value: Any) -> None:
-        """What the activation did until now takes effect; returns when it is written and there is room for more."""
+        """What the activation did until now takes effect; returns when it is written and there is room for more.
+
+        On the event loop of the runtime it does not wait: that would hold up all asynchronous logic.
+        """
+        worker, journal = self._worker, self._worker.journal
+        record, hand_over = self._checkpoint(activation, value)
+        if worker.engine.driver.on_loop():
+            hand_over()
+            journal.wake()
+            return
+        journal.kept_or_raise(record, hand_over)
+        for slot in activation.mailbox.feeds:
+            if slot.full:
+                worker.back_pressure.wait_inside(slot, partial(_room, slot), activation)
+
+    async def checkpoint_async(self, activation: Any, value: Any) -> None:
+        """For a coroutine, on whatever loop: what the activation did takes effect, and it is written."""
+        _, hand_over = self._checkpoint(activation, value)
+        await self._worker.journal.until_written(hand_over)
+
+    def _checkpoint(self, activation: Any, value: Any) -> tuple[Record, Callable[[], None]]:
+        """The record of a checkpoint, and what hands it over."""
         worker, journal = self._worker, self._worker.journal
         routine_id, record = activation.mailbox.routine_id, Record(worker)
         data = worker.encode(value, f"checkpoint of routine {routine_id!r}")
@@ -113,18 +136,7 @@ class Handover:
                 record.then(partial(self._send, activation, sent))
                 journal.append(record)
 
-        if worker.engine.driver.on_loop():
-            hand_over()
-            journal.wake()
-            return
-        journal.kept_or_raise(record, hand_over)
-        for slot in activation.mailbox.feeds:
-            if slot.full:
-                worker.back_pressure.wait_inside(slot, partial(_room, slot), activation)
-
-    async def checkpoint_async(self, activation: Any, value: Any) -> None:
-        """The same for a coroutine, which does not hold the event loop while it waits."""
-        await self._worker.journal.until_written(partial(self.checkpoint, activation, value))
+        return record, hand_over
 
     # -- what was emitted -----------------------------------------------------------------------------------
 

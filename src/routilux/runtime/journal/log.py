@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import StoreError
@@ -22,6 +21,7 @@ from routilux.ports import Codec, Store, load
 from routilux.runtime.journal.committer import Committer, again
 from routilux.runtime.journal.flights import Flights
 from routilux.runtime.journal.record import Record
+from routilux.runtime.waiting import Signal, Waits, in_task, on_thread
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
@@ -82,10 +82,19 @@ class Journal:
     def written_or_raise(
         self, record: Record, hand_over: Callable[[], None], undo: Callable[[], None] = _nothing
     ) -> None:
+        """:meth:`waits_for`, on this thread."""
+        on_thread(self.waits_for(record, hand_over, undo))
+
+    def waits_for(
+        self, record: Record, hand_over: Callable[[], None], undo: Callable[[], None] = _nothing
+    ) -> Waits[BaseException | None]:
         """Hand a record over and wait until it is written and released; raises what the store refused it with.
 
         ``undo`` is called, once, when it is certain that nothing of it was written: before this raises, or, after a
-        StoreUnknownError, perhaps later. Raises KeyTaken where its idempotency key is somebody else's.
+        StoreUnknownError, perhaps later. Raises KeyTaken where its idempotency key belongs to another job.
+
+        What was handed over can not be taken back, so a cancelled task waits on until it is known what became of the
+        record. Returns the cancellation if it was written all the same.
         """
         signal = self.engine.driver.signal()
         failure: list[BaseException] = []
@@ -111,9 +120,10 @@ class Journal:
         self.wake()
         if self.broken is not None:  # since the last look, and the committer may have ended by it
             self._committer.refuse_waiting(self.broken)
-        signal.wait(None)
+        cancelled = yield from _until_known(signal)
         if failure:
-            raise failure[0]
+            raise cancelled or failure[0]
+        return cancelled
 
     def kept_or_raise(self, record: Record, hand_over: Callable[[], None]) -> None:
         """Hand a record over and wait until it is written, however often the store has to be asked; raises only when
@@ -131,20 +141,23 @@ class Journal:
 
     async def until_written(self, hand_over: Callable[[], None]) -> None:
         """For coroutines: hand something over, and go on when everything until then is written and released."""
-        from asyncio import get_running_loop  # only coroutines come here, and it is slow to import
-
-        loop = get_running_loop()
-        written = loop.create_future()
+        signal = self.engine.driver.signal()
         hand_over()
         behind = Record(None)
-        behind.then(partial(loop.call_soon_threadsafe, _resolve, written))
+        behind.then(signal.set)
         self.hand_over(behind)
-        await written
+        await in_task(_waits_for_one(signal))
 
     def flush(self) -> None:
         """Wait until everything that was handed over until now is written; raises why it can not be."""
+        on_thread(self.waits_to_flush())
+
+    def waits_to_flush(self) -> Waits[None]:
+        """:meth:`flush`, for threads and tasks."""
         record = Record(None)
-        self.written_or_raise(record, lambda: self.hand_over(record))
+        cancelled = yield from self.waits_for(record, lambda: self.hand_over(record))
+        if cancelled is not None:
+            raise cancelled
 
     def do(self, task: Callable[[], None]) -> None:
         """Do this on the committer, between two batches."""
@@ -167,6 +180,21 @@ class Journal:
         return ended and self._committer.is_done
 
 
-def _resolve(future: Any) -> None:
-    if not future.done():
-        future.set_result(None)
+def _waits_for_one(signal: Signal) -> Waits[None]:
+    yield signal, None, None
+
+
+def _until_known(signal: Signal) -> Waits[BaseException | None]:
+    """Wait for the signal, also in a task that is cancelled; returns the cancellation."""
+    cancelled: BaseException | None = None
+    while True:
+        try:
+            yield signal, None, None
+        except BaseException as error:
+            from asyncio import CancelledError  # slow to import, and only tasks are cancelled
+
+            if not isinstance(error, CancelledError):
+                raise
+            cancelled = cancelled or error
+        else:
+            return cancelled

@@ -10,6 +10,7 @@ from routilux.runtime.journal.record import Record
 
 if TYPE_CHECKING:
     from routilux.runtime.journal.worker import JournaledWorker
+    from routilux.runtime.waiting import Waits
 
 
 class StoredPause:
@@ -44,7 +45,7 @@ class StoredPause:
         """Take over what the store has, or what the caller writes by other means."""
         self.on_record = self._written = paused
 
-    def change(self, paused: bool) -> None:
+    def waits_to_change(self, paused: bool) -> Waits[None]:
         """Returns when it is written and in effect; on the event loop at once, and it is kept until it is written.
 
         Raises what the store refused it with.
@@ -57,7 +58,9 @@ class StoredPause:
             hand_over()
             journal.wake()
         else:
-            journal.written_or_raise(record, hand_over, partial(self._refused, record))
+            cancelled = yield from journal.waits_for(record, hand_over, partial(self._refused, record))
+            if cancelled is not None:
+                raise cancelled
 
     def _hand_over(self, record: Record, paused: bool) -> None:
         worker = self._worker

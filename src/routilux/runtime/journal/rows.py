@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from contextvars import Context
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -120,7 +121,7 @@ def job_data(codec: Codec, store: Store, row: JobRow) -> dict[Any, Any]:
 def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) -> JobContext:
     """A job that does not live in this runtime, as it was last written; an unfinished one is ``left``."""
     row = stored.row
-    account = JobAccount(driver.lock())
+    account = JobAccount(driver.lock(), context=Context())
     job = account.job = DetachedJob(row.job_id, row.worker_id, row.flow_id, account, driver)
     about, _ = fill_job(codec, store, job, row)
     job.data.update(job_data(codec, store, row))

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from routilux.runtime.job import JobContext
     from routilux.runtime.nodes import Node
     from routilux.runtime.pool import Seat
+    from routilux.runtime.waiting import Lines, Waits
 
 T = TypeVar("T")
 NUMBERS_AHEAD = 1_000  # that the worker's row allows for, so that it is not written for every item
@@ -137,7 +138,8 @@ class JournaledWorker(Worker):
             if activation.job.status is JobStatus.PENDING:
                 self.started(activation.job)
             seat.activation = activation
-            turns.set_running(activation)
+            context = activation.job.context.copy()
+            context.run(turns.set_running, activation)
             slot_data = node.data_of(activation.batch)
             try:
                 if (activation.job.halted and turns.put_back(activation)) or (
@@ -146,7 +148,7 @@ class JournaledWorker(Worker):
                     return False, clock()
                 if not activation.takes_off():
                     return False, clock()
-                node.logic(slot_data, activation.message, self.state)
+                context.run(node.logic, slot_data, activation.message, self.state)
                 turns.end_guarded(activation)
                 self.seal(activation)
             except BaseException as error:  # noqa: BLE001 user code may raise anything, SystemExit included
@@ -287,11 +289,11 @@ class JournaledWorker(Worker):
         self.journal.wake()
         super()._over(job)
 
-    def change_pause(self, paused: bool) -> None:
-        self.pause.change(paused)
+    def waits_to_change_pause(self, paused: bool) -> Waits[None]:
+        return self.pause.waits_to_change(paused)
 
-    def change_job_pause(self, job: JobContext, paused: bool) -> None:
-        self.stored_jobs.pause_of(job).change(paused)
+    def waits_to_change_job_pause(self, job: JobContext, paused: bool) -> Waits[None]:
+        return self.stored_jobs.pause_of(job).waits_to_change(paused)
 
     def trace(self, job: JobContext, action: str, **details: Any) -> None:
         self.stored_jobs.trace(job, action, **details)
@@ -314,19 +316,20 @@ class JournaledWorker(Worker):
         payload: Payload,
         job: Any,
         deadline: float | None,
+        lines: Lines | None,
         *,
         undo: Callable[[], None],
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
-    ) -> None:
-        """The item and its job are written when this returns. ``undo``: nothing of it is, and will not be."""
+    ) -> Waits[None]:
+        """The item and its job are written when this has ended. ``undo``: nothing of it is, and will not be."""
         try:
             post = Post(self, node, slot, payload, job)
-            post.keep_place(deadline)
+            yield from post.waits_for_place(deadline, lines)
         except BaseException:
             undo()
             raise
-        post.write(key, redriven, undo)
+        yield from post.waits_to_be_written(key, redriven, undo)
 
     def stuck(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is still to be written or loaded."""
@@ -466,9 +469,8 @@ class JournaledWorker(Worker):
     def leave_incomplete(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
         self.endings.leave_incomplete(mailbox, items)
 
-    def flush(self) -> None:
-        if not self.engine.driver.on_loop():
-            self.journal.flush()
+    def waits_to_flush(self) -> Waits[None]:
+        yield from self.journal.waits_to_flush()
 
     def resting(self) -> bool:
         return not self.unreleased and super().resting()
@@ -485,8 +487,8 @@ class JournaledWorker(Worker):
     def new_letters(self) -> Letters:
         return StoredLetters(self)
 
-    def drain(self, deadline: float | None) -> bool:
-        return self.journal.broken is None and super().drain(deadline)
+    def waits_to_drain(self, deadline: float | None) -> Waits[bool]:
+        return self.journal.broken is None and (yield from super().waits_to_drain(deadline))
 
     def forget_engine(self, gone: Any) -> None:
         super().forget_engine(gone)
