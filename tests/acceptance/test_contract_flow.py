@@ -12,7 +12,8 @@ import pytest
 from routilux import ConfigurationError, Flow, JobState, Routine, Runtime, StateError
 from routilux.activation_policies import all_slots_ready_policy, batch_size_policy, immediate_policy
 from routilux.errors import DeadlockError, DuplicateNameError, ExecutionTimeoutError, MissingPolicyError
-from tests.acceptance.contract_parts import SECONDS, Stop, chain, ends_here, keeps, part, stops_at
+from tests.acceptance.contract_parts import Stop, chain, ends_here, keeps, part, stops_at
+from tests.waiting import SECONDS
 
 
 @pytest.fixture

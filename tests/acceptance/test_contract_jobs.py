@@ -19,7 +19,8 @@ from routilux.errors import (
     QueueFullError,
     WorkerNotRunningError,
 )
-from tests.acceptance.contract_parts import SECONDS, Stop, chain, ends_here, keeps, part, passes_on, stops_at
+from tests.acceptance.contract_parts import Stop, chain, ends_here, keeps, part, passes_on, stops_at
+from tests.waiting import SECONDS
 
 
 @pytest.fixture

@@ -33,7 +33,8 @@ from routilux.errors import (
     StateError,
     WorkerNotRunningError,
 )
-from tests.acceptance.parts import SECONDS, Held, Step, chain, flow_of, outputs_of, step
+from tests.acceptance.parts import Held, Step, chain, flow_of, outputs_of, step
+from tests.waiting import SECONDS
 
 
 @pytest.fixture

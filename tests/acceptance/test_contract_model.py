@@ -41,7 +41,8 @@ from routilux.activation_policies import (
     time_interval_policy,
 )
 from routilux.errors import ExecutionTimeoutError, FlowInUseError, InvalidTypeError
-from tests.acceptance.parts import SECONDS, Step, chain, flow_of, join, outputs_of, step
+from tests.acceptance.parts import Step, chain, flow_of, join, outputs_of, step
+from tests.waiting import SECONDS
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from routilux.model.context import running
 from routilux.ports import Task
 from routilux.store.memory import MemoryStore
 from routilux.testing import simulated
-from tests.acceptance.contract_parts import SECONDS, Stop, chain, ends_here, keeps, part, stops_at
+from tests.acceptance.contract_parts import Stop, chain, ends_here, keeps, part, stops_at
+from tests.waiting import SECONDS
 
 
 @pytest.fixture

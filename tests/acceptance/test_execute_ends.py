@@ -12,8 +12,7 @@ from routilux import ErrorHandler, ErrorStrategy, Runtime
 from routilux.errors import ExecutionTimeoutError
 from routilux.testing.simulated import simulated
 from tests.acceptance.parts import Step, flow_of, step
-
-SECONDS = 60.0
+from tests.waiting import SECONDS
 
 
 @pytest.mark.parametrize("given", ["timeout", "execution_timeout"])

@@ -19,8 +19,7 @@ from routilux import ErrorHandler, Flow, JobContext, Routine, Runtime, SlotHandl
 from routilux.activation_policies import custom_policy, immediate_policy
 from routilux.errors import JobCancelledError, NotInActivationError
 from routilux.ports import Task
-
-SECONDS = 10.0
+from tests.waiting import SECONDS
 
 
 class Calls(Routine):

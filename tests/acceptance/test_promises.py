@@ -33,9 +33,10 @@ from routilux.errors import (
 from routilux.ports import Changes
 from routilux.store.memory import MemoryStore
 from routilux.testing import simulated
-from tests.acceptance.parts import SECONDS, flow_of, step
+from tests.acceptance.parts import flow_of, step
 from tests.docs.document import ROOT
 from tests.durability.flows import eventually
+from tests.waiting import SECONDS
 
 KILLED = 9
 

@@ -19,7 +19,8 @@ from routilux.errors import ExecutionTimeoutError, QueueFullError, RuntimeClosed
 from routilux.kernel.account import JobAccount
 from routilux.kernel.activation import Activation
 from routilux.kernel.mailbox import Mailbox, SlotQueue
-from tests.acceptance.parts import SECONDS, Held, Step, chain, flow_of, join, outputs_of, step
+from tests.acceptance.parts import Held, Step, chain, flow_of, join, outputs_of, step
+from tests.waiting import SECONDS
 
 
 @pytest.fixture(autouse=True)

@@ -16,7 +16,8 @@ from routilux import Flow, JobContext, Routine, Runtime, current
 from routilux.activation_policies import all_slots_ready_policy
 from routilux.errors import DeadlockError, ExecutionTimeoutError, QueueFullError
 from routilux.testing.simulated import simulated
-from tests.acceptance.parts import SECONDS, Held, Step, chain, flow_of, join, outputs_of, step
+from tests.acceptance.parts import Held, Step, chain, flow_of, join, outputs_of, step
+from tests.waiting import SECONDS
 
 pools = pytest.mark.parametrize("threads", [1, 2, 8])
 strategies = pytest.mark.parametrize("strategy", ["concurrent", "sequential"])

@@ -15,8 +15,9 @@ from typing import NamedTuple
 import pytest
 
 from routilux import Runtime
-from tests.durability.flows import PATIENCE, Copy, Log, flow_of
+from tests.durability.flows import Copy, Log, flow_of
 from tests.durability.killing import ROOT
+from tests.waiting import SECONDS
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and fork are those of POSIX")
 
@@ -92,11 +93,11 @@ def run(folder: Path, code: str, signum: int | None = None) -> Ended:
     if signum is not None and line:
         process.send_signal(signum)
     try:
-        _, err = process.communicate(timeout=PATIENCE)
+        _, err = process.communicate(timeout=SECONDS)
     except subprocess.TimeoutExpired:
         process.send_signal(signal.SIGABRT)  # shows where its threads are
         _, err = process.communicate()
-        raise AssertionError(f"not ended after {PATIENCE} s:\n{err}") from None
+        raise AssertionError(f"not ended after {SECONDS} s:\n{err}") from None
     return Ended(process.returncode, err, time.monotonic() - began)
 
 
@@ -104,7 +105,7 @@ def is_whole(folder: Path, *, last: type[Log] = Log) -> None:
     """What was left behind goes on, and every number up to the last is there once."""
     with Runtime(store=f"sqlite:///{folder / 'store.db'}") as runtime:
         state = runtime.exec(flow_of(Copy(), Copy(), last()), worker_id="worker", on_flow_change="adopt")
-        assert runtime.wait_until_all_jobs_finished(timeout=PATIENCE)
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
         done = list(state.shared_log)
         assert len(done) >= 50
         assert done == list(range(len(done)))

@@ -20,8 +20,9 @@ import pytest
 from routilux.errors import StoreError, StoreFencedError, StoreLockedError
 from routilux.store.postgres import PostgresStore
 from routilux.testing.store_rows import changes, contents, item_row, job_row, worker_row
-from tests.postgres.chain import beginning, eventually, length, link
+from tests.postgres.chain import beginning, length, link
 from tests.postgres.conftest import OpenStore
+from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
 

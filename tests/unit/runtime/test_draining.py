@@ -22,8 +22,7 @@ from routilux.activation_policies import (
 from routilux.errors import ExecutionTimeoutError
 from routilux.store.memory import MemoryStore
 from routilux.testing import SimulatedRuntime
-
-SECONDS = 60.0
+from tests.waiting import SECONDS
 
 
 class Step(Routine):

@@ -21,7 +21,8 @@ from routilux.ports import Changes, ItemKey
 from routilux.store.codec import register
 from routilux.store.memory import MemoryStore
 from routilux.testing import simulated
-from tests.acceptance.parts import SECONDS, Step, flow_of, join, step
+from tests.acceptance.parts import Step, flow_of, join, step
+from tests.waiting import SECONDS
 
 UNFIT = {
     "no key": {"x": 1},
