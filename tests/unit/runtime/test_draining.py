@@ -94,7 +94,7 @@ class TestDrain:
         assert not routilux_sim.wait_until_all_jobs_finished()
         assert not routilux_sim.wait_until_all_jobs_finished()
         (told,) = [r.getMessage() for r in caplog.records if "not all jobs have ended" in r.getMessage()]
-        assert "join.left holds 3 items (it is full: 3) whose partners in join.right never came" in told
+        assert "join.left is full with 3 items whose partners in join.right never came" in told
         assert "b.output feeds it, and b has never emitted" in told
         assert "a.input holds 2 items; a waits for room in join.left" in told
 
