@@ -161,9 +161,7 @@ def test_a_database_that_is_gone_while_it_runs_is_noticed_by_everybody(tmp_path:
     with pytest.raises(StoreError, match=r"store\.db"):
         runtime.post(flow, "0", "input", {"n": 1})
     assert runtime.health().status in ("degraded", "failed")
-    began = time.monotonic()
-    runtime.shutdown(timeout=1)
-    assert time.monotonic() - began < SECONDS
+    assert runtime.shutdown(timeout=1) is False
 
 
 def test_a_database_that_is_damaged_while_it_runs_stops_everything_with_the_reason(tmp_path: Path) -> None:
@@ -227,9 +225,7 @@ def test_shutdown_from_a_store_that_refuses_ends_at_its_time_out_and_says_so() -
     store.refuses.set()
     with pytest.raises(StoreError, match="not now"):
         runtime.post(flow, "0", "input", {"n": 1})
-    began = time.monotonic()
-    runtime.shutdown(timeout=0.5)
-    assert time.monotonic() - began < 30
+    assert runtime.shutdown(timeout=0.5) is False
     store.refuses.clear()
     with Runtime(store=store) as again:
         state = again.exec(flow, worker_id="worker")

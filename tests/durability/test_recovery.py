@@ -15,6 +15,7 @@ from routilux.activation_policies import time_interval_policy
 from routilux.errors import StateError, StoreLockedError
 from routilux.runtime.journal import committer
 from routilux.store.memory import MemoryStore
+from routilux.testing.simulated import SimulatedRuntime
 from tests.durability.flows import Copy, Log, flow_of
 from tests.waiting import SECONDS, eventually
 
@@ -208,7 +209,7 @@ job.wait()
         assert list(state.shared_log) == [1, 0]
 
 
-def test_a_retry_survives_a_kill_with_the_time_that_was_left(tmp_path: Path) -> None:
+def test_a_retry_survives_a_kill_and_comes_not_too_early(tmp_path: Path) -> None:
     began = time.time()
     killed(
         tmp_path,
@@ -223,13 +224,28 @@ runtime.list_jobs()  # returns when what was decided is written
     )
     with Runtime(store=url_of(tmp_path)) as runtime:
         state = runtime.exec(flow_of(Retried()), worker_id="worker")
-        opened = time.time()
         assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
         assert list(state.shared_log) == [0]
         assert time.time() - began >= Retried.delay
-        assert time.time() - opened < Retried.delay + 1.0
         (record,) = [entry for entry in state.execution_history if entry.status == "completed"]
         assert record.attempt == 2
+
+
+@pytest.mark.parametrize("later", [0.5, 1.5, 3_600])
+def test_a_retry_comes_after_a_restart_when_the_time_is_over_that_was_left(later: float) -> None:
+    store, flow = MemoryStore(), flow_of(Retried())
+    runtime = SimulatedRuntime(store=store)
+    runtime.exec(flow, worker_id="worker")
+    job = runtime.post(flow, "0", "input", {"n": 0}).job_context
+    runtime.run(0.25)
+    assert [entry["action"] for entry in job.trace_log][-1] == "retry"
+    runtime.shutdown(wait=False)
+    with SimulatedRuntime(store=store) as again:
+        again.simulation.clock.shown_at_zero += later
+        state = again.exec(flow, worker_id="worker")
+        assert again.wait_until_all_jobs_finished()
+        assert list(state.shared_log) == [0]
+        assert again.now == pytest.approx(max(0, Retried.delay - later))
 
 
 class Interval(Log):

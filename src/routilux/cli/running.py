@@ -232,7 +232,7 @@ def signals_to(interrupt: Callable[[int], None]) -> Iterator[None]:
 
     A signal that is ignored stays ignored: that is how a shell keeps Ctrl-C from what it has in the background.
     """
-    defaults = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    defaults: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
     heard = [number for number in defaults if signal.getsignal(number) is not signal.SIG_IGN]
 
     def first(number: int, frame: FrameType | None) -> None:
