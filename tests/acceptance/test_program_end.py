@@ -24,6 +24,9 @@ from tests.waiting import SECONDS
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and fork are those of POSIX")
 
+MANY_LIVES = (
+    110.0  # seconds for a program that makes a runtime for each line of the library that it comes through
+)
 AGAIN = 8.0  # seconds until a signal that had no effect is sent again
 
 PRELUDE = """
@@ -632,7 +635,7 @@ def test_handler_of_a_signal_may_stop_between_any_two_lines_of_the_library(step:
             lines += 1
         say("ended")
         """
-    ended = run(code)
+    ended = Program(code).end(MANY_LIVES)
     assert re.fullmatch(rf"({STILL_RAN}|{NOT_ENDED})*", ended.err), ended.err
     assert (ended.out, ended.code) == ("ended\n", 0)
 
