@@ -35,8 +35,7 @@ from routilux.store.memory import MemoryStore
 from routilux.testing import simulated
 from tests.acceptance.parts import flow_of, step
 from tests.docs.document import ROOT
-from tests.durability.flows import eventually
-from tests.waiting import SECONDS
+from tests.waiting import SECONDS, eventually
 
 KILLED = 9
 
