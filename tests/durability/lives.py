@@ -412,6 +412,10 @@ class Life:
         except (ExecutionTimeoutError, StoreError):
             self._check_alive()
             return
+        except StateError as error:
+            self._check_alive()
+            self.witness.expect(target.worker_id in self.stopped, f"the pause of {id_} was refused: {error}")
+            return
         self._check_alive()
         self.witness.tell(f"{id_} rests")
         stopped = target.worker_id in self.stopped
@@ -430,8 +434,13 @@ class Life:
         self.witness.tell(f"resume {id_}")
         try:
             self.runtime.resume(target)
-        except StoreError:  # it goes on all the same, and is paused again only if the process dies now
-            pass
+        except StoreError:  # it is paused still
+            self._check_alive()
+            return
+        except StateError as error:  # its worker may be stopped in the middle of this
+            self._check_alive()
+            self.witness.expect(target.worker_id in self.stopped, f"going on of {id_} was refused: {error}")
+            return
         self._check_alive()
         self.witness.resting.discard(id_)
 

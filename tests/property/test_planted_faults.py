@@ -76,7 +76,7 @@ FAULTS = (
         "a retry does not hold back what is behind it",
         mailbox.Mailbox,
         "next",
-        "            if self.stalled:\n                return None\n",
+        "            if self.stalled and len(self.stalled) >= self._stall_limit:\n                return None\n",
         "",
         Features(failures=True),
     ),
