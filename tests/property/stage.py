@@ -306,7 +306,7 @@ class Play:
             self.ledger.expect(id_ in self.ledger.stopped, f"the pause of {id_} was refused: {error}")
             return
         undone = self.resuming or self.resumes != resumes  # perhaps by a resume that it came in the middle of
-        stays = id_ in self.ledger.stopped or target not in self.states and target.finished
+        stays = id_ in self.ledger.stopped or (target not in self.states and target.finished)
         if not undone and not stays:  # what has stopped or ended stays as it is
             self.ledger.resting.add(id_)
 

@@ -260,7 +260,7 @@ class TestDrain:
         flow = joining(all_slots_ready_policy(by="key"))
         routilux_sim.exec(flow)
         jobs = [routilux_sim.post(flow, "a", "input", {"key": key}).job_context for key in range(5)]
-        with pytest.raises(ExecutionTimeoutError, match=r"join.left holds 3 items \(it is full"):
+        with pytest.raises(ExecutionTimeoutError, match=r"join.left is full with 3 items"):
             jobs[-1].result(1.0)
 
     def test_a_post_that_waits_long_says_so_once(
