@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -127,7 +127,7 @@ class JournaledWorker(Worker):
         mailbox.hold_kept(item)
         return True
 
-    def new_job(self, job_id: str, account: JobAccount, metadata: dict[str, Any] | None) -> JournaledJob:
+    def new_job(self, job_id: str, account: JobAccount, metadata: Mapping[str, Any] | None) -> JournaledJob:
         return JournaledJob(self, job_id, account, metadata)
 
     def carry_out(self, mailbox: Mailbox, seat: Seat, activation: Any, limit: float) -> tuple[bool, float]:
@@ -318,7 +318,7 @@ class JournaledWorker(Worker):
         deadline: float | None,
         lines: Lines | None,
         *,
-        undo: Callable[[], None],
+        undo: Callable[[Worker, Any], None],
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
     ) -> Waits[None]:
@@ -327,9 +327,9 @@ class JournaledWorker(Worker):
             post = Post(self, node, slot, payload, job)
             yield from post.waits_for_place(deadline, lines)
         except BaseException:
-            undo()
+            undo(self, job)
             raise
-        yield from post.waits_to_be_written(key, redriven, undo)
+        yield from post.waits_to_be_written(key, redriven, partial(undo, self, job))
 
     def stuck(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is still to be written or loaded."""
