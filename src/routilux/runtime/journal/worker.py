@@ -160,17 +160,12 @@ class JournaledWorker(Worker):
             if not self._completed(activation, now):
                 return self.run_again(activation), now
             crowded = self.journal.is_full or self.queue.held
-            following = mailbox.following() if mailbox.claimed and now < limit and not crowded else None
+            following = mailbox.follow(activation, now) if now < limit and not crowded else None
             if following is None:
                 return mailbox.finish(activation, now), now
             if mailbox.freed:
                 self.room(mailbox)
-            mailbox.activations += 1
-            mailbox.busy += now - activation.started
-            mailbox.emitted += activation.emitted
-            if activation.merged is not None:
-                mailbox.merged.update(activation.merged)
-            activation = mailbox.make(mailbox, following, following[0][3], now)
+            activation = following
 
     def complete(self, activation: Any, now: float) -> bool:
         if not self._completed(activation, now):
