@@ -46,10 +46,17 @@ class LiveActivation(Activation):
     checkpointed: Any = None  # what the last checkpoint of this attempt or an earlier one has noted
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
+        # As in Activation.__init__: no call for every activation.
         self.mailbox = mailbox
         self.batch = batch
         self.job = job
         self.started = started
+        self.attempt = 1
+        self.message = None
+        self.spare = False
+        self.emitted = 0
+        self.merged = None
+        self.abandoned = None
         node: Node = mailbox.node
         self.node = node
         self.routine: Routine = node.routine

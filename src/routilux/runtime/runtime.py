@@ -380,21 +380,12 @@ class Runtime:
         SerializationError and StoreError. Only StoreUnknownError leaves open whether it was: repeat the post with the
         same ``idempotency_key``, which a store keeps for 7 days.
         """
-        return on_thread(
-            self._waits_to_post(
-                flow,
-                routine_id,
-                slot,
-                data,
-                worker_id,
-                job_id,
-                metadata,
-                idempotency_key,
-                timeout,
-            )
+        posted = self._begin_post(
+            flow, routine_id, slot, data, worker_id, job_id, metadata, idempotency_key, timeout, None
         )
+        return posted if isinstance(posted, Posted) else on_thread(posted)
 
-    def _waits_to_post(
+    def _begin_post(
         self,
         flow: str | Flow,
         routine_id: str,
@@ -405,9 +396,9 @@ class Runtime:
         metadata: Mapping[str, Any] | None,
         idempotency_key: str | None,
         timeout: float | None,
-        lines: Lines | None = None,
-    ) -> Waits[Posted]:
-        """Check a post; what is returned makes it."""
+        lines: Lines | None,
+    ) -> Posted | Waits[Posted]:
+        """Check a post and make it; where it has to wait for something first, what is returned makes it."""
         if self._closed is not None:
             self._check_open("post()")
         worker = self._directory.worker_of(flow, worker_id)
@@ -851,7 +842,7 @@ class Runtime:
         and one that has begun, or was posted with an ``idempotency_key``, goes on, which a note on the
         ``CancelledError`` says.
         """
-        waits = self._waits_to_post(
+        posted = self._begin_post(
             flow,
             routine_id,
             slot,
@@ -863,7 +854,7 @@ class Runtime:
             timeout,
             lines_of_running_loop(),
         )
-        return await in_task(waits)
+        return posted if isinstance(posted, Posted) else await in_task(posted)
 
     async def ajoin(self, timeout: float | None = None) -> bool:
         """:meth:`wait_until_all_jobs_finished` for coroutines; waiting holds no thread."""
