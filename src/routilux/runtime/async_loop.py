@@ -13,7 +13,8 @@ from routilux.model.context import running
 from routilux.ports import Task
 from routilux.runtime import turns
 from routilux.runtime.activation import AsyncActivation
-from routilux.runtime.pool import Place, Seat
+from routilux.runtime.back_pressure import Waiter
+from routilux.runtime.pool import Place
 from routilux.runtime.waiting import Condition
 
 Done = Callable[[BaseException | None], None]
@@ -205,15 +206,19 @@ class _Paced:
                 await self._place(place)
         finally:
             place.take_back()
+            if place.want_no_more():
+                worker.engine.driver.submit(worker.queue)
 
     async def _deliver(self, place: Place) -> None:
         worker = self._activation.node.worker
         while self._delivered() is not None:
+            if place.want_no_more():  # another has taken the room
+                worker.engine.driver.submit(worker.queue)
             if not place.lent:
                 if place.lend():
                     worker.engine.driver.submit(worker.queue)
                 worker.bell.ring()  # whoever waits for a place looks anew
-            await self._room()
+            await self._room(place)
 
     def _delivered(self) -> SlotQueue | None:
         """Deliver as much as there is room for; the slot that is full."""
@@ -238,21 +243,23 @@ class _Paced:
             if not place.given_back() and not worker.stopped:
                 await signal.future
 
-    async def _room(self) -> None:
+    async def _room(self, place: Place) -> None:
         """Wait until something has changed in the worker; DeadlockError if nothing can make room any more."""
-        worker, signal, waiting = self._activation.node.worker, LoopSignal(self._loop), object()
+        worker, signal = self._activation.node.worker, LoopSignal(self._loop)
         with worker.bell.heard_by(signal):
             queue = self._delivered()  # once more: what comes from here on is heard
             if queue is None:
                 return
-            worker.back_pressure.blocked[waiting] = (self._activation, queue, Seat())
+            waiter = Waiter(self._activation, queue, place)
+            waiter.offering = False
+            worker.back_pressure.blocked[waiter] = None
             try:
                 if worker.stuck(inside=True) and not signal.is_set():
                     raise worker.back_pressure.deadlock(queue, inside=True)
                 if not worker.stopped:
                     await signal.future
             finally:
-                del worker.back_pressure.blocked[waiting]
+                del worker.back_pressure.blocked[waiter]
 
     def _discard(self, error: BaseException) -> None:
         """Set aside what is left in the outbox: it is not wanted, or there is no room for it."""

@@ -1,14 +1,14 @@
 """Waiting for room in a full slot without standing in the way of what makes room.
 
-Who waits inside an activation holds a thread, and perhaps the place that another activation needs. So the wait is
-spent running what is ready, the furthest downstream first, or it lends its place; and it ends with an error where
-nothing that could run would help.
+An activation that waits for room sleeps, and holds up nothing: it lends its place in the worker, and its seat in the
+pool, to what makes room. As soon as there is room it goes on, whatever runs meanwhile; nothing runs on top of it. The
+wait ends with an error where nothing that could run would help.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import DeadlockError, QueueFullError
@@ -16,8 +16,8 @@ from routilux.kernel.mailbox import FULL, Mailbox, SlotQueue
 from routilux.model.context import running
 from routilux.model.graph import cycle_path
 from routilux.runtime import waiting_for
-from routilux.runtime.pool import Place, Seat
-from routilux.runtime.waiting import Signal
+from routilux.runtime.pool import Place
+from routilux.runtime.waiting import Condition, Signal
 
 if TYPE_CHECKING:
     from routilux.runtime.activation import LiveActivation
@@ -54,13 +54,25 @@ class LongWait:
         )
 
 
+class Waiter:
+    """An activation that waits for room. ``offering``: it is about to go on, or to find that there is none."""
+
+    __slots__ = ("activation", "offering", "place", "slot")
+
+    def __init__(self, activation: LiveActivation | None, slot: SlotQueue, place: Place) -> None:
+        self.activation = activation
+        self.slot = slot
+        self.place = place
+        self.offering = True
+
+
 class BackPressure:
-    """Of one worker: who waits inside it for room, and what can be done about it."""
+    """Of one worker: who waits inside it for room, and whether any can come."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        # Who waits inside emit(), for which slot, on which seat. An activation may emit from several threads.
-        self.blocked: dict[object, tuple[LiveActivation | None, SlotQueue, Seat]] = {}
+        self.blocked: dict[Waiter, None] = {}  # an activation may emit from several threads
+        self._rooms = 0  # how often there was news of room; only ever grows
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -71,21 +83,16 @@ class BackPressure:
         activation: LiveActivation | None,
         *,
         refused: Callable[[], object] | None = None,
+        holds: Condition | None = None,
     ) -> None:
-        """An activation needs room in a full slot: help until the offer is taken; ``refused``: it will not be."""
-        worker, waiting = self._worker, object()
-        place = Place(worker.queue)
-        self.blocked[waiting] = (activation, slot, worker.engine.driver.seat())
+        """An activation needs room in a full slot: wait until the offer is taken; ``refused``: it will not be."""
         try:
-            with self.wait_of(activation):
-                self.wait_for_room(slot, offer, None, activation, place)
+            with self.wait_of(activation), self.away(activation, slot) as waiter:
+                self.wait_for_room(slot, offer, None, waiter, inside=True, holds=holds)
         except BaseException:
             if refused is not None:
                 refused()
             raise
-        finally:
-            del self.blocked[waiting]
-            self._take_back(place)
 
     @contextmanager
     def wait_of(self, activation: LiveActivation | None) -> Iterator[None]:
@@ -99,37 +106,47 @@ class BackPressure:
             for member in members:
                 member.end_wait()
 
+    def post(self, slot: SlotQueue, offer: Callable[[], int], deadline: float | None) -> int:
+        """:meth:`wait_for_room` for an item from outside, which may come from inside some activation."""
+        outer: Any = running.get()
+        if outer is None:
+            return self.wait_for_room(slot, offer, deadline)
+        here = outer.node.worker is self._worker
+        with outer.node.worker.back_pressure.away(outer, slot if here else None) as waiter:
+            return self.wait_for_room(slot, offer, deadline, waiter)
+
     def wait_for_room(
         self,
         slot: SlotQueue,
         offer: Callable[[], int],
         deadline: float | None,
-        activation: LiveActivation | None,
-        place: Place | None = None,
+        waiter: Waiter | None = None,
+        *,
+        inside: bool = False,
+        holds: Condition | None = None,
     ) -> int:
         """Offer an item until it is taken; returns the code of the offer.
 
-        On a thread that runs an activation the wait is spent running what makes room, so a pool of one thread
-        can not lock itself out. What can not run on a thread is started in the place of the activation, which is
-        not to go on before it has its place back. Raises DeadlockError (inside) or QueueFullError (outside) when
-        nothing that runs could make room, and QueueFullError at the deadline.
+        Raises DeadlockError (inside) or QueueFullError (outside) when nothing that runs could make room, and
+        QueueFullError at the deadline.
         """
         worker, code = self._worker, FULL
-        outer: Any = running.get()
 
         def taken() -> bool:
             nonlocal code
-            if activation is not None and (activation.abandoned is not None or activation.job.ended):
-                raise activation.unwanted()
+            if inside and waiter is not None:
+                _check_wanted(waiter.activation)
             if worker.stopped:
                 raise worker.full_error(slot, "its worker has stopped")
+            if waiter is not None:
+                waiter.offering = True
             code = offer()
+            if code == FULL and waiter is not None:
+                waiter.offering = False
+                self._want_no_more(waiter.place)
             return code != FULL
 
-        def help_or_give_up(signal: Signal) -> bool:
-            if self._make_room(slot, place, on_thread=outer is not None):
-                return True
-            inside = activation is not None
+        def give_up(signal: Signal) -> bool:
             if worker.stuck(inside=inside) and not signal.is_set():
                 raise self.deadlock(slot, inside=inside)
             if worker.rest.waiting:
@@ -138,119 +155,72 @@ class BackPressure:
             return False
 
         def has_room() -> bool:
-            return worker.stopped or not (slot.full if activation and worker.journaled else slot.crowded)
+            return worker.stopped or not slot.crowded
 
         long_wait = LongWait(worker, slot)
-        with nullcontext() if outer is None or place is not None else outer.node.worker.back_pressure.away():
-            try:
-                if not worker.bell.wait_for(taken, deadline, before_sleep=help_or_give_up, holds=has_room):
-                    raise worker.full_error(slot, "no room came within the time-out")
-            finally:
-                long_wait.end()
+        try:
+            if not worker.bell.wait_for(taken, deadline, before_sleep=give_up, holds=holds or has_room):
+                raise worker.full_error(slot, "no room came within the time-out")
+        finally:
+            long_wait.end()
         return code
 
     @contextmanager
-    def away(self) -> Iterator[None]:
-        """Around a wait of an activation for room that post() needs, in another worker perhaps."""
-        place = Place(self._worker.queue)
-        if self._worker.queue.limit is not None:
-            self._offer_place(place)
-        try:
-            yield
-        finally:
-            self._take_back(place)
+    def away(self, activation: LiveActivation | None, slot: SlotQueue | None) -> Iterator[Waiter | None]:
+        """Around a wait of an activation of this worker: others have its place and its seat.
 
-    def _offer_place(self, place: Place) -> None:
-        """Others may run in the place of who waits."""
-        worker = self._worker
-        if place.lend():
-            worker.engine.driver.submit(worker.queue)
-        worker.bell.ring()  # whoever waits for a place looks anew
+        ``slot``: of this worker, that it waits for; None if it waits for something else.
+        """
+        worker, place = self._worker, Place(self._worker.queue)
+        waiter = None if slot is None else Waiter(activation, slot, place)
+        with worker.engine.driver.away():
+            if waiter is not None:
+                self.blocked[waiter] = None
+            if place.lend():
+                worker.engine.driver.submit(worker.queue)
+            worker.bell.ring()  # a waiter that has lent its place, too, may have it back now
+            try:
+                yield waiter
+            finally:
+                if waiter is not None:
+                    del self.blocked[waiter]
+                self._take_back(place)
+
+    def room(self, freed: tuple[SlotQueue, ...]) -> None:
+        """There is room: who waits for it goes on before anything else starts in its place."""
+        self._rooms += 1
+        for waiter in list(self.blocked):
+            if waiter.slot in freed:
+                waiter.place.want()
+
+    def _want_no_more(self, place: Place) -> None:
+        if place.want_no_more():
+            self._worker.engine.driver.submit(self._worker.queue)
 
     def _take_back(self, place: Place) -> None:
         """Logic goes on, with an error or without, when nobody runs in its place any more."""
-        worker = self._worker
+        worker, queue = self._worker, self._worker.queue
+        place.want()
+
+        def free() -> bool:
+            return worker.stopped or not queue.at_limit
+
         try:
-            worker.bell.wait_for(
-                lambda: worker.stopped or place.given_back(), None, holds=lambda: worker.stopped
-            )
+            worker.bell.wait_for(lambda: worker.stopped or place.given_back(), None, holds=free)
         finally:
             place.take_back()
-
-    # -- what makes room ---------------------------------------------------------------------------------------
-
-    def help(self) -> bool:
-        """Run what is ready inside an activation on this thread, the furthest downstream first; False if nothing is."""
-        outer: Any = running.get()
-        return self._run_one(self._ready(), in_place=outer.node.worker is self._worker)
-
-    def _make_room(self, slot: SlotQueue, place: Place | None, *, on_thread: bool) -> bool:
-        """Run one thing that leads to room, here or in the place of who waits; False if there is none."""
-        helpers = (
-            self._helpers(slot) if on_thread and (place is not None or not self._worker.queue.held) else []
-        )
-        if on_thread and place is None:
-            helpers += self._detached(slot)
-        if place is None or not helpers or place.given_back():
-            if self._run_one(helpers, in_place=place is not None):
-                return True
-        return place is not None and self._lend(place, slot)
-
-    def _run_one(self, mailboxes: list[Mailbox], *, in_place: bool) -> bool:
-        worker = self._worker
-        return any(worker.engine.run_nested(worker, mailbox, in_place=in_place) for mailbox in mailboxes)
-
-    def _helpers(self, slot: SlotQueue) -> list[Mailbox]:
-        """What is ready and can be run on this thread while somebody on it waits for room in a slot.
-
-        What leads to a routine that waits further down on this thread could come to wait for that one. So it is run
-        only if room can come in no other way.
-        """
-        worker = self._worker
-        consumers = worker.paths.beyond(slot.mailbox)
-        before = sum(mailbox.starts for mailbox in consumers)
-        seated = worker.engine.driver.seat().activations()
-        below = {mailbox for activation in seated for mailbox in worker.paths.to(activation.mailbox)}
-        ready = self._ready()
-        safe = [mailbox for mailbox in ready if mailbox not in below]
-        if safe or slot.length < slot.capacity or self._at_work(consumers, ready):
-            return safe
-        return ready if before == sum(mailbox.starts for mailbox in consumers) else []
-
-    def _ready(self) -> list[Mailbox]:
-        """What can be run on this thread, the furthest downstream first."""
-        nodes = reversed(self._worker.nodes.values())  # built upstream first
-        return [node.mailbox for node in nodes if not node.detached and node.mailbox.has_work_now()]
-
-    def _detached(self, slot: SlotQueue) -> list[Mailbox]:
-        """What makes room in a slot, and is started from a thread but does not run on it."""
-        return [m for m in self._worker.paths.beyond(slot.mailbox) if m.node.detached and m.queued]
-
-    def _lend(self, place: Place, slot: SlotQueue) -> bool:
-        """What can not run on this thread may run in its place; True if something of it was started."""
-        worker = self._worker
-        if worker.queue.limit is None and not worker.queue.held:
-            return False  # there is room for all
-        launched = False
-        for mailbox in self._detached(slot):
-            if place.given_back():
-                launched = worker.engine.launch(worker, mailbox)
-                break
-        if worker.queue.limit is not None and not place.lent:
-            self._offer_place(place)
-        return launched
+            self._want_no_more(place)
 
     # -- whether any can come ----------------------------------------------------------------------------------
 
-    def _at_work(self, consumers: Collection[Mailbox], risky: list[Mailbox]) -> bool:
-        """Whether one of the consumers runs, and does not wait itself, or will start without help: of its own
-        accord, or when a gate or a paused job lets it."""
-        waiting = {a for a, _, _ in list(self.blocked.values()) if a is not None and a.mailbox in consumers}
-        if sum(mailbox.running for mailbox in consumers) > len(waiting):
-            return True
-        if any(mailbox.keeps_back for mailbox in consumers):
-            return True
-        return any(mailbox.startable() for mailbox in consumers if mailbox not in risky)
+    def help(self) -> bool:
+        """Run what is ready inside an activation on this thread, the furthest downstream first; False if nothing is."""
+        worker = self._worker
+        outer: Any = running.get()
+        in_place = outer.node.worker is worker
+        nodes = reversed(worker.nodes.values())  # built upstream first
+        ready = [node.mailbox for node in nodes if not node.detached and node.mailbox.has_work_now()]
+        return any(worker.engine.run_nested(worker, mailbox, in_place=in_place) for mailbox in ready)
 
     def stuck(self, *, inside: bool) -> bool:
         """Whether nothing that runs or waits for a time can make room: only somebody from outside could.
@@ -266,18 +236,19 @@ class BackPressure:
         mailboxes = [node.mailbox for node in worker.nodes.values()]
         if any(mailbox.keeps_back for mailbox in mailboxes):
             return False
-        before = sum(mailbox.starts for mailbox in mailboxes)
+        before = self._happened(mailboxes)
         running_now = sum(mailbox.running for mailbox in mailboxes)
-        blocked = list(self.blocked.values())
-        if running_now > len({activation for activation, _, _ in blocked}):
+        blocked = list(self.blocked)
+        if running_now > len({waiter.activation for waiter in blocked}):
             return False
-        # Who waits below another on the same thread can not go on before that one does.
-        on_top = {seat: slot for _, slot, seat in blocked}
-        if any(slot.length < slot.capacity for slot in on_top.values()):
+        if any(waiter.offering or not waiter.slot.crowded for waiter in blocked):
             return False
         if any(mailbox.startable() for mailbox in mailboxes):
             return False
-        return before == sum(mailbox.starts for mailbox in mailboxes)
+        return before == self._happened(mailboxes)
+
+    def _happened(self, mailboxes: list[Mailbox]) -> tuple[int, int]:
+        return sum(mailbox.starts for mailbox in mailboxes), self._rooms
 
     def deadlock(self, slot: SlotQueue, *, inside: bool) -> QueueFullError | DeadlockError:
         worker = self._worker
@@ -294,3 +265,8 @@ class BackPressure:
             slot=slot.qualified_name,
             worker_id=worker.worker_id,
         )
+
+
+def _check_wanted(activation: LiveActivation | None) -> None:
+    if activation is not None and (activation.abandoned is not None or activation.job.ended):
+        raise activation.unwanted()

@@ -99,7 +99,10 @@ class Worker:
 
     def room(self, mailbox: Mailbox) -> None:
         """Slots of this routine have room again: those who feed them, or wait for a place in them, go on."""
-        for slot in mailbox.take_freed():
+        freed = mailbox.take_freed()
+        if self.back_pressure.blocked:
+            self.back_pressure.room(freed)
+        for slot in freed:
             if slot.full:  # there is a place, but a start waits for more of them
                 continue
             for feeder in slot.feeders:
@@ -298,7 +301,7 @@ class Worker:
             if queue.on_full == "error":
                 raise self.full_error(queue)
             if queue.on_full == "block":
-                code = self.back_pressure.wait_for_room(queue, partial(node.offer, item), deadline, None)
+                code = self.back_pressure.post(queue, partial(node.offer, item), deadline)
         if code == READY:
             self.schedule(node.mailbox)
         elif code != QUEUED:

@@ -54,7 +54,7 @@ class Post:
                 self._displaces = True
                 return False
             case _:
-                worker.back_pressure.wait_for_room(queue, self._offer, deadline, None)
+                worker.back_pressure.post(queue, self._offer, deadline)
                 return True
 
     def _offer(self) -> int:

@@ -119,7 +119,9 @@ class Handover:
         journal.kept_or_raise(record, hand_over)
         for slot in activation.mailbox.feeds:
             if slot.full:
-                worker.back_pressure.wait_inside(slot, partial(_room, slot), activation)
+                worker.back_pressure.wait_inside(
+                    slot, partial(_room, slot), activation, holds=partial(_has_room, slot)
+                )
 
     async def checkpoint_async(self, activation: Any, value: Any) -> None:
         """The same for a coroutine, which does not hold the event loop while it waits."""
@@ -230,6 +232,10 @@ def _older_than_fit(draft: Draft) -> dict[SlotQueue, int]:
         if route.queue.on_full == "drop_old":
             numbers[route.queue] = numbers.get(route.queue, 0) + 1
     return {queue: number - queue.capacity for queue, number in numbers.items()}
+
+
+def _has_room(slot: SlotQueue) -> bool:
+    return not slot.full
 
 
 def _room(slot: SlotQueue) -> int:
