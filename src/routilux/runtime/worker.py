@@ -650,12 +650,12 @@ class Worker:
 
     def _all_wait_inside(self, mailboxes: Sequence[Mailbox]) -> bool:
         """Whether all that runs waits in ``emit()`` for room, behind what a pause or a gate holds."""
-        blocked = list(self.back_pressure.blocked.values())
-        if not blocked or not self.is_held or any(slot.length < slot.capacity for _, slot, _ in blocked):
+        blocked = list(self.back_pressure.blocked)
+        if not blocked or not self.is_held:
             return False
-        return sum(mailbox.running for mailbox in mailboxes) <= len(
-            {activation for activation, _, _ in blocked}
-        )
+        if any(waiter.offering or not waiter.slot.crowded for waiter in blocked):
+            return False
+        return sum(mailbox.running for mailbox in mailboxes) <= len({waiter.activation for waiter in blocked})
 
     def misses_items(self) -> bool:
         """Whether an open job counts items that are in no slot: a post has yet to put them there. Nothing runs."""
