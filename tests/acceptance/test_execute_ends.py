@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from threading import Event
 from typing import Any
@@ -66,19 +67,25 @@ def test_execute_waits_for_no_other_logic_behind_its_limit_when_the_job_has_fail
 @pytest.mark.parametrize("kind", ["plain", "async"])
 @pytest.mark.parametrize("strategy", [ErrorStrategy.CONTINUE, ErrorStrategy.SKIP, ErrorStrategy.RETRY])
 def test_an_interrupt_on_the_main_thread_is_raised_whatever_the_strategy(strategy: Any, kind: str) -> None:
+    """The main thread only waits while logic runs, in a simulation too."""
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+
     def plain(routine: Any, payload: Any, state: Any) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     async def in_a_task(routine: Any, payload: Any, state: Any) -> None:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.SIGINT)
 
     interrupted = step(plain if kind == "plain" else in_a_task).set_error_handler(ErrorHandler(strategy))
     flow = flow_of(interrupted)
     with simulated(0) as runtime:
         runtime.exec(flow)
         job = runtime.post(flow, "a", "input", {}).job_context
-        with pytest.raises(KeyboardInterrupt):
-            job.wait(SECONDS)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                job.wait(SECONDS)
+        finally:
+            signal.signal(signal.SIGINT, usual)
         assert job.errors == []
 
 

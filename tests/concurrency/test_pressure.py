@@ -6,9 +6,10 @@ import asyncio
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from random import Random
 from threading import Event, Thread
 from time import process_time
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -556,7 +557,7 @@ def test_post_goes_on_when_the_item_before_it_starts_and_not_when_that_has_ended
         assert runtime.wait_until_all_jobs_finished(SECONDS)
 
 
-@pytest.mark.parametrize("seed", range(100))
+@pytest.mark.parametrize("seed", range(50))
 def test_no_seed_of_the_simulation_lets_a_post_wait_for_a_slot_that_has_room(seed: int) -> None:
     async def naps(routine: Routine, payload: Any, state: Any) -> None:
         await asyncio.sleep(1_000)
@@ -569,3 +570,80 @@ def test_no_seed_of_the_simulation_lets_a_post_wait_for_a_slot_that_has_room(see
             assert runtime.now <= max(0, n - 1) * 1_000
         runtime.wait_until_all_jobs_finished()
         assert runtime.now == 3_000
+
+
+# -- rings -------------------------------------------------------------------------------------------------------
+
+
+class Ring(NamedTuple):
+    """Routines in a circle; each passes on what it gets."""
+
+    capacities: list[int]
+    concurrencies: list[int]
+    tokens: list[int]  # by slot, at the beginning
+    strategy: str
+
+    def flow(self, hops: int) -> Flow:
+        def pass_on(routine: Routine, payload: Any, state: Any) -> None:
+            if payload["n"] < hops:
+                routine.emit("output", n=payload["n"] + 1)
+
+        flow = Flow("ring", execution_strategy=self.strategy)
+        for n, (capacity, concurrency) in enumerate(zip(self.capacities, self.concurrencies, strict=True)):
+            flow.add_routine(step(pass_on, max_queue_length=capacity).set_concurrency(concurrency), f"r{n}")
+        for n in range(len(self.capacities)):
+            flow.connect(f"r{n}", "output", f"r{(n + 1) % len(self.capacities)}", "input")
+        return flow
+
+    def start(self, runtime: Runtime, flow: Flow) -> list[JobContext]:
+        worker = runtime.exec(flow)
+        runtime.pause(worker)
+        places = [f"r{n}" for n, tokens in enumerate(self.tokens) for _ in range(tokens)]
+        jobs = [runtime.post(flow, place, "input", {"n": 0}).job_context for place in places]
+        runtime.resume(worker)
+        return jobs
+
+
+def drawn_ring(seed: int) -> Ring:
+    rng = Random(seed)
+    capacities = [rng.randint(1, 4) for _ in range(rng.randint(2, 5))]
+    return Ring(
+        capacities,
+        [rng.choice((1, 1, 2, 3)) for _ in capacities],
+        [rng.choice((capacity, rng.randint(1, capacity))) for capacity in capacities],
+        rng.choice(("concurrent", "concurrent", "sequential")),
+    )
+
+
+def runs_on(ring: Ring, threads: int, hops: int) -> None:
+    with Runtime(thread_pool_size=threads) as runtime:
+        jobs = ring.start(runtime, ring.flow(hops))
+        assert runtime.wait_until_all_jobs_finished(SECONDS), f"{ring} stands still"
+        assert [job.error for job in jobs if job.error] == [], ring
+
+
+@pools
+def test_ring_of_two_that_is_as_full_as_can_be_runs_for_ever(threads: int) -> None:
+    runs_on(Ring([2, 2], [1, 1], [2, 2], "concurrent"), threads, hops=1_000)
+
+
+@pools
+@pytest.mark.parametrize("seed", range(15))
+def test_ring_whose_tokens_fit_runs_for_ever(seed: int, threads: int) -> None:
+    runs_on(drawn_ring(seed), threads, hops=200)
+
+
+@pytest.mark.full
+@pools
+@pytest.mark.parametrize("seed", range(15, 300))
+def test_many_more_rings_whose_tokens_fit_run_for_ever(seed: int, threads: int) -> None:
+    runs_on(drawn_ring(seed), threads, hops=500)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_no_seed_of_the_simulation_locks_a_ring_whose_tokens_fit(seed: int) -> None:
+    with simulated(seed) as runtime:
+        ring = drawn_ring(seed)
+        jobs = ring.start(runtime, ring.flow(hops=30))
+        runtime.wait_until_all_jobs_finished()
+        assert [job.error for job in jobs if job.error] == [], ring

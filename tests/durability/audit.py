@@ -278,7 +278,7 @@ class Audit:
                 yield one.worker_id, f"{one.routine_id}.{event}", target, uid
 
     def _posted(self, row: ItemRow, uid: str, redriven: Counter[str]) -> None:
-        if redriven[row.worker_id]:
+        if uid in self.posted and redriven[row.worker_id]:  # a new post may be written together with it
             redriven[row.worker_id] -= 1
             return
         self._expect(uid not in self.posted, f"post {uid} is accepted twice")

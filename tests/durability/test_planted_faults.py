@@ -135,8 +135,8 @@ FAULTS = (
         "loops",
         Mailbox,
         "keep_place",
-        "if slot.beyond or (",
-        "if (",
+        "if (slot.beyond or slot.length >= slot.capacity) and",
+        "if slot.length >= slot.capacity and",
     ),
     Fault(
         "numbers are used again after a restart",

@@ -418,7 +418,7 @@ class SimulatedPlay(Play):
         if not keeps or not self.simulation.waiting or len(self.simulation._seats) > 1:
             return False
         self.let_everything_go()
-        return self.simulation.waiting[-1].is_set() or self.step_of_engine(None)
+        return any(signal.is_set() for signal in self.simulation.waiting) or self.step_of_engine(None)
 
     def play(self) -> None:
         self.start()

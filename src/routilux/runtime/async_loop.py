@@ -6,15 +6,15 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import Context
+from functools import partial
 from threading import Event, Thread, get_ident
 from typing import Any
 
-from routilux.kernel.mailbox import FULL, Mailbox, SlotQueue
+from routilux.kernel.mailbox import FULL, QUEUED, Mailbox, SlotQueue
 from routilux.ports import Task
 from routilux.runtime import turns
 from routilux.runtime.activation import AsyncActivation
-from routilux.runtime.pool import Place, Seat
-from routilux.runtime.waiting import Condition
+from routilux.runtime.waiting import in_task
 
 Done = Callable[[BaseException | None], None]
 
@@ -63,7 +63,7 @@ class AsyncTasks:
                 self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
                 turns.leave(task.activation.node.worker)
                 return
-            await _Paced(task.activation, task.logic(task.slot_data, task.message, task.state), self._loop)
+            await _Paced(task.activation, task.logic(task.slot_data, task.message, task.state))
         except BaseException as error:  # noqa: BLE001 user code; SystemExit would end the loop for everybody
             failure = error
         finally:
@@ -155,11 +155,9 @@ class _Paced:
         self,
         activation: AsyncActivation,
         coroutine: Coroutine[Any, Any, Any],
-        loop: asyncio.AbstractEventLoop,
     ) -> None:
         self._activation = activation
         self._coroutine = coroutine
-        self._loop = loop
 
     def __await__(self) -> Generator[Any, Any, None]:
         coroutine, activation = self._coroutine, self._activation
@@ -189,31 +187,14 @@ class _Paced:
 
     async def _empty(self) -> None:
         """Deliver what waits in the outbox, in order, each as soon as there is room."""
-        worker = self._activation.node.worker
-        place = Place(worker.queue)
-        try:
-            with worker.back_pressure.wait_of(self._activation):
-                await self._deliver(place)
-        finally:
-            await self._take_back(place)
+        activation = self._activation
+        waits = activation.node.worker.back_pressure.waits_inside
+        while (queue := self._delivered()) is not None:
+            await in_task(waits(queue, partial(self._delivered_to, queue), activation, in_task=True))
 
-    async def _take_back(self, place: Place) -> None:
-        """The coroutine goes on, with an error or without, when nobody runs in its place any more."""
-        worker = self._activation.node.worker
-        try:
-            while not (worker.stopped or place.given_back()):
-                await self._place(place)
-        finally:
-            place.take_back()
-
-    async def _deliver(self, place: Place) -> None:
-        worker = self._activation.node.worker
-        while self._delivered() is not None:
-            if not place.lent:
-                if place.lend():
-                    worker.engine.driver.submit(worker.queue)
-                worker.bell.ring()  # whoever waits for a place looks anew
-            await self._room()
+    def _delivered_to(self, queue: SlotQueue) -> int:
+        """As an offer would answer."""
+        return FULL if self._delivered() is queue else QUEUED
 
     def _delivered(self) -> SlotQueue | None:
         """Deliver as much as there is room for; the slot that is full."""
@@ -231,29 +212,6 @@ class _Paced:
             worker.accept(code, route.queue, item, activation)
         return None
 
-    async def _place(self, place: Place) -> None:
-        """Wait until somebody has ended who could be in the place of this activation."""
-        worker, signal = self._activation.node.worker, LoopSignal(self._loop)
-        with worker.bell.heard_by(signal):
-            if not place.given_back() and not worker.stopped:
-                await signal.future
-
-    async def _room(self) -> None:
-        """Wait until something has changed in the worker; DeadlockError if nothing can make room any more."""
-        worker, signal, waiting = self._activation.node.worker, LoopSignal(self._loop), object()
-        with worker.bell.heard_by(signal):
-            queue = self._delivered()  # once more: what comes from here on is heard
-            if queue is None:
-                return
-            worker.back_pressure.blocked[waiting] = (self._activation, queue, Seat())
-            try:
-                if worker.stuck(inside=True) and not signal.is_set():
-                    raise worker.back_pressure.deadlock(queue, inside=True)
-                if not worker.stopped:
-                    await signal.future
-            finally:
-                del worker.back_pressure.blocked[waiting]
-
     def _discard(self, error: BaseException) -> None:
         """Set aside what is left in the outbox: it is not wanted, or there is no room for it."""
         activation, worker = self._activation, self._activation.node.worker
@@ -265,28 +223,3 @@ class _Paced:
             else:
                 worker.dead_letter(route.mailbox, item, "not delivered", activation.abandoned or error)
             worker.settle([item])
-
-
-class LoopSignal:
-    """A signal that a coroutine waits for."""
-
-    on_set: Callable[[], object] | None = None
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
-        self._set = False
-        self.future: asyncio.Future[None] = loop.create_future()
-
-    def set(self) -> None:
-        self._set = True
-        self._loop.call_soon_threadsafe(self._resolve)
-
-    def is_set(self) -> bool:
-        return self._set
-
-    def wait(self, timeout: float | None, holds: Condition | None = None) -> bool:
-        raise AssertionError("a coroutine awaits the future instead")
-
-    def _resolve(self) -> None:
-        if not self.future.done():
-            self.future.set_result(None)

@@ -1,14 +1,15 @@
 """Waiting for room in a full slot without standing in the way of what makes room.
 
-Who waits inside an activation holds a thread, and perhaps the place that another activation needs. So the wait is
-spent running what is ready, the furthest downstream first, or it lends its place; and it ends with an error where
-nothing that could run would help.
+An activation that waits for room sleeps, and holds up nothing: it lends its place in the worker, and its seat in the
+pool, to what makes room. As soon as there is room it goes on, whatever runs meanwhile; nothing runs on top of it. The
+wait ends with an error where nothing that could run would help.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.errors import DeadlockError, QueueFullError
@@ -16,16 +17,14 @@ from routilux.kernel.mailbox import FULL, Mailbox, SlotQueue
 from routilux.model.context import running
 from routilux.model.graph import cycle_path
 from routilux.runtime import waiting_for
-from routilux.runtime.pool import Place, Seat
-from routilux.runtime.waiting import Lines, Signal, Waits, on_thread
+from routilux.runtime.pool import Place
+from routilux.runtime.waiting import Condition, Lines, Signal, Waits, on_thread
 
 if TYPE_CHECKING:
     from routilux.runtime.activation import LiveActivation
     from routilux.runtime.worker import Worker
 
 T = TypeVar("T")
-
-
 LONG_SECONDS = 5.0
 
 
@@ -56,13 +55,29 @@ class LongWait:
         )
 
 
+class Waiter:
+    """An activation that waits for room in a slot of its worker.
+
+    ``in_turn``: it waits for nothing but room. ``offering``: it tries to have some, or has it.
+    """
+
+    __slots__ = ("activation", "in_turn", "offering", "place", "slot")
+
+    def __init__(self, activation: LiveActivation | None, slot: SlotQueue, place: Place) -> None:
+        self.activation = activation
+        self.slot = slot
+        self.place = place
+        self.in_turn = False
+        self.offering = False
+
+
 class BackPressure:
-    """Of one worker: who waits inside it for room, and what can be done about it."""
+    """Of one worker: who waits inside it for room, and whether any can come."""
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        # Who waits inside emit(), for which slot, on which seat. An activation may emit from several threads.
-        self.blocked: dict[object, tuple[LiveActivation | None, SlotQueue, Seat]] = {}
+        self.blocked: dict[Waiter, None] = {}  # an activation may emit from several threads
+        self._rooms = 0  # how often there was news of room; only ever grows
 
     # -- waiting -----------------------------------------------------------------------------------------------
 
@@ -73,24 +88,34 @@ class BackPressure:
         activation: LiveActivation | None,
         *,
         refused: Callable[[], object] | None = None,
+        holds: Condition | None = None,
     ) -> None:
-        """An activation needs room in a full slot: help until the offer is taken; ``refused``: it will not be."""
-        worker, waiting = self._worker, object()
-        place = Place(worker.queue)
-        self.blocked[waiting] = (activation, slot, worker.engine.driver.seat())
+        """:meth:`waits_inside`, on this thread. ``refused`` is called where the offer will not be taken."""
         try:
-            with self.wait_of(activation):
-                on_thread(self._waits_for_room(slot, offer, None, activation, place, helps=True))
+            on_thread(self.waits_inside(slot, offer, activation, in_task=False, holds=holds))
         except BaseException:
             if refused is not None:
                 refused()
             raise
-        finally:
-            del self.blocked[waiting]
-            on_thread(self._waits_for_place(place))
+
+    def waits_inside(
+        self,
+        slot: SlotQueue,
+        offer: Callable[[], int],
+        activation: LiveActivation | None,
+        *,
+        in_task: bool,
+        holds: Condition | None = None,
+    ) -> Waits[int]:
+        """An activation needs room in a full slot: wait until the offer is taken."""
+        waiter = Waiter(activation, slot, Place(self._worker.queue))
+        wanted = partial(_check_wanted, activation, in_task=in_task)
+        waits = self._waits_for_room(slot, offer, None, waiter, wanted=wanted, holds=holds)
+        with self._wait_of(activation), self._blocks(waiter):
+            return (yield from self.away(waits, waiter.place, in_task=in_task))
 
     @contextmanager
-    def wait_of(self, activation: LiveActivation | None) -> Iterator[None]:
+    def _wait_of(self, activation: LiveActivation | None) -> Iterator[None]:
         """Around a wait for room inside an activation: what a paused job keeps back may be what is in the way."""
         members = () if activation is None else activation.job.members
         if [member for member in members if member.begin_wait()]:
@@ -104,63 +129,65 @@ class BackPressure:
     def waits_to_post(
         self, slot: SlotQueue, offer: Callable[[], int], deadline: float | None, lines: Lines | None
     ) -> Waits[int]:
-        """``post`` needs room in a full slot. Inside an activation, of whatever worker, it gives its place away.
+        """``post`` needs room in a full slot. Inside an activation, of whatever worker, it lends what that has.
 
-        The loop of the runtime belongs to all asynchronous logic: what waits on it does not help.
+        ``lines``: of the event loop whose task posts, None for a thread.
         """
         outer: Any = running.get()
-        helps = outer is not None and (lines is None or not self._worker.engine.driver.on_loop())
-        waits = self._waits_for_room(slot, offer, deadline, None, None, helps=helps, lines=lines)
-        with self._blocked_inside(outer, slot):
-            return (yield from lending_its_place(waits))
+        if outer is None:
+            return (yield from self._waits_for_room(slot, offer, deadline, None, lines=lines))
+        home: Worker = outer.node.worker
+        place = Place(home.queue)
+        waiter = Waiter(outer, slot, place) if home is self._worker else None
+        waits = self._waits_for_room(slot, offer, deadline, waiter, lines=lines)
+        with self._blocks(waiter):
+            return (yield from home.back_pressure.away(waits, place, in_task=lines is not None))
 
     @contextmanager
-    def _blocked_inside(self, outer: Any, slot: SlotQueue) -> Iterator[None]:
+    def _blocks(self, waiter: Waiter | None) -> Iterator[None]:
         """An activation of this very worker can make no room while it waits for some."""
-        if outer is None or outer.node.worker is not self._worker:
+        if waiter is None:
             yield
             return
-        waiting = object()
-        seat = Seat() if outer.node.is_async else self._worker.engine.driver.seat()
-        self.blocked[waiting] = (outer, slot, seat)
+        self.blocked[waiter] = None
         try:
             yield
         finally:
-            del self.blocked[waiting]
+            del self.blocked[waiter]
 
     def _waits_for_room(
         self,
         slot: SlotQueue,
         offer: Callable[[], int],
         deadline: float | None,
-        activation: LiveActivation | None,
-        place: Place | None,
+        waiter: Waiter | None,
         *,
-        helps: bool,
+        wanted: Callable[[], None] | None = None,
         lines: Lines | None = None,
+        holds: Condition | None = None,
     ) -> Waits[int]:
         """Offer an item until it is taken; returns the code of the offer.
 
-        On a thread that runs an activation the wait is spent running what makes room, so a pool of one thread
-        can not lock itself out. What can not run on a thread is started in the place of the activation, which is
-        not to go on before it has its place back. Raises DeadlockError (inside) or QueueFullError (outside) when
-        nothing that runs could make room, and QueueFullError at the deadline.
+        ``wanted``, of logic that emits, raises when it is not to go on. Raises DeadlockError (there) or QueueFullError
+        (for a post) when nothing that runs could make room, and QueueFullError at the deadline.
         """
-        worker, code = self._worker, FULL
+        worker, code, inside = self._worker, FULL, wanted is not None
 
         def taken() -> bool:
             nonlocal code
-            if activation is not None and (activation.abandoned is not None or activation.job.ended):
-                raise activation.unwanted()
+            if wanted is not None:
+                wanted()
             if worker.stopped:
                 raise worker.full_error(slot, "its worker has stopped")
+            if waiter is not None:
+                waiter.in_turn = waiter.offering = True
             code = offer()
+            if code == FULL and waiter is not None:
+                waiter.offering = False
+                self._want_no_more(waiter.place)
             return code != FULL
 
-        def help_or_give_up(signal: Signal) -> bool:
-            if self._make_room(slot, place, on_thread=helps):
-                return True
-            inside = activation is not None
+        def give_up(signal: Signal) -> bool:
             if worker.stuck(inside=inside) and not signal.is_set():
                 raise self.deadlock(slot, inside=inside)
             if worker.rest.waiting:
@@ -169,11 +196,11 @@ class BackPressure:
             return False
 
         def has_room() -> bool:
-            return worker.stopped or not (slot.full if activation and worker.journaled else slot.crowded)
+            return worker.stopped or not slot.crowded
 
         long_wait = LongWait(worker, slot)
         waits = worker.bell.in_turn(
-            lines, slot, taken, deadline, before_sleep=help_or_give_up, holds=has_room
+            lines, slot, taken, deadline, before_sleep=give_up, holds=holds or has_room
         )
         try:
             if not (yield from waits):
@@ -182,114 +209,65 @@ class BackPressure:
             long_wait.end()
         return code
 
-    def away(self, waits: Waits[T]) -> Waits[T]:
-        """Around a wait of an activation for what post() needs, in another worker perhaps."""
-        place = Place(self._worker.queue)
-        abandoned = False
-        if self._worker.queue.limit is not None:
-            self._offer_place(place)
-        try:
-            return (yield from waits)
-        except GeneratorExit:
-            abandoned = True
-            raise
-        finally:
-            if abandoned:
-                place.take_back()
-            else:
-                yield from self._waits_for_place(place)
+    def away(self, waits: Waits[T], place: Place, *, in_task: bool) -> Waits[T]:
+        """Around a wait of an activation of this worker: others have its place meanwhile.
 
-    def _offer_place(self, place: Place) -> None:
-        """Others may run in the place of who waits."""
-        worker = self._worker
-        if place.lend():
-            worker.engine.driver.submit(worker.queue)
-        worker.bell.ring()  # who waits for a place looks anew
+        A thread lends its seat in the pool too. A task has none: its thread goes on with other tasks.
+        """
+        worker, abandoned = self._worker, False
+        with nullcontext() if in_task else worker.engine.driver.away():
+            if place.lend():
+                worker.engine.driver.submit(worker.queue)
+            worker.bell.ring()  # a waiter that has lent its place, too, may have it back now
+            try:
+                return (yield from waits)
+            except GeneratorExit:
+                abandoned = True
+                raise
+            finally:
+                if not abandoned:
+                    yield from self._waits_for_place(place)
+                self._have_back(place)
 
     def _waits_for_place(self, place: Place) -> Waits[None]:
         """Logic goes on, with an error or without, when nothing runs in its place any more."""
-        worker = self._worker
+        worker, queue = self._worker, self._worker.queue
+        place.want()
+
+        def free() -> bool:
+            return worker.stopped or not queue.at_limit
+
         try:
-            yield from worker.bell.waits_for(
-                lambda: worker.stopped or place.given_back(), None, holds=lambda: worker.stopped
-            )
+            yield from worker.bell.waits_for(lambda: worker.stopped or place.given_back(), None, holds=free)
         finally:
-            place.take_back()
+            self._have_back(place)
 
-    # -- what makes room ---------------------------------------------------------------------------------------
+    def _have_back(self, place: Place) -> None:
+        """An activation goes on, whatever runs in its place."""
+        place.take_back()
+        self._want_no_more(place)
 
-    def help(self) -> bool:
-        """Run what is ready inside an activation on this thread, the furthest downstream first; False if nothing is."""
-        outer: Any = running.get()
-        return self._run_one(self._ready(), in_place=outer.node.worker is self._worker)
+    def _want_no_more(self, place: Place) -> None:
+        if place.want_no_more():
+            self._worker.engine.driver.submit(self._worker.queue)
 
-    def _make_room(self, slot: SlotQueue, place: Place | None, *, on_thread: bool) -> bool:
-        """Run one thing that leads to room, here or in the place of who waits; False if there is none."""
-        helpers = (
-            self._helpers(slot) if on_thread and (place is not None or not self._worker.queue.held) else []
-        )
-        if on_thread and place is None:
-            helpers += self._detached(slot)
-        if place is None or not helpers or place.given_back():
-            if self._run_one(helpers, in_place=place is not None):
-                return True
-        return place is not None and self._lend(place, slot)
-
-    def _run_one(self, mailboxes: list[Mailbox], *, in_place: bool) -> bool:
-        worker = self._worker
-        return any(worker.engine.run_nested(worker, mailbox, in_place=in_place) for mailbox in mailboxes)
-
-    def _helpers(self, slot: SlotQueue) -> list[Mailbox]:
-        """What is ready and can be run on this thread while somebody on it waits for room in a slot.
-
-        What leads to a routine that waits further down on this thread could come to wait for that one. So it is run
-        only if room can come in no other way.
-        """
-        worker = self._worker
-        consumers = worker.paths.beyond(slot.mailbox)
-        before = sum(mailbox.starts for mailbox in consumers)
-        seated = worker.engine.driver.seat().activations()
-        below = {mailbox for activation in seated for mailbox in worker.paths.to(activation.mailbox)}
-        ready = self._ready()
-        safe = [mailbox for mailbox in ready if mailbox not in below]
-        if safe or slot.length < slot.capacity or self._at_work(consumers, ready):
-            return safe
-        return ready if before == sum(mailbox.starts for mailbox in consumers) else []
-
-    def _ready(self) -> list[Mailbox]:
-        """What can be run on this thread, the furthest downstream first."""
-        nodes = reversed(self._worker.nodes.values())  # built upstream first
-        return [node.mailbox for node in nodes if not node.detached and node.mailbox.has_work_now()]
-
-    def _detached(self, slot: SlotQueue) -> list[Mailbox]:
-        """What makes room in a slot, and is started from a thread but does not run on it."""
-        return [m for m in self._worker.paths.beyond(slot.mailbox) if m.node.detached and m.queued]
-
-    def _lend(self, place: Place, slot: SlotQueue) -> bool:
-        """What can not run on this thread may run in its place; True if something of it was started."""
-        worker = self._worker
-        if worker.queue.limit is None and not worker.queue.held:
-            return False  # there is room for all
-        launched = False
-        for mailbox in self._detached(slot):
-            if place.given_back():
-                launched = worker.engine.launch(worker, mailbox)
-                break
-        if worker.queue.limit is not None and not place.lent:
-            self._offer_place(place)
-        return launched
+    def room(self, freed: tuple[SlotQueue, ...]) -> None:
+        """There is room: what waits for it goes on before anything else starts in its place."""
+        self._rooms += 1
+        for waiter in list(self.blocked):
+            if waiter.slot in freed and waiter.in_turn:
+                waiter.place.want()
 
     # -- whether any can come ----------------------------------------------------------------------------------
 
-    def _at_work(self, consumers: Collection[Mailbox], risky: list[Mailbox]) -> bool:
-        """Whether one of the consumers runs, and does not wait itself, or will start without help: of its own
-        accord, or when a gate or a paused job lets it."""
-        waiting = {a for a, _, _ in list(self.blocked.values()) if a is not None and a.mailbox in consumers}
-        if sum(mailbox.running for mailbox in consumers) > len(waiting):
-            return True
-        if any(mailbox.keeps_back for mailbox in consumers):
-            return True
-        return any(mailbox.startable() for mailbox in consumers if mailbox not in risky)
+    def help(self) -> bool:
+        """Run what is ready inside an activation on this thread, the furthest downstream first; False if nothing is."""
+        worker = self._worker
+        outer: Any = running.get()
+        in_place = outer.node.worker is worker
+        nodes = reversed(worker.nodes.values())  # built upstream first
+        ready = [node.mailbox for node in nodes if not node.detached and node.mailbox.has_work_now()]
+        return any(worker.engine.run_nested(worker, mailbox, in_place=in_place) for mailbox in ready)
 
     def stuck(self, *, inside: bool) -> bool:
         """Whether nothing that runs or waits for a time can make room: only somebody from outside could.
@@ -305,18 +283,21 @@ class BackPressure:
         mailboxes = [node.mailbox for node in worker.nodes.values()]
         if any(mailbox.keeps_back for mailbox in mailboxes):
             return False
-        before = sum(mailbox.starts for mailbox in mailboxes)
+        before = self._happened(mailboxes)
+        if not self.all_wait(mailboxes) or any(mailbox.startable() for mailbox in mailboxes):
+            return False
+        return before == self._happened(mailboxes)
+
+    def all_wait(self, mailboxes: Sequence[Mailbox]) -> bool:
+        """Whether all that runs waits for room that is not there, and none is about to try."""
         running_now = sum(mailbox.running for mailbox in mailboxes)
-        blocked = list(self.blocked.values())
-        if running_now > len({activation for activation, _, _ in blocked}):
+        blocked = list(self.blocked)
+        if any(not waiter.slot.crowded or waiter.offering for waiter in blocked):
             return False
-        # Who waits below another on the same thread can not go on before that one does.
-        on_top = {seat: slot for _, slot, seat in blocked}
-        if any(slot.length < slot.capacity for slot in on_top.values()):
-            return False
-        if any(mailbox.startable() for mailbox in mailboxes):
-            return False
-        return before == sum(mailbox.starts for mailbox in mailboxes)
+        return running_now <= len({waiter.activation for waiter in blocked})
+
+    def _happened(self, mailboxes: list[Mailbox]) -> tuple[int, int]:
+        return sum(mailbox.starts for mailbox in mailboxes), self._rooms
 
     def deadlock(self, slot: SlotQueue, *, inside: bool) -> QueueFullError | DeadlockError:
         worker = self._worker
@@ -335,7 +316,18 @@ class BackPressure:
         )
 
 
-def lending_its_place(waits: Waits[T]) -> Waits[T]:
+def _check_wanted(activation: LiveActivation | None, *, in_task: bool) -> None:
+    """What async logic has emitted leaves its outbox although the logic has taken too long."""
+    if activation is None:
+        return
+    if activation.job.ended or (activation.abandoned is not None and not in_task):
+        raise activation.unwanted()
+
+
+def lending_its_place(waits: Waits[T], lines: Lines | None) -> Waits[T]:
     """A wait that may happen inside an activation: then others run in its place meanwhile."""
     outer: Any = running.get()
-    return waits if outer is None else outer.node.worker.back_pressure.away(waits)
+    if outer is None:
+        return waits
+    worker: Worker = outer.node.worker
+    return worker.back_pressure.away(waits, Place(worker.queue), in_task=lines is not None)

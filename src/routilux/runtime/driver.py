@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -69,6 +70,9 @@ class Driver(Protocol):
     def seat(self) -> Seat:
         """Where the calling thread notes what it runs."""
 
+    def away(self) -> AbstractContextManager[None]:
+        """Around a wait inside logic on the calling thread: another thread may work in its stead."""
+
     def running(self) -> list[Any]:
         """Every activation that runs now, in no order."""
 
@@ -101,6 +105,7 @@ class ThreadDriver:
         self._loop_lock = Lock()
         self.start = self._pool.start
         self.submit = self._pool.submit
+        self.away = self._pool.away
         self.call_at = self._timers.call_at
 
     def may_follow(self, queue: RunQueue) -> bool:

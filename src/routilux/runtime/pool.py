@@ -1,4 +1,4 @@
-"""The shared pool: exactly as many threads as asked for, and a fair queue of workers in front of them.
+"""The shared pool: as many threads run as were asked for, and a fair queue of workers in front of them.
 
 Guarantees
     * Workers take turns: a worker is in the queue at most once, so one with a thousand ready routines delays
@@ -7,13 +7,16 @@ Guarantees
     * At most one thread is being woken at a time. The one that wakes looks whether there is work for another. So
       short logic, which never lets go of the interpreter, wakes hardly anybody, and blocking logic, which does,
       wakes the next thread at once.
+    * A thread that waits inside logic lends its seat: a spare thread works meanwhile, and the waiting one goes on when
+      a seat is free. So ``size`` threads run, however many wait, and none waits on top of another.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from threading import Lock, Thread, get_ident
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Lock, Thread, current_thread, get_ident
 from typing import TYPE_CHECKING, Any
 
 from routilux.kernel.locks import take_contended
@@ -43,6 +46,7 @@ class RunQueue:
         "listed",
         "paused",
         "ready",
+        "wanted",
         "worker",
     )
 
@@ -52,6 +56,7 @@ class RunQueue:
         self.ready: deque[Mailbox] = deque()
         self.in_flight = 0
         self.lent = 0
+        self.wanted = 0  # lent places whose activations are about to go on: nothing starts in them any more
         self.held = False
         self.paused = False
         self._cuts = 0
@@ -86,7 +91,7 @@ class RunQueue:
         if not self._lock.acquire(False):
             take_contended(self._lock)
         try:
-            if not self.ready or (self.held and not self.lent):
+            if not self.ready or self._closed:
                 return None
             return self.ready.popleft()
         finally:
@@ -95,7 +100,7 @@ class RunQueue:
     def enter(self, *, urgent: bool = False) -> bool:
         """Begin an activation that did not come through :meth:`take`; False while held, unless it is urgent."""
         with self._lock:
-            if self.held and not self.lent and not urgent:
+            if self._closed and not urgent:
                 return False
             self.in_flight += 1
             return True
@@ -127,6 +132,17 @@ class RunQueue:
                 return False
             self.lent -= 1
             return True
+
+    def want(self) -> None:
+        """There is room for a waiting activation: it goes on before anything else starts in its place."""
+        with self._lock:
+            self.wanted += 1
+
+    def want_no_more(self) -> bool:
+        """It goes on, or another has taken the room; True: the caller lists the queue in the pool."""
+        with self._lock:
+            self.wanted -= 1
+            return self._list()
 
     def take_back(self) -> None:
         """A waiting activation goes on, whoever is in its place."""
@@ -183,18 +199,26 @@ class RunQueue:
         self.listed = True
         return True
 
+    @property
+    def _closed(self) -> bool:
+        """Whether it is held, and none who waits for room needs what is ready."""
+        return self.held and self.lent <= self.wanted
+
     def _shut(self) -> bool:
-        return (self.held and not self.lent) or self.at_limit
+        if self._closed:
+            return True
+        return self.limit is not None and self.in_flight - self.lent + self.wanted >= self.limit
 
 
 class Place:
     """The place of an activation that waits for room: what makes room may run in it meanwhile."""
 
-    __slots__ = ("lent", "_queue")
+    __slots__ = ("lent", "wanted", "_queue")
 
     def __init__(self, queue: RunQueue) -> None:
         self._queue = queue
         self.lent = False
+        self.wanted = False
 
     def lend(self) -> bool:
         """True: the caller lists the queue in the pool."""
@@ -202,6 +226,19 @@ class Place:
             return False
         self.lent = True
         return self._queue.lend()
+
+    def want(self) -> None:
+        """There is room. Called by the thread that made it."""
+        if self.lent and not self.wanted:
+            self.wanted = True
+            self._queue.want()
+
+    def want_no_more(self) -> bool:
+        """True: the caller lists the queue in the pool."""
+        if not self.wanted:
+            return False
+        self.wanted = False
+        return self._queue.want_no_more()
 
     def given_back(self) -> bool:
         """Whether the activation has its place again; False while somebody runs in it."""
@@ -238,41 +275,126 @@ class ThreadPool:
         self._run = run
         self._queue: deque[RunQueue] = deque()
         self._idle: list[Any] = []  # the lock that each idle thread sleeps on
+        self._spare: list[Any] = []  # the same, of threads that have no seat
+        self._returning: deque[Any] = (
+            deque()
+        )  # the same, of threads that have waited and go on with the next seat
+        self._free = 0  # lent seats that no thread has taken
         self._lock = Lock()
         self._waking = False
         self._closing = False
-        self._threads: list[Thread] = []
+        self._threads: set[Thread] = set()
 
     def start(self) -> None:
         """Start the threads, once."""
         with self._lock:
             if self._threads or self._closing:
                 return
-            self._threads = [
-                Thread(target=self._work, name=f"routilux-{n}", daemon=True) for n in range(1, self.size + 1)
-            ]
-        for thread in self._threads:
+            threads = [self._thread(n) for n in range(1, self.size + 1)]
+            self._threads.update(threads)
+        for thread in threads:
             thread.start()
 
     def submit(self, queue: RunQueue) -> None:
         self._queue.append(queue)
-        if self._idle and not self._waking:
-            self._wake_one()
+        if self._idle:
+            if not self._waking:
+                self._wake_one()
+        elif self._free:
+            self._seat_spare()
 
     def close(self) -> None:
         """End each thread as soon as it has nothing in hand; what is queued stays queued."""
         with self._lock:
             self._closing = True
-            idle, self._idle = self._idle, []
-        for sleeper in idle:
+            sleepers = [*self._idle, *self._spare, *self._returning]
+            self._idle, self._spare = [], []
+            self._returning.clear()
+        for sleeper in sleepers:
             sleeper.release()
 
     def join(self, deadline: float | None, clock: Callable[[], float]) -> list[Thread]:
         """Wait for the threads; those that still run at the deadline."""
-        for thread in self._threads:
-            if thread.ident != get_ident():
-                thread.join(None if deadline is None else max(0.0, deadline - clock()))
-        return [thread for thread in self._threads if thread.is_alive() and thread.ident != get_ident()]
+        threads = [thread for thread in list(self._threads) if thread.ident != get_ident()]
+        for thread in threads:
+            thread.join(None if deadline is None else max(0.0, deadline - clock()))
+        return [thread for thread in threads if thread.is_alive()]
+
+    # -- lending a seat ----------------------------------------------------------------------------------------
+
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """Around a wait on a thread of the pool: another has its seat. No matter on any other thread."""
+        if get_ident() not in self.seats:
+            yield
+            return
+        self._lend_seat()
+        try:
+            yield
+        finally:
+            self._have_seat()
+
+    def _lend_seat(self) -> None:
+        with self._lock:
+            if not self._returning:
+                self._free += 1
+                sleeper = None
+            else:
+                sleeper = self._returning.popleft()
+        if sleeper is not None:
+            sleeper.release()
+        elif self._queue:
+            self._seat_spare()
+
+    def _have_seat(self) -> None:
+        """Return when this thread has a seat: a free one, that of an idle thread, or the next that becomes free."""
+        with self._lock:
+            if self._closing:
+                return
+            if self._free:
+                self._free -= 1
+                return
+            if self._idle:
+                self._spare.append(self._idle.pop())
+                return
+            sleeper = Lock()
+            sleeper.acquire()
+            self._returning.append(sleeper)
+        sleeper.acquire()
+
+    def _seat_spare(self) -> None:
+        """There is work and a free seat."""
+        with self._lock:
+            if not self._free or self._closing:
+                return
+            self._free -= 1
+            wake: Callable[[], object]
+            if self._spare:
+                wake = self._spare.pop().release
+            else:
+                thread = self._thread(len(self._threads) + 1)
+                self._threads.add(thread)
+                wake = thread.start
+        wake()
+
+    def _give_seat(self, sleeper: Any) -> bool:
+        """Let a thread that has waited have this one's seat; False: this one is not needed any more."""
+        with self._lock:
+            if not self._returning or self._closing:
+                return True
+            returning = self._returning.popleft()
+            stays = len(self._spare) < self.size
+            if stays:
+                self._spare.append(sleeper)
+        returning.release()
+        if stays:
+            sleeper.acquire()
+        return stays
+
+    # -- working -----------------------------------------------------------------------------------------------
+
+    def _thread(self, n: int) -> Thread:
+        return Thread(target=self._work, name=f"routilux-{n}", daemon=True)
 
     def _wake_one(self) -> None:
         if not self._lock.acquire(False):
@@ -291,6 +413,8 @@ class ThreadPool:
         sleeper = Lock()
         sleeper.acquire()
         while not self._closing:
+            if self._returning and not self._give_seat(sleeper):
+                break
             try:
                 queue = self._queue.popleft()
             except IndexError:
@@ -299,15 +423,20 @@ class ThreadPool:
             mailbox, again = queue.take()
             if again:
                 self._queue.append(queue)
-            if self._queue and self._idle and not self._waking:
-                self._wake_one()
+            if self._queue:
+                if self._idle:
+                    if not self._waking:
+                        self._wake_one()
+                elif self._free:
+                    self._seat_spare()
             if mailbox is not None:
                 self._run(queue, mailbox, seat)
         self.seats.pop(get_ident(), None)
+        self._threads.discard(current_thread())
 
     def _sleep(self, sleeper: Any) -> None:
         with self._lock:
-            if self._closing:
+            if self._closing or self._returning:
                 return
             self._idle.append(sleeper)
             if self._queue:  # it came between the last look and the announcement

@@ -321,7 +321,7 @@ class Posting:
             before_sleep=help_or_give_up,
             holds=self._engine.book.has_room,
         )
-        if not (yield from (waits if lines is None else lending_its_place(waits))):
+        if not (yield from (waits if lines is None else lending_its_place(waits, lines))):
             raise self._too_many_pending("none started within the time-out")
         assert created is not None
         return created

@@ -43,7 +43,7 @@ def report(worker: Worker) -> str:
 
 def _running(worker: Worker) -> Iterator[str]:
     now = worker.engine.now()
-    waits = {activation: slot for activation, slot, _ in list(worker.back_pressure.blocked.values())}
+    waits = {waiter.activation: waiter.slot for waiter in list(worker.back_pressure.blocked)}
     for activation in worker.running():
         slot = waits.get(activation)
         room = (

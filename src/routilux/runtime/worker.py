@@ -100,7 +100,10 @@ class Worker:
 
     def room(self, mailbox: Mailbox) -> None:
         """Slots of this routine have room again: those who feed them, or wait for a place in them, go on."""
-        for slot in mailbox.take_freed():
+        freed = mailbox.take_freed()
+        if self.back_pressure.blocked:
+            self.back_pressure.room(freed)
+        for slot in freed:
             if slot.full:  # there is a place, but a start waits for more of them
                 continue
             for feeder in slot.feeders:
@@ -682,12 +685,7 @@ class Worker:
 
     def _all_wait_inside(self, mailboxes: Sequence[Mailbox]) -> bool:
         """Whether all that runs waits in ``emit()`` for room, behind what a pause or a gate holds."""
-        blocked = list(self.back_pressure.blocked.values())
-        if not blocked or not self.is_held or any(slot.length < slot.capacity for _, slot, _ in blocked):
-            return False
-        return sum(mailbox.running for mailbox in mailboxes) <= len(
-            {activation for activation, _, _ in blocked}
-        )
+        return bool(self.back_pressure.blocked) and self.is_held and self.back_pressure.all_wait(mailboxes)
 
     def misses_items(self) -> bool:
         """Whether an open job counts items that are in no slot: a post has yet to put them there. Nothing runs."""

@@ -4,22 +4,24 @@ Every lock of the engine is a place where another virtual thread may be let in, 
 threads become a function of the seed. A seed replays exactly. Time stands still while anything can run and jumps
 to the next deadline when nothing can (or, with ``early_timers``, sometimes earlier, as on a slow machine).
 
-The limits of one stack: a virtual thread that was let in runs until it waits, and what it interrupted goes on
-after it. Logic of routines runs on the calling thread; logic that really blocks, blocks the simulation.
+A virtual thread has a stack of its own, a thread of the system of which one runs at any moment. It runs until it
+ends or waits; then what it interrupted goes on. Logic that really blocks, blocks the simulation.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
+from _thread import allocate_lock
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from contextvars import Context
 from functools import partial
 from itertools import count
 from random import Random
+from threading import Thread
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from routilux.kernel.mailbox import Mailbox
@@ -31,8 +33,6 @@ from routilux.runtime.pool import RunQueue, Seat
 from routilux.runtime.runtime import Runtime
 from routilux.runtime.timers import Timer
 from routilux.runtime.waiting import Condition
-
-NEARLY_FULL = 8
 
 
 class SimulationStuck(RuntimeError):
@@ -126,6 +126,8 @@ class SimulatedSignal:
         deadline = None if timeout is None else driver.clock.now + timeout
         driver.waiting.append(self)
         try:
+            if driver.strand is not None:
+                return driver.park(driver.strand, self, deadline)
             while not self._set:
                 if not driver.step(deadline):
                     if deadline is None:
@@ -133,7 +135,78 @@ class SimulatedSignal:
                     return False
             return True
         finally:
-            driver.waiting.pop()
+            driver.waiting.remove(self)
+
+
+class Unwound(BaseException):
+    """The simulation is over: a virtual thread that still waits ends here."""
+
+
+class Strand:
+    """A virtual thread: a thread of the system that runs only between :meth:`enter` and :meth:`leave`."""
+
+    _unused: ClassVar[list[Strand]] = []
+
+    def __init__(self) -> None:
+        self._go, self._back = allocate_lock(), allocate_lock()
+        self._go.acquire()
+        self._left = True
+        self.call: Callable[[], object] = bool
+        self._error: BaseException | None = None
+        self.overdue = False
+        self.seat = Seat()
+        Thread(target=self._work, name="simulated", daemon=True).start()
+
+    @classmethod
+    def new(cls, call: Callable[[], object]) -> Strand:
+        strand = cls._unused.pop() if cls._unused else cls()
+        strand.call = call
+        strand.seat = Seat()
+        return strand
+
+    def enter(self) -> None:
+        """Run until it leaves or ends; raises what it raised."""
+        back = self._back = allocate_lock()
+        back.acquire()
+        self._left = False
+        self._go.release()
+        try:
+            back.acquire()
+        except KeyboardInterrupt:  # it goes on all the same, and two must not run at once
+            if not self._left:
+                back.acquire()
+            raise
+        error, self._error = self._error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                del error
+
+    def leave(self) -> None:
+        """Called on it: let who entered go on, until the next one enters."""
+        self._let_back()
+        self._go.acquire()
+
+    def _let_back(self) -> None:
+        self._left = True
+        self._back.release()
+
+    def set_overdue(self) -> None:
+        self.overdue = True
+
+    def _work(self) -> None:
+        while True:
+            self._go.acquire()
+            try:
+                Context().run(self.call)
+            except Unwound:
+                pass
+            except BaseException as error:  # noqa: BLE001 it is raised where this was entered
+                self._error = error
+            self.call = bool
+            self._let_back()
+            self._unused.append(self)
 
 
 class SimulatedDriver:
@@ -167,8 +240,12 @@ class SimulatedDriver:
         self._loop: _VirtualLoop | None = None
         self._tasks: AsyncTasks | None = None
         self._attendants: list[SimulatedAttendant] = []
-        self._in_loop = False
-        self.waiting: list[SimulatedSignal] = []  # who waits on the stack, each for the next
+        self._loop_strand: Strand | None = None  # the one that runs the loop
+        self.strand: Strand | None = (
+            None  # the virtual thread that runs; None: the one that drives the simulation
+        )
+        self._parked: dict[Strand, SimulatedSignal] = {}
+        self.waiting: list[SimulatedSignal] = []  # what is waited for, on any stack
         self._interrupted = 0  # virtual threads that go on when the one on top has ended
         self._looking = False  # at what is waited for: nothing may change meanwhile
         self._closed = False
@@ -193,7 +270,7 @@ class SimulatedDriver:
         return self._rng.choice((0.0, 0.0, 1.0))
 
     def may_follow(self, queue: RunQueue) -> bool:
-        return not any(_may_wait(mailbox, self._in_loop) for mailbox in queue.ready)
+        return True
 
     def start(self) -> None:
         return None
@@ -223,17 +300,24 @@ class SimulatedDriver:
     def seat(self) -> Seat:
         return self._seats[-1]
 
+    def away(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
     def running(self) -> list[Any]:
-        on_seats = [activation for seat in self._seats for activation in seat.activations()]
+        seats = [*self._seats, *(strand.seat for strand in self._parked)]
+        on_seats = [activation for seat in seats for activation in seat.activations()]
         return on_seats + (self._tasks.activations() if self._tasks is not None else [])
 
     def on_loop(self) -> bool:
-        return self._in_loop
+        return self._loop_strand is not None and self._loop_strand is self.strand
 
     def close(self, deadline: float | None) -> bool:
         self._closed = True
         self._timers.clear()
-        if self._tasks is not None and self._loop is not None and not self._in_loop:
+        while self._parked:
+            with suppress(BaseException):  # what it ends with matters no more
+                self._resume(next(iter(self._parked)))
+        if self._tasks is not None and self._loop is not None and self._loop_strand is None:
             self._tasks.cancel_all()
             while self._tasks.activations():
                 self._run_loop()
@@ -248,18 +332,7 @@ class SimulatedDriver:
     def stuck(self) -> SimulationStuck:
         """Something is waited for, and nothing is left to be done."""
         self._find_lost_wake_ups()
-        held_back = any(
-            queue.ready for queue in self._queues
-        )  # it might wait for what is further down the stack
-        if not self._interrupted and not held_back and not any(signal.is_set() for signal in self.waiting):
-            return SimulationStuck(
-                f"seed {self.seed}: nothing can happen any more, but something is waited for"
-            )
-        self.fault = SimulationLimit(
-            f"seed {self.seed}: what is waited for may come from a virtual thread further down the stack, or from one "
-            "that could not go on above it; this says nothing about the engine, take another seed"
-        )
-        return self.fault
+        return SimulationStuck(f"seed {self.seed}: nothing can happen any more, but something is waited for")
 
     # -- what happens next ---------------------------------------------------------------------------------
 
@@ -285,8 +358,6 @@ class SimulatedDriver:
             or self._rng.random() >= self._interruption
         ):
             return
-        if any(attendant.at_work for attendant in self._attendants):
-            return  # who waits for an attendant can not go on before it does
         self._interrupted += 1
         try:
             self._interrupt()
@@ -309,9 +380,11 @@ class SimulatedDriver:
         choices: list[Callable[[], object]] = []
         for queue in self._queues:
             for mailbox in queue.ready:
-                if not _may_wait(mailbox, self._in_loop):
-                    choices.append(partial(self._turn, queue, mailbox))
-        if self._loop is not None and self._loop.has_ready() and not self._in_loop:
+                choices.append(partial(self._turn, queue, mailbox))
+        for strand, signal in self._parked.items():
+            if signal.is_set() or strand.overdue:
+                choices.append(partial(self._resume, strand))
+        if self._loop is not None and self._loop.has_ready() and self._loop_strand is None:
             choices.append(self._run_loop)
         if self._timer_before(self.clock.now):
             choices.append(lambda: self._jump(None))
@@ -332,11 +405,38 @@ class SimulatedDriver:
             self.on_new_thread(lambda: turns.run(queue, taken, self._seats[-1]))
 
     def on_new_thread(self, call: Callable[[], object]) -> None:
-        self._seats.append(Seat())
+        self._switch(Strand.new(call))
+
+    def park(self, strand: Strand, signal: SimulatedSignal, deadline: float | None) -> bool:
+        """A virtual thread waits; the simulation goes on without it, until the signal is set or its time is over."""
+        timer = None if deadline is None else self.call_at(deadline, strand.set_overdue)
         try:
-            Context().run(call)
+            while not signal.is_set():
+                if self._closed:
+                    raise Unwound
+                if strand.overdue or (deadline is not None and deadline <= self.clock.now):
+                    return False
+                self._parked[strand] = signal
+                strand.leave()
+            return True
+        finally:
+            strand.overdue = False
+            if timer is not None:
+                timer.cancel()
+
+    def _resume(self, strand: Strand) -> None:
+        del self._parked[strand]
+        self._switch(strand)
+
+    def _switch(self, strand: Strand) -> None:
+        """Let a virtual thread run until it ends or waits; what it raises is raised here."""
+        outer, self.strand = self.strand, strand
+        self._seats.append(strand.seat)
+        try:
+            strand.enter()
         finally:
             self._seats.pop()
+            self.strand = outer
 
     def _jump(self, deadline: float | None) -> bool:
         """Move time to the next timer and let it fire."""
@@ -379,11 +479,16 @@ class SimulatedDriver:
 
     def _run_loop(self) -> None:
         assert self._loop is not None
-        self._in_loop = True
-        try:
-            self.on_new_thread(self._loop.run_ready)
-        finally:
-            self._in_loop = False
+        loop = self._loop
+
+        def run() -> None:
+            self._loop_strand = self.strand
+            try:
+                loop.run_ready()
+            finally:
+                self._loop_strand = None
+
+        self.on_new_thread(run)
 
 
 class SimulatedAttendant:
@@ -400,15 +505,15 @@ class SimulatedAttendant:
 
     def work(self) -> None:
         self.woken = False
-        self.at_work = True
-        try:
-            self._driver.on_new_thread(self._take_a_step)
-        finally:
-            self.at_work = False
+        self._driver.on_new_thread(self._take_a_step)
 
     def _take_a_step(self) -> None:
-        if self._step():
-            self.woken = True
+        self.at_work = True
+        try:
+            if self._step():
+                self.woken = True
+        finally:
+            self.at_work = False
 
     def close(self, deadline: float | None) -> bool:
         while self._step():
@@ -422,13 +527,13 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
     def __init__(self, driver: SimulatedDriver) -> None:
         super().__init__()
         self._driver = driver
-        self._calls = 0  # handed over and not yet run
+        self.calls = 0  # handed over and not yet run
 
     def time(self) -> float:
         return self._driver.clock.now
 
     def call_soon(self, callback: Any, *args: Any, context: Any = None) -> asyncio.Handle:  # type: ignore[override]
-        self._calls += 1
+        self.calls += 1
         return super().call_soon(self._counted(callback), *args, context=context)
 
     def call_soon_threadsafe(  # type: ignore[override]
@@ -449,7 +554,7 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
         return handle
 
     def has_ready(self) -> bool:
-        return self._calls > 0
+        return self.calls > 0
 
     def run_ready(self) -> None:
         """Run what is ready now, and nothing that comes from it."""
@@ -458,7 +563,7 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
 
     def _counted(self, callback: Any) -> Any:
         def call(*args: Any) -> Any:
-            self._calls -= 1
+            self.calls -= 1
             return callback(*args)
 
         return call
@@ -519,22 +624,6 @@ def _next_life(store: Any) -> str:
         return ""
     _lives[store] = lives = _lives.get(store, 0) + 1
     return "" if lives == 1 else f"{lives}_"
-
-
-def _may_wait(mailbox: Mailbox, in_loop: bool) -> bool:
-    """Whether a turn of this routine could have to wait for one that is interrupted further down the stack."""
-    waiting, seen = [mailbox], {mailbox}
-    while waiting:
-        for routes in waiting.pop().node.routes.values():
-            for route in routes:
-                target = route.mailbox
-                interrupted = target.running and (in_loop or not target.node.detached)
-                if interrupted and route.queue.length + NEARLY_FULL > route.queue.capacity:
-                    return True
-                if target not in seen:
-                    seen.add(target)
-                    waiting.append(target)
-    return False
 
 
 @contextmanager

@@ -281,7 +281,10 @@ def test_the_oldest_of_an_earlier_activation_is_dropped_although_it_is_not_writt
             dropped = flow.routines["b"].stats(worker)["dropped"]
             assert len(seen) + dropped == 5, (seed, seen)
             assert seen == sorted(seen)
-            assert seen[-3:] == [2, 3, 4]
+            assert seen[-2:] == [
+                3,
+                4,
+            ]  # what is just being delivered can not be dropped any more, but what follows it
 
 
 def test_an_emit_into_a_full_slot_that_refuses_raises_in_the_logic() -> None:

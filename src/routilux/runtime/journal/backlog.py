@@ -123,6 +123,8 @@ class Backlog:
         """
         worker, mailbox, stretch = self._worker, slot.mailbox, self.stretches[slot]
         oldest, at_rest = mailbox.displace(slot.name, keep_place=not slot.beyond)
+        if oldest is None and not slot.beyond and mailbox.keep_place(slot.name):
+            return True  # the items that were here have started meanwhile
         if oldest is None:
             oldest = None if slot.beyond else stretch.take_oldest_coming()
             if oldest is None:

@@ -101,7 +101,9 @@ class Handover:
         journal.kept_or_raise(record, hand_over)
         for slot in activation.mailbox.feeds:
             if slot.full:
-                worker.back_pressure.wait_inside(slot, partial(_room, slot), activation)
+                worker.back_pressure.wait_inside(
+                    slot, partial(_room, slot), activation, holds=partial(_has_room, slot)
+                )
 
     async def checkpoint_async(self, activation: Any, value: Any) -> None:
         """For a coroutine, on whatever loop: what the activation did takes effect, and it is written."""
@@ -267,6 +269,10 @@ def _older_than_fit(draft: Draft) -> dict[SlotQueue, int]:
         if route.drops_oldest:
             numbers[route.queue] = numbers.get(route.queue, 0) + 1
     return {queue: number - queue.capacity for queue, number in numbers.items()}
+
+
+def _has_room(slot: SlotQueue) -> bool:
+    return not slot.full
 
 
 def _room(slot: SlotQueue) -> int:

@@ -107,7 +107,7 @@ class Journal:
             undo()
             leave_open(error)
 
-        record.then(signal.set)
+        record.wake = signal.set
         record.refuse, record.leave_open = refuse, leave_open
         if self.broken is not None:
             undo()
@@ -129,7 +129,7 @@ class Journal:
         """Hand a record over and wait until it is written, however often the store has to be asked; raises only when
         it will take nothing any more."""
         signal = self.engine.driver.signal()
-        record.then(signal.set)
+        record.wake = signal.set
         record.on_break = signal.set
         if self.broken is not None:
             raise again(self.broken)

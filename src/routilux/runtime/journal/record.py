@@ -46,6 +46,9 @@ class Record:
     refuse: Callable[[BaseException], None] | None = None
     leave_open: Callable[[BaseException], None] | None = None  # tells who waits that nobody knows yet
     on_break: Callable[[], None] | None = None  # wakes who waits, when the store will take nothing any more
+    wake: Callable[[], object] | None = (
+        None  # tells who waits that it is written, and all that follows is done
+    )
     told = False  # it has been left open
 
     def __init__(self, worker: JournaledWorker | None) -> None:
@@ -58,6 +61,8 @@ class Record:
     def release(self) -> None:
         for call in self.follows:
             call()
+        if self.wake is not None:
+            self.wake()
 
 
 def merged(records: Sequence[Record]) -> tuple[Changes, list[Record]]:
