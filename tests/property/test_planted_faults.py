@@ -73,11 +73,11 @@ FAULTS = (
         Features(batches=True),
     ),
     Fault(
-        "a retry does not hold back what is behind it",
+        "an activation that is to run again is not kept, and holds nothing back",
         mailbox.Mailbox,
-        "next",
-        "            if self.stalled and len(self.stalled) >= self._stall_limit:\n                return None\n",
-        "",
+        "stall",
+        "self.stalled[activation] = None",
+        "self.stalled.pop(activation, None)",
         Features(failures=True),
     ),
     Fault(
