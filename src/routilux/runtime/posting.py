@@ -187,6 +187,11 @@ class Posting:
         """The first post with a key makes the job; others wait for it and get the same."""
         if not isinstance(idempotency_key, str):
             raise refused(InvalidTypeError, "idempotency_key", idempotency_key, "text")
+        if not idempotency_key:
+            fix = "leave it out, or pass None, where a piece of work has no key"
+            raise refused(
+                InvalidValueError, "idempotency_key", idempotency_key, "text of 1 character or more", fix=fix
+            )
         place, notes = node.mailbox.slots[slot].qualified_name, dict(metadata or {})
         stored_key = worker.key(idempotency_key, place, payload, notes)
         content = content_of(place, payload, notes) if stored_key is None else Content(stored_key.digest)

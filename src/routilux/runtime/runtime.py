@@ -31,7 +31,7 @@ from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Gate, Observer, RowObserver, Store, Tap, TaskRunner, job_ids_of, load
 from routilux.runtime import cut, draining, turns
 from routilux.runtime.book import FINISHED_BYTES
-from routilux.runtime.checks import checked_count, checked_timeout
+from routilux.runtime.checks import checked_count, checked_flag, checked_timeout
 from routilux.runtime.directory import Directory
 from routilux.runtime.driver import Driver, ThreadDriver
 from routilux.runtime.engine import Engine, Health
@@ -106,6 +106,7 @@ class Runtime:
         capture_logs: bool = False,
         capture_prints: bool = False,
     ) -> None:
+        checked_flag("Runtime(debug)", debug)
         size = os.cpu_count() or 1 if thread_pool_size is None else thread_pool_size
         self.thread_pool_size = checked_count("Runtime(thread_pool_size)", size, 1, MAX_THREADS)
         self.max_queue_size = checked_count("Runtime(max_queue_size)", max_queue_size, 1)
@@ -448,6 +449,8 @@ class Runtime:
         """
         if status is not None and status not in [known.value for known in JobStatus]:
             raise unknown("job status", status, [known.value for known in JobStatus])
+        if parked is not None:
+            checked_flag("list_jobs(parked)", parked)
         if limit is not None:
             checked_count("list_jobs(limit)", limit, 0)
         flow_id = flow.flow_id if isinstance(flow, Flow) else flow

@@ -367,14 +367,16 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
 def _send_on(worker: Worker, activation: LiveActivation, error: BaseException, now: float) -> bool:
     """What failed leaves on the routine's event ``error``, and has ended with that."""
     try:
-        activation.emit_failure(described_at(error))
+        activation.emit_failure(error)
         worker.seal(activation)
     except BaseException as raised:  # noqa: BLE001 the event may have no room, or a type that this is not of
         activation.abandoned = None
         follows = f"it could not leave on the event {ERROR_EVENT!r} ({describe(raised)}), and the job fails"
         tell(worker, activation, error, ERROR, follows)
         return end(worker, activation, now, "failed", error, fatal=_wrapped(activation, error))
-    tell(worker, activation, error, WARNING, f"what it had leaves on the event {ERROR_EVENT!r}")
+    heard = activation.node.routes[ERROR_EVENT]
+    unheard = "" if heard else ", which is connected to nothing"
+    tell(worker, activation, error, WARNING, f"its data goes to the event {ERROR_EVENT!r}{unheard}")
     return end(worker, activation, now, "failed", error, sent_on=True)
 
 
