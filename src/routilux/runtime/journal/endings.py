@@ -87,11 +87,13 @@ class Endings:
         except Exception:  # noqa: BLE001 a registered class of the user may raise anything
             return worker.journal.store.items_of([ItemKey(worker.worker_id, place, item[0])])[0].data
 
+    def letters_of_ended(self, mailbox: Mailbox, items: Sequence[Item]) -> list[LetterRow]:
+        """Those of items whose logic has ended well, when its job had failed and nothing of it counts any more."""
+        return self.letters(mailbox, items, "job failed", _why_failed(items))
+
     def give_up(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
         """Items of ended jobs were found."""
-        failed = [m for item in items for m in item[3].members if m.status is JobStatus.FAILED]
-        error = failed[0].job.error if failed else None
-        self._set_aside(Record(self._worker), mailbox, items, "job failed", error)
+        self._set_aside(Record(self._worker), mailbox, items, "job failed", _why_failed(items))
 
     def leave_incomplete(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
         """No partner of these items can come any more."""
@@ -179,3 +181,9 @@ class Endings:
             record.then(lambda: worker.at_rest(account.remove()))
             journal.append(record)
         journal.wake()
+
+
+def _why_failed(items: Sequence[Item]) -> BaseException | None:
+    failed = [m for item in items for m in item[3].members if m.status is JobStatus.FAILED]
+    error: BaseException | None = failed[0].job.error if failed else None
+    return error

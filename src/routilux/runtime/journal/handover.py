@@ -67,6 +67,8 @@ class Handover:
             record.letters = worker.endings.letters(
                 activation.mailbox, activation.batch, outcome, error, trace
             )
+        elif not wanted:
+            record.letters = worker.endings.letters_of_ended(activation.mailbox, activation.batch)
         if note is not None:
             record.then(note)
         with journal.lock:

@@ -434,15 +434,15 @@ class JournaledWorker(Worker):
         return not self.backlog.waits and super().misses_items()
 
     def cancel(self) -> None:
-        """Its jobs are cancelled on record first: what the store refuses has not happened."""
-        accepted, self.accepting = self.accepting, False
-        try:
-            self.stored_jobs.cancel_all()
-        except StoreError:
-            self.accepting = accepted
-            raise
+        """Its jobs are cancelled on record first: what the store refuses has not happened.
+
+        After that nothing is refused any more: it returns when the store has taken the worker's end too.
+        """
+        self.stored_jobs.cancel_all()
         super().cancel()
-        self.flush()
+        if not self.engine.driver.on_loop():
+            behind = Record(None)
+            self.journal.kept_or_raise(behind, partial(self.journal.hand_over, behind))
 
     def cancel_jobs(self) -> None:
         """At the end of the worker: for good, or only for this runtime."""
