@@ -161,7 +161,9 @@ def _idle_stage() -> Iterator[Any]:
     flow = Flow("idle")
     flow.add_routine(WideStage(), "stage")
     with Runtime(thread_pool_size=1) as runtime:
-        yield runtime.exec(flow).control.nodes["stage"].mailbox
+        mailbox = runtime.exec(flow).control.nodes["stage"].mailbox
+        yield mailbox
+        mailbox.extract(lambda item: True)  # they belong to no job that could be told
         runtime.shutdown(wait=False)
 
 

@@ -474,6 +474,8 @@ class FlightRecorder(Protocol):
 
 
 _IMPLEMENTATIONS = {
+    "log capture": "routilux.runtime.captured_logs:CAPTURE",
+    "print capture": "routilux.runtime.captured_prints:CAPTURE",
     "async runner": "routilux.runtime.async_loop:AsyncLoop",
     "codec": "routilux.store.codec:JsonCodec",
     "built-in routines": "routilux.routines:BUILT_IN",

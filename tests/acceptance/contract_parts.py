@@ -10,8 +10,7 @@ from typing import Any
 
 from routilux import Flow, Routine
 from routilux.activation_policies import ActivationPolicy, immediate_policy
-
-SECONDS = 10.0  # a deadline that is only reached when something is wrong
+from tests.waiting import SECONDS
 
 Logic = Callable[[Routine, Any, Any, Any], Any]
 

@@ -10,9 +10,7 @@ from typing import Any
 
 from routilux import Flow, JobContext, Routine, WorkerState
 from routilux.activation_policies import ActivationPolicy, immediate_policy
-
-SECONDS = 10.0
-"""A deadline for what happens at once on an idle machine."""
+from tests.waiting import SECONDS
 
 Logic = Callable[[Any, Any, Any], Any]
 

@@ -17,8 +17,7 @@ from routilux.errors import QueueFullError
 from routilux.ports import Changes
 from routilux.store.memory import MemoryStore
 from tests.acceptance.parts import Held, Step, flow_of, outputs_of, step
-
-SECONDS = 60.0
+from tests.waiting import SECONDS
 
 
 class NoThreads(Executor):

@@ -18,8 +18,8 @@ from routilux.activation_policies import all_slots_ready_policy
 from routilux.store.memory import MemoryStore
 from routilux.testing.simulated import SimulatedRuntime
 from tests.acceptance.parts import chain, flow_of, join, step
+from tests.waiting import SECONDS
 
-SECONDS = 60.0
 tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
 
 

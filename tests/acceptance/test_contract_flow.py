@@ -12,7 +12,8 @@ import pytest
 from routilux import ConfigurationError, Flow, JobState, Routine, Runtime, StateError
 from routilux.activation_policies import all_slots_ready_policy, batch_size_policy, immediate_policy
 from routilux.errors import DeadlockError, DuplicateNameError, ExecutionTimeoutError, MissingPolicyError
-from tests.acceptance.contract_parts import SECONDS, Stop, chain, ends_here, keeps, part, stops_at
+from tests.acceptance.contract_parts import Stop, chain, ends_here, keeps, part, stops_at
+from tests.waiting import SECONDS
 
 
 @pytest.fixture
@@ -353,7 +354,7 @@ def test_cycles_are_allowed_and_end(length: int) -> None:
 def test_cycle_that_fills_up_raises_a_dead_lock_error_naming_the_path_within_5_seconds(threads: int) -> None:
     with Runtime(thread_pool_size=threads) as runtime:
         state = runtime.exec(looping(width=2, length=4), entry_params={"n": 1_000_000})
-        assert state.wait(5)
+        assert state.wait(SECONDS)
     assert state.status == "failed"
     error = state.error if isinstance(state.error, DeadlockError) else state.error.__cause__
     assert isinstance(error, DeadlockError)
@@ -398,7 +399,7 @@ def test_diamond_whose_join_can_not_come_raises_instead_of_hanging(threads: int)
         flow.connect("source", side, "join", side)
     with Runtime(thread_pool_size=threads) as runtime:
         state = runtime.exec(flow, entry_params={})
-        assert state.wait(5)
+        assert state.wait(SECONDS)
     assert state.status == "failed"
     assert "join.left" in str(state.error)
     cause = state.error if isinstance(state.error, DeadlockError) else state.error.__cause__

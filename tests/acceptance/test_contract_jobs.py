@@ -19,7 +19,8 @@ from routilux.errors import (
     QueueFullError,
     WorkerNotRunningError,
 )
-from tests.acceptance.contract_parts import SECONDS, Stop, chain, ends_here, keeps, part, passes_on, stops_at
+from tests.acceptance.contract_parts import Stop, chain, ends_here, keeps, part, passes_on, stops_at
+from tests.waiting import SECONDS, eventually
 
 
 @pytest.fixture
@@ -346,6 +347,10 @@ def test_job_is_not_completed_while_an_item_waits_for_a_retry(runtime: Runtime) 
     flow = chain(part(fails_on(1)).set_error_handler(ErrorHandler("retry", retry_delay=3_600)))
     worker = runtime.exec(flow)
     job = runtime.post(flow, "a", "input", {"n": 1}).job_context
+    eventually(
+        lambda: [entry for entry in job.trace_log if entry["action"] == "retry"],
+        "the first attempt has failed",
+    )
     assert job.wait(0.05) is False
     assert (job.status, job.parked) == ("running", 0)
     runtime.cancel(job)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator
-from itertools import pairwise
 from threading import Barrier, Event, Thread
 from time import monotonic
 from typing import Any
@@ -33,7 +32,9 @@ from routilux.errors import (
     StateError,
     WorkerNotRunningError,
 )
-from tests.acceptance.parts import SECONDS, Held, Step, chain, flow_of, outputs_of, step
+from routilux.testing.simulated import simulated
+from tests.acceptance.parts import Held, Step, chain, flow_of, outputs_of, step
+from tests.waiting import SECONDS
 
 
 @pytest.fixture
@@ -378,20 +379,19 @@ def test_async_twins_do_not_block_the_loop_while_they_wait(runtime: Runtime) -> 
 # -- retries and time-outs -----------------------------------------------------------------------------------------
 
 
-def test_retries_wait_longer_each_time_up_to_the_longest_delay(runtime: Runtime) -> None:
+def test_retries_wait_longer_each_time_up_to_the_longest_delay() -> None:
     attempts: list[float] = []
 
     def logic(routine: Routine, payload: Any, state: Any) -> None:
-        attempts.append(monotonic())
+        attempts.append(runtime.now)
         raise ValueError
 
-    handler = ErrorHandler("retry", max_retries=3, retry_delay=0.02, retry_backoff=2.0, max_delay=0.05)
+    handler = ErrorHandler("retry", max_retries=3, retry_delay=2, retry_backoff=2.0, max_delay=5)
     flow = flow_of(step(logic).set_error_handler(handler))
-    runtime.exec(flow)
-    assert post(runtime, flow).wait(SECONDS)
-    waits = [later - earlier for earlier, later in pairwise(attempts)]
-    for waited, least in zip(waits, (0.02, 0.04, 0.05), strict=True):
-        assert waited >= least * 0.95
+    with simulated(0) as runtime:
+        runtime.exec(flow)
+        assert post(runtime, flow).wait()
+    assert attempts == [0, 2, 2 + 4, 2 + 4 + 5]
 
 
 def test_only_retryable_exceptions_are_retried_and_the_rest_is_treated_as_exhausted(runtime: Runtime) -> None:
@@ -413,16 +413,18 @@ def test_only_retryable_exceptions_are_retried_and_the_rest_is_treated_as_exhaus
         assert (attempts, job.status) == (expected, "completed")
 
 
-def test_time_out_can_be_retried(runtime: Runtime) -> None:
+def test_time_out_can_be_retried() -> None:
     async def slow_at_first(routine: Routine, payload: Any, state: Any) -> None:
         if current().attempt == 1:
             await asyncio.sleep(1000)
         routine.emit("output", attempt=current().attempt)
 
     handler = ErrorHandler("retry", max_retries=1, retry_delay=0)
-    flow = flow_of(step(slow_at_first).set_timeout(0.2).set_error_handler(handler))
-    runtime.exec(flow)
-    assert post(runtime, flow).result(SECONDS)[0].data == {"attempt": 2}
+    flow = flow_of(step(slow_at_first).set_timeout(2).set_error_handler(handler))
+    with simulated(0) as runtime:
+        runtime.exec(flow)
+        assert post(runtime, flow).result()[0].data == {"attempt": 2}
+        assert runtime.now == 2
 
 
 # -- the running activation ------------------------------------------------------------------------------------

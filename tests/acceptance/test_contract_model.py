@@ -9,7 +9,6 @@ from enum import Enum
 from functools import wraps
 from pathlib import Path
 from threading import Event
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -41,7 +40,8 @@ from routilux.activation_policies import (
     time_interval_policy,
 )
 from routilux.errors import ExecutionTimeoutError, FlowInUseError, InvalidTypeError
-from tests.acceptance.parts import SECONDS, Step, chain, flow_of, join, outputs_of, step
+from tests.acceptance.parts import Step, chain, flow_of, join, outputs_of, step
+from tests.waiting import SECONDS
 
 
 @pytest.fixture
@@ -229,15 +229,17 @@ def test_payload_for_one_target_does_not_show_what_another_target_does_to_its_ow
 def test_execution_timeout_of_a_flow_holds_for_its_one_shot_executions_and_not_for_workers(
     runtime: Runtime,
 ) -> None:
-    release = Event()
+    began, release = Event(), Event()
 
     async def waits(routine: Routine, payload: Any, state: Any) -> None:
+        began.set()
         while not release.is_set():
             await asyncio.sleep(0)
 
     flow = flow_of(step(waits), execution_timeout=0.02)
     worker = runtime.exec(flow)
     _, job = runtime.post(flow, "a", "input", {})
+    assert began.wait(SECONDS)
     state = runtime.exec(flow, entry_params={})
     assert state.wait(SECONDS)
     assert isinstance(state.error, ExecutionTimeoutError)
@@ -411,28 +413,6 @@ def test_batch_size_policy_without_flush_keeps_the_rest(runtime: Runtime) -> Non
     flow = with_policy(batch_size_policy(2, flush=False))
     assert batches(flow, runtime) == [2, 2]
     assert [job.parked for job in runtime.list_jobs()] == [0, 0, 0, 0, 1]
-
-
-def test_time_interval_policy_takes_the_first_at_once_and_the_rest_at_the_end_of_the_interval(
-    runtime: Runtime,
-) -> None:
-    taken: list[tuple[float, int]] = []
-    first, second = Event(), Event()
-
-    def logic(slot_data: Any, policy_message: Any, state: Any) -> None:
-        taken.append((monotonic(), len(slot_data["input"])))
-        (second if first.is_set() else first).set()
-
-    interval = 0.1
-    flow = flow_of(Step().set_activation_policy(time_interval_policy(interval)).set_logic(logic))
-    runtime.exec(flow)
-    runtime.post(flow, "a", "input", {})
-    assert first.wait(SECONDS)
-    jobs = [runtime.post(flow, "a", "input", {}).job_context for _ in range(3)]
-    assert second.wait(SECONDS)
-    assert [size for _, size in taken] == [1, 3]
-    assert taken[1][0] - taken[0][0] >= interval * 0.9
-    assert all(job.wait(SECONDS) and job.status == "completed" for job in jobs)
 
 
 def when_due(slots: Any, state: Any) -> Any:

@@ -33,7 +33,8 @@ from routilux.errors import (
     SlotHandlerError,
 )
 from routilux.runtime.output import OutputRecord
-from tests.acceptance.contract_parts import SECONDS, chain, keeps, part, passes_on
+from tests.acceptance.contract_parts import chain, keeps, part, passes_on
+from tests.waiting import SECONDS
 
 
 @pytest.fixture

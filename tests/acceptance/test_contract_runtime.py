@@ -17,7 +17,8 @@ from routilux.model.context import running
 from routilux.ports import Task
 from routilux.store.memory import MemoryStore
 from routilux.testing import simulated
-from tests.acceptance.contract_parts import SECONDS, Stop, chain, ends_here, keeps, part, stops_at
+from tests.acceptance.contract_parts import Stop, chain, ends_here, keeps, part, stops_at
+from tests.waiting import SECONDS
 
 
 @pytest.fixture
@@ -383,9 +384,9 @@ def test_time_interval_takes_the_first_at_once_and_the_rest_at_the_end_of_the_in
         runtime.exec(flow)
         runtime.post(flow, "a", "input", {})
         runtime.run(1)
-        for _ in range(3):
-            runtime.post(flow, "a", "input", {})
+        jobs = [runtime.post(flow, "a", "input", {}).job_context for _ in range(3)]
         runtime.run()
+        assert [job.status for job in jobs] == ["completed"] * 3
     assert seen == [(0, 1), (10, 3)]
 
 

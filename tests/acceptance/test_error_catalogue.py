@@ -61,8 +61,8 @@ from routilux.errors import (
     UnknownWorkerError,
     WorkerNotRunningError,
 )
+from tests.waiting import SECONDS
 
-SECONDS = 10.0
 NOW = 0.01  # a time-out that is meant to pass
 
 

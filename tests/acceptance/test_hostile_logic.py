@@ -19,8 +19,7 @@ from routilux import ErrorHandler, Flow, JobContext, Routine, Runtime, SlotHandl
 from routilux.activation_policies import custom_policy, immediate_policy
 from routilux.errors import JobCancelledError, NotInActivationError
 from routilux.ports import Task
-
-SECONDS = 10.0
+from tests.waiting import SECONDS
 
 
 class Calls(Routine):
@@ -617,7 +616,7 @@ def test_assigning_an_attribute_in_logic_warns_once_for_each_attribute_and_class
     messages = [str(warning.message) for warning in caught if warning.category is RuntimeWarning]
     assert len(messages) == 2
     assert "Remembers.last is assigned during an activation of routine 'only'" in messages[0]
-    assert "state.update_routine_state('only', {'last': ...})" in messages[0]
+    assert "self.state['last'] = ..." in messages[0]
     assert "Remembers.other" in messages[1]
 
 
@@ -632,7 +631,7 @@ def test_assigning_an_attribute_in_logic_raises_in_debug_mode() -> None:
         ).job_context
         assert job.wait(SECONDS)
         assert isinstance(job.error.__cause__, StateError)
-        assert "update_routine_state('only', {'last': ...})" in str(job.error)
+        assert "self.state['last'] = ..." in str(job.error)
         assert not hasattr(routine, "last")
 
 

@@ -33,9 +33,9 @@ from routilux.errors import (
 from routilux.ports import Changes
 from routilux.store.memory import MemoryStore
 from routilux.testing import simulated
-from tests.acceptance.parts import SECONDS, flow_of, step
+from tests.acceptance.parts import flow_of, step
 from tests.docs.document import ROOT
-from tests.durability.flows import eventually
+from tests.waiting import SECONDS, eventually
 
 KILLED = 9
 
@@ -333,8 +333,8 @@ def test_all_that_an_activation_does_takes_effect_once_although_it_was_cut_in_th
         runtime = Runtime(store=url)
         flow = counting()
         runtime.exec(flow, worker_id="w")
-        runtime.post(flow, "a", "input", {"n": 1}, job_id="first").job_context.wait(10)
-        runtime.post(flow, "a", "input", {"n": 2, "deadly": True}, job_id="second").job_context.wait(10)
+        runtime.post(flow, "a", "input", {"n": 1}, job_id="first").job_context.wait(SECONDS)
+        runtime.post(flow, "a", "input", {"n": 2, "deadly": True}, job_id="second").job_context.wait(SECONDS)
         """,
     )
     with drained(url, counting()) as (runtime, worker):
@@ -386,7 +386,7 @@ def test_code_that_was_not_committed_runs_again_with_the_same_key(url: str, tmp_
         runtime = Runtime(store=url)
         flow = calling(args[0])
         runtime.exec(flow, worker_id="w")
-        runtime.post(flow, "a", "input", {}, idempotency_key="order").job_context.wait(10)
+        runtime.post(flow, "a", "input", {}, idempotency_key="order").job_context.wait(SECONDS)
     """
     crashed(url, program, file)
     crashed(url, program, file)
@@ -403,7 +403,7 @@ def test_once_is_not_called_again_after_it_has_returned(url: str, tmp_path: Path
         runtime = Runtime(store=url)
         flow = calling_once(args[0])
         runtime.exec(flow, worker_id="w")
-        runtime.post(flow, "a", "input", {}, job_id="job").job_context.wait(10)
+        runtime.post(flow, "a", "input", {}, job_id="job").job_context.wait(SECONDS)
         """,
         file,
     )
@@ -435,7 +435,7 @@ def test_a_checkpoint_is_where_the_next_attempt_goes_on(url: str) -> None:
         runtime = Runtime(store=url)
         flow = checkpointing()
         runtime.exec(flow, worker_id="w")
-        runtime.post(flow, "a", "input", {}, job_id="job").job_context.wait(10)
+        runtime.post(flow, "a", "input", {}, job_id="job").job_context.wait(SECONDS)
         """,
     )
     with Runtime(store=url) as runtime:
@@ -459,7 +459,7 @@ def test_a_batch_that_had_begun_has_the_same_items_again(url: str, tmp_path: Pat
         runtime.exec(flow, worker_id="w")
         for n in range(3):
             job = runtime.post(flow, "a", "input", {"n": n}).job_context
-        runtime.wait_until_all_jobs_finished(10)
+        runtime.wait_until_all_jobs_finished(SECONDS)
         """,
         file,
     )
@@ -481,7 +481,7 @@ def test_items_keep_their_order_in_a_small_slot_and_across_a_crash(url: str) -> 
         runtime = Runtime(store=url)
         flow = spreading(5, collect)
         runtime.exec(flow, worker_id="w")
-        runtime.post(flow, "a", "input", {"count": 200}).job_context.wait(10)
+        runtime.post(flow, "a", "input", {"count": 200}).job_context.wait(SECONDS)
         """,
     )
     with drained(url, spreading(5, collect)) as (_, worker):
@@ -686,7 +686,7 @@ def test_an_execution_of_the_same_job_id_is_the_same_execution(url: str) -> None
         url,
         """
         runtime = Runtime(store=url)
-        runtime.exec(counting(), entry_params={"n": 1, "deadly": True}, job_id="2026-11-21").wait(10)
+        runtime.exec(counting(), entry_params={"n": 1, "deadly": True}, job_id="2026-11-21").wait(SECONDS)
         """,
     )
     for _ in range(2):  # the first goes on, the second finds it finished

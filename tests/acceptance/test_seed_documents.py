@@ -24,12 +24,12 @@ from routilux import Flow, FlowRegistry, JobContext, JobState, Routine, Runtime,
 from routilux.activation_policies import immediate_policy
 from routilux.errors import InvalidTypeError, UnknownRoutineError, WorkerNotRunningError
 from tests.acceptance.seed_blocks import COPIES, ORIGINALS, read, read_original, run
+from tests.waiting import SECONDS
 
 INTRODUCTION = read("introduction")
 RUNTIME = read("understanding_runtime")
 
 HELLO = {"data": "hello"}
-SECONDS = 10.0
 
 
 @pytest.fixture(autouse=True)

@@ -19,7 +19,8 @@ from routilux.errors import ExecutionTimeoutError, QueueFullError, RuntimeClosed
 from routilux.kernel.account import JobAccount
 from routilux.kernel.activation import Activation
 from routilux.kernel.mailbox import Mailbox, SlotQueue
-from tests.acceptance.parts import SECONDS, Held, Step, chain, flow_of, join, outputs_of, step
+from tests.acceptance.parts import Held, Step, chain, flow_of, join, outputs_of, step
+from tests.waiting import SECONDS, eventually
 
 
 @pytest.fixture(autouse=True)
@@ -174,8 +175,7 @@ def test_pause_of_a_worker_lets_what_runs_end_although_it_waits_for_room(threads
         assert begun.wait(SECONDS)
         pausing = Thread(target=runtime.pause, args=(worker,))
         pausing.start()
-        while worker.status != "paused":
-            pass
+        eventually(lambda: worker.status == "paused")
         paused.set()
         pausing.join(SECONDS)
         assert not pausing.is_alive()
@@ -261,8 +261,7 @@ def begun_saving(worker: Any, path: Path) -> Thread:
     """A thread that saves and waits for what runs; returns as soon as it holds the worker."""
     saving = Thread(target=worker.save, args=(path,))
     saving.start()
-    while not worker.control.queue.held:
-        pass
+    eventually(lambda: worker.control.queue.held)
     return saving
 
 
@@ -518,7 +517,7 @@ def test_everybody_intervenes_at_once_and_every_job_ends(seed: int) -> None:
     ]
     for thread in threads:
         thread.start()
-    deadline = monotonic() + 3 * SECONDS
+    deadline = monotonic() + SECONDS
     for thread in threads:
         thread.join(max(0.0, deadline - monotonic()))
     stop.set()

@@ -17,7 +17,8 @@ from routilux import Flow, JobContext, Routine, Runtime, current
 from routilux.activation_policies import all_slots_ready_policy
 from routilux.errors import DeadlockError, ExecutionTimeoutError, QueueFullError
 from routilux.testing.simulated import simulated
-from tests.acceptance.parts import SECONDS, Held, Step, chain, flow_of, join, outputs_of, step
+from tests.acceptance.parts import Held, Step, chain, flow_of, join, outputs_of, step
+from tests.waiting import SECONDS, eventually
 
 pools = pytest.mark.parametrize("threads", [1, 2, 8])
 strategies = pytest.mark.parametrize("strategy", ["concurrent", "sequential"])
@@ -280,36 +281,38 @@ def sized(capacity: int) -> Routine:
 # -- fairness --------------------------------------------------------------------------------------------------
 
 
+class Crowd:
+    """Logic that counts its items, and begins when it is let go: ``step(crowd)``."""
+
+    def __init__(self) -> None:
+        self.held = Held()
+        self.done = 0
+
+    def __call__(self, routine: Routine, payload: Any, state: Any) -> None:
+        if not self.done:
+            self.held(routine, payload, state)
+        self.done += 1
+
+
 @pools
-def test_fresh_job_of_another_worker_overtakes_a_job_with_many_queued_items(threads: int) -> None:
+@pytest.mark.parametrize("of", ["another worker", "the same worker"])
+def test_fresh_job_overtakes_a_job_with_many_queued_items(threads: int, of: str) -> None:
     """It waits for one quantum per thread, and not for 20,000 items."""
-    flow, small = (
-        chain(spreads(20_000), step(ignore, max_queue_length=30_000)),
-        flow_of(Step(), flow_id="small"),
-    )
+    crowd, before = Crowd(), []
+    fresh = step(lambda routine, payload, state: before.append(crowd.done))
+    flow = chain(spreads(20_000), step(crowd, max_queue_length=30_000))
+    small = flow if of == "the same worker" else Flow("small")
+    small.add_routine(fresh, "fresh")
     with Runtime(thread_pool_size=threads) as runtime:
-        worker = runtime.exec(flow)
-        runtime.exec(small)
-        runtime.pause(worker)
+        for each in {flow, small}:
+            runtime.exec(each)
         big = post(runtime, flow)
-        runtime.resume(worker)
-        fresh = post(runtime, small, {"n": 1})
-        assert fresh.wait(SECONDS)
-        assert big.status == "running"
+        assert crowd.held.entered.wait(SECONDS)
+        job = runtime.post(small, "fresh", "input", {}).job_context
+        crowd.held.let_go.set()
+        assert job.wait(SECONDS)
         runtime.cancel(big)
-
-
-@pools
-def test_fresh_job_of_the_same_worker_overtakes_in_another_routine(threads: int) -> None:
-    flow = chain(spreads(20_000), step(ignore, max_queue_length=30_000))
-    flow.add_routine(Step(), "other")
-    with Runtime(thread_pool_size=threads) as runtime:
-        runtime.exec(flow)
-        big = post(runtime, flow)
-        fresh = runtime.post(flow, "other", "input", {"n": 1}).job_context
-        assert fresh.wait(SECONDS)
-        assert big.status == "running"
-        runtime.cancel(big)
+    assert before[0] < 10_000
 
 
 def test_blocked_logic_does_not_hold_up_a_second_thread() -> None:
@@ -455,8 +458,7 @@ def test_who_posts_to_a_full_slot_of_a_sequential_worker_helps_only_when_nothing
         runtime.post(target, "slow", "input", {"stops": True})
         assert overlap.begun.wait(SECONDS)
         job = post(runtime, source)
-        while not worker.control.bell.waiting:
-            pass
+        eventually(lambda: worker.control.bell.waiting)
         assert (overlap.started, overlap.most) == (1, 1)
         overlap.go.set()
         assert job.wait(SECONDS)

@@ -1,17 +1,11 @@
-"""Small flows on a store, and what tests of them wait for."""
+"""Small flows on a store."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from threading import Event
 from typing import Any
 
 from routilux import Flow, Routine
 from routilux.activation_policies import immediate_policy
-
-PATIENCE = 60.0
-"""Seconds within which a thing has come true, on a machine that is busy with other things."""
 
 
 class Copy(Routine):
@@ -44,11 +38,3 @@ def flow_of(*routines: Routine, flow_id: str = "numbers") -> Flow:
         if at:
             flow.connect(str(at - 1), "output", str(at), "input")
     return flow
-
-
-def eventually(condition: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
-    """Wait for something that nobody tells us of."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"not within {seconds} s: {what}"
-        Event().wait(0.01)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -145,7 +144,6 @@ class Life:
         self._step = self.simulation.step
         self.simulation.step = self._step_or_let_go  # type: ignore[method-assign]
         self._letting_go = False
-        self.cancelling: Counter[str] = Counter()  # calls that have not returned, by job
         self.between = 0  # calls that were made in the middle of something else, and have not returned
         self.store.moment, self.store.others, self.store.spend = self.moment, self.others, self._spend
 
@@ -424,6 +422,10 @@ class Life:
         except (ExecutionTimeoutError, StoreError):
             self._check_alive()
             return
+        except StateError as error:
+            self._check_alive()
+            self.witness.expect(target.worker_id in self.stopped, f"the pause of {id_} was refused: {error}")
+            return
         self._check_alive()
         self.witness.tell(f"{id_} rests")
         stopped = target.worker_id in self.stopped
@@ -442,8 +444,13 @@ class Life:
         self.witness.tell(f"resume {id_}")
         try:
             self.runtime.resume(target)
-        except StoreError:  # it goes on all the same, and is paused again only if the process dies now
-            pass
+        except StoreError:  # it is paused still
+            self._check_alive()
+            return
+        except StateError as error:  # its worker may be stopped in the middle of this
+            self._check_alive()
+            self.witness.expect(target.worker_id in self.stopped, f"going on of {id_} was refused: {error}")
+            return
         self._check_alive()
         self.witness.resting.discard(id_)
 
@@ -457,18 +464,13 @@ class Life:
     def _cancel_job(self, job: Any) -> None:
         self.witness.cancel_asked.add(job.job_id)
         self.witness.tell(f"cancel {job.job_id}")
-        self.cancelling[job.job_id] += 1
         try:
             self.runtime.cancel(job)
         except StoreError:
             self._check_alive()
             return
-        finally:
-            self.cancelling[job.job_id] -= 1
         self._check_alive()
-        by_another = self.cancelling[job.job_id] or job.worker_id in self.stopped
-        ended = job.status.finished or by_another  # the call that came first still ends it
-        self.witness.expect(ended, f"{job} was cancelled, and has not ended")
+        self.witness.expect(job.status.finished, f"{job} was cancelled, and has not ended")
         if job.status == "cancelled":
             self.witness.tell(f"{job.job_id} is cancelled")
             self.witness.cancelled.add(job.job_id)

@@ -9,7 +9,7 @@ from benchmarks.backlog import WORKER, fill
 from benchmarks.measure import resident_bytes
 from routilux import Flow, Routine, Runtime
 from routilux.activation_policies import immediate_policy
-from tests.durability.flows import PATIENCE
+from tests.waiting import SECONDS
 
 ITEMS = 50_000
 MIB = 2**20
@@ -40,7 +40,7 @@ def test_fifty_thousand_waiting_items_are_done_once_in_their_order_and_memory_st
     with Runtime(store=f"sqlite:///{tmp_path / 'store.db'}", durability="process") as runtime:
         state = runtime.exec(flow, worker_id=WORKER)
         assert runtime.list_jobs(limit=1)[0].job_id == "job00000000"
-        assert runtime.wait_until_all_jobs_finished(timeout=10 * PATIENCE)
+        assert runtime.wait_until_all_jobs_finished(timeout=10 * SECONDS)
         assert state.get_routine_state("sink") == {"next": ITEMS, "odd": []}
         assert runtime.list_jobs(status="pending") + runtime.list_jobs(status="running") == []
         assert resident_bytes() - before < 100 * MIB  # 10,000 finished jobs are kept in memory

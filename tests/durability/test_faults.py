@@ -20,7 +20,8 @@ from routilux.errors import StoreCorruptError, StoreError, StoreFullError, Store
 from routilux.ports import Changes
 from routilux.runtime.driver import Driver
 from routilux.store.memory import MemoryStore
-from tests.durability.flows import PATIENCE, Copy, Log, eventually, flow_of
+from tests.durability.flows import Copy, Log, flow_of
+from tests.waiting import SECONDS, eventually
 
 MIB = 2**20
 YEARS = 10 * 365 * 86_400.0
@@ -82,11 +83,11 @@ def test_a_full_disk_refuses_posts_loses_nothing_and_work_goes_on_when_space_ret
             runtime.post(flow, "0", "input", {"n": -1, "payload": "x" * 20_000})
         ballast.unlink()
         runtime.resume(state)
-        assert runtime.wait_until_all_jobs_finished(timeout=PATIENCE)
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
         eventually(lambda: runtime.health().status == "ok", "the store takes records again")
         assert list(state.shared_log) == list(range(acknowledged))
         runtime.post(flow, "0", "input", {"n": acknowledged})
-        assert runtime.wait_until_all_jobs_finished(timeout=PATIENCE)
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
     with Runtime(store=url_of(small_disk)) as again:
         state = again.exec(flow, worker_id="worker")
         assert list(state.shared_log) == list(range(acknowledged + 1))
@@ -112,7 +113,7 @@ def test_activations_wait_while_the_disk_is_full_and_their_results_come_once(sma
         eventually(lambda: runtime.health().status == "degraded", "nothing can be written")
         assert not runtime.wait_until_all_jobs_finished(timeout=0.5)
         ballast.unlink()
-        assert runtime.wait_until_all_jobs_finished(timeout=PATIENCE)
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
         assert list(state.shared_log) == list(range(60))
 
 
@@ -149,7 +150,7 @@ def test_a_database_that_is_gone_while_it_runs_is_noticed_by_everybody(tmp_path:
     flow = flow_of(Copy(), Log())
     runtime.exec(flow, worker_id="worker")
     runtime.post(flow, "0", "input", {"n": 0})
-    assert runtime.wait_until_all_jobs_finished(timeout=PATIENCE)
+    assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
     database = tmp_path / "store.db"
     if how == "removed":
         database.unlink()
@@ -160,9 +161,7 @@ def test_a_database_that_is_gone_while_it_runs_is_noticed_by_everybody(tmp_path:
     with pytest.raises(StoreError, match=r"store\.db"):
         runtime.post(flow, "0", "input", {"n": 1})
     assert runtime.health().status in ("degraded", "failed")
-    began = time.monotonic()
-    runtime.shutdown(timeout=1)
-    assert time.monotonic() - began < PATIENCE
+    assert runtime.shutdown(timeout=1) is False
 
 
 def test_a_database_that_is_damaged_while_it_runs_stops_everything_with_the_reason(tmp_path: Path) -> None:
@@ -177,21 +176,21 @@ def test_a_database_that_is_damaged_while_it_runs_stops_everything_with_the_reas
     class Slow(Log):
         def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
             begun.set()
-            go_on.wait(PATIENCE)
+            go_on.wait(SECONDS)
             super().logic(slot_data, policy_message, state)
 
     runtime = Runtime(store=url_of(tmp_path), thread_pool_size=2)
     flow = flow_of(Burst(), Slow())
     runtime.exec(flow, worker_id="worker")
     runtime.post(flow, "0", "input", {})
-    assert begun.wait(PATIENCE)
-    other = sqlite3.connect(tmp_path / "store.db", timeout=PATIENCE)
+    assert begun.wait(SECONDS)
+    other = sqlite3.connect(tmp_path / "store.db", timeout=SECONDS)
     with other:
         other.execute("UPDATE items SET data = x'00' WHERE number > (SELECT max(number) FROM items) - 100")
     other.close()
     go_on.set()
     with pytest.raises(StoreCorruptError, match="not what was written"):
-        runtime.wait_until_all_jobs_finished(timeout=PATIENCE)
+        runtime.wait_until_all_jobs_finished(timeout=SECONDS)
     with pytest.raises(StoreCorruptError, match="not what was written"):
         runtime.post(flow, "0", "input", {})
     assert runtime.health().status == "failed"
@@ -222,17 +221,15 @@ def test_shutdown_from_a_store_that_refuses_ends_at_its_time_out_and_says_so() -
     flow = flow_of(Copy(), Log())
     runtime.exec(flow, worker_id="worker")
     runtime.post(flow, "0", "input", {"n": 0})
-    assert runtime.wait_until_all_jobs_finished(timeout=PATIENCE)
+    assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
     store.refuses.set()
     with pytest.raises(StoreError, match="not now"):
         runtime.post(flow, "0", "input", {"n": 1})
-    began = time.monotonic()
-    runtime.shutdown(timeout=0.5)
-    assert time.monotonic() - began < 30
+    assert runtime.shutdown(timeout=0.5) is False
     store.refuses.clear()
     with Runtime(store=store) as again:
         state = again.exec(flow, worker_id="worker")
-        assert again.wait_until_all_jobs_finished(timeout=PATIENCE)
+        assert again.wait_until_all_jobs_finished(timeout=SECONDS)
         assert list(state.shared_log) == [0]
 
 
@@ -243,22 +240,22 @@ def test_shutdown_with_unwritten_work_returns_false_and_the_work_is_done_by_the_
     class Wait(Log):
         def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
             entered.set()
-            go_on.wait(PATIENCE)
+            go_on.wait(SECONDS)
             super().logic(slot_data, policy_message, state)
 
     runtime = Runtime(store=store, thread_pool_size=2)
     flow = flow_of(Wait())
     runtime.exec(flow, worker_id="worker")
     runtime.post(flow, "0", "input", {"n": 0})
-    assert entered.wait(PATIENCE)
+    assert entered.wait(SECONDS)
     store.refuses.set()
     go_on.set()
-    assert store.asked.wait(PATIENCE)
+    assert store.asked.wait(SECONDS)
     assert runtime.shutdown(timeout=0.5) is False
     store.refuses.clear()
     with Runtime(store=store) as again:
         state = again.exec(flow, worker_id="worker")
-        assert again.wait_until_all_jobs_finished(timeout=PATIENCE)
+        assert again.wait_until_all_jobs_finished(timeout=SECONDS)
         assert list(state.shared_log) == [0]
 
 
@@ -310,7 +307,7 @@ def test_posts_wait_while_another_program_has_locked_the_database(tmp_path: Path
         for thread in threads:
             thread.join()
         assert min(posted) >= released
-        assert runtime.wait_until_all_jobs_finished(timeout=PATIENCE)
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
         assert sorted(state.shared_log) == list(range(20))
 
 
@@ -359,7 +356,7 @@ def test_jumps_of_the_clock_change_no_outcome(tmp_path: Path, years: float) -> N
     with JumpingRuntime(store=url_of(tmp_path), thread_pool_size=2) as runtime:
         state = runtime.exec(flow, worker_id="worker")
         jobs = [runtime.post(flow, "0", "input", {"n": n}).job_context for n in range(6)]
-        assert runtime.wait_until_all_jobs_finished(timeout=PATIENCE)
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
         assert list(state.shared_log) == list(range(6))
         assert attempts == [n for n in range(6) for _ in range(2)]
         assert {job.status.value for job in jobs} == {"completed"}
@@ -368,7 +365,7 @@ def test_jumps_of_the_clock_change_no_outcome(tmp_path: Path, years: float) -> N
         runtime.jumping.jump = years
         state = runtime.exec(flow, worker_id="worker")
         runtime.post(flow, "0", "input", {"n": 6})
-        assert runtime.wait_until_all_jobs_finished(timeout=PATIENCE)
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
         assert list(state.shared_log) == list(range(7))
 
 
@@ -390,11 +387,11 @@ def test_a_retry_waits_no_longer_than_its_delay_although_the_clock_was_set_back(
     with JumpingRuntime(store=url_of(tmp_path)) as first:
         first.exec(flow, worker_id="worker")
         first.post(flow, "0", "input", {"n": 0})
-        assert failed.wait(PATIENCE)
+        assert failed.wait(SECONDS)
         first.shutdown(wait=False)
     second = JumpingRuntime(store=url_of(tmp_path))
     second.jumping.jump = -YEARS
     with second:
         state = second.exec(flow, worker_id="worker")
-        assert second.wait_until_all_jobs_finished(timeout=PATIENCE)
+        assert second.wait_until_all_jobs_finished(timeout=SECONDS)
         assert list(state.shared_log) == [0]

@@ -11,13 +11,14 @@ from routilux.testing.simulated import SimulationLimit
 from tests.durability.kinds import KINDS
 from tests.durability.lives import check
 
-CHUNK = 77  # seeds of each kind in a test; 5 chunks of 13 kinds are 5,005 runs
+CHUNK = 77  # seeds of each kind in a test; 5 chunks of 14 kinds are 5,390 runs
 BROKEN_ONCE = {
     "numbers that a refused post had asked for were used without a limit in the worker's row": (
         "overlap",
         18,
     ),
     "a post that found no room left its job open": ("joins", 20),
+    "what a cancelled activation had merged stayed in memory, and was in no store": ("everything", 247),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 

@@ -18,8 +18,8 @@ import pytest
 
 from routilux import ErrorHandler, Flow, Routine, Runtime, current
 from routilux.activation_policies import immediate_policy
-from tests.durability.flows import PATIENCE
 from tests.durability.killing import ROOT
+from tests.waiting import SECONDS
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
 
@@ -154,7 +154,7 @@ def ended(folder: Path, end: str, logic: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=PATIENCE,
+        timeout=SECONDS,
         check=False,
     )
     assert done.stdout == "begun\n", done.stderr
@@ -175,7 +175,7 @@ def found(url: str) -> Any:
         worker = runtime.exec(flow, worker_id="w")
         execution = runtime.exec(flow, entry_params={"n": 2}, job_id="b")
         job = runtime.post(flow, "r", "input", {"n": 1}, idempotency_key="key").job_context
-        assert runtime.wait_until_all_jobs_finished(timeout=PATIENCE)
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
         return {
             "attempts": attempts,
             "logs": [list(worker.shared_log), list(execution.shared_log)],

@@ -11,7 +11,8 @@ import pytest
 
 from benchmarks.measure import resident_bytes
 from routilux import Runtime
-from tests.durability.flows import PATIENCE, Copy, Log, flow_of
+from tests.durability.flows import Copy, Log, flow_of
+from tests.waiting import SECONDS
 
 MIB = 2**20
 SAMPLES = 10
@@ -66,7 +67,7 @@ def test_many_jobs_leave_memory_threads_descriptors_and_the_log_as_they_were(
                 thread.start()
             for thread in threads:
                 thread.join()
-            assert runtime.wait_until_all_jobs_finished(timeout=PATIENCE)
+            assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
             series.append(sample(database))
         assert state.get_routine_state("1") == {"sum": jobs * (jobs - 1) // 2}
     print(f"{jobs} jobs, after each tenth (MiB, threads, descriptors, MiB of WAL):")

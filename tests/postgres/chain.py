@@ -12,18 +12,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from threading import Event
 from typing import TypeVar
 
 from routilux.errors import StoreError, StoreFencedError, StoreUnknownError
 from routilux.ports import Changes, ItemKey, NoteKey, Store
 from routilux.store.postgres import PostgresStore
 from routilux.testing.store_rows import changes, entry_row, item_row, worker_row
+from tests.waiting import SECONDS
 
 T = TypeVar("T")
 PLACE = "parse.in"
 NOTE = NoteKey("w", "state", "parse", "")
-PATIENCE = 60.0  # seconds; a store that stays silent for so long has failed
 
 
 def beginning() -> Changes:
@@ -59,9 +58,9 @@ class Writer:
     found: int = 0  # of the unknown ones
 
     def write(self, made: Changes) -> None:
-        until = time.monotonic() + PATIENCE
+        until = time.monotonic() + SECONDS
         while not self._stored(made, until):
-            assert time.monotonic() < until, f"not stored within {PATIENCE:.0f} s"
+            assert time.monotonic() < until, f"not stored within {SECONDS:.0f} s"
 
     def _stored(self, made: Changes, until: float) -> bool:
         try:
@@ -83,7 +82,7 @@ class Writer:
 
     def read(self) -> int:
         """The number of the last item."""
-        return _answer(partial(self.store.tail, "w", PLACE), time.monotonic() + PATIENCE)
+        return _answer(partial(self.store.tail, "w", PLACE), time.monotonic() + SECONDS)
 
 
 def _answer(question: Callable[[], T], until: float) -> T:
@@ -94,14 +93,6 @@ def _answer(question: Callable[[], T], until: float) -> T:
         except StoreError:
             if time.monotonic() > until:
                 raise
-
-
-def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
-    """Wait for something that another process does and that nobody here is told of."""
-    until = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < until, f"it has not come true within {seconds} s"
-        Event().wait(0.01)
 
 
 def main(url: str, lease_seconds: str) -> None:

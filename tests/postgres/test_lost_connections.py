@@ -14,9 +14,10 @@ import pytest
 from routilux.errors import StoreError, StoreUnknownError
 from routilux.store.postgres import PostgresStore
 from routilux.testing.store_rows import changes, key_row, worker_row
-from tests.postgres.chain import PATIENCE, Writer, beginning, eventually, length, link
+from tests.postgres.chain import Writer, beginning, length, link
 from tests.postgres.conftest import OpenStore
 from tests.postgres.server import Server
+from tests.waiting import SECONDS, eventually
 
 END_WRITER = "SELECT pg_terminate_backend(backend_pid, 5000) FROM owner"
 
@@ -67,7 +68,7 @@ def test_a_connection_lost_before_the_commit_means_that_nothing_was_written(
     with while_it_is_written(store, admin) as writing:
         admin.execute(END_WRITER)
         with pytest.raises(StoreError, match="the connection is lost") as lost:
-            writing.result(PATIENCE)
+            writing.result(SECONDS)
     assert not isinstance(lost.value, StoreUnknownError)
     assert length(store) == 0
     store.write(link(0))
@@ -90,7 +91,7 @@ def test_a_connection_lost_during_the_commit_before_it_took_effect(open_store: O
         eventually(lambda: admin.execute(blocked).fetchone() is not None)
         admin.execute(END_WRITER)
         with pytest.raises(StoreUnknownError, match=r"settle\(\) finds it out"):
-            writing.result(PATIENCE)
+            writing.result(SECONDS)
     assert store.settle() is False
     assert length(store) == 0
     store.write(link(0))
@@ -109,7 +110,7 @@ def test_a_connection_lost_during_the_commit_after_it_took_effect(
         eventually(lambda: admin.execute(waiting).fetchone() is not None)
         admin.execute(END_WRITER)
         with pytest.raises(StoreUnknownError):
-            writing.result(PATIENCE)
+            writing.result(SECONDS)
     assert store.settle() is True
     assert length(store) == 1
 
@@ -171,7 +172,7 @@ class Progress:
         """Wait for so many more; False if it has ended before."""
         with self._changed:
             wanted = self.number + batches
-            assert self._changed.wait_for(lambda: self._ended or self.number >= wanted, 2 * PATIENCE)
+            assert self._changed.wait_for(lambda: self._ended or self.number >= wanted, 2 * SECONDS)
             return not self._ended
 
     def end(self) -> None:
@@ -197,7 +198,7 @@ def disturb(
             progress.go_on(2)
         finally:
             progress.end()
-        writing.result(PATIENCE)
+        writing.result(SECONDS)
     writer = progress.writer
     print(
         f"seed {seed}: {progress.number} batches; {writer.refused} refused, {writer.unknown} unknown, "
@@ -251,6 +252,6 @@ def test_a_store_outlives_a_restart_of_its_server(open_store: OpenStore, postgre
     with ThreadPoolExecutor(1) as pool:
         reading = pool.submit(length, store)
         postgres_server.start()
-        assert reading.result(PATIENCE) == 0
+        assert reading.result(SECONDS) == 0
     Writer(store).write(link(0))
     assert length(store) == 1

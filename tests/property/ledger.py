@@ -520,7 +520,7 @@ def gathered_in(mailbox: Any) -> list[Any]:
     """Items that may be waiting until others arrive."""
     gathering = mailbox._gathering
     if isinstance(gathering, Lanes):
-        gathering = gathering._inner
+        gathering = gathering.inner
     return [] if gathering is None or isinstance(gathering, _Interval) else list(gathering.items())
 
 

@@ -302,8 +302,12 @@ class Play:
             self.runtime.pause(target, timeout=timeout)
         except ExecutionTimeoutError:
             return
+        except StateError as error:
+            self.ledger.expect(id_ in self.ledger.stopped, f"the pause of {id_} was refused: {error}")
+            return
         undone = self.resuming or self.resumes != resumes  # perhaps by a resume that it came in the middle of
-        if not undone and id_ not in self.ledger.stopped:
+        stays = id_ in self.ledger.stopped or (target not in self.states and target.finished)
+        if not undone and not stays:  # what has stopped or ended stays as it is
             self.ledger.resting.add(id_)
 
     def resume(self) -> None:
@@ -317,7 +321,10 @@ class Play:
         if id_ not in self.ledger.stopped:
             self.ledger.resting.discard(id_)
             self.resuming += 1
-            self.runtime.resume(target)
+            try:
+                self.runtime.resume(target)
+            except StateError as error:  # its worker may be stopped in the middle of this
+                self.ledger.expect(id_ in self.ledger.stopped, f"going on of {id_} was refused: {error}")
             self.resuming -= 1
 
     def cancel(self) -> None:

@@ -228,15 +228,19 @@ class Run:
 
 @contextmanager
 def signals_to(interrupt: Callable[[int], None]) -> Iterator[None]:
-    """The first Ctrl-C or SIGTERM asks for an end; the next one does not ask."""
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    """The first Ctrl-C or SIGTERM asks for an end; the next one does not ask.
+
+    A signal that is ignored stays ignored: that is how a shell keeps Ctrl-C from what it has in the background.
+    """
+    defaults: dict[int, Any] = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    heard = [number for number in defaults if signal.getsignal(number) is not signal.SIG_IGN]
 
     def first(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for each in heard:
+            signal.signal(each, defaults[each])
         interrupt(number)
 
-    before = {number: signal.signal(number, first) for number in numbers}
+    before = {number: signal.signal(number, first) for number in heard}
     try:
         yield
     finally:

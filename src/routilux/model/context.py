@@ -23,6 +23,23 @@ class RunningActivation(Protocol):
     def routine(self) -> Routine: ...
 
     @property
+    def routine_id(self) -> str: ...
+
+    @property
+    def worker_id(self) -> str: ...
+
+    @property
+    def flow_id(self) -> str: ...
+
+    @property
+    def job_ids(self) -> tuple[str, ...]:
+        """All jobs whose items it took, that of the oldest first."""
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first run."""
+
+    @property
     def debug(self) -> bool:
         """Whether a mistake that could be warned about is raised instead."""
 

@@ -59,6 +59,22 @@ class LiveActivation(Activation):
         return self.node.worker.engine.debug
 
     @property
+    def routine_id(self) -> str:
+        return self.mailbox.routine_id
+
+    @property
+    def worker_id(self) -> str:
+        return self.node.worker.worker_id
+
+    @property
+    def flow_id(self) -> str:
+        return self.node.worker.flow_id
+
+    @property
+    def job_ids(self) -> tuple[str, ...]:
+        return job_ids_of(self.job)
+
+    @property
     def routine_state(self) -> RoutineState:
         if self.abandoned is not None:
             raise self.unwanted()

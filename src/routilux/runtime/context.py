@@ -118,11 +118,13 @@ class ActivationContext:
 
     @property
     def log(self) -> logging.LoggerAdapter[Any]:
-        """A logger that knows the worker, the routine and the job."""
-        import logging  # only whoever logs needs it, and it is slow to import
+        """A logger whose records carry what :class:`routilux.logs.ContextFilter` gives them, without the filter."""
+        import logging  # only what logs needs it, and it is slow to import
 
-        extra = {"worker_id": self.state.worker_id, "routine_id": self.routine_id, "job_id": self.job.job_id}
-        return logging.LoggerAdapter(logging.getLogger(f"routilux.routine.{self.routine_id}"), extra)
+        from routilux.logs import labels
+
+        logger = logging.getLogger(f"routilux.routine.{self.routine_id}")
+        return logging.LoggerAdapter(logger, labels(self._activation))
 
 
 def current() -> ActivationContext:

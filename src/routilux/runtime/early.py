@@ -8,6 +8,7 @@ from typing import Any
 
 from routilux.errors import StateError
 from routilux.model.flow import Flow, bind_execution
+from routilux.runtime.checks import checked_timeout
 from routilux.runtime.runtime import Runtime
 from routilux.runtime.state import JobState, WorkerState
 
@@ -28,6 +29,7 @@ class EarlyStyle:
         entry_params: Mapping[str, Any] | None,
         timeout: float | None,
     ) -> JobState:
+        checked_timeout(timeout)
         threads = flow.max_workers if flow.execution_strategy == "concurrent" else 1
         runtime = _OwnRuntime(thread_pool_size=threads)
         limit = min((s for s in (timeout, flow.execution_timeout) if s is not None), default=None)

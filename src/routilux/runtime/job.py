@@ -16,8 +16,10 @@ from routilux.errors import (
 from routilux.kernel.account import JobAccount
 from routilux.model.context import running
 from routilux.model.item import Output
+from routilux.model.logged import LoggedRecord
 from routilux.model.status import JobStatus
 from routilux.runtime.checks import checked_timeout
+from routilux.runtime.job_logs import JobLogs
 from routilux.runtime.sizes import estimated_size, size_of_error
 
 if TYPE_CHECKING:
@@ -68,8 +70,8 @@ class JobContext:
 
     Safe to read from any thread. ``data`` and ``metadata`` are the owner's; ``trace_log`` keeps the newest 1,000
     entries, ``outputs`` the first 100,000 (``outputs_dropped`` counts what came after). ``errors`` has the first
-    1,000 that the job went on after, each with its ``traceback`` (``errors_dropped`` counts what came after). Times
-    are seconds since the epoch.
+    1,000 that the job went on after, each with its ``traceback`` (``errors_dropped`` counts what came after). ``logs``
+    has what its routines have logged and printed, where the runtime captures that. Times are seconds since the epoch.
 
     With a store, ``left`` says of an unfinished job that it is not run in this runtime: its worker is open elsewhere,
     or waits in the store. ``blocked`` says why it can not be opened, such as ``"flow changed"``; it is looked up for
@@ -93,6 +95,7 @@ class JobContext:
     errors: _Lazy[list[BaseException]] = _Lazy(list)
     outputs: _Lazy[list[Output]] = _Lazy(list)
     _trace: deque[dict[str, Any]] | None = None
+    _logs: JobLogs | None = None
 
     def __init__(
         self,
@@ -146,6 +149,25 @@ class JobContext:
             self.bulky = True
             self._trace = deque(maxlen=TRACE_LIMIT)
         self._trace.append(entry)
+
+    @property
+    def logs(self) -> list[LoggedRecord]:
+        """What its routines have logged and printed, oldest first, where the runtime was given ``capture_logs=True``
+        or ``capture_prints=True``: the newest 1,000 records of 256 KiB. In memory only, also with a store."""
+        return [] if self._logs is None else self._logs.records()
+
+    @property
+    def logs_dropped(self) -> int:
+        """How many older records are not kept any more."""
+        return 0 if self._logs is None else self._logs.dropped
+
+    def logs_to_fill(self) -> JobLogs:
+        """Where what its routines say is kept."""
+        if self._logs is not None:
+            return self._logs
+        self.bulky = True
+        logs: JobLogs = vars(self).setdefault("_logs", JobLogs(ended=self.finished))
+        return logs
 
     def set_data(self, key: str, value: Any) -> None:
         self.data[key] = value
@@ -236,8 +258,9 @@ class JobContext:
         """Bytes, roughly, of what a job keeps that has ended."""
         kept = vars(self)
         names = ("metadata", "data", "errors", "outputs", "_trace")
-        sizes = (estimated_size(kept[name]) for name in names if kept.get(name))
-        return sum(sizes) + sum(size_of_error(error) for error in (self.error, *kept.get("errors", ())[:10]))
+        size = sum(estimated_size(kept[name]) for name in names if kept.get(name))
+        size += sum(size_of_error(error) for error in (self.error, *kept.get("errors", ())[:10]))
+        return size if self._logs is None else size + self._logs.final_size()
 
     def leave_behind(self, driver: Driver) -> None:
         """Called in a forked child, where nothing of the job's runtime may be touched any more."""

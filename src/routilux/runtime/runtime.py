@@ -52,6 +52,7 @@ from routilux.runtime.waiting import (
 from routilux.runtime.worker import Worker
 
 if TYPE_CHECKING:
+    from routilux.runtime.capture import Capture
     from routilux.runtime.journal.opening import Opener, Recovered
 
 MAX_THREADS = 1024
@@ -80,7 +81,9 @@ class Runtime:
     ``"postgresql://…"``), which this runtime opens and closes, or an open ``Store``, which it does not close; None
     keeps everything in memory. ``durability``: what an acknowledged step of a store given by its URL survives,
     ``"full"`` a power cut, ``"process"`` the end of the process. ``debug``: raise where a routine changes its own
-    attributes, instead of warning.
+    attributes, instead of warning. ``capture_logs``: keep with each job, as ``job.logs``, what its routines log with
+    any logger, and let the handlers of the root logger see where it comes from. ``capture_prints``: keep there what
+    they print, too; it is printed all the same.
 
     As a context manager it drains and stops at the end of the block, and stops without draining when the block
     is left by an exception. Workers that somebody has named, and whatever is unfinished, are left in the store.
@@ -100,6 +103,8 @@ class Runtime:
         store: str | Store | None = None,
         durability: str = "full",
         debug: bool = False,
+        capture_logs: bool = False,
+        capture_prints: bool = False,
     ) -> None:
         size = os.cpu_count() or 1 if thread_pool_size is None else thread_pool_size
         self.thread_pool_size = checked_count("Runtime(thread_pool_size)", size, 1, MAX_THREADS)
@@ -123,7 +128,11 @@ class Runtime:
         if self._engine.journal is not None:
             self._opener = load("opener")(self._engine, self._create, self._enter)
         self.monitor: Any = load("monitor")(self) if enable_monitoring else None
+        wanted = (("log capture", capture_logs), ("print capture", capture_prints))
+        self._captures: tuple[Capture, ...] = tuple(load(name) for name, asked in wanted if asked)
         _open_runtimes.add(self)
+        for capture in self._captures:
+            capture.begin(self)
 
     default_strategy = "concurrent"
 
@@ -333,6 +342,8 @@ class Runtime:
 
     def _enter(self, worker: Worker, status: WorkerStatus = WorkerStatus.RUNNING) -> None:
         """From here on the worker is live."""
+        for capture in self._captures:
+            capture.refresh(self)
         self._engine.driver.start()
         worker.flow.hold(worker.worker_id)
         self._engine.workers[worker.worker_id] = worker
@@ -773,7 +784,7 @@ class Runtime:
         """Everything has been stopped, in a routine perhaps, where it could not wait for what ran."""
         ended = self._engine.driver.close(self._engine.now() if self._gave_up else deadline)
         if ended:
-            _open_runtimes.discard(self)
+            self._is_over()
         return ended
 
     def _drain_all(self, deadline: float | None) -> Waits[bool]:
@@ -800,8 +811,13 @@ class Runtime:
             engine.warn(f"shut down while these routines still ran: {', '.join(sorted(still))}")
         engine.failures.close()
         if ended or not inside:
-            _open_runtimes.discard(self)
+            self._is_over()
         return ended or inside
+
+    def _is_over(self) -> None:
+        _open_runtimes.discard(self)
+        for capture in self._captures:
+            capture.end(self)
 
     def __enter__(self) -> Runtime:
         self._check_open("with")
@@ -933,6 +949,8 @@ class Runtime:
         """
         self._forked = True
         self._closed = "belongs to another process"
+        for capture in self._captures:
+            capture.end_in_child(self)
         engine, self._engine, self._directory, self._posting = self._engine, GONE, GONE, GONE
         if self._opener is not None:
             self._opener = GONE

@@ -76,9 +76,9 @@ def _stalled(worker: Worker, node: Node, look: Look) -> Iterator[str]:
 
 
 def _fill(slot: SlotQueue) -> str:
-    full = f" (it is full: {slot.capacity:,})" if slot.full or slot.length >= slot.capacity else ""
+    held = "is full with" if slot.full or slot.length >= slot.capacity else "holds"
     beyond = " and more in the store" if slot.beyond else ""
-    return f"holds {counted(slot.length, 'item')}{beyond}{full}"
+    return f"{held} {counted(slot.length, 'item')}{beyond}"
 
 
 # -- why what is queued in a slot stays there --------------------------------------------------------------------
@@ -103,7 +103,11 @@ def _why_not_started(node: Node, look: Look) -> str:
         full = [slot for slot in node.mailbox.feeds if slot.full]
         rooms = " and ".join(f"{slot.qualified_name}, which {_fill(slot)}" for slot in full)
         return f"; {node.routine_id} waits for room in {rooms}" if full else ""
-    return ""
+    crowd = node.mailbox.crowd()
+    by = node.routine.concurrency_by
+    return (
+        "" if crowd is None else f"; {counted(crowd.waiting, 'activation')} wait for {by}={shown(crowd.key)}"
+    )
 
 
 def _no_partner(worker: Worker, node: Node, slot: SlotQueue, look: Look, policy: AllSlotsReadyPolicy) -> str:

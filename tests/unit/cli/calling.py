@@ -12,8 +12,8 @@ from click.testing import CliRunner, Result
 
 from routilux.cli.app import app
 from routilux.cli.settings import PREFIX
-
-SECONDS = 60  # after which a process hangs
+from tests.processes import interruptible
+from tests.waiting import SECONDS
 
 STEPS = '''
 import time
@@ -97,7 +97,13 @@ def process(*arguments: str, folder: Path, text: str = "", **env: str) -> subpro
 
 
 def started(*arguments: str, folder: Path, **options: Any) -> subprocess.Popen[str]:
-    """A command line as a process that runs, with pipes."""
+    """A command line as a process that runs in the foreground, with pipes."""
+    with interruptible():
+        return started_as_we_are(*arguments, folder=folder, **options)
+
+
+def started_as_we_are(*arguments: str, folder: Path, **options: Any) -> subprocess.Popen[str]:
+    """It ignores the signals that this process ignores."""
     return subprocess.Popen(
         [sys.executable, "-m", "routilux", *arguments],
         cwd=folder,

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.calling import SECONDS, call, process, started
+from tests.unit.cli.calling import call, process, started
+from tests.waiting import SECONDS
 
 pytestmark = pytest.mark.usefixtures("steps")
 

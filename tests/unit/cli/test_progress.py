@@ -16,7 +16,8 @@ from pathlib import Path
 import pytest
 
 from routilux.cli.progress import Lines, Live, Silent, progress_of
-from tests.unit.cli.calling import SECONDS, environment
+from tests.unit.cli.calling import environment
+from tests.waiting import SECONDS
 
 UP_AND_CLEAR = "\r\x1b[{}A\x1b[J"
 

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.cli.calling import SECONDS, environment, process, started
+from tests.processes import in_the_background
+from tests.unit.cli.calling import environment, process, started, started_as_we_are
+from tests.waiting import SECONDS
 
 pytestmark = [
     pytest.mark.usefixtures("steps"),
@@ -116,6 +118,35 @@ def test_a_second_ctrl_c_gives_up_at_once(folder: Path) -> None:
     assert running.returncode == 130
     assert "Traceback" not in err
     assert not (folder / "state").exists()
+
+
+def test_a_run_in_the_background_goes_on_when_the_foreground_is_interrupted(folder: Path) -> None:
+    """A terminal sends Ctrl-C to the background too, if the shell has no job control; there it is ignored."""
+    (folder / "in.jsonl").write_text(items(0.002, 200))
+    with in_the_background():
+        running = started_as_we_are("run", "wait.flow.yaml", "-i", "in.jsonl", folder=folder)
+    assert running.stdout is not None
+    first = running.stdout.readline()
+    running.send_signal(signal.SIGINT)
+    out, err = rest_of(running)
+    assert (running.returncode, numbers(first, out)) == (0, list(range(200)))
+    assert err.splitlines()[-1].startswith("wait: completed")
+
+
+def test_a_run_in_the_background_ends_on_sigterm_and_ignores_ctrl_c_while_it_does(folder: Path) -> None:
+    (folder / "in.jsonl").write_text(items(0, 1) + '{"n": 1, "seconds": 2}\n')
+    with in_the_background():
+        running = started_as_we_are(
+            "run", "wait.flow.yaml", "-i", "in.jsonl", "--save-state", "state", folder=folder
+        )
+    assert running.stdout is not None
+    assert running.stderr is not None
+    assert numbers(running.stdout.readline()) == [0]
+    running.send_signal(signal.SIGTERM)
+    assert any(line.startswith("Saving the state as soon as") for line in running.stderr)
+    running.send_signal(signal.SIGINT)
+    rest_of(running)
+    assert (running.returncode, (folder / "state").exists()) == (143, True)
 
 
 @pytest.mark.parametrize("form", ["jsonl", "json"])

@@ -22,8 +22,7 @@ from routilux.activation_policies import (
 from routilux.errors import ExecutionTimeoutError
 from routilux.store.memory import MemoryStore
 from routilux.testing import SimulatedRuntime
-
-SECONDS = 60.0
+from tests.waiting import SECONDS
 
 
 class Step(Routine):
@@ -95,7 +94,7 @@ class TestDrain:
         assert not routilux_sim.wait_until_all_jobs_finished()
         assert not routilux_sim.wait_until_all_jobs_finished()
         (told,) = [r.getMessage() for r in caplog.records if "not all jobs have ended" in r.getMessage()]
-        assert "join.left holds 3 items (it is full: 3) whose partners in join.right never came" in told
+        assert "join.left is full with 3 items whose partners in join.right never came" in told
         assert "b.output feeds it, and b has never emitted" in told
         assert "a.input holds 2 items; a waits for room in join.left" in told
 
@@ -261,7 +260,7 @@ class TestDrain:
         flow = joining(all_slots_ready_policy(by="key"))
         routilux_sim.exec(flow)
         jobs = [routilux_sim.post(flow, "a", "input", {"key": key}).job_context for key in range(5)]
-        with pytest.raises(ExecutionTimeoutError, match=r"join.left holds 3 items \(it is full"):
+        with pytest.raises(ExecutionTimeoutError, match=r"join.left is full with 3 items"):
             jobs[-1].result(1.0)
 
     def test_a_post_that_waits_long_says_so_once(

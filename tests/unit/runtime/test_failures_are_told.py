@@ -18,11 +18,11 @@ from routilux.errors import ExecutionError, FlowValidationError
 from routilux.runtime.failures import ERROR, MOST_KINDS, OTHERS, PERIOD, WARNING, WRITTEN, FailureLog
 from routilux.runtime.job import ERROR_LIMIT
 from routilux.store.memory import MemoryStore
+from tests.waiting import SECONDS
 
 HERE = Path(__file__).name
 _lines = Path(__file__).read_text(encoding="utf-8").splitlines()
 LINE = next(n for n, line in enumerate(_lines, 1) if line.endswith(" from error"))
-SECONDS = 30.0
 INTERNAL = "no such customer"
 
 

@@ -16,10 +16,10 @@ from routilux.activation_policies import immediate_policy
 from routilux.errors import InvalidValueError
 from routilux.runtime.sizes import MOST_LOOKED_AT, SAMPLE, estimated_size
 from routilux.store.memory import MemoryStore
+from tests.waiting import SECONDS
 
 MEGA = 2**20
 JOBS = 60
-PATIENCE = 60.0
 
 
 @pytest.fixture
@@ -78,7 +78,7 @@ def test_jobs_that_have_ended_keep_no_more_than_the_limit(
         runtime.exec(flow)
         before = measured()
         for _ in range(JOBS):
-            runtime.post(flow, "r", "input", {}).job_context.wait(PATIENCE)
+            runtime.post(flow, "r", "input", {}).job_context.wait(SECONDS)
         assert measured() - before < 12 * MEGA
         assert 4 <= len(runtime.list_jobs()) <= 8
 
@@ -91,7 +91,7 @@ def test_executions_that_have_ended_keep_no_more_than_the_limit(
     with Runtime(max_finished_bytes=8 * MEGA) as runtime:
         before = measured()
         for _ in range(JOBS):
-            runtime.exec(flow, entry_params={}).wait(PATIENCE)
+            runtime.exec(flow, entry_params={}).wait(SECONDS)
         assert measured() - before < 12 * MEGA
         assert 4 <= len(runtime.list_jobs()) <= 8
 
@@ -101,7 +101,7 @@ def test_what_is_forgotten_is_still_in_the_store_and_in_the_hands_of_who_has_it(
     with Runtime(store=MemoryStore(), max_finished_bytes=0) as runtime:
         worker = runtime.exec(flow)
         jobs = [runtime.post(flow, "r", "input", {}).job_context for _ in range(3)]
-        assert all(job.wait(PATIENCE) for job in jobs)
+        assert all(job.wait(SECONDS) for job in jobs)
         assert len(jobs[0].outputs[0].data["blob"]) == MEGA
         found = runtime.get_job(jobs[0].job_id)
         assert found is not None
@@ -115,8 +115,8 @@ def test_the_job_that_has_just_ended_is_kept_whatever_its_size() -> None:
         runtime.exec(flow)
         for _ in range(3):
             job = runtime.post(flow, "r", "input", {}).job_context
-            job.wait(PATIENCE)
-            assert runtime.wait_until_all_jobs_finished(PATIENCE)
+            job.wait(SECONDS)
+            assert runtime.wait_until_all_jobs_finished(SECONDS)
             assert runtime.list_jobs() == [job]
 
 

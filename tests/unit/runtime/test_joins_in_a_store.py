@@ -19,7 +19,8 @@ from routilux.runtime.journal.keys import digest_of
 from routilux.store.memory import MemoryStore
 from routilux.store.sqlite import SqliteStore
 from routilux.testing import simulated
-from tests.acceptance.parts import SECONDS, flow_of
+from tests.acceptance.parts import flow_of
+from tests.waiting import SECONDS
 
 
 class Pairs(Routine):

@@ -21,7 +21,8 @@ from routilux.ports import Changes, ItemKey
 from routilux.store.codec import register
 from routilux.store.memory import MemoryStore
 from routilux.testing import simulated
-from tests.acceptance.parts import SECONDS, Step, flow_of, join, step
+from tests.acceptance.parts import Step, flow_of, join, step
+from tests.waiting import SECONDS
 
 UNFIT = {
     "no key": {"x": 1},
@@ -441,3 +442,30 @@ def test_no_payload_stops_the_journal_or_the_next_opening(seed: int) -> None:
             health = runtime.health()
             assert health.status == "ok", health
             runtime.dead_letters()
+
+
+def test_what_an_activation_merged_whose_job_was_cancelled_meanwhile_is_discarded_with_it() -> None:
+    seen: list[list[str]] = []
+
+    class Merging(Routine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_slot("input", merge_strategy=lambda old, new: {"all": [*old.get("all", ()), new["n"]]})
+            self.set_activation_policy(immediate_policy())
+
+        def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
+            seen.append(slot_data["input"][0]["all"])
+            if seen[-1][-1] == "cancelled":
+                state.control.runtime.cancel("job cancelled")
+
+    store, flow = MemoryStore(), flow_of(Merging())
+    with simulated(1, store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        for n in ("first", "cancelled", "second"):
+            runtime.post("flow", "a", "input", {"n": n}, job_id=f"job {n}")
+            runtime.run()
+    with simulated(2, store=store) as runtime:
+        runtime.recover(flows=[flow])
+        runtime.post("flow", "a", "input", {"n": "third"})
+        runtime.run()
+    assert seen == [["first"], ["first", "cancelled"], ["first", "second"], ["first", "second", "third"]]

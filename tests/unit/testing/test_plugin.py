@@ -360,7 +360,7 @@ STILL_RUNS = """
         routilux_runtime.exec(flow)
         routilux_runtime.post(flow, "wait", "input", {"n": 1}, job_id="first")
         routilux_runtime.post(flow, "wait", "input", {"n": 2}, job_id="second")
-        assert started.wait(10)
+        assert started.wait(60)
 """
 
 

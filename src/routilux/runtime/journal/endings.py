@@ -73,6 +73,10 @@ class Endings:
             self._worker.dropped(item, mailbox.slots[item[1]], f"dead letter: {why}")
         return letters
 
+    def letters_of_ended(self, mailbox: Mailbox, items: Sequence[Item]) -> list[LetterRow]:
+        """Those of items whose jobs have ended, so that nothing comes of them."""
+        return self.letters(mailbox, items, "job failed", _failure_of(items))
+
     def _letter(self, place: str, item: Item, reason: str, error: str | None) -> LetterRow:
         worker, time = self._worker, self._worker.engine.driver.clock.time()
         data = self._form(place, item)
@@ -89,9 +93,7 @@ class Endings:
 
     def give_up(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
         """Items of ended jobs were found."""
-        failed = [m for item in items for m in item[3].members if m.status is JobStatus.FAILED]
-        error = failed[0].job.error if failed else None
-        self._set_aside(Record(self._worker), mailbox, items, "job failed", error)
+        self._set_aside(Record(self._worker), mailbox, items, "job failed", _failure_of(items))
 
     def leave_incomplete(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
         """No partner of these items can come any more."""
@@ -179,3 +181,8 @@ class Endings:
             record.then(lambda: worker.at_rest(account.remove()))
             journal.append(record)
         journal.wake()
+
+
+def _failure_of(items: Iterable[Item]) -> BaseException | None:
+    failed = (m.job.error for item in items for m in item[3].members if m.status is JobStatus.FAILED)
+    return next(failed, None)

@@ -58,15 +58,17 @@ class Handover:
         journal, record, job = worker.journal, Record(worker), activation.job
         draft, activation.draft = activation.draft, Draft()
         wanted = error is None and not job.ended
-        if wanted and len(draft.payloads) != len(
-            draft.emits
-        ):  # a thread that was left behind has just emitted
+        if not wanted:
+            activation.merged = None  # what the store does not keep stays out of memory too
+        elif len(draft.payloads) != len(draft.emits):  # a thread that was left behind has just emitted
             self.seal(draft)
         if error is not None:
             trace = traceback_of(noted or fatal or error)
             record.letters = worker.endings.letters(
                 activation.mailbox, activation.batch, outcome, error, trace
             )
+        elif not wanted:
+            record.letters = worker.endings.letters_of_ended(activation.mailbox, activation.batch)
         if note is not None:
             record.then(note)
         with journal.lock:
