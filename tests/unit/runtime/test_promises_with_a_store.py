@@ -5,6 +5,7 @@ What happens is a function of ``SEED``.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Callable
 from typing import Any
@@ -208,6 +209,33 @@ def test_4_what_an_activation_did_takes_effect_together_or_not_at_all() -> None:
     home.open()
     shown = home.runtime.get_job(done.job_id)
     assert left(shown) == ([2], {"last": 2}, {"work": {"seen": 2}}, {"n": 2}, ["worked"], [{"n": 2}])
+
+
+def test_4_what_ends_well_after_its_job_has_failed_takes_no_effect_and_is_a_dead_letter() -> None:
+    def make() -> Flow:
+        routine = Routine()
+        routine.add_slot("input")
+        routine.set_activation_policy(immediate_policy())
+
+        async def logic(slot_data: Any, message: Any, state: Any) -> None:
+            if slot_data["input"][0]["n"] == 2:
+                raise ValueError("not this one")
+            await asyncio.sleep(5)
+            state.shared_log.append("took effect")
+
+        flow = Flow("orders")
+        flow.add_routine(routine.set_logic(logic).set_concurrency(2), "work")
+        return flow
+
+    home = Home(make)
+    job = home.post(1)
+    home.post(2, job_id=job.job_id)
+    home.runtime.run()
+    assert job.status == "failed"
+    letters = {letter.data["n"]: letter.reason for letter in home.runtime.dead_letters()}
+    assert letters == {1: "job failed", 2: "failed"}
+    assert list(home.worker.shared_log) == []
+    assert home.numbers() == []
 
 
 def test_5_the_key_of_an_activation_is_the_same_in_every_attempt_also_after_a_crash() -> None:

@@ -73,6 +73,10 @@ class Endings:
             self._worker.dropped(item, mailbox.slots[item[1]], f"dead letter: {why}")
         return letters
 
+    def letters_of_ended(self, mailbox: Mailbox, items: Sequence[Item]) -> list[LetterRow]:
+        """Those of items whose jobs have ended, so that nothing comes of them."""
+        return self.letters(mailbox, items, "job failed", _failure_of(items))
+
     def _letter(self, place: str, item: Item, reason: str, error: str | None) -> LetterRow:
         worker, time = self._worker, self._worker.engine.driver.clock.time()
         data = self._form(place, item)
@@ -87,13 +91,9 @@ class Endings:
         except Exception:  # noqa: BLE001 a registered class of the user may raise anything
             return worker.journal.store.items_of([ItemKey(worker.worker_id, place, item[0])])[0].data
 
-    def letters_of_ended(self, mailbox: Mailbox, items: Sequence[Item]) -> list[LetterRow]:
-        """Those of items whose logic has ended well, when its job had failed and nothing of it counts any more."""
-        return self.letters(mailbox, items, "job failed", _why_failed(items))
-
     def give_up(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
         """Items of ended jobs were found."""
-        self._set_aside(Record(self._worker), mailbox, items, "job failed", _why_failed(items))
+        self._set_aside(Record(self._worker), mailbox, items, "job failed", _failure_of(items))
 
     def leave_incomplete(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
         """No partner of these items can come any more."""
@@ -183,7 +183,6 @@ class Endings:
         journal.wake()
 
 
-def _why_failed(items: Sequence[Item]) -> BaseException | None:
-    failed = [m for item in items for m in item[3].members if m.status is JobStatus.FAILED]
-    error: BaseException | None = failed[0].job.error if failed else None
-    return error
+def _failure_of(items: Iterable[Item]) -> BaseException | None:
+    failed = (m.job.error for item in items for m in item[3].members if m.status is JobStatus.FAILED)
+    return next(failed, None)
