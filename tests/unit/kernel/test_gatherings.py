@@ -93,11 +93,18 @@ def by_the_gathering(
     for item in items:
         if gathered.add(item, pending):
             item[3].park()
+    taken = _taken(pending)
     while later and gathered.waiting and gathered.release(later, pending) is None:
-        pass
+        taken += _taken(pending)  # a mailbox asks when nothing is pending
     while flushing and gathered.flush(0.0, pending):
         pass
-    return [{item[0] for item in batch} for batch in pending]
+    return taken + _taken(pending)
+
+
+def _taken(pending: deque[Any]) -> list[set[int]]:
+    taken = [{item[0] for item in batch} for batch in pending]
+    pending.clear()
+    return taken
 
 
 @pytest.mark.parametrize("policy", POLICIES, ids=repr)
