@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Mapping, Set
 from itertools import chain, islice
 from types import TracebackType
 from typing import Any
@@ -48,21 +48,22 @@ class _Look:
         size = max(_own_size(value), _nbytes(value))
         if depth >= DEEPEST or self._left <= 0:
             return size
-        if isinstance(value, (dict, Mapping)):
-            return size + self._sample(len(value), chain.from_iterable(value.items()), depth, 2)
-        if isinstance(value, (list, tuple, deque, Set)):
-            return size + self._sample(len(value), value, depth, 1)
-        inner = getattr(value, "__dict__", None)
-        return size + self.size(inner, depth + 1) if type(inner) is dict else size
+        return size + self._inside(value, depth)
 
-    def _sample(self, length: int, parts: Iterable[Any], depth: int, per_entry: int) -> int:
-        looked_at = min(length, SAMPLE)
-        if not looked_at:
+    def _inside(self, value: Any, depth: int) -> int:
+        """A sample is taken before it is looked at: another thread may change the container meanwhile."""
+        try:
+            if isinstance(value, (dict, Mapping)):
+                length, some = len(value), list(islice(chain.from_iterable(value.items()), 2 * SAMPLE))
+            elif isinstance(value, (list, tuple, deque, Set)):
+                length, some = len(value), list(islice(value, SAMPLE))
+            else:
+                inner = getattr(value, "__dict__", None)
+                return self.size(inner, depth + 1) if type(inner) is dict else 0
+        except Exception:  # noqa: BLE001 the class of a user may do anything, and a container change right here
             return 0
-        some = 0
-        for part in islice(parts, looked_at * per_entry):
-            some += self.size(part, depth + 1)
-        return some * length // looked_at
+        looked_at = min(length, SAMPLE)
+        return sum(self.size(part, depth + 1) for part in some) * length // looked_at if looked_at else 0
 
 
 def _own_size(value: Any) -> int:

@@ -6,7 +6,8 @@ import gc
 import logging
 import os
 import tracemalloc
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -141,6 +142,54 @@ class Array:
 )
 def test_a_size_is_about_what_a_value_takes(value: Any, least: int) -> None:
     assert least <= estimated_size(value) < 3 * least
+
+
+@pytest.mark.parametrize("container", [deque, list, set, dict])
+def test_a_container_may_change_while_its_size_is_estimated(container: Callable[[], Any]) -> None:
+    """What still runs adds to the trace of a job that ends, and a user's thread to its data."""
+    value = container()
+    add = {deque: deque.append, list: list.append, set: set.add, dict: lambda d, x: d.update({x: x})}[
+        container
+    ]  # type: ignore[index]
+
+    class Adds:
+        def __sizeof__(self) -> int:
+            add(value, Adds())
+            return 10
+
+    for _ in range(3):
+        add(value, Adds())
+    assert estimated_size(value) > 30
+    assert len(value) > 3
+
+
+class Refuses(Mapping[str, int]):
+    """A mapping of a user that cannot be read."""
+
+    def __getitem__(self, key: str) -> int:
+        raise ZeroDivisionError
+
+    def __iter__(self) -> Iterator[str]:
+        return iter("abc")
+
+    def __len__(self) -> int:
+        return 3
+
+
+class Lengthless(Refuses):
+    def __len__(self) -> int:
+        raise ZeroDivisionError
+
+
+class Dictless:
+    @property
+    def __dict__(self) -> Any:  # type: ignore[override]
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("value", [Refuses(), Lengthless(), Dictless()])
+def test_a_value_that_cannot_be_read_counts_with_its_own_size(value: Any) -> None:
+    assert estimated_size({"a": value, "b": b"x" * MEGA}) > MEGA
 
 
 def test_a_size_is_found_by_looking_at_few_values() -> None:
