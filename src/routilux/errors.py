@@ -296,7 +296,7 @@ def shown(value: object, limit: int = _LONGEST_NAME) -> str:
     """``repr(value)``, shortened, and safe when the repr raises."""
     try:
         text = repr(value)
-    except Exception as error:  # noqa: BLE001 - user code
+    except BaseException as error:  # noqa: BLE001 - user code, and nothing may escape from a message
         text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
