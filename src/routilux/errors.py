@@ -315,7 +315,7 @@ def describe(exception: BaseException) -> str:
 def _existing(name: object, known: Sequence[str], kind: str) -> str:
     close = nearest(name, known) if known else []
     if not close:
-        return f"there is no {kind} yet"
+        return "there is none"
     listed = ", ".join(shown(other) for other in close)
     if len(close) == len(known):
         return f"there is only {listed}" if len(close) == 1 else f"there are {listed}"

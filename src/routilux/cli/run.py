@@ -190,11 +190,12 @@ def show_again(call: Call, plan: Plan, found: FoundRun) -> int:
         f"Run {found.run_id} has ended; this is what came out of {counted(len(found.jobs), 'item')}"
         + (f", of which {cancelled:,} were cancelled." if cancelled else ".")
     )
+    allowed = outputs.lost <= plan.allow_errors
     for job in outputs.failures:
         if job.error is not None:
-            call.show(job.error)
-    tell_unheard(call, outputs)
-    return FAILED if outputs.lost > plan.allow_errors else DONE
+            call.show(job.error, allowed=allowed)
+    tell_unheard(call, outputs, allowed=allowed)
+    return DONE if allowed else FAILED
 
 
 def _tell_beginning(call: Call, plan: Plan, live: Run) -> None:

@@ -45,6 +45,16 @@ class SharedOutput(Output):
         return shared
 
 
+class ParkedItem(NamedTuple):
+    """An item that waits for items of others, and for which: ``"for a partner in ship.payment (id 2)"``."""
+
+    routine_id: str
+    slot: str
+    data: Payload
+    job_ids: tuple[str, ...]
+    waits: str
+
+
 NOTED = frozenset({"failed", "skipped", "job failed"})
 """Reasons of dead letters that come with an error which their jobs have."""
 

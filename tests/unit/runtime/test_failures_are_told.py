@@ -256,7 +256,14 @@ def test_of_equal_failures_the_first_has_its_traceback_and_so_the_first_that_is_
     for level in (WARNING, WARNING, ERROR, WARNING, ERROR):
         log.tell(level, "ask failed", str, ValueError("no answer"))
     log.tell(WARNING, "buy failed", str, ValueError("no shop"))
-    assert [record.exc_info is not None for record in caplog.records] == [True, False, True, False, False, True]
+    assert [record.exc_info is not None for record in caplog.records] == [
+        True,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
     assert caplog.text.count("ValueError: no answer") == 2
 
 
