@@ -60,7 +60,7 @@ NOTED = frozenset({"failed", "skipped", "job failed"})
 
 
 class DeadLetter(NamedTuple):
-    """An item that was set aside instead of being lost, and why. It can be looked at and driven again.
+    """An item that was set aside instead of being lost, and why. It can be looked at and put back.
 
     ``reason`` is one word, such as ``"failed"`` or ``"skipped"``; ``error`` is the text of the exception, if
     there was one, and ``traceback`` its traceback; ``time`` is in seconds since the epoch.

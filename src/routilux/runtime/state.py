@@ -289,7 +289,7 @@ class WorkerState:
         """
         if running.get() is not None:
             raise InsideActivationError(
-                f"save() of {self.worker_id!r} was called inside a routine, which can not be cut in the middle. "
+                f"save() of {self.worker_id!r} was called inside a routine, which cannot be cut in the middle. "
                 "Save from outside, for example after runtime.pause(worker)"
             )
         from routilux.runtime import snapshots  # only save and load need it, and it is slow to import

@@ -257,7 +257,7 @@ def _merge(mailbox: Mailbox, activation: LiveActivation, slot_data: dict[str, An
 
 
 def _timed_out(worker: Worker, activation: LiveActivation) -> None:
-    """An activation has taken too long. A thread can not be stopped: what it still does is not wanted."""
+    """An activation has taken too long. A thread cannot be stopped: what it still does is not wanted."""
     activation.abandoned = ExecutionTimeoutError(
         f"routine {activation.mailbox.routine_id!r} has not ended within {activation.node.timeout} s "
         f"(attempt {activation.attempt}). Give it a longer set_timeout(), or let it look at current().cancelled",

@@ -158,7 +158,7 @@ class Worker:
         return False
 
     def seal(self, activation: LiveActivation) -> None:
-        """Logic has ended well; raises what it leaves that can not be kept."""
+        """Logic has ended well; raises what it leaves that cannot be kept."""
 
     def complete(self, activation: LiveActivation, now: float) -> bool:
         """Logic that ran somewhere else has ended well; True: its mailbox has more, and the caller sees to it."""

@@ -181,7 +181,8 @@ class TestInputAndOutput:
             "version: 1\nflow_id: r\nroutines: {read: {class: read_csv}}\n"
         )
         assert (
-            "read.error reached no routine" in call("run", "read.flow.yaml", "-p", "path=none.csv", "-q").stderr
+            "read.error reached no routine"
+            in call("run", "read.flow.yaml", "-p", "path=none.csv", "-q").stderr
         )
 
     def test_errors_that_are_connected_are_dealt_with(self, folder: Path) -> None:
