@@ -30,7 +30,7 @@ class Reach:
 class Row:
     """``ours`` and ``reference`` are medians; ``samples`` holds the ratio of every round.
 
-    ``ours`` is None for what can not be measured here. Without ``reach`` the row is shown for comparison only.
+    ``ours`` is None for what cannot be measured here. Without ``reach`` the row is shown for comparison only.
     """
 
     figure: str

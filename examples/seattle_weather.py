@@ -65,7 +65,7 @@ class Check(Routine):
         day = {"date": str(datetime.strptime(date, "%Y/%m/%d").date()), "weather": weather}
         day |= {"rain": float(rain), "high": float(high), "low": float(low), "wind": float(wind)}
         if day["rain"] < 0:
-            raise ValueError(f"it can not rain {rain} mm")
+            raise ValueError(f"it cannot rain {rain} mm")
         self.emit("day", **day)
 
 

@@ -43,7 +43,7 @@ def test_a_bad_line_is_set_aside_with_the_reason():
     with RoutineTester(Check) as tester:
         assert tester.call("line", {"number": 2, "line": "2014/01/10,-2.0,9.4,4.4,3.9,rain"}) == []
         [letter] = tester.runtime.dead_letters()
-        assert (letter.data["number"], letter.error) == (2, "ValueError: it can not rain -2.0 mm")
+        assert (letter.data["number"], letter.error) == (2, "ValueError: it cannot rain -2.0 mm")
 
 
 def test_the_station_is_asked_again_about_the_first_of_a_month():

@@ -296,7 +296,7 @@ def shown(value: object, limit: int = _LONGEST_NAME) -> str:
     """``repr(value)``, shortened, and safe when the repr raises."""
     try:
         text = repr(value)
-    except Exception as error:  # noqa: BLE001 - user code
+    except BaseException as error:  # noqa: BLE001 - user code, and nothing may escape from a message
         text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
 
@@ -315,7 +315,7 @@ def describe(exception: BaseException) -> str:
 def _existing(name: object, known: Sequence[str], kind: str) -> str:
     close = nearest(name, known) if known else []
     if not close:
-        return f"there is no {kind} yet"
+        return "there is none"
     listed = ", ".join(shown(other) for other in close)
     if len(close) == len(known):
         return f"there is only {listed}" if len(close) == 1 else f"there are {listed}"

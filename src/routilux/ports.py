@@ -381,7 +381,7 @@ class Store(Protocol):
 
     def settle(self) -> bool:
         """After StoreUnknownError: whether the last ``write`` is durable after all. Raises StoreError while that
-        can not be found out."""
+        cannot be found out."""
 
     def worker(self, worker_id: str) -> WorkerRow | None: ...
 
@@ -446,7 +446,7 @@ class Store(Protocol):
         each; returns how many rows were removed. Not called while ``write`` runs."""
 
     def claim(self, worker_id: str) -> None:
-        """From here on this process alone runs the worker. StoreLockedError, naming the owner, if it can not."""
+        """From here on this process alone runs the worker. StoreLockedError, naming the owner, if it cannot."""
 
     def give_up(self, worker_id: str) -> None:
         """Others may run the worker."""

@@ -840,7 +840,7 @@ def test_too_many_pending_jobs_are_refused_inside_a_routine_which_cannot_wait(wo
         _, job = runtime.post(posting, "only", "input", {})
         assert job.wait(SECONDS)
         assert job.status == "completed", job.error
-        assert [str(error).count("a routine can not wait for them") for error in raised] == [1, 1]
+        assert [str(error).count("a routine cannot wait for them") for error in raised] == [1, 1]
         assert workers == [expected, expected]
         runtime.resume("held")
 

@@ -341,7 +341,7 @@ def test_a_job_ends_when_the_partner_of_its_item_is_displaced() -> None:
 
 
 def test_a_cycle_that_fills_up_below_its_own_helper_is_a_dead_lock() -> None:
-    """There is room for whoever waits below on the same thread, but it can not go on before its helper has."""
+    """There is room for whoever waits below on the same thread, but it cannot go on before its helper has."""
 
     def three(routine: Routine, slot_data: dict[str, list[dict[str, Any]]]) -> None:
         for life in slot_data["input"]:

@@ -236,7 +236,7 @@ def test_diamond_whose_join_can_never_be_complete_raises_instead_of_waiting(thre
         job = post(runtime, flow)
         assert job.wait(SECONDS)
         assert isinstance(job.error.__cause__, DeadlockError)
-        for fragment in ("slot 'c.left' is full (5 items)", "wait for items that can not come any more"):
+        for fragment in ("slot 'c.left' is full (5 items)", "wait for items that cannot come any more"):
             assert fragment in str(job.error)
 
 

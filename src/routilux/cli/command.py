@@ -46,14 +46,19 @@ class Call:
         """What has gone wrong: to stderr, always."""
         click.echo(folded(f"Error: {text}", sys.stderr), err=True)
 
-    def show(self, error: BaseException, where: str = "") -> None:
-        """An error as its message; with ``--debug`` its traceback before that."""
+    def warn(self, text: str) -> None:
+        """What has gone wrong and is allowed to: to stderr, always."""
+        click.echo(folded(f"Warning: {text}", sys.stderr), err=True)
+
+    def show(self, error: BaseException, where: str = "", *, allowed: bool = False) -> None:
+        """An error as its message; with ``--debug`` its traceback before that. One that is ``allowed`` is a warning."""
+        tell = self.warn if allowed else self.complain
         if self.debug:
             traceback.print_exception(error)
         if isinstance(error, OSError) and error.filename and not isinstance(error, RoutiluxError):
-            self.complain(f"{where}{error.filename}: {error.strerror}")
+            tell(f"{where}{error.filename}: {error.strerror}")
         else:
-            self.complain(f"{where}{str(error) or type(error).__name__}")
+            tell(f"{where}{str(error) or type(error).__name__}")
 
 
 class Command(click.Command):

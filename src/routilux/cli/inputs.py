@@ -106,12 +106,21 @@ def check_input(source: str | None) -> None:
 
 def _no_file(source: str) -> InvalidValueError:
     folder = Path(source).parent
-    known = os.listdir(folder) if folder.is_dir() else []
-    close = nearest(Path(source).name, known)
+    if not folder.is_dir():
+        return InvalidValueError(f"-i {shown(source)}: no such file; there is no folder {shown(str(folder))}")
+    close = _close_files(Path(source).name, folder)
     hint = (
-        f"the nearest in that folder are {', '.join(close)}" if close else "that folder is empty or missing"
+        f"did you mean {', '.join(close)}?" if close else f"nothing in {shown(str(folder))} has such a name"
     )
     return InvalidValueError(f"-i {shown(source)}: no such file; {hint}")
+
+
+def _close_files(name: str, folder: Path) -> list[str]:
+    """Files of a folder with a name that is nearly this one, nearest first."""
+    from difflib import get_close_matches  # only when something has gone wrong already
+
+    files = [entry.name for entry in os.scandir(folder) if entry.is_file()]
+    return get_close_matches(name, files)
 
 
 def _lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:

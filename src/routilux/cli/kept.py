@@ -1,4 +1,4 @@
-"""A run in a store: it is known by the id of its worker, and can be gone on with after any end."""
+"""A run in a store: it is known by the id of its worker, and can be resumed after any end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class KeptRun:
         self._on_flow_change = plan.on_flow_change
         self.run_id = plan.resume or plan.run_id or ""
         self.earlier: frozenset[str] = frozenset()
-        """The ids of the jobs that the store had when the run was gone on with."""
+        """The ids of the jobs that the store had when the run was resumed."""
         self._notes = {
             "flow": os.path.abspath(plan.name) if os.path.isfile(plan.name) else plan.name,
             "input": plan.source if plan.source in (None, STDIN) else os.path.abspath(plan.source),
@@ -56,7 +56,7 @@ class KeptRun:
 
 
 class RetriedRun(KeptRun):
-    """A run that is opened to put items back: only what comes of those is told, and it can be gone on with."""
+    """A run that is opened to put items back: only what comes of those is told, and the run can be resumed."""
 
     def start(self, runtime: Runtime, flow: Flow) -> WorkerState:
         state: WorkerState = runtime.exec(flow, worker_id=self.run_id, on_flow_change=self._on_flow_change)

@@ -42,7 +42,7 @@ class Outputs:
         """Items that wait for others; those of jobs that can still end are not counted before :meth:`end`."""
         self.outputs = 0
         self.unheard: Counter[str] = Counter()
-        """Events named ``error`` that nothing is connected to, and how often: what went wrong, and reached nobody."""
+        """Events named ``error`` that nothing is connected to, and how often."""
         self.reasons: dict[str, str] = {}
         """What each of them said first."""
         self.dropped = 0

@@ -15,7 +15,7 @@ from routilux.cli.plan import Plan
 from routilux.cli.running import Ending, Run
 from routilux.cli.screen import json_text
 from routilux.errors import counted
-from routilux.model.item import DeadLetter
+from routilux.model.item import DeadLetter, ParkedItem
 from routilux.store import without_password
 
 __all__ = ["Report", "RunView", "counted", "resuming", "tell_unheard"]
@@ -61,8 +61,10 @@ class Report:
 
     def __init__(self, call: Call, plan: Plan, live: Run, ending: Ending) -> None:
         self._call, self._plan, self._live = call, plan, live
-        failed = ending is Ending.COMPLETED and (live.outputs.failed or live.feeder.error)
-        self._ending = Ending.FAILED if failed else ending
+        self._allowed = live.outputs.lost <= plan.allow_errors
+        """Whether what was lost is a matter of warnings, not of errors."""
+        failed = live.feeder.error or (live.outputs.failed and not self._allowed)
+        self._ending = Ending.FAILED if failed and ending is Ending.COMPLETED else ending
         self._going_on = ending is not Ending.COMPLETED or live.feeder.error is not None
 
     def tell(self, kept: bool) -> int:
@@ -73,12 +75,13 @@ class Report:
             self._call.say(
                 f"{outputs.dropped:,} outputs are missing: a job keeps the first 100,000 of its own"
             )
-        if self._ending is Ending.FAILED:
+        if self._ending in (Ending.COMPLETED, Ending.FAILED):
             self._tell_failures()
         self._tell_letters()
+        self._tell_parked()
         if self._ending is Ending.TIMED_OUT:
             self._call.complain(self._too_long())
-        tell_unheard(self._call, outputs)
+        tell_unheard(self._call, outputs, allowed=self._allowed)
         if self._live.kept is not None:
             self._tell_what_is_stored(self._live.kept)
         elif kept or self._ending in (Ending.TIMED_OUT, Ending.INTERRUPTED):
@@ -88,15 +91,21 @@ class Report:
     def _headline(self) -> str:
         live, outputs = self._live, self._live.outputs
         count = f"{counted(outputs.jobs, 'item')}, " if outputs.jobs != 1 else ""
-        failed = f", {outputs.failed:,} failed" if outputs.failed and outputs.jobs > 1 else ""
         made = counted(outputs.outputs, "output")
-        others = outputs.lost - outputs.failed - outputs.parked
-        lost = f", {others:,} lost" if others else ""
-        ending = "ended with errors" if self._ending is Ending.COMPLETED and outputs.lost else self._ending
+        lossy = self._ending is Ending.COMPLETED and not self._allowed
+        ending = "ended with errors" if lossy else self._ending
         parked = f", {outputs.parked:,} parked" if outputs.parked else ""
         return (
-            f"{live.flow.flow_id}: {ending}{parked} after {live.seconds:.1f} s; {count}{made}{failed}{lost}"
+            f"{live.flow.flow_id}: {ending}{parked} after {live.seconds:.1f} s; {count}{made}{self._losses()}"
         )
+
+    def _losses(self) -> str:
+        outputs, allowed = self._live.outputs, self._plan.allow_errors
+        if allowed and outputs.lost:
+            return f", {outputs.lost:,} lost, {allowed:,} allowed"
+        failed = f", {outputs.failed:,} failed" if outputs.failed and outputs.jobs > 1 else ""
+        others = outputs.lost - outputs.failed - outputs.parked
+        return f"{failed}, {others:,} lost" if others else failed
 
     def _tell_failures(self) -> None:
         outputs, feeder = self._live.outputs, self._live.feeder
@@ -105,32 +114,49 @@ class Report:
         for job in outputs.failures:
             if job.error is not None:
                 line = job.metadata.get("line")
-                self._call.show(job.error, f"line {line}: " if line else "")
+                self._call.show(job.error, f"line {line}: " if line else "", allowed=self._allowed)
         if outputs.failed > len(outputs.failures):
-            self._call.complain(f"{outputs.failed - len(outputs.failures):,} more items have failed")
+            self._complain(f"{outputs.failed - len(outputs.failures):,} more items have failed")
 
     def _tell_letters(self) -> None:
         """What was set aside of jobs that have not failed: those are told of already."""
         letters = self._live.runtime.dead_letters(worker=self._live.state)
         others = (letter for letter in letters if not self._is_of_a_failure(letter))
         for letter in islice(others, _MOST_LETTERS):
-            self._call.complain(self._lost(letter))
+            self._complain(self._lost(letter))
         more = sum(1 for _ in others)
         if more:
-            self._call.complain(f"{more:,} more items were set aside")
+            self._complain(f"{more:,} more items were set aside")
+
+    def _tell_parked(self) -> None:
+        """What waits for items that have not come; more of it may be in the store."""
+        left = self._live.outputs.parked
+        if not left:
+            return
+        for item in islice(self._live.state.parked_items(), min(left, _MOST_LETTERS)):
+            where = f"{item.routine_id}.{item.slot}"
+            self._complain(f"{self._line(item)}waits in {where} {item.waits}; its data is {_data(item)}")
+            left -= len(item.job_ids)
+        if left > 0:
+            self._complain(f"{left:,} more items are parked")
+
+    def _complain(self, text: str) -> None:
+        (self._call.warn if self._allowed else self._call.complain)(text)
 
     def _is_of_a_failure(self, letter: DeadLetter) -> bool:
         jobs = map(self._live.runtime.get_job, letter.job_ids)
         return any(job is not None and job.status == "failed" for job in jobs)
 
     def _lost(self, letter: DeadLetter) -> str:
-        job = self._live.runtime.get_job(letter.job_ids[0]) if letter.job_ids else None
-        line = None if job is None else job.metadata.get("line")
         reason = f": {letter.error}" if letter.error else ""
-        data = json_text(letter.data)
-        data = data if len(data) <= _LONGEST_DATA else f"{data[: _LONGEST_DATA - 1]}…"
         where = f"set aside at {letter.routine_id}.{letter.slot} ({letter.reason}){reason}"
-        return f"{f'line {line}: ' if line else ''}{where}; its data is {data}"
+        return f"{self._line(letter)}{where}; its data is {_data(letter)}"
+
+    def _line(self, item: DeadLetter | ParkedItem) -> str:
+        """Where in the input an item comes from: ``"line 2: "``, or nothing."""
+        job = self._live.runtime.get_job(item.job_ids[0]) if item.job_ids else None
+        line = None if job is None else job.metadata.get("line")
+        return f"line {line}: " if line else ""
 
     def _too_long(self) -> str:
         seconds = self._plan.timeout or self._live.flow.execution_timeout
@@ -140,9 +166,7 @@ class Report:
         plan, feeder = self._plan, self._live.feeder
         again = f"routilux run {shlex.quote(plan.name)}"
         if not kept:
-            self._call.say(
-                "Nothing of the run is kept. With --store sqlite:///FILE.db it can be gone on with."
-            )
+            self._call.say("Nothing of the run is kept. With --store sqlite:///FILE.db it can be resumed.")
             return
         state = f"--load-state {shlex.quote(str(plan.save_state))}"
         if plan.source is None or feeder.exhausted:
@@ -174,15 +198,21 @@ class Report:
             return code_of(self._live.feeder.error)
         if self._ending is Ending.TIMED_OUT:
             return TIMED_OUT
-        return FAILED if self._live.outputs.lost > self._plan.allow_errors else DONE
+        return DONE if self._allowed else FAILED
 
 
-def tell_unheard(call: Call, outputs: Outputs) -> None:
-    """What routines could do nothing with, and nobody else was there for."""
+def _data(item: DeadLetter | ParkedItem) -> str:
+    text = json_text(item.data)
+    return text if len(text) <= _LONGEST_DATA else f"{text[: _LONGEST_DATA - 1]}…"
+
+
+def tell_unheard(call: Call, outputs: Outputs, *, allowed: bool) -> None:
+    """What routines could do nothing with, and nothing else was there for."""
+    complain = call.warn if allowed else call.complain
     for place, count in outputs.unheard.items():
         reason = outputs.reasons[place]
         first = f"{', the first' if count > 1 else ''}: {reason}" if reason else ""
-        call.complain(f"{counted(count, 'output')} of {place} reached nobody{first}")
+        complain(f"{counted(count, 'output')} of {place} reached no routine{first}")
     if outputs.unheard:
         call.say(
             f"Connect it to what is to deal with it: - {{from: {next(iter(outputs.unheard))}, to: ROUTINE.SLOT}}"

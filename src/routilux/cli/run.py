@@ -78,9 +78,14 @@ routilux run orders.flow.yaml --load-state orders.state
     type=click.IntRange(0),
     default=0,
     metavar="N",
-    help="Exit with 0 although up to N items were lost: failed, set aside, or reached nothing.",
+    help="Allow N lost items: report what failed, was set aside or is parked as warnings, exit with 0.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Show each failure as it happens, with its traceback.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Show each failure as it happens; the first of equal ones with traceback.",
+)
 @click.option("--watch", is_flag=True, help="Run again whenever the document or the input changes.")
 @click.option(
     "--save-state", metavar="FILE", help="Write the state of the run when it ends, however it ends."
@@ -190,11 +195,12 @@ def show_again(call: Call, plan: Plan, found: FoundRun) -> int:
         f"Run {found.run_id} has ended; this is what came out of {counted(len(found.jobs), 'item')}"
         + (f", of which {cancelled:,} were cancelled." if cancelled else ".")
     )
+    allowed = outputs.lost <= plan.allow_errors
     for job in outputs.failures:
         if job.error is not None:
-            call.show(job.error)
-    tell_unheard(call, outputs)
-    return FAILED if outputs.lost > plan.allow_errors else DONE
+            call.show(job.error, allowed=allowed)
+    tell_unheard(call, outputs, allowed=allowed)
+    return DONE if allowed else FAILED
 
 
 def _tell_beginning(call: Call, plan: Plan, live: Run) -> None:

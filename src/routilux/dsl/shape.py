@@ -16,7 +16,13 @@ from routilux.expressions import compile as compile_expression
 from routilux.model.config import ConfigField, check_config, declared_fields, fields_of
 from routilux.model.flow import STRATEGIES
 from routilux.model.names import checked_name
-from routilux.model.policy import POLICY_NAMES, ActivationPolicy, policy_from_dict
+from routilux.model.policy import (
+    POLICY_NAMES,
+    POLICY_NEEDS,
+    POLICY_OPTIONS,
+    ActivationPolicy,
+    policy_from_dict,
+)
 from routilux.model.recovery import ErrorHandler
 from routilux.model.routine import Routine, checked_seconds
 
@@ -272,12 +278,28 @@ class Shape:
                 message = f"no activation policy {value(policy.plain())} that a document can name"
                 self.problem("unknown-policy", policy, message, near=near)
             return None
+        if policy.data in POLICY_NAMES:
+            return self._known_policy(node, policy.data)
         return self._attempt(node, lambda: self._policy(node.plain()), codes=True)
+
+    def _known_policy(self, node: Node, name: str) -> ActivationPolicy | None:
+        """A policy of ours, whose options are looked at one by one, so that every problem is reported."""
+        needed = POLICY_NEEDS.get(name, {})
+        options = POLICY_OPTIONS[name]
+        sound = self._keys(node, ("policy", *options), required=tuple(needed))
+        for key, entry in node.entries.items():
+            if key not in options:
+                continue
+            setting = {"policy": name} | needed | {key: entry.node.plain()}
+            try:
+                policy_from_dict(setting)
+            except ConfigurationError as error:
+                sound = False
+                self.problem(code_of(error), entry.node, _in_a_document(str(error)))
+        return policy_from_dict(node.plain()) if sound else None
 
     def _policy(self, data: dict[str, Any]) -> ActivationPolicy:
         name = data["policy"]
-        if name in POLICY_NAMES:
-            return policy_from_dict(data)
         options = {key: each for key, each in data.items() if key != "policy"}
         make = self._registry.policy(name)
         try:
@@ -476,6 +498,23 @@ def code_of(error: ConfigurationError) -> str:
     """``"unknown-slot"`` for an ``UnknownSlotError``."""
     name = type(error).__name__.removesuffix("Error")
     return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
+
+
+_PYTHON: Final = {
+    "flush=True": "flush: true",
+    "flush=False": "flush: false",
+    "True or False": "true or false",
+    " or None": "",
+    "None, ": "",
+}
+
+
+def _in_a_document(message: str) -> str:
+    """What a policy refuses, in the words of a document: its option is named by the place."""
+    said = re.sub(r"^\w+_policy\(\w+\): ", "", message)
+    for python, document in _PYTHON.items():
+        said = said.replace(python, document)
+    return said
 
 
 def _child(node: Node, name: str) -> Node | None:

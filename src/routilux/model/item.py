@@ -45,12 +45,22 @@ class SharedOutput(Output):
         return shared
 
 
+class ParkedItem(NamedTuple):
+    """An item that waits for items of others, and for which: ``"for a partner in ship.payment (id 2)"``."""
+
+    routine_id: str
+    slot: str
+    data: Payload
+    job_ids: tuple[str, ...]
+    waits: str
+
+
 NOTED = frozenset({"failed", "skipped", "job failed"})
 """Reasons of dead letters that come with an error which their jobs have."""
 
 
 class DeadLetter(NamedTuple):
-    """An item that was set aside instead of being lost, and why. It can be looked at and driven again.
+    """An item that was set aside instead of being lost, and why. It can be looked at and put back.
 
     ``reason`` is one word, such as ``"failed"`` or ``"skipped"``; ``error`` is the text of the exception, if
     there was one, and ``traceback`` its traceback; ``time`` is in seconds since the epoch.

@@ -22,7 +22,8 @@ from routilux.model.decision import (
 from routilux.model.value import Value
 
 __all__ = [
-    "INCOMPLETE", "POLICY_NAMES", "WAIT", "ActivationPolicy", "AllSlotsReadyPolicy", "BatchSizePolicy", "CustomPolicy",
+    "INCOMPLETE", "POLICY_NAMES", "POLICY_NEEDS", "POLICY_OPTIONS", "WAIT", "ActivationPolicy",
+    "AllSlotsReadyPolicy", "BatchSizePolicy", "CustomPolicy",
     "Decision", "Fire", "ImmediatePolicy", "SlotView", "SlotViews", "TimeIntervalPolicy", "Wait", "WaitUntil",
     "all_slots_ready_policy", "batch_size_policy", "check_decision", "custom_policy", "immediate_policy",
     "join_key", "lane_key", "lanes_problem", "policy_from_dict", "time_interval_policy",
@@ -257,6 +258,10 @@ _FROM_DICT: dict[str, tuple[Callable[..., ActivationPolicy], dict[str, str]]] = 
 
 POLICY_NAMES = tuple(_FROM_DICT)
 """The policies that can be written in a document."""
+POLICY_OPTIONS = {name: tuple(arguments) for name, (_, arguments) in _FROM_DICT.items()}
+"""What each of them takes there."""
+POLICY_NEEDS: dict[str, dict[str, Any]] = {"batch_size": {"size": 1}, "time_interval": {"seconds": 1.0}}
+"""What those of them that cannot do without an option need, with a value that is accepted."""
 
 
 def policy_from_dict(data: Mapping[str, Any]) -> ActivationPolicy:
@@ -269,8 +274,9 @@ def policy_from_dict(data: Mapping[str, Any]) -> ActivationPolicy:
     for key in data.keys() - {"policy"}:
         if key not in arguments:
             raise unknown("option", key, arguments, where=f"of activation policy {name!r}")
-    if name in ("batch_size", "time_interval") and (needed := next(iter(arguments))) not in data:
-        raise InvalidValueError(f"activation policy {name!r} needs {needed!r}")
+    for needed in POLICY_NEEDS.get(name, {}):
+        if needed not in data:
+            raise InvalidValueError(f"activation policy {name!r} needs {needed!r}")
     return make(**{arguments[key]: value for key, value in data.items() if key != "policy"})
 
 
@@ -317,7 +323,7 @@ def join_key(slot: str, payload: Mapping[str, Any], by: str) -> Hashable:
 
 def lane_key(slot: str, payload: Mapping[str, Any], by: str) -> Hashable:
     """The value that ``set_concurrency(n, by=)`` keeps apart; an error if it cannot be one."""
-    fix = "or leave by= out of set_concurrency()"
+    fix = "or set the concurrency without by"
     return _payload_key(slot, payload, by, "to order", "is ordered by", fix)
 
 
@@ -349,4 +355,4 @@ def lanes_problem(policy: ActivationPolicy, by: str) -> tuple[str, str] | None:
         joins = "several items" if policy.name in POLICY_NAMES else "any items"
         fix = "use immediate_policy()"
     took = f"an activation takes {joins}, which may differ in {by!r}"
-    return took, f"{fix}, or leave by={by!r} out of set_concurrency()"
+    return took, f"{fix}, or set the concurrency without by"

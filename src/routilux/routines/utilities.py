@@ -81,7 +81,7 @@ class CountConfig:
 
 
 class Count(EachItem[CountConfig]):
-    """Adds to each payload the how manieth it is, of its key."""
+    """Numbers the payloads of each key: adds 1 to the first, 2 to the second."""
 
     config_type = CountConfig
 

@@ -140,15 +140,18 @@ class LiveActivation(Activation):
             worker.sweep()
             raise self.unwanted()
 
+    def data(self) -> Payload:
+        """What it was given: the data of its one item, or those of each slot."""
+        return self.batch[0][2] if len(self.batch) == 1 else dict(self.node.data_of(self.batch))
+
     def emit_failure(self, failure: BaseException) -> None:
         """Send what it had out of the event ``error``; the logic has failed, and has ended."""
         self.failure = failure
-        data = self.node.data_of(self.batch)
         self.abandoned = None  # a time-out has abandoned the logic, and not this
         self.emit(
             ERROR_EVENT,
             {
-                "data": self.batch[0][2] if len(self.batch) == 1 else dict(data),
+                "data": self.data(),
                 "error": described_at(failure),
                 "attempts": self.attempt,
                 "routine": self.mailbox.routine_id,

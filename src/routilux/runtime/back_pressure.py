@@ -309,7 +309,7 @@ class BackPressure:
         where = f"the cycle {path} is full" if path else f"slot {slot.qualified_name!r} is full"
         return DeadlockError(
             f"{where} ({slot.length} items) and nothing that runs could make room: its items wait for items that "
-            "can not come any more. Emit fewer items per activation, or raise max_queue_length",
+            "cannot come any more. Emit fewer items per activation, or raise max_queue_length",
             flow_id=worker.flow.flow_id,
             slot=slot.qualified_name,
             worker_id=worker.worker_id,

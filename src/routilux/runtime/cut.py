@@ -32,7 +32,7 @@ def take(worker: Worker, use: Callable[[dict[str, Any]], T]) -> T:
         if not worker.bell.wait_for(worker.resting, worker.engine.now() + HOLD_SECONDS):
             names = sorted({activation.mailbox.routine_id for activation in worker.running()})
             raise ExecutionTimeoutError(
-                f"worker {worker.worker_id!r} can not be cut: {', '.join(names)} still run after "
+                f"worker {worker.worker_id!r} cannot be cut: {', '.join(names)} still run after "
                 f"{HOLD_SECONDS:.0f} s. Let them end, or call runtime.pause() first",
                 worker_id=worker.worker_id,
             )

@@ -100,7 +100,7 @@ class _Walk:
             self.objects.append(weakref.ref(value))
         except TypeError:
             raise InvalidTypeError(
-                f"a payload with an idempotency_key has {shown(value)} at {path}, a {_name(kind)}, which can not be "
+                f"a payload with an idempotency_key has {shown(value)} at {path}, a {_name(kind)}, which cannot be "
                 "compared with what comes again under the key; give numbers, texts, lists, dicts or dataclasses, or "
                 "post without a key"
             ) from None

@@ -39,7 +39,7 @@ class EarlyStyle:
         except BaseException:
             runtime.shutdown(wait=False)
             raise
-        # Logic that can not be stopped goes on behind the limit, on a thread that keeps no program from its end.
+        # Logic that cannot be stopped goes on behind the limit, on a thread that keeps no program from its end.
         runtime.shutdown(timeout=None if until is None else max(0.0, until - monotonic()))
         return state
 

@@ -1,4 +1,4 @@
-"""What is said about failures: each with its traceback, and of equal ones no more than can be read."""
+"""What is said about failures: the first of a kind with its traceback, and of equal ones no more than can be read."""
 
 from __future__ import annotations
 
@@ -37,8 +37,9 @@ class _Count:
 class FailureLog:
     """Writes failures to the logger ``routilux``, on the thread on which they happen. Safe from any thread.
 
-    Of each kind the first 10 are written with their traceback. Those that follow are counted, and a line a minute
-    says how many they were, until a minute passes without any. It keeps 1,000 kinds; more of them count as one.
+    Of each kind the first 10 are written: the first one with its traceback, and so the first one at a higher level.
+    Those that follow are counted, and a line a minute says how many they were, until a minute passes without any. It
+    keeps 1,000 kinds; more of them count as one, with a traceback each.
     """
 
     def __init__(self, driver: Driver) -> None:
@@ -56,15 +57,15 @@ class FailureLog:
         error: BaseException | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
-        """Write a failure, with the traceback of ``error``, unless there were many of its kind.
+        """Write a failure unless there were many of its kind, with the traceback of ``error`` if it is news.
 
         ``kind`` is what failures have in common that are equal for a reader, as a sentence: see :func:`failed_with`.
         ``message`` is only called if it is written.
         """
-        written = self._written(kind, level)
+        written, news = self._written(kind, level)
         if written <= WRITTEN:
             more = "; from now on failures like this are only counted" if written == WRITTEN else ""
-            write(level, f"{message()}{more}", error, about)
+            write(level, f"{message()}{more}", error, about, traced=news)
 
     def close(self) -> None:
         """Say what has only been counted so far."""
@@ -72,21 +73,25 @@ class FailureLog:
         if self._writer is not None:
             self._writer.close(self._driver.clock.monotonic() + PATIENCE)
 
-    def _written(self, kind: str, level: int) -> int:
-        """How many of this kind there were with this one, as far as they are written; it counts the others."""
+    def _written(self, kind: str, level: int) -> tuple[int, bool]:
+        """How many of this kind there were with this one, as far as they are written; it counts the others.
+
+        And whether this one is news: the first of its kind, or the first at so high a level.
+        """
         with self._lock:
             if kind not in self._counts and len(self._counts) >= MOST_KINDS:
                 kind = OTHERS
             count = self._counts.setdefault(kind, _Count())
+            news = not count.written or level > count.level or kind == OTHERS
             count.level = max(count.level, level)
             if count.written < WRITTEN:
                 count.written += 1
-                return count.written
+                return count.written, news
             count.untold += 1
             first, self._due = not self._due, True
         if first:
             self._wake_later()
-        return WRITTEN + 1
+        return WRITTEN + 1, False
 
     def _wake_later(self) -> None:
         if self._writer is None:
@@ -121,11 +126,17 @@ def failed_with(who: str, error: BaseException) -> str:
 
 
 def write(
-    level: int, message: str, error: BaseException | None = None, about: Mapping[str, Any] | None = None
+    level: int,
+    message: str,
+    error: BaseException | None = None,
+    about: Mapping[str, Any] | None = None,
+    *,
+    traced: bool = True,
 ) -> None:
     """Write to the logger ``routilux``. A handler or filter that raises is told on stderr, as ``logging`` does it.
 
-    ``about`` becomes attributes of the record, which stands at the line that failed.
+    ``about`` becomes attributes of the record, which stands at the line that failed and, if it is ``traced``, has the
+    traceback of ``error``.
     """
     import logging
 
@@ -137,10 +148,10 @@ def write(
     if place is not None:
         code, line = place.tb_frame.f_code, place.tb_lineno
         file, name = code.co_filename, code.co_name
-    trace = None if error is None else (type(error), error, of_user(error))
+    trace = (type(error), error, of_user(error)) if error is not None and traced else None
     try:
         record = logger.makeRecord("routilux", level, file, line, message, (), trace, name, about)
-        if error is not None:
+        if error is not None and traced:
             record.exc_text = (formatted(error) or describe(error)).rstrip(
                 "\n"
             )  # bounded, as logging's is not

@@ -74,7 +74,7 @@ class JobContext:
     has what its routines have logged and printed, where the runtime captures that. Times are seconds since the epoch.
 
     With a store, ``left`` says of an unfinished job that it is not run in this runtime: its worker is open elsewhere,
-    or waits in the store. ``blocked`` says why it can not be opened, such as ``"flow changed"``; it is looked up for
+    or waits in the store. ``blocked`` says why it cannot be opened, such as ``"flow changed"``; it is looked up for
     jobs that come from ``get_job`` and ``list_jobs``.
     """
 

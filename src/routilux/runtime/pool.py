@@ -32,7 +32,7 @@ class RunQueue:
     ``limit`` is 1 for a sequential worker and None for no limit. While it is ``held`` nothing is handed out: it is
     ``paused``, or somebody makes a cut. Neither of them ends the other.
 
-    Asynchronous logic that waits for room can not help itself: it lends its place to whoever makes room, also
+    Asynchronous logic that waits for room cannot help itself: it lends its place to whoever makes room, also
     while the queue is held, for it has to end before the worker is at rest.
     """
 

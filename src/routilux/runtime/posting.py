@@ -315,7 +315,7 @@ class Posting:
 
         def help_or_give_up(_: Any) -> bool:
             if inside and lines is None and (worker.queue.held or not worker.back_pressure.help()):
-                raise self._too_many_pending("a routine can not wait for them")
+                raise self._too_many_pending("a routine cannot wait for them")
             return inside and lines is None
 
         waits = self._engine.bell.in_turn(

@@ -88,7 +88,7 @@ class Runtime:
     As a context manager it drains and stops at the end of the block, and stops without draining when the block
     is left by an exception. Workers that somebody has named, and whatever is unfinished, are left in the store.
 
-    Raises StoreError for a store that can not be opened or written: StoreLockedError where another process has it,
+    Raises StoreError for a store that cannot be opened or written: StoreLockedError where another process has it,
     StoreCorruptError where it is damaged.
     """
 
@@ -514,7 +514,7 @@ class Runtime:
     def redrive(self, *letters: DeadLetter, timeout: float | None = None) -> list[Posted]:
         """Put set-aside items back into their slots, each as a new job that names the old one.
 
-        A letter is driven again once; when ``post`` refuses it, it stays. Its worker has to be open. Raises
+        A letter is put back once; when ``post`` refuses it, it stays. Its worker has to be open. Raises
         StateError for one that is not kept (any more), before anything is posted.
         """
         checked_timeout(timeout)

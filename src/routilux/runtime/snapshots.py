@@ -112,7 +112,7 @@ def _remove(name: str) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    """Make the rename last. Windows can not open a folder, and renames durably by itself."""
+    """Make the rename last. Windows cannot open a folder, and renames durably by itself."""
     if os.name == "nt":
         return
     descriptor = os.open(folder, os.O_RDONLY)
@@ -176,7 +176,7 @@ def _checked(name: str, document: Any) -> bytes:
         _refuse(name, "$.body", f"has a body that was never written ({error})", "use an older copy", error)
     if document["checksum"] != _checksum(canonical):
         what = "was changed after it was written: the checksum is wrong"
-        _refuse(name, "$.checksum", what, "use an unchanged copy; states can not be edited by hand")
+        _refuse(name, "$.checksum", what, "use an unchanged copy; states cannot be edited by hand")
     return canonical
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from routilux.errors import InsideActivationError, InvalidTypeError, StateError
 from routilux.model.context import running
-from routilux.model.item import Output
+from routilux.model.item import Output, ParkedItem
 from routilux.model.routine_state import RoutineState
 from routilux.model.status import ExecutionStatus, WorkerStatus
 from routilux.runtime.checks import checked_count, checked_duration, checked_timeout
@@ -45,6 +45,8 @@ class WorkerControl(Protocol):
     def wait_until_stopped(self, timeout: float | None) -> bool: ...
 
     def counters(self, routine_id: str) -> dict[str, Any]: ...
+
+    def parked_items(self) -> list[ParkedItem]: ...
 
 
 class SharedLog(Sequence[Any]):
@@ -274,6 +276,10 @@ class WorkerState:
     def counters(self, routine_id: str) -> dict[str, Any]:
         return {} if self.control is None else self.control.counters(routine_id)
 
+    def parked_items(self) -> list[ParkedItem]:
+        """What waits for items of others in the worker, and for which; what only a store holds is left out."""
+        return [] if self.control is None else self.control.parked_items()
+
     def save(self, path: str) -> None:
         """Write a consistent cut to a file: state, queues, retries, jobs.
 
@@ -283,7 +289,7 @@ class WorkerState:
         """
         if running.get() is not None:
             raise InsideActivationError(
-                f"save() of {self.worker_id!r} was called inside a routine, which can not be cut in the middle. "
+                f"save() of {self.worker_id!r} was called inside a routine, which cannot be cut in the middle. "
                 "Save from outside, for example after runtime.pause(worker)"
             )
         from routilux.runtime import snapshots  # only save and load need it, and it is slow to import

@@ -11,7 +11,7 @@ from itertools import count
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import ExecutionTimeoutError, JobCancelledError, SlotHandlerError, describe
+from routilux.errors import ExecutionTimeoutError, JobCancelledError, SlotHandlerError, describe, shown
 from routilux.kernel.activation import OVER, Activation
 from routilux.kernel.gathering import Decide, Later
 from routilux.kernel.mailbox import Discard, Mailbox
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from routilux.runtime.worker import Worker
 
 _PENDING = JobStatus.PENDING
+_LONGEST_DATA = 200  # characters of what was set aside, in a log
 set_running = running.set
 
 
@@ -256,7 +257,7 @@ def _merge(mailbox: Mailbox, activation: LiveActivation, slot_data: dict[str, An
 
 
 def _timed_out(worker: Worker, activation: LiveActivation) -> None:
-    """An activation has taken too long. A thread can not be stopped: what it still does is not wanted."""
+    """An activation has taken too long. A thread cannot be stopped: what it still does is not wanted."""
     activation.abandoned = ExecutionTimeoutError(
         f"routine {activation.mailbox.routine_id!r} has not ended within {activation.node.timeout} s "
         f"(attempt {activation.attempt}). Give it a longer set_timeout(), or let it look at current().cancelled",
@@ -352,10 +353,11 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
             tell(worker, activation, error, WARNING, f"retried in {delay:.3g} s")
             return _retry(worker, activation, error, now, delay)
         case Skip():
-            tell(worker, activation, error, WARNING, "skipped, and what it had is set aside")
+            tell(worker, activation, error, WARNING, "skipped, and what it had is set aside", lost=True)
             return end(worker, activation, now, "skipped", error, noted=_wrapped(activation, error))
         case Continue():
-            tell(worker, activation, error, WARNING, "what it had is set aside, and the job goes on")
+            follows = "the job goes on, and what it had is set aside"
+            tell(worker, activation, error, WARNING, follows, lost=True)
             return end(worker, activation, now, "failed", error, noted=_wrapped(activation, error))
         case Emit():
             return _send_on(worker, activation, error, now)
@@ -386,15 +388,25 @@ def _is_told(activation: LiveActivation, error: BaseException) -> bool:
     return told or type(error).__name__ == "CancelledError"
 
 
-def tell(worker: Worker, activation: LiveActivation, error: BaseException, level: int, follows: str) -> None:
-    """Log a failed activation, with what follows from it."""
+def tell(
+    worker: Worker,
+    activation: LiveActivation,
+    error: BaseException,
+    level: int,
+    follows: str,
+    *,
+    lost: bool = False,
+) -> None:
+    """Log a failed activation, with what follows from it and, if it is ``lost``, a short form of what it had."""
     routine_id, attempt, members = activation.mailbox.routine_id, activation.attempt, activation.job.members
     who = f"routine {routine_id!r} of flow {worker.flow_id!r}"
     jobs = [member.job.job_id for member in members]
 
     def message() -> str:
         of = f"job {jobs[0]}" if len(jobs) == 1 else f"{len(jobs)} jobs, the first {jobs[0]}"
-        return f"{who} failed in attempt {attempt}: {headline(error)}; {follows} (worker {worker.worker_id}, {of})"
+        had = f": {shown(activation.data(), _LONGEST_DATA)}" if lost else ""
+        said = f"{who} failed in attempt {attempt}: {headline(error)}; {follows}{had}"
+        return f"{said} (worker {worker.worker_id}, {of})"
 
     about = {
         "flow_id": worker.flow_id,

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import counted, shown
-from routilux.model.policy import AllSlotsReadyPolicy, BatchSizePolicy
+from routilux.model.item import ParkedItem
+from routilux.model.policy import ActivationPolicy, AllSlotsReadyPolicy, BatchSizePolicy
 
 if TYPE_CHECKING:
     from routilux.kernel.mailbox import Look, SlotQueue
+    from routilux.model.item import Item
     from routilux.runtime.nodes import Node
     from routilux.runtime.worker import Worker
 
@@ -39,6 +41,39 @@ def report(worker: Worker) -> str:
     head = f"worker {worker.worker_id!r} of flow {worker.flow_id!r}"
     jobs = counted(len(worker.jobs), "open job")
     return "\n  - ".join([f"{head}, {jobs}:", *lines[:MOST_LINES], *more])
+
+
+def parked_items(worker: Worker) -> Iterator[ParkedItem]:
+    """Each item that waits for others, upstream first, and for which."""
+    for node in worker.nodes.values():
+        parked = node.mailbox.parked_items()
+        policy = node.routine.effective_policy
+        by = policy.by if isinstance(policy, AllSlotsReadyPolicy) else None
+        there = {(item[1], _key(item, by)) for item in parked}
+        for item in parked:
+            missing = [name for name in node.mailbox.slots if (name, _key(item, by)) not in there]
+            jobs = tuple(member.job.job_id for member in item[3].members)
+            yield ParkedItem(node.routine_id, item[1], item[2], jobs, _wanted(node, policy, item, missing))
+
+
+def _key(item: Item, by: str | None) -> Any:
+    """What an item has in common with those that it would be joined with."""
+    if by == "job":
+        return item[3]
+    return None if by is None else item[2].get(by)
+
+
+def _wanted(node: Node, policy: ActivationPolicy, item: Item, missing: list[str]) -> str:
+    if isinstance(policy, AllSlotsReadyPolicy) and missing:
+        places = " and ".join(f"{node.routine_id}.{name}" for name in missing)
+        if policy.by == "job":
+            return f"for a partner of its job in {places}"
+        key = "" if policy.by is None else f" ({policy.by} {shown(item[2].get(policy.by))})"
+        return f"for a partner in {places}{key}"
+    if isinstance(policy, BatchSizePolicy):
+        each = " in each slot" if len(node.mailbox.slots) > 1 else ""
+        return f"until there are {policy.n:,} items{each}"
+    return f"for what {policy!r} needs"
 
 
 def _running(worker: Worker) -> Iterator[str]:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from routilux.errors import ExecutionError, ExecutionTimeoutError, QueueFullError, describe
 from routilux.kernel.account import JobAccount
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
-from routilux.model.item import NOTED, DeadLetter, Item, Payload
+from routilux.model.item import NOTED, DeadLetter, Item, ParkedItem, Payload
 from routilux.model.policy import INCOMPLETE
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Dropped, Emitted, JobChanged, KeyRow, Record, Row, Tap, WorkerChanged
-from routilux.runtime import turns
+from routilux.runtime import turns, waiting_for
 from routilux.runtime.activation import LiveActivation, activation_class
 from routilux.runtime.back_pressure import BackPressure
 from routilux.runtime.failures import ERROR, WARNING
@@ -158,7 +158,7 @@ class Worker:
         return False
 
     def seal(self, activation: LiveActivation) -> None:
-        """Logic has ended well; raises what it leaves that can not be kept."""
+        """Logic has ended well; raises what it leaves that cannot be kept."""
 
     def complete(self, activation: LiveActivation, now: float) -> bool:
         """Logic that ran somewhere else has ended well; True: its mailbox has more, and the caller sees to it."""
@@ -807,6 +807,9 @@ class Worker:
     def counters(self, routine_id: str) -> dict[str, Any]:
         node = self.nodes.get(routine_id)
         return {} if node is None else node.counters()
+
+    def parked_items(self) -> list[ParkedItem]:
+        return list(waiting_for.parked_items(self))
 
     def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
         return self.engine.snapshot(self, use)

@@ -139,7 +139,7 @@ def _read_timedelta(parts: list[Any]) -> timedelta:
 
 
 def write_pairs(value: dict[Any, Any]) -> list[list[Any]]:
-    """A dict whose keys JSON can not have."""
+    """A dict whose keys JSON cannot have."""
     return [[key, item] for key, item in dict.items(value)]
 
 

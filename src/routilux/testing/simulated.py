@@ -36,7 +36,7 @@ from routilux.runtime.waiting import Condition
 
 
 class SimulationStuck(RuntimeError):
-    """Something is waited for that can not happen any more: in a real runtime this would hang."""
+    """Something is waited for that cannot happen any more: in a real runtime this would hang."""
 
 
 class SimulationLimit(SimulationStuck):

@@ -97,7 +97,7 @@ class TestInput:
     def test_an_input_that_cannot_be_opened_is_refused(self, folder: Path) -> None:
         (folder / "orders.jsonl").write_text("{}")
         assert refusal(check_input, "order.jsonl") == (
-            "-i 'order.jsonl': no such file; the nearest in that folder are orders.jsonl"
+            "-i 'order.jsonl': no such file; did you mean orders.jsonl?"
         )
         assert refusal(check_input, ".") == "-i '.' is a directory; give a file of JSON or JSON Lines"
-        assert refusal(check_input, "no/x").endswith("no such file; that folder is empty or missing")
+        assert refusal(check_input, "no/x").endswith("no such file; there is no folder 'no'")

@@ -1,4 +1,4 @@
-"""Runs in a store: killed, interrupted, failed, and gone on with."""
+"""Runs in a store: killed, interrupted, failed, and resumed."""
 
 from __future__ import annotations
 

@@ -72,7 +72,9 @@ class TestUsage:
             (["run", "take.flow.yaml", "-p", "idd:=3"], "no such parameter of it.order in flow 'Take'; it takes id"),
             (["run", "take.flow.yaml", "-p", "id=3"], "at $.id: expected int, got str"),
             ([*EVEN, "-p", "n"], "-p: expected key=text or key:=json, got 'n' (str)"),
-            ([*EVEN, "-i", "none.json"], "-i 'none.json': no such file"),
+            ([*EVEN, "-i", "nope.csv"], "-i 'nope.csv': no such file; nothing in '.' has such a name"),
+            ([*EVEN, "-i", "routilux.tml"], "-i 'routilux.tml': no such file; did you mean routilux.toml?"),
+            ([*EVEN, "-i", "no/in.json"], "-i 'no/in.json': no such file; there is no folder 'no'"),
             ([*EVEN, "--entry", "itt"], "no routine 'itt' in flow 'even'; there is only 'it'"),
             ([*EVEN, "--timeout", "0"], "Invalid value for '--timeout'"),
             ([*EVEN, "-o", "xml"], "'xml' is not one of 'table', 'json', 'jsonl'"),
@@ -171,7 +173,7 @@ class TestInputAndOutput:
         assert [row["payload"] for row in data_of(result.stdout)] == [{"path": "none.csv"}]
         headline, error, fix = result.stderr.splitlines()
         assert headline.startswith("r: ended with errors after ")
-        assert error.startswith("Error: 1 output of read.error reached nobody: cannot read 'none.csv': ")
+        assert error.startswith("Error: 1 output of read.error reached no routine: cannot read 'none.csv': ")
         assert fix == "Connect it to what is to deal with it: - {from: read.error, to: ROUTINE.SLOT}"
 
     def test_quiet_does_not_hide_it(self, folder: Path) -> None:
@@ -179,7 +181,8 @@ class TestInputAndOutput:
             "version: 1\nflow_id: r\nroutines: {read: {class: read_csv}}\n"
         )
         assert (
-            "read.error reached nobody" in call("run", "read.flow.yaml", "-p", "path=none.csv", "-q").stderr
+            "read.error reached no routine"
+            in call("run", "read.flow.yaml", "-p", "path=none.csv", "-q").stderr
         )
 
     def test_errors_that_are_connected_are_dealt_with(self, folder: Path) -> None:
@@ -189,7 +192,7 @@ class TestInputAndOutput:
             "connections:\n  - {from: read.error, to: bad.input}\n"
         )
         result = call("run", "read.flow.yaml", "-p", "path=rows.csv")
-        assert (result.exit_code, "reached nobody" in result.stderr) == (0, False)
+        assert (result.exit_code, "reached no routine" in result.stderr) == (0, False)
 
     def test_what_was_set_aside_is_told(self, folder: Path) -> None:
         document = (folder / "even.flow.yaml").read_text() + "error_handler: {strategy: skip}\n"
@@ -211,7 +214,12 @@ class TestInputAndOutput:
         document = (folder / "even.flow.yaml").read_text() + f"error_handler: {{strategy: {strategy}}}\n"
         (folder / "even.flow.yaml").write_text(document)
         (folder / "in.jsonl").write_text("".join(f'{{"n": {n}}}\n' for n in (2, 3, 4, 5)))
-        assert call(*EVEN, "-i", "in.jsonl", "--allow-errors", allowed).exit_code == code
+        result = call(*EVEN, "-i", "in.jsonl", "--allow-errors", allowed)
+        assert result.exit_code == code
+        assert f", 2 lost, {allowed} allowed\n" in result.stderr
+        heads = {line.partition(":")[0] for line in result.stderr.splitlines()[1:]}
+        assert heads == ({"Error"} if code else {"Warning"})
+        assert result.stderr.startswith("even: completed after ") == (code == 0)
 
     def test_failures_are_told_once_and_with_their_traceback_if_asked(self) -> None:
         assert "Traceback" not in call(*EVEN, "-p", "n:=3").stderr
@@ -318,6 +326,11 @@ class Join(Routine):
 """
 
 
+def told(stderr: str) -> list[str]:
+    """The lines of the report; what validate() finds in the flow comes before them."""
+    return [line for line in stderr.splitlines() if not line.startswith("WARNING routilux: flow ")]
+
+
 def test_what_waits_for_others_at_the_end_is_told_and_counts_as_lost(folder: Path) -> None:
     (folder / "joins_left_and_right.py").write_text(JOIN)
     (folder / "join.flow.yaml").write_text(
@@ -326,4 +339,39 @@ def test_what_waits_for_others_at_the_end_is_told_and_counts_as_lost(folder: Pat
     arguments = ("run", "join.flow.yaml", "--import", "joins_left_and_right", "-p", "n:=1")
     result = call(*arguments)
     assert (result.exit_code, ", 1 parked after" in result.stderr) == (1, True)
-    assert call(*arguments, "--allow-errors", "1").exit_code == 0
+    line = 'waits in join.left for a partner in join.right; its data is {"n": 1}'
+    assert result.stderr.endswith(f"\nError: {line}\n")
+    assert told(call(*arguments, "-q").stderr) == [f"Error: {line}"]
+    allowed = call(*arguments, "--allow-errors", "1")
+    assert (allowed.exit_code, "j: completed, 1 parked after" in allowed.stderr) == (0, True)
+    assert allowed.stderr.endswith(f"; 0 outputs, 1 lost, 1 allowed\nWarning: {line}\n")
+
+
+@pytest.mark.parametrize("store", [(), ("--store", "sqlite:///w.db")], ids=["memory", "store"])
+def test_what_is_parked_is_told_with_its_line_its_key_and_what_it_waits_for(
+    folder: Path, store: tuple[str, ...]
+) -> None:
+    (folder / "joins_by_id.py").write_text(JOIN.replace("policy()", "policy(by='id')"))
+    (folder / "join.flow.yaml").write_text(
+        "version: 1\nflow_id: j\nentry: join.left\nroutines:\n  join: {class: joins_by_id.Join}\n"
+    )
+    (folder / "in.jsonl").write_text("".join(f'{{"id": {n}}}\n' for n in range(7)))
+    result = call("run", "join.flow.yaml", "--import", "joins_by_id", "-i", "in.jsonl", "-q", *store)
+    expected = [
+        f'Error: line {n + 1}: waits in join.left for a partner in join.right (id {n}); its data is {{"id": {n}}}'
+        for n in range(5)
+    ]
+    assert (result.exit_code, told(result.stderr)) == (1, [*expected, "Error: 2 more items are parked"])
+
+
+def test_a_batch_that_is_not_full_is_told_at_the_end(folder: Path) -> None:
+    (folder / "packs.py").write_text(
+        "from routilux import Routine\nfrom routilux.activation_policies import batch_size_policy\n\n\n"
+        "class Pack(Routine):\n    def __init__(self):\n        super().__init__()\n        self.add_slot('input')\n"
+        "        self.set_activation_policy(batch_size_policy(10, flush=False))\n\n"
+        "    def logic(self, slot_data, message, state):\n        pass\n"
+    )
+    (folder / "pack.flow.yaml").write_text("version: 1\nflow_id: p\nroutines:\n  pack: {class: packs.Pack}\n")
+    result = call("run", "pack.flow.yaml", "--import", "packs", "-p", "n:=1", "-q")
+    line = 'Error: waits in pack.input until there are 10 items; its data is {"n": 1}\n'
+    assert (result.exit_code, result.stderr) == (1, line)

@@ -59,7 +59,7 @@ def test_ctrl_c_ends_a_run_with_130_and_says_how_to_keep_it(folder: Path) -> Non
     assert numbers(done.stdout) == list(range(len(done.stdout.splitlines())))
     headline, hint = done.stderr.splitlines()[-2:]
     assert headline.startswith("wait: interrupted after ")
-    assert hint == "Nothing of the run is kept. With --store sqlite:///FILE.db it can be gone on with."
+    assert hint == "Nothing of the run is kept. With --store sqlite:///FILE.db it can be resumed."
 
 
 def test_sigterm_ends_it_the_same_way_with_143(folder: Path) -> None:

@@ -424,6 +424,56 @@ def test_without_pyyaml_there_is_json() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        (
+            "{policy: batch_size, size: 0, age: -1, flush: 'no', agee: 1}",
+            [
+                ("invalid-value", "size", "expected at least 1 item, got 0 (int)"),
+                ("invalid-value", "age", "expected 0 seconds or more, got -1 (int)"),
+                ("invalid-type", "flush", "expected true or false, got 'no' (str)"),
+                ("unknown-key", "agee", "unknown key 'agee'"),
+            ],
+        ),
+        (
+            "{policy: batch_size, age: true}",
+            [
+                ("missing-key", "", "'size' is missing"),
+                (
+                    "invalid-type",
+                    "age",
+                    "expected a number of seconds, got True (bool); "
+                    "write flush: true for whether a drain releases the rest",
+                ),
+            ],
+        ),
+        (
+            "{policy: all_slots_ready, by: 3, timeout: '60'}",
+            [
+                ("invalid-type", "by", 'expected "job" or a payload key, got 3 (int)'),
+                ("invalid-type", "timeout", "expected a number of seconds, got '60' (str)"),
+            ],
+        ),
+        ("{policy: immediate, n: 1}", [("unknown-key", "n", "unknown key 'n'")]),
+    ],
+)
+def test_every_option_of_an_activation_is_looked_at_and_stands_at_its_own_place(
+    activation: str, expected: list[tuple[str, str, str]]
+) -> None:
+    line = f"  a: {{class: work, activation: {activation}}}"
+    found = problems(f"{HEAD}{line}\n")
+    where = "routines.a.activation"
+    assert sorted((each.code, each.path, each.message) for each in found) == sorted(
+        (code, f"{where}.{key}".rstrip("."), message) for code, key, message in expected
+    )
+    for each in found:
+        key = each.path.removeprefix(where).lstrip(".")
+        begin = line.index(f"{key}: ", line.index("policy")) if key else line.index("{policy")
+        at = begin if each.code in ("unknown-key", "missing-key") else begin + len(f"{key}: ")
+        assert (each.line, each.column) == (HEAD.count("\n") + 1, at + 1), each
+
+
 LANES = """\
 version: 1
 flow_id: x

@@ -95,7 +95,7 @@ def test_an_unknown_name_is_reported_with_place_nearest_names_and_fix() -> None:
 @pytest.mark.parametrize(
     ("known", "expected"),
     [
-        ([], "no job 'x'; there is no job yet"),
+        ([], "no job 'x'; there is none"),
         (["a"], "no job 'x'; there is only 'a'"),
         (["b", "a"], "no job 'x'; there are 'a', 'b'"),
     ],

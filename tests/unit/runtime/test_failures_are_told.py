@@ -96,8 +96,8 @@ BEGIN = f"routine 'ask' of flow 'shop' failed in attempt {{}}: ValueError: no an
     ("handler", "expected"),
     [
         (ErrorHandler("stop"), [("ERROR", "the job fails")]),
-        (ErrorHandler("skip"), [("WARNING", "skipped, and what it had is set aside")]),
-        (ErrorHandler("continue"), [("WARNING", "what it had is set aside, and the job goes on")]),
+        (ErrorHandler("skip"), [("WARNING", "skipped, and what it had is set aside: {'n': 1}")]),
+        (ErrorHandler("continue"), [("WARNING", "the job goes on, and what it had is set aside: {'n': 1}")]),
         (
             ErrorHandler("retry", max_retries=1, retry_delay=0.001),
             [("WARNING", "retried in 0.001 s"), ("ERROR", "the job fails")],
@@ -248,6 +248,57 @@ def test_what_was_only_counted_is_told_at_the_end_at_its_highest_level(
     log.tell(ERROR, "ask failed", str)
     log.close()
     assert told(caplog)[-1] == ("ERROR", "ask failed: 2 more times")
+
+
+def test_of_equal_failures_the_first_has_its_traceback_and_so_the_first_that_is_worse(
+    log: FailureLog, caplog: pytest.LogCaptureFixture
+) -> None:
+    for level in (WARNING, WARNING, ERROR, WARNING, ERROR):
+        log.tell(level, "ask failed", str, ValueError("no answer"))
+    log.tell(WARNING, "buy failed", str, ValueError("no shop"))
+    assert [record.exc_info is not None for record in caplog.records] == [
+        True,
+        False,
+        True,
+        False,
+        False,
+        True,
+    ]
+    assert caplog.text.count("ValueError: no answer") == 2
+
+
+def test_each_bad_row_after_the_first_is_one_line_with_its_place_and_its_item(
+    runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    flow = Flow("shop").set_error_handler(ErrorHandler("skip"))
+    flow.add_routine(Asks(), "ask")
+    runtime.exec(flow)
+    for n in (1, 3):
+        runtime.post(flow, "ask", "input", {"n": n, "note": "x" * 1_000})
+    assert runtime.shutdown(timeout=SECONDS)
+    assert caplog.text.count("Traceback") == 2  # of one failure: it has a cause
+    first, second = (line for _, line in told(caplog))
+    for n, line in ((1, first), (3, second)):
+        said, _, item = line.partition(" set aside: ")
+        assert said == f"{BEGIN.format(1)}skipped, and what it had is"
+        assert item.startswith(f"{{'n': {n}, 'note': 'xxx")
+        assert (len(item), item[-1]) == (200, "…")
+
+
+class BadToShow:
+    def __repr__(self) -> str:
+        raise SystemExit(3)
+
+
+def test_items_that_cannot_be_shown_change_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    with Runtime() as runtime:
+        flow = Flow("shop").set_error_handler(ErrorHandler("skip"))
+        flow.add_routine(Asks(), "ask")
+        runtime.exec(flow)
+        job = runtime.post(flow, "ask", "input", {"n": 1, "x": BadToShow()}).job_context
+        assert job.wait(SECONDS)
+        assert job.status == "completed"
+    assert told(caplog)[0][1].endswith("is set aside: <dict whose repr raises SystemExit>")
 
 
 def test_kinds_are_bounded_and_more_of_them_count_as_one(

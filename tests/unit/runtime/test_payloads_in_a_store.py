@@ -1,4 +1,4 @@
-"""With a store, a receiver gets what was stored, read back; what can not be read back fails where it was sent."""
+"""With a store, a receiver gets what was stored, read back; what cannot be read back fails where it was sent."""
 
 from __future__ import annotations
 

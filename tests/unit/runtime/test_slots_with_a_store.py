@@ -26,15 +26,15 @@ from tests.waiting import SECONDS
 
 UNFIT = {
     "no key": {"x": 1},
-    "a key that can not be hashed": {"id": [1]},
-    "a key that can not be hashed further in": {"id": (1, [2])},
+    "a key that cannot be hashed": {"id": [1]},
+    "a key that cannot be hashed further in": {"id": (1, [2])},
 }
 unfit = pytest.mark.parametrize("payload", UNFIT.values(), ids=list(UNFIT))
 stored = pytest.mark.parametrize("stored", [False, True], ids=["in memory", "with a store"])
 
 
 class Loud:
-    """Can be hashed; what is read back can not."""
+    """Can be hashed; what is read back cannot."""
 
     def __init__(self, text: str, *, hashable: bool = True) -> None:
         self.text, self.hashable = text, hashable
@@ -284,7 +284,7 @@ def test_the_oldest_of_an_earlier_activation_is_dropped_although_it_is_not_writt
             assert seen[-2:] == [
                 3,
                 4,
-            ]  # what is just being delivered can not be dropped any more, but what follows it
+            ]  # what is just being delivered cannot be dropped any more, but what follows it
 
 
 def test_an_emit_into_a_full_slot_that_refuses_raises_in_the_logic() -> None:

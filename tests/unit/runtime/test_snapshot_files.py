@@ -228,7 +228,7 @@ def test_a_missing_file_is_missing(path):
         (envelope({}, body=...), "$.body", "has no body"),
         (envelope({}, checksum=...), "$.checksum", "has no checksum"),
         (envelope({}, checksum="0" * 64), "$.checksum", "was changed after it was written: the checksum is wrong"),
-        (envelope({}, checksum=7), "$.checksum", "states can not be edited by hand"),
+        (envelope({}, checksum=7), "$.checksum", "states cannot be edited by hand"),
         (envelope({"a": "X"}).replace(b'"X"', b'"\\ud800"'), "$.body", "has a body that was never written"),
         (envelope([]), "$.body", "expected an object, found []"),
         (envelope({}), "$.body.kind", "expected str, found None"),

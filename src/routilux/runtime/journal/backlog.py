@@ -199,7 +199,7 @@ class Backlog:
             self.load_if_room(slot)
 
     def _revive(self, slot: SlotQueue, row: ItemRow) -> None:
-        """Queue an item that has waited in the store; one that can not be read any more is set aside."""
+        """Queue an item that has waited in the store; one that cannot be read any more is set aside."""
         try:
             self._worker.revival.item(slot, row)
         except StoreError:

@@ -32,7 +32,7 @@ KEEP_FINISHED_JOBS = 100_000
 class Committer:
     """Of one journal, from whose ``log`` it takes. :meth:`step` runs on one thread at a time.
 
-    A batch is written as a whole. What can not be written now goes back to the front of the log, but for records whose
+    A batch is written as a whole. What cannot be written now goes back to the front of the log, but for records whose
     owners wait and can be told; a batch of which nobody knows whether it is durable is settled before anything else.
     """
 
@@ -218,7 +218,7 @@ class Committer:
             durable = self._store.settle()
         except StoreError as error:
             unknown = StoreUnknownError(
-                f"the connection to {self._store.name} was lost during a commit, and what became of it can not be "
+                f"the connection to {self._store.name} was lost during a commit, and what became of it cannot be "
                 f"found out yet ({describe(error)}); repeat the post with the same idempotency_key, and it is "
                 "accepted once"
             )
@@ -290,7 +290,7 @@ class Committer:
                 limit=PRUNE_ROWS,
             )
         except StoreError as error:
-            self._engine.warn(f"old rows of {self._store.name} can not be removed: {error}")
+            self._engine.warn(f"old rows of {self._store.name} cannot be removed: {error}")
             return
         if removed >= PRUNE_ROWS:
             self.do(self._prune)

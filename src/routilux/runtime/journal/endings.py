@@ -109,7 +109,7 @@ class Endings:
         self._set_aside(record, mailbox, items, "poison", error)
 
     def unfit(self, mailbox: Mailbox, item: Item, error: BaseException) -> None:
-        """An item that can not be queued is set aside, and the flow goes on."""
+        """An item that cannot be queued is set aside, and the flow goes on."""
         worker = self._worker
         reason = "not queued"
         if mailbox.node.key_of is not None:
@@ -165,7 +165,7 @@ class Endings:
             self._worker.stored_jobs.note_error(record, account, error)
 
     def set_row_aside(self, row: ItemRow, reason: str, error: BaseException | None = None) -> None:
-        """An item of the store that can not come into memory; its payload stays as it is."""
+        """An item of the store that cannot come into memory; its payload stays as it is."""
         worker, journal = self._worker, self._worker.journal
         account = worker.revival.account_of(row)
         record, time = Record(worker), worker.engine.driver.clock.time()

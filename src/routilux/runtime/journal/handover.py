@@ -232,7 +232,7 @@ class Handover:
             sink((Emitted, activation.started, worker.worker_id, item[3], item[4], route.target, item[0]))
 
     def deliver(self, offer: Callable[[Item], int], mailbox: Mailbox, item: Item) -> None:
-        """An item takes the place that was kept for it. What can not be queued is set aside: the journal goes on."""
+        """An item takes the place that was kept for it. What cannot be queued is set aside: the journal goes on."""
         try:
             code = offer(item)
         except Exception as error:  # noqa: BLE001 from a gate, or from the class of a key

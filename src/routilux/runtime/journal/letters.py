@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class StoredLetters(Letters):
-    """Without a limit: they stay until they are driven again or removed."""
+    """Without a limit: they stay until they are put back or removed."""
 
     full = False
 

@@ -93,7 +93,7 @@ class Journal:
         ``undo`` is called, once, when it is certain that nothing of it was written: before this raises, or, after a
         StoreUnknownError, perhaps later. Raises KeyTaken where its idempotency key belongs to another job.
 
-        What was handed over can not be taken back, so a cancelled task waits on until it is known what became of the
+        What was handed over cannot be taken back, so a cancelled task waits on until it is known what became of the
         record. Returns the cancellation if it was written all the same.
         """
         signal = self.engine.driver.signal()
@@ -149,7 +149,7 @@ class Journal:
         await in_task(_waits_for_one(signal))
 
     def flush(self) -> None:
-        """Wait until everything that was handed over until now is written; raises why it can not be."""
+        """Wait until everything that was handed over until now is written; raises why it cannot be."""
         on_thread(self.waits_to_flush())
 
     def waits_to_flush(self) -> Waits[None]:

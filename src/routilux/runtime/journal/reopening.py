@@ -154,7 +154,7 @@ class Revival:
         return code
 
     def readable(self, row: ItemRow) -> Item | None:
-        """An item as it would be queued; None if it can not be read any more, which is found out by its turn."""
+        """An item as it would be queued; None if it cannot be read any more, which is found out by its turn."""
         try:
             return self.revived(row)
         except StoreError:

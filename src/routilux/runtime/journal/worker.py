@@ -473,7 +473,7 @@ class JournaledWorker(Worker):
     def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
         if self.backlog.waits:
             raise StateError(
-                f"worker {self.worker_id!r} has more items in the store than in memory, which a file can not take "
+                f"worker {self.worker_id!r} has more items in the store than in memory, which a file cannot take "
                 "over; the store is its copy: export it, or let the worker get on with its queue",
                 worker_id=self.worker_id,
             )
