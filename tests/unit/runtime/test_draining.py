@@ -206,7 +206,7 @@ class TestDrain:
         assert (lonely.status, len(lonely.errors)) == ("completed", 1)
         (letter,) = routilux_sim.dead_letters()
         assert (letter.routine_id, letter.slot, letter.reason) == ("join", "left", "incomplete")
-        assert letter.error == "IncompleteSetError: no partner came within 10 s in right"
+        assert letter.error == "IncompleteSetError: no partner came within 10 s in right for key=1"
 
     def test_a_set_that_stays_incomplete_leaves_by_an_event_of_that_name(
         self, routilux_sim: SimulatedRuntime
