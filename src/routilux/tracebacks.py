@@ -26,11 +26,21 @@ _INSTALLED: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{o
 
 
 def of_user(error: BaseException) -> TracebackType | None:
-    """The traceback from where our own machinery has called the user's code; all of it if it never did."""
-    for step in _steps(error):
-        if not step.tb_frame.f_code.co_filename.startswith(_MACHINERY):
-            return step
-    return error.__traceback__
+    """The traceback from where our own machinery has called the user's code; all of it if it never did.
+
+    That of an error which we have raised on purpose ends at the user's line as well: it says itself what is wrong.
+    None if there is no such line.
+    """
+    steps = list(_steps(error))
+    own = [n for n, step in enumerate(steps) if not _is_machinery(step)]
+    if isinstance(error, RoutiluxError):
+        return _chained(steps[own[0] : own[-1] + 1]) if own else None
+    return steps[own[0]] if own else error.__traceback__
+
+
+def is_of_user(filename: str) -> bool:
+    """Whether neither this library nor Python itself has this file."""
+    return _rank(filename) > 1
 
 
 def place_of(error: BaseException) -> str:
@@ -46,6 +56,8 @@ def innermost(error: BaseException) -> TracebackType | None:
     """The step of a traceback that :func:`place_of` names."""
     found, best = None, 0
     for step in _steps(error):
+        if _is_machinery(step):
+            continue
         rank = _rank(step.tb_frame.f_code.co_filename)
         if rank >= best:
             found, best = step, rank
@@ -71,7 +83,7 @@ def formatted(error: BaseException) -> str | None:
 
     At most :data:`LONGEST` characters: of a long one the innermost frames stay. It shows no variables.
     """
-    if error.__traceback__ is None and error.__cause__ is None and not isinstance(error, BaseExceptionGroup):
+    if of_user(error) is None and error.__cause__ is None and not isinstance(error, BaseExceptionGroup):
         return None
     text = ""
     try:
@@ -155,6 +167,18 @@ def _steps(error: BaseException) -> Iterator[TracebackType]:
     while step is not None:
         yield step
         step = step.tb_next
+
+
+def _is_machinery(step: TracebackType) -> bool:
+    return step.tb_frame.f_code.co_filename.startswith(_MACHINERY)
+
+
+def _chained(steps: list[TracebackType]) -> TracebackType | None:
+    """A traceback of these steps alone."""
+    chain = None
+    for step in reversed(steps):
+        chain = TracebackType(chain, step.tb_frame, step.tb_lasti, step.tb_lineno)
+    return chain
 
 
 @lru_cache(maxsize=1_024)

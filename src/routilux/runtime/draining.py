@@ -74,10 +74,16 @@ def look(engine: Engine, workers: Iterable[Worker]) -> Rest:
 def tell(engine: Engine, *, patient: bool) -> None:
     """Log what waits for what, each state of a worker once; ``patient``: only where nothing can move."""
     for worker in list(engine.workers.values()):
-        if worker.jobs and not (patient and not worker.at_a_stop()):
-            text = waiting_for.report(worker)
-            if text:
-                engine.warn(f"not all jobs have ended: {text}")
+        if not (patient and not worker.at_a_stop()):
+            tell_of(worker)
+
+
+def tell_of(worker: Worker) -> bool:
+    """Log what waits for what in a worker with open jobs; whether there was something to say."""
+    text = waiting_for.report(worker) if worker.jobs else ""
+    if text:
+        worker.engine.warn(f"not all jobs have ended: {text}")
+    return bool(text)
 
 
 def _is_landing(workers: Iterable[Worker]) -> bool:

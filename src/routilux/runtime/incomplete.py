@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from routilux.errors import shown
 from routilux.model.policy import INCOMPLETE, ActivationPolicy, AllSlotsReadyPolicy
 
 if TYPE_CHECKING:
@@ -24,12 +25,13 @@ def logic_of(routine: Routine, policy: ActivationPolicy) -> Callable[..., Any]:
     logic = routine.bound_logic
     if not isinstance(policy, AllSlotsReadyPolicy) or policy.timeout is None:
         return logic
-    reason = f"no partner came within {policy.timeout:g} s"
+    by, reason = policy.by, f"no partner came within {policy.timeout:g} s"
 
     def give_up(slot_data: Mapping[str, Any]) -> None:
         missing = [name for name in routine.slots if not slot_data[name]]
         if INCOMPLETE not in routine.events:
-            raise IncompleteSetError(f"{reason} in {', '.join(missing)}")
+            key = "" if by is None or by == "job" else f" for {by}={shown(_first(slot_data)[by])}"
+            raise IncompleteSetError(f"{reason} in {', '.join(missing)}{key}")
         payload = {name: slot_data[name][0] for name in routine.slots if slot_data[name]}
         routine.emit(INCOMPLETE, reason=reason, missing=missing, payload=payload)
 
@@ -48,3 +50,8 @@ def logic_of(routine: Routine, policy: ActivationPolicy) -> Callable[..., Any]:
         return give_up(slot_data) if policy_message == INCOMPLETE else logic(slot_data, policy_message, state)
 
     return complete_or_given_up
+
+
+def _first(slot_data: Mapping[str, Any]) -> Any:
+    """A payload of the set; there is one."""
+    return next(payloads[0] for payloads in slot_data.values() if payloads)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from routilux.errors import shown
 from routilux.model.context import running
 from routilux.model.routine_state import RoutineState, checked_change, checked_number
+from routilux.tracebacks import is_of_user
 
 if TYPE_CHECKING:
     from threading import RLock
@@ -130,12 +132,10 @@ def look_at_change(state: Any, routine_id: str, keys: Iterable[Any]) -> None:
         if watched(activation):
             look_at_writes(keys)
         return
-    warnings.warn(
+    _warn(
         f"routine {own!r} changes the state of routine {routine_id!r}. Each routine owns its own: write "
         "self.state[key] = value, or current().routine_state[key] = value in a function; what several routines change "
-        "belongs into state.shared_data",
-        RuntimeWarning,
-        stacklevel=4,
+        "belongs into state.shared_data"
     )
 
 
@@ -145,12 +145,10 @@ def look_at_writes(keys: Iterable[Any]) -> None:
     lost = [key for key in keys if key in read or ALL in read]
     if lost:
         mailbox = activation.mailbox
-        warnings.warn(
+        _warn(
             f"routine {mailbox.routine_id!r} reads {shown(lost[0])} of its state and then assigns it. Up to "
             f"{mailbox.concurrency} of its activations overlap, and what another one assigns in between is lost: use "
-            f"self.state.add({shown(lost[0])}) or self.state.change({shown(lost[0])}, fn)",
-            RuntimeWarning,
-            stacklevel=4,
+            f"self.state.add({shown(lost[0])}) or self.state.change({shown(lost[0])}, fn)"
         )
 
 
@@ -158,3 +156,11 @@ def _own(state: Any) -> Any:
     """The activation that runs here, if the state is its worker's."""
     activation: Any = running.get()
     return activation if activation is not None and activation.node.worker.state is state else None
+
+
+def _warn(message: str) -> None:
+    """A warning that stands at the line of the logic, however many calls of ours lie in between."""
+    level, frame = 2, sys._getframe(1)  # noqa: SLF001
+    while frame.f_back is not None and not is_of_user(frame.f_code.co_filename):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, RuntimeWarning, stacklevel=level)

@@ -35,10 +35,12 @@ from routilux.runtime.checks import checked_count, checked_flag, checked_timeout
 from routilux.runtime.directory import Directory
 from routilux.runtime.driver import Driver, ThreadDriver
 from routilux.runtime.engine import Engine, Health
+from routilux.runtime.failures import WARNING, write
 from routilux.runtime.job import JobContext
 from routilux.runtime.letters import LETTER_LIMIT
 from routilux.runtime.posting import Posted, Posting, check_metadata, checked_payload
 from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
+from routilux.runtime.remains import Remains
 from routilux.runtime.state import JobState, WorkerState
 from routilux.runtime.waiting import (
     Lines,
@@ -719,12 +721,15 @@ class Runtime:
         worker.accepting = False
         drain = drain and not worker.queue.paused
         ended = not drain or (yield from worker.waits_to_drain(deadline))
+        told = drain and draining.tell_of(worker)
         worker.hold()
+        remains = Remains([] if told else [worker])
         worker.for_good = drain and ended
         worker.closing = True
         worker.end_drained() if drain else worker.cancel_jobs()
         ended = (yield from worker.bell.waits_for(worker.resting, deadline)) and ended
         worker.close()
+        self._tell_lost(f"worker {worker.worker_id!r} of flow {worker.flow_id!r} was stopped", remains)
         worker.cut_off()
         yield from worker.waits_to_flush()
         return ended
@@ -765,14 +770,23 @@ class Runtime:
             drained = yield from self._drain_all(deadline)
         self._closed = "has been shut down"
         workers = list(self._engine.workers.values())
+        told = [worker for worker in workers if worker.jobs] if wait and not inside else []  # by the drain
         for worker in workers:
             worker.hold()
+        remains = Remains(worker for worker in workers if worker not in told)
+        for worker in workers:
             worker.for_good = self._opener is not None and self._opener.is_over(worker)
             worker.closing = True
             worker.end_drained() if wait and not inside else worker.cancel_jobs()
             worker.close()
+        self._tell_lost("the runtime was shut down", remains)
         stopped = partial(self._end_threads, workers, deadline, inside)
         return (yield from join(stopped) if not inside else on_this_thread(stopped)) and drained
+
+    def _tell_lost(self, what: str, remains: Remains) -> None:
+        lost = remains.sentence()
+        if lost:
+            write(WARNING, f"{what} with work left: {lost}")
 
     def _wait_for_the_rest(self, deadline: float | None) -> bool:
         """Everything has been stopped, in a routine perhaps, where it could not wait for what ran."""

@@ -342,7 +342,7 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
             tell(worker, activation, error, WARNING, "its job has ended already")
         return end(worker, activation, now, "failed", error)
     if isinstance(error, IncompleteSetError):
-        return end(worker, activation, now, INCOMPLETE, error)
+        return end(worker, activation, now, INCOMPLETE, error.with_traceback(None))  # all of it is ours
     if worker.leaves_what_fails:
         activation.abandoned = OVER
         return False

@@ -14,7 +14,7 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.errors import ExecutionError, ExecutionTimeoutError, QueueFullError, describe
-from routilux.kernel.account import JobAccount
+from routilux.kernel.account import Account, JobAccount
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
 from routilux.model.item import NOTED, DeadLetter, Item, ParkedItem, Payload
 from routilux.model.policy import INCOMPLETE
@@ -29,6 +29,7 @@ from routilux.runtime.job import JobContext
 from routilux.runtime.letters import LETTER_LIMIT, Letters
 from routilux.runtime.nodes import Node, Paths, build_nodes
 from routilux.runtime.pool import RunQueue
+from routilux.runtime.remains import Remains
 from routilux.runtime.state import JobState, WorkerState
 from routilux.runtime.waiting import Bell, on_thread
 from routilux.tracebacks import traceback_of
@@ -511,17 +512,21 @@ class Worker:
             )
         )
         if reason not in NOTED:
-            lost = self.tell_lost(mailbox.node.places[item[1]], reason, error)
+            lost = self.tell_lost(mailbox.node.places[item[1]], reason, error, item[3])
             for member in item[3].members:
                 member.job.add_error(lost)
         self.dropped(item, mailbox.slots[item[1]], f"dead letter: {reason}")
 
-    def tell_lost(self, place: str, reason: str, error: BaseException | None) -> BaseException:
+    def tell_lost(
+        self, place: str, reason: str, error: BaseException | None, account: Account
+    ) -> BaseException:
         """The error that the jobs of an item note when it is set aside although no logic has failed on it."""
         said = f"an item of {place!r} was set aside: {reason if error is None else describe(error)}"
         if error is not None:
+            jobs = ", ".join(member.job.job_id for member in account.members)
+            logged = f"{said} (flow {self.flow_id!r}, worker {self.worker_id}, job {jobs})"
             kind = f"items of {place!r} of flow {self.flow_id!r} were set aside: {reason}"
-            self.engine.failures.tell(WARNING, kind, lambda: said, about={"follows": reason})
+            self.engine.failures.tell(WARNING, kind, lambda: logged, about={"follows": reason})
         return ExecutionError(said, worker_id=self.worker_id, slot=place)
 
     def dropped(self, item: Item, slot: SlotQueue, reason: str) -> None:
@@ -548,7 +553,7 @@ class Worker:
             self._give_up_joins(job.account)
         if self.one_shot:
             self.state.status = ExecutionStatus(job.status.value)
-            self.close()
+            self.end_execution(job)
         if self.one_shot:
             self.engine.book.ended(job, self.worker_id, self.state.kept_size())
         else:
@@ -557,6 +562,16 @@ class Worker:
         self._note(job, job.status)
         if self.bell.waiting or self.rest.waiting:
             self.changed()
+
+    def end_execution(self, job: JobContext) -> None:
+        """The one job of this worker has ended, and nothing can join what is still parked of it."""
+        remains = Remains([self]) if job.account.parked else None
+        self.close()
+        lost = "" if remains is None else remains.sentence()
+        if lost:
+            kind = f"executions of flow {self.flow_id!r} ended with items that were still parked"
+            said = f"execution {self.worker_id!r} of flow {self.flow_id!r} ended with work left: {lost}"
+            self.engine.failures.tell(WARNING, kind, lambda: said, about={"follows": INCOMPLETE})
 
     def _give_up_joins(self, account: JobAccount) -> None:
         """A job has ended: what waits for partners of the same jobs, all of which have ended, waits in vain."""

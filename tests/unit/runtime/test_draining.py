@@ -206,7 +206,7 @@ class TestDrain:
         assert (lonely.status, len(lonely.errors)) == ("completed", 1)
         (letter,) = routilux_sim.dead_letters()
         assert (letter.routine_id, letter.slot, letter.reason) == ("join", "left", "incomplete")
-        assert letter.error == "IncompleteSetError: no partner came within 10 s in right"
+        assert letter.error == "IncompleteSetError: no partner came within 10 s in right for key=1"
 
     def test_each_incomplete_set_leaves_after_a_time_of_its_own(self, routilux_sim: SimulatedRuntime) -> None:
         flow = joining(all_slots_ready_policy(by="key", timeout=10))

@@ -157,7 +157,7 @@ class Endings:
         if reason in NOTED:
             return []
         places = mailbox.node.places
-        return [(item[3], self._worker.tell_lost(places[item[1]], reason, error)) for item in items]
+        return [(item[3], self._worker.tell_lost(places[item[1]], reason, error, item[3])) for item in items]
 
     def _note(self, record: Record, lost: Lost) -> None:
         """The caller holds the journal's lock."""
@@ -170,7 +170,7 @@ class Endings:
         account = worker.revival.account_of(row)
         record, time = Record(worker), worker.engine.driver.clock.time()
         text = None if error is None else kept(error)
-        lost = [(account, worker.tell_lost(row.place, reason, error))]
+        lost = [(account, worker.tell_lost(row.place, reason, error, account))]
         record.letters = [LetterRow(
             worker.worker_id, row.number, worker.flow_id, row.place, row.job_ids, reason, text, time, row.data
         )]  # fmt: skip

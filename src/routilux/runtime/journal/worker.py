@@ -128,7 +128,9 @@ class JournaledWorker(Worker):
         return True
 
     def new_job(self, job_id: str, account: JobAccount, metadata: Mapping[str, Any] | None) -> JournaledJob:
-        return JournaledJob(self, job_id, account, metadata)
+        job = JournaledJob(self, job_id, account, metadata)
+        job.waits_for = self._waits_for
+        return job
 
     def carry_out(self, mailbox: Mailbox, seat: Seat, activation: Any, limit: float) -> tuple[bool, float]:
         """An activation, and what its mailbox has claimed behind it."""
