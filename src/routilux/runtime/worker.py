@@ -555,8 +555,10 @@ class Worker:
             self.engine.book.ended(job)
         self.jobs.pop(job.job_id, None)
         self._note(job, job.status)
-        if self.bell.waiting or self.rest.waiting:
-            self.changed()
+        if self.bell.waiting:
+            self.bell.ring()
+        if self.rest.waiting and not self.queue.in_flight:  # else what is in flight rings when it leaves
+            self.rest.ring()
 
     def _give_up_joins(self, account: JobAccount) -> None:
         """A job has ended: what waits for partners of the same jobs, all of which have ended, waits in vain."""
