@@ -560,8 +560,10 @@ class Worker:
             self.engine.book.ended(job)
         self.jobs.pop(job.job_id, None)
         self._note(job, job.status)
-        if self.bell.waiting or self.rest.waiting:
-            self.changed()
+        if self.bell.waiting:
+            self.bell.ring()
+        if self.rest.waiting and not self.queue.in_flight:  # else what is in flight rings when it leaves
+            self.rest.ring()
 
     def end_execution(self, job: JobContext) -> None:
         """The one job of this worker has ended, and nothing can join what is still parked of it."""
