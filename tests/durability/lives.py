@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -145,6 +146,7 @@ class Life:
         self._step = self.simulation.step
         self.simulation.step = self._step_or_let_go  # type: ignore[method-assign]
         self._letting_go = False
+        self.cancelling: Counter[str] = Counter()  # calls that have not returned, by worker
         self.between = 0  # calls that were made in the middle of something else, and have not returned
         self.store.moment, self.store.others, self.store.spend = self.moment, self.others, self._spend
 
@@ -487,15 +489,18 @@ class Life:
         flow_id = self.rng.choice([*self.states])
         state = self.states[flow_id]
         self.stopped.add(state.worker_id)
+        self.cancelling[state.worker_id] += 1
         self.witness.cancel_asked.add(state.worker_id)
         self.witness.tell(f"cancel {state.worker_id}")
         try:
             self.runtime.cancel(state)
         except StoreError:
             self._check_alive()
-            worker = state.control
-            if not worker.stopped:  # else somebody else has cancelled it in the middle of this
+            others = self.cancelling[state.worker_id] > 1  # which this one came in the middle of
+            if not others and not state.control.stopped:
                 self.stopped.discard(state.worker_id)
+        finally:
+            self.cancelling[state.worker_id] -= 1
 
     def redrive(self) -> None:
         letters = self._insist(lambda: self.runtime.dead_letters())

@@ -167,9 +167,16 @@ class StoredJobs:
         return False
 
     def _not_ended(self, begun: Iterable[Any]) -> None:
-        """The store has refused the end of these jobs."""
+        """The store has refused the end of these jobs. Rows that were handed over behind it may have said it too."""
+        journal, again = self._worker.journal, Record(self._worker)
+        with journal.lock:
+            for job in begun:
+                job.final = None
+            again.jobs = [self.row(job) for job in begun if job.stored and not job.status.finished]
+            if again.jobs and journal.broken is None:
+                journal.append(again)
+        journal.wake()
         for job in begun:
-            job.final = None
             self._worker.at_rest(job.account.remove())
 
     def pause_of(self, job: Any) -> StoredPause:
