@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from types import CodeType, TracebackType
 from typing import Final
 
@@ -156,6 +157,7 @@ def _steps(error: BaseException) -> Iterator[TracebackType]:
         step = step.tb_next
 
 
+@lru_cache(maxsize=1_024)
 def _rank(filename: str) -> int:
     """How likely it is that the user wrote this."""
     if filename.startswith(_PACKAGE):

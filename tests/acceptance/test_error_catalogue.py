@@ -740,6 +740,8 @@ class Unshowable:
      "worker_id", "non-empty text"),
     ("job id of no kind", lambda w: w.post("read", "input", {}, job_id=5), InvalidValueError, ValueError,
      "job_id", "non-empty text", "5"),
+    ("empty idempotency key", lambda w: w.post("read", "input", {}, idempotency_key=""), InvalidValueError,
+     ValueError, "idempotency_key", "1 character or more", "''", "leave it out"),
     ("idempotency key of no kind", lambda w: w.post("read", "input", {}, idempotency_key=["k"]), InvalidTypeError,
      TypeError, "idempotency_key", "text", "['k']"),
     ("metadata of no kind", lambda w: w.post("read", "input", {}, metadata=5), InvalidTypeError, TypeError,

@@ -241,7 +241,7 @@ class TestAirports:
 
 class TestHandlers:
     def outputs(self) -> dict[str, list[dict[str, Any]]]:
-        state = handlers.build_flow().execute("readings", {"readings": handlers.READINGS}, timeout=10)
+        state = handlers.build_flow().execute("readings", {"readings": handlers.READINGS}, timeout=60)
         assert state.status == "completed", state.error
         by_routine: dict[str, list[dict[str, Any]]] = defaultdict(list)
         for output in state.outputs:

@@ -18,6 +18,7 @@ from routilux.errors import (
     StoreCorruptError,
     StoreError,
     StoreUnknownError,
+    WorkerNotRunningError,
 )
 from routilux.model.context import running
 from routilux.ports import ItemKey
@@ -359,6 +360,7 @@ class Life:
     def _post_now(self, uid: str, flow: FlowPlan, place: tuple[str, str], job_id: str | None) -> None:
         witness, state = self.witness, self.states[flow.flow_id]
         witness.refused.discard(uid)
+        in_doubt = uid in witness.open_posts  # nobody was told what became of it the last time
         witness.open_posts.add(uid)
         payload = {"uid": uid, "life": self.plan.life, "key": draw(uid, "key", 3)}
         key = f"key {uid}" if uid in self.lives.keyed else None
@@ -380,6 +382,8 @@ class Life:
             witness.tell(f"post {uid}: {error}")
             known = f"job {uid}" != job_id or state.worker_id in self.stopped
             witness.expect(not isinstance(error, StateError) or known, f"post {uid} was refused: {error}")
+            if in_doubt and isinstance(error, WorkerNotRunningError):
+                return  # it was not even asked whether the first call was accepted, and stays in doubt
             witness.expect(
                 uid not in self.audit.posted, f"post {uid} was refused, and is in the store: {error}"
             )
@@ -489,6 +493,9 @@ class Life:
             self.runtime.cancel(state)
         except StoreError:
             self._check_alive()
+            worker = state.control
+            if not worker.stopped:  # else somebody else has cancelled it in the middle of this
+                self.stopped.discard(state.worker_id)
 
     def redrive(self) -> None:
         letters = self._insist(lambda: self.runtime.dead_letters())

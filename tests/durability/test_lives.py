@@ -19,6 +19,10 @@ BROKEN_ONCE = {
     ),
     "a post that found no room left its job open": ("joins", 20),
     "what a cancelled activation had merged stayed in memory, and was in no store": ("everything", 247),
+    "a cancellation that was refused before its caller went on left the job without an end": ("cancels", 444),
+    "an item was gone whose logic had ended well when its job had just failed": ("cancels", 525),
+    "the job of an item that was only in the store outlived the cancellation of its worker": ("cancels", 967),
+    "a job that went on by a post in the middle of its cancellation was not cancelled": ("cancels", 294),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
 

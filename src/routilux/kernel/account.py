@@ -28,7 +28,8 @@ class JobAccount:
     an item of somebody else releases them; they do not hold the job open.
     """
 
-    # Defaults live on the class: an account is made for every post.
+    # Defaults live on the class: an account is made for every post. ``halted`` is in the instance, where every hop
+    # reads it in a fraction of the time.
     flush_first = False  # report quiet first, so that partial batches are released before the end
     active = 0
     parked = 0
@@ -41,7 +42,6 @@ class JobAccount:
         False  # nothing of it may start: a pause was asked for, and none of its activations waits for room
     )
     ended = False  # failed or cancelled: nothing of it may start or be queued any more
-    halted = False  # paused or ended: the one flag that the hot path reads
 
     def __init__(
         self, lock: Lock, job: Any = None, *, context: Any = None, flush_first: bool = False
@@ -49,6 +49,7 @@ class JobAccount:
         self._lock = lock
         self.job = job  # whose account this is: opaque to the kernel
         self.context = context  # that activations of the job run in copies of: opaque to the kernel
+        self.halted = False  # paused or ended: the one flag that the hot path reads
         if flush_first:
             self.flush_first = True
 

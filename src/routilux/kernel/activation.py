@@ -37,20 +37,20 @@ OVER = RuntimeError("the activation has ended")
 class Activation:
     """What a mailbox hands out to be run, and takes back when it has ended."""
 
-    # Defaults live on the class: an activation of the common kind sets none of them.
-    attempt = 1
-    message: Any = None
-    spare = False  # the mailbox has work for one more thread, and counts on being queued for it
-    emitted = 0
-    merged: dict[str, Payload] | None = None  # new merged slot data, kept if the activation succeeds
+    # What every activation reads is set in the instance: to read a default of the class takes several times as long.
     lane: Any = None  # its key, in a routine with lanes
-    abandoned: BaseException | None = None  # why what it still produces is not wanted any more
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
         self.mailbox = mailbox
         self.batch = batch
         self.job = job
         self.started = started
+        self.attempt = 1
+        self.message: Any = None
+        self.spare = False  # the mailbox has work for one more thread, and counts on being queued for it
+        self.emitted = 0
+        self.merged: dict[str, Payload] | None = None  # new merged slot data, kept if the activation succeeds
+        self.abandoned: BaseException | None = None  # why what it still produces is not wanted any more
 
     @property
     def key(self) -> str:

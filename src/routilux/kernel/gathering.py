@@ -360,6 +360,8 @@ class _TimedSets(Groups):
             if number not in self._here:
                 heappop(self._oldest)
             elif now < time + self._seconds:
+                if pending:
+                    return None  # the mailbox asks again when these have been handed out
                 self._armed = True
                 return Later(time + self._seconds)
             else:

@@ -186,15 +186,13 @@ class Mailbox:
             gathering = self._gathering
             if gathering is None:
                 self.pending.append((item,))
-                parked = False
-            else:
-                parked = gathering.add(item, self.pending)
+            elif gathering.add(item, self.pending):
+                self._count_in(slot)
+                return PARKED
             slot.length = length = slot.length + 1
             slot.received += 1
             if length >= slot.capacity:
                 self._fill(slot)
-            if parked:
-                return PARKED
             if gathering is not None:
                 return QUEUED if self.queued or not self._promise() else READY
             if self.queued or self.running >= self.concurrency or self.waiting:
@@ -336,12 +334,12 @@ class Mailbox:
         finally:
             self._lock.release()
 
-    def following(self) -> Batch | None:
-        """The next item of a run, for the thread that claimed it; None: go on with :meth:`finish`.
+    def follow(self, activation: Activation, now: float) -> Activation | None:
+        """:meth:`finish` and the next of a run, for the thread that claimed it; None: go on with :meth:`finish`.
 
         Takes no lock: the one thread that pops competes only with whoever takes everything back.
         """
-        if self._held:
+        if not self.claimed or self._held:
             return None
         for slot in self.feeds:
             if slot.full:
@@ -350,12 +348,18 @@ class Mailbox:
             batch = self.claimed.popleft()
         except IndexError:
             return None
-        if batch[0][3].halted:
+        job = batch[0][3]
+        if job.halted:
             self.claimed.appendleft(batch)
             return None
         if self._only_slot.full:  # type: ignore[union-attr]
             self._count_now()
-        return batch
+        self.activations += 1
+        self.busy += now - activation.started
+        self.emitted += activation.emitted
+        if activation.merged is not None:
+            self.merged.update(activation.merged)
+        return self.make(self, batch, job, now)
 
     def _count_now(self) -> None:
         """A run has made room where some was waited for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from types import FunctionType
-from typing import Any, ClassVar, overload
+from typing import Any, ClassVar, Self, overload
 
 from routilux.errors import InvalidTypeError, InvalidValueError, refused
 from routilux.model.calls import (
@@ -18,7 +18,7 @@ from routilux.model.calls import (
 from routilux.model.logic import SlotData
 from routilux.model.names import checked_name
 from routilux.model.policy import ActivationPolicy, ImmediatePolicy
-from routilux.model.recovery import ErrorHandler
+from routilux.model.recovery import ERROR_EVENT, ErrorHandler
 from routilux.model.routine import Routine
 
 
@@ -40,6 +40,13 @@ class FunctionRoutine(Routine):
         self.set_concurrency(options["concurrency"], by=options["concurrency_by"])
         self.set_timeout(options["timeout"])
         self.set_error_handler(options["error_handler"])
+
+    def set_error_handler(self, handler: ErrorHandler | None) -> Self:
+        """As of every routine; a handler with EMIT makes the event ``error``, which a function cannot declare."""
+        super().set_error_handler(handler)
+        if handler is not None and handler.emits and ERROR_EVENT not in self.events:
+            self.add_event(ERROR_EVENT)
+        return self
 
     def emit_mapping(self, result: object, verb: str) -> None:
         """Emit what the function gave; ``None`` is nothing to emit."""
@@ -111,6 +118,7 @@ def routine(
     :param concurrency_by: one activation at a time per value of this payload key; see
         :meth:`Routine.set_concurrency`.
     :param timeout: of one activation, in seconds.
+    :param error_handler: with ``EMIT`` the routine also has the event ``error``.
     """
     options = {
         "policy": policy,

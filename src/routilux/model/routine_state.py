@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, MutableMapping
 from typing import Any
 
-from routilux.errors import InvalidTypeError, refused
+from routilux.errors import InvalidTypeError, refused, shown
 
 
 class RoutineState(MutableMapping[Any, Any]):
@@ -40,6 +40,23 @@ class RoutineState(MutableMapping[Any, Any]):
         No other activation can come in between: if one does, ``fn`` is called again with what that one has left. So
         it should do nothing but compute.
         """
+
+
+def checked_change(where: str, old: Any, new: Any) -> Any:
+    """Return what takes the place of a value, or raise InvalidTypeError for None in the place of something.
+
+    A function that changes a value in place returns None, and the value would be lost.
+    """
+    if new is None and old is not None:
+        fix = "return the new value; to put None there, assign it: state[key] = None"
+        raise refused(
+            InvalidTypeError,
+            f"what fn returned for {where}",
+            new,
+            f"what takes the place of {shown(old)}",
+            fix=fix,
+        )
+    return new
 
 
 def checked_number(where: str, value: Any) -> Any:

@@ -21,6 +21,7 @@ from routilux.model.recovery import ERROR_EVENT
 from routilux.ports import Emission, Emitted, job_ids_of
 from routilux.runtime.failures import WARNING
 from routilux.runtime.output import OutputRecord
+from routilux.tracebacks import described_at, traceback_of
 
 if TYPE_CHECKING:
     from routilux.kernel.account import Account
@@ -41,15 +42,23 @@ class LiveActivation(Activation):
     timer: Any = None  # of the routine's time-out
     released = False  # a gate has let it go: it is not asked again
     cancel: Any = None
+    failure: BaseException | None = None  # that it sends out of the event ``error``
     done_once: dict[str, Any] | None = None
     reads: set[Any] | None = None  # keys of its routine's state, where a mistake with them is looked for
     checkpointed: Any = None  # what the last checkpoint of this attempt or an earlier one has noted
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
+        # As in Activation.__init__: no call for every activation.
         self.mailbox = mailbox
         self.batch = batch
         self.job = job
         self.started = started
+        self.attempt = 1
+        self.message = None
+        self.spare = False
+        self.emitted = 0
+        self.merged = None
+        self.abandoned = None
         node: Node = mailbox.node
         self.node = node
         self.routine: Routine = node.routine
@@ -131,15 +140,16 @@ class LiveActivation(Activation):
             worker.sweep()
             raise self.unwanted()
 
-    def emit_failure(self, error: str) -> None:
+    def emit_failure(self, failure: BaseException) -> None:
         """Send what it had out of the event ``error``; the logic has failed, and has ended."""
+        self.failure = failure
         data = self.node.data_of(self.batch)
         self.abandoned = None  # a time-out has abandoned the logic, and not this
         self.emit(
             ERROR_EVENT,
             {
                 "data": self.batch[0][2] if len(self.batch) == 1 else dict(data),
-                "error": error,
+                "error": described_at(failure),
                 "attempts": self.attempt,
                 "routine": self.mailbox.routine_id,
             },
@@ -244,7 +254,11 @@ class LiveActivation(Activation):
             event=ERROR_EVENT,
             job_ids=jobs,
             attempt=self.attempt,
+            traceback=None if self.failure is None else traceback_of(self.failure),
         )
+        if self.failure is not None:
+            error.__cause__ = self.failure
+            return error  # its failure is logged, with where it went
         kind = f"what was emitted on {place!r} of flow {worker.flow_id!r} reached no routine"
         worker.engine.failures.tell(
             WARNING, kind, lambda: f"{error} (job {jobs[0]})", about={"follows": "noted"}
@@ -268,12 +282,12 @@ class AsyncActivation(LiveActivation):
         else:
             super().emit(event, data)
 
-    def emit_failure(self, error: str) -> None:
-        """The logic has ended, and nobody empties the outbox any more: what finds no room goes beyond the capacity.
+    def emit_failure(self, failure: BaseException) -> None:
+        """The logic has ended, and the outbox is not emptied any more: what finds no room goes beyond the capacity.
 
         That is at most one item for each activation that runs, as none starts while the slot is full.
         """
-        super().emit_failure(error)
+        super().emit_failure(failure)
         for route, item in self._taken_outbox():
             self.node.worker.accept(route.mailbox.take_in(item), route.queue, item, self)
 

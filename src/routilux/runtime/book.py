@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -49,7 +49,7 @@ class JobBook:
         self.context = context_of_caller()  # for what has no caller any more: the runtime's
 
     def create(
-        self, worker: Worker, job_id: str | None, metadata: dict[str, Any] | None
+        self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None
     ) -> tuple[JobContext, bool] | None:
         """A new job, counted as pending and open, with the credit of its first item; None if too many are pending.
 
@@ -64,14 +64,16 @@ class JobBook:
             self.open += 1
         finally:
             self._lock.release()
-        named = job_id is not None
-        job = self.restored(worker, job_id or f"{self._prefix}{next(self._numbers):x}", metadata)
-        if named:
-            job.account.named = True
-        job.account.context = context_of_caller()
-        job.account.active = 1  # before anybody can know the job
-        entered = self.jobs.setdefault(job.job_id, job)
+        account = JobAccount(self._driver.lock(), context=context_of_caller(), flush_first=worker.one_shot)
+        account.active = 1  # before anybody can know the job
+        if job_id is None:
+            job_id = f"{self._prefix}{next(self._numbers):x}"
+        else:
+            account.named = True
+        job = account.job = worker.new_job(job_id, account, metadata)
+        entered = self.jobs.setdefault(job_id, job)
         if entered is job:
+            worker.jobs[job_id] = job
             return job, True
         with self._lock:
             self.pending -= 1
@@ -82,7 +84,7 @@ class JobBook:
         """Whether those who wait for room for a pending job have been woken."""
         return self.pending <= self._resume_at
 
-    def restored(self, worker: Worker, job_id: str, metadata: dict[str, Any] | None) -> JobContext:
+    def restored(self, worker: Worker, job_id: str, metadata: Mapping[str, Any] | None) -> JobContext:
         """A job that is not entered in the book."""
         account = JobAccount(self._driver.lock(), context=self.context, flush_first=worker.one_shot)
         job = account.job = worker.new_job(job_id, account, metadata)

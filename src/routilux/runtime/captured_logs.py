@@ -28,7 +28,7 @@ class KeepingHandler(logging.Handler):
     def handle(self, record: logging.LogRecord) -> bool:
         _context.filter(record)
         self._capture.keep(record)
-        if _nobody_else_hears(record, self):
+        if _is_alone(self, record):
             _last_resort(record)
         return True
 
@@ -76,8 +76,8 @@ def _traceback(record: logging.LogRecord) -> str | None:
     return None if text is None else cut(text.rstrip("\n"))
 
 
-def _nobody_else_hears(record: logging.LogRecord, ours: logging.Handler) -> bool:
-    """Whether Python would find no handler at all for this record."""
+def _is_alone(ours: logging.Handler, record: logging.LogRecord) -> bool:
+    """Whether Python would find no handler for this record without ours."""
     root = logging.getLogger()
     if root.handlers != [ours]:
         return False

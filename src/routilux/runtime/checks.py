@@ -17,6 +17,13 @@ def checked_count(where: str, value: object, least: int, most: int | None = None
     return value
 
 
+def checked_flag(where: str, value: object) -> bool:
+    """Return True or False; what only looks like one, such as ``"no"``, is refused."""
+    if not isinstance(value, bool):
+        raise refused(InvalidTypeError, where, value, "True or False")
+    return value
+
+
 def checked_duration(where: str, value: object) -> float:
     """Return a number of seconds, 0 or more."""
     seconds = _seconds(where, value)

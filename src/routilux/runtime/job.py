@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar, overload
 
 from routilux.errors import (
@@ -104,14 +104,14 @@ class JobContext:
         flow_id: str,
         account: JobAccount,
         driver: Driver,
-        metadata: dict[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
     ) -> None:
         self.job_id = job_id
         self.worker_id = worker_id
         self.flow_id = flow_id
         self.account = account
         if metadata:
-            self.metadata = metadata
+            self.metadata = dict(metadata)
         self.created_at = driver.clock.time()
         self._driver = driver
         self._waiting: dict[Callable[[], None], None] | None = {}

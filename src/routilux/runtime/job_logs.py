@@ -22,7 +22,7 @@ RECORD_BYTES: Final = 200  # that a record takes beside its texts
 class JobLogs:
     """The newest records of a job, at most 1,000 of 256 KiB. Safe from any thread.
 
-    ``ended``: the job has ended already, and logic goes on that nobody waits for.
+    ``ended``: the job has ended already, and logic of it goes on.
     """
 
     def __init__(self, *, ended: bool) -> None:
@@ -63,13 +63,13 @@ class JobLogs:
             return self._bytes + len(self._records) * RECORD_BYTES
 
     def _go_on(self, line: Hashable, part: str, record_of: Callable[[str], LoggedRecord]) -> None:
-        number = self._open.get(line)
-        if number is None:
+        number = self._open.get(line, -1)
+        record = self._records.get(number)
+        if record is None:
             number = self._open[line] = self._next_number()
             self._lines[number] = line
             self._put(number, record_of(cut(part)))
         elif part:
-            record = self._records[number]
             self._put(number, record._replace(message=cut(record.message + part)))
 
     def _next_number(self) -> int:
@@ -84,8 +84,7 @@ class JobLogs:
             oldest, gone = self._records.popitem(last=False)
             self._bytes -= _size(gone)
             self.dropped += 1
-            if oldest in self._lines:
-                del self._open[self._lines.pop(oldest)]
+            self._open.pop(self._lines.pop(oldest, None), None)
 
 
 def cut(text: str) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from routilux.errors import shown
 from routilux.model.context import running
-from routilux.model.routine_state import RoutineState, checked_number
+from routilux.model.routine_state import RoutineState, checked_change, checked_number
 
 if TYPE_CHECKING:
     from threading import RLock
@@ -66,7 +66,8 @@ class MemoryState(RoutineState):
     def change(self, key: Any, fn: Callable[[Any], Any], default: Any = None) -> Any:
         while True:  # user code runs outside the lock, so somebody else may come in between
             before = self._values.get(key, _NONE)
-            value = fn(default if before is _NONE else before)
+            old = default if before is _NONE else before
+            value = checked_change(f"state of routine {self._routine_id!r}[{shown(key)}]", old, fn(old))
             with self._lock:
                 if self._values.get(key, _NONE) is before:
                     self[key] = value

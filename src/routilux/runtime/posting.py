@@ -130,26 +130,48 @@ class Posting:
         metadata: Mapping[str, Any] | None,
         deadline: float | None,
         lines: Lines | None,
-    ) -> Waits[Posted]:
+    ) -> Posted | Waits[Posted]:
         """A post without an idempotency key: a new job, or one more item of a job that this worker knows.
 
+        It is posted when this returns, unless it has to wait for something first: then what that waits for.
         ``lines``: of the event loop whose task posts, None for a thread.
         """
+        created = None if job_id is not None else self._created_at_once(worker, None, metadata, lines)
+        if created is None:
+            return self._waits_to_post(worker, node, slot, payload, job_id, metadata, deadline, lines)
+        job = created[0]
+        waits = worker.admit(node, slot, payload, job, deadline, lines, undo=self._take_back)
+        if waits is not None:
+            return self._waits_to_enter(worker, job, waits)
+        if worker.stopped or job.account.ended:
+            self._look_after(worker, job)
+        return Posted(worker.state, job)
+
+    def _waits_to_post(
+        self,
+        worker: Worker,
+        node: Node,
+        slot: str,
+        payload: dict[str, Any],
+        job_id: str | None,
+        metadata: Mapping[str, Any] | None,
+        deadline: float | None,
+        lines: Lines | None,
+    ) -> Waits[Posted]:
         while True:
             known = None if job_id is None else self.known_job(worker, job_id)
             if known is not None:
                 yield from self._join(worker, node, slot, payload, known, deadline, lines)
                 return Posted(worker.state, known)
-            created = self._created_at_once(worker, job_id, metadata, lines)
-            if created is None:
-                created = yield from self._waits_to_create(worker, job_id, metadata, deadline, lines)
-            job, new = created
+            job, new = yield from self._new_job(worker, job_id, metadata, deadline, lines)
             if new:
-                rest = self._offer(worker, node, slot, payload, job, deadline, lines)
-                if rest is not None:
-                    yield from rest
-                self._look_after(worker, job)
+                yield from self._offered(worker, node, slot, payload, job, deadline, lines)
                 return Posted(worker.state, job)
+
+    def _waits_to_enter(self, worker: Worker, job: JobContext, waits: Waits[None]) -> Waits[Posted]:
+        yield from waits
+        self._look_after(worker, job)
+        return Posted(worker.state, job)
 
     def once(
         self,
@@ -165,6 +187,11 @@ class Posting:
         """The first post with a key makes the job; others wait for it and get the same."""
         if not isinstance(idempotency_key, str):
             raise refused(InvalidTypeError, "idempotency_key", idempotency_key, "text")
+        if not idempotency_key:
+            fix = "leave it out, or pass None, where a piece of work has no key"
+            raise refused(
+                InvalidValueError, "idempotency_key", idempotency_key, "text of 1 character or more", fix=fix
+            )
         place, notes = node.mailbox.slots[slot].qualified_name, dict(metadata or {})
         stored_key = worker.key(idempotency_key, place, payload, notes)
         content = content_of(place, payload, notes) if stored_key is None else Content(stored_key.digest)
@@ -267,16 +294,7 @@ class Posting:
         """None if too many jobs are pending, or others of this event loop come first."""
         if lines is not None and self in lines.waiting:
             return None
-        return self._create(worker, job_id, metadata)
-
-    def _create(
-        self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None
-    ) -> tuple[JobContext, bool] | None:
-        created = self._engine.book.create(worker, job_id, None if metadata is None else dict(metadata))
-        if created is not None and created[1]:
-            job = created[0]
-            worker.jobs[job.job_id] = job
-        return created
+        return self._engine.book.create(worker, job_id, metadata)
 
     def _waits_to_create(
         self,
@@ -292,7 +310,7 @@ class Posting:
         def there_is_room() -> bool:
             nonlocal created
             self._check_open()
-            created = self._create(worker, job_id, metadata)
+            created = self._engine.book.create(worker, job_id, metadata)
             return created is not None
 
         def help_or_give_up(_: Any) -> bool:
@@ -320,14 +338,7 @@ class Posting:
             "Give post() a longer timeout, or the runtime a larger max_queue_size or more threads"
         )
 
-    def _offered(self, worker: Worker, node: Node, slot: str, *rest: Any, **options: Any) -> Waits[None]:
-        """:meth:`_offer` to its end."""
-        waits = self._offer(worker, node, slot, *rest, **options)
-        if waits is not None:
-            yield from waits
-        self._look_after(worker, rest[1])
-
-    def _offer(
+    def _offered(
         self,
         worker: Worker,
         node: Node,
@@ -339,10 +350,13 @@ class Posting:
         *,
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
-    ) -> Waits[None] | None:
-        """Put the first item of a new job into its slot; None if it is in, else what that waits for."""
-        undo = partial(self._take_back, worker, job)
-        return worker.admit(node, slot, payload, job, deadline, lines, undo=undo, key=key, redriven=redriven)
+    ) -> Waits[None]:
+        """Put the first item of a new job into its slot."""
+        undo = self._take_back
+        waits = worker.admit(node, slot, payload, job, deadline, lines, undo=undo, key=key, redriven=redriven)
+        if waits is not None:
+            yield from waits
+        self._look_after(worker, job)
 
     def _join(
         self,
@@ -356,8 +370,7 @@ class Posting:
     ) -> Waits[None]:
         """Put one more item of a job that exists into a slot."""
         job.account.add()
-        undo = partial(self._give_credit_back, worker, job)
-        waits = worker.admit(node, slot, payload, job, deadline, lines, undo=undo)
+        waits = worker.admit(node, slot, payload, job, deadline, lines, undo=self._give_credit_back)
         if waits is not None:
             yield from waits
         self._look_after(worker, job)

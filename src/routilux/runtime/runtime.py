@@ -31,7 +31,7 @@ from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Gate, Observer, RowObserver, Store, Tap, TaskRunner, job_ids_of, load
 from routilux.runtime import cut, draining, turns
 from routilux.runtime.book import FINISHED_BYTES
-from routilux.runtime.checks import checked_count, checked_timeout
+from routilux.runtime.checks import checked_count, checked_flag, checked_timeout
 from routilux.runtime.directory import Directory
 from routilux.runtime.driver import Driver, ThreadDriver
 from routilux.runtime.engine import Engine, Health
@@ -106,6 +106,7 @@ class Runtime:
         capture_logs: bool = False,
         capture_prints: bool = False,
     ) -> None:
+        checked_flag("Runtime(debug)", debug)
         size = os.cpu_count() or 1 if thread_pool_size is None else thread_pool_size
         self.thread_pool_size = checked_count("Runtime(thread_pool_size)", size, 1, MAX_THREADS)
         self.max_queue_size = checked_count("Runtime(max_queue_size)", max_queue_size, 1)
@@ -380,21 +381,12 @@ class Runtime:
         SerializationError and StoreError. Only StoreUnknownError leaves open whether it was: repeat the post with the
         same ``idempotency_key``, which a store keeps for 7 days.
         """
-        return on_thread(
-            self._waits_to_post(
-                flow,
-                routine_id,
-                slot,
-                data,
-                worker_id,
-                job_id,
-                metadata,
-                idempotency_key,
-                timeout,
-            )
+        posted = self._begin_post(
+            flow, routine_id, slot, data, worker_id, job_id, metadata, idempotency_key, timeout, None
         )
+        return posted if isinstance(posted, Posted) else on_thread(posted)
 
-    def _waits_to_post(
+    def _begin_post(
         self,
         flow: str | Flow,
         routine_id: str,
@@ -405,9 +397,9 @@ class Runtime:
         metadata: Mapping[str, Any] | None,
         idempotency_key: str | None,
         timeout: float | None,
-        lines: Lines | None = None,
-    ) -> Waits[Posted]:
-        """Check a post; what is returned makes it."""
+        lines: Lines | None,
+    ) -> Posted | Waits[Posted]:
+        """Check a post and make it; where it has to wait for something first, what is returned makes it."""
         if self._closed is not None:
             self._check_open("post()")
         worker = self._directory.worker_of(flow, worker_id)
@@ -457,6 +449,8 @@ class Runtime:
         """
         if status is not None and status not in [known.value for known in JobStatus]:
             raise unknown("job status", status, [known.value for known in JobStatus])
+        if parked is not None:
+            checked_flag("list_jobs(parked)", parked)
         if limit is not None:
             checked_count("list_jobs(limit)", limit, 0)
         flow_id = flow.flow_id if isinstance(flow, Flow) else flow
@@ -851,7 +845,7 @@ class Runtime:
         and one that has begun, or was posted with an ``idempotency_key``, goes on, which a note on the
         ``CancelledError`` says.
         """
-        waits = self._waits_to_post(
+        posted = self._begin_post(
             flow,
             routine_id,
             slot,
@@ -863,7 +857,7 @@ class Runtime:
             timeout,
             lines_of_running_loop(),
         )
-        return await in_task(waits)
+        return posted if isinstance(posted, Posted) else await in_task(posted)
 
     async def ajoin(self, timeout: float | None = None) -> bool:
         """:meth:`wait_until_all_jobs_finished` for coroutines; waiting holds no thread."""

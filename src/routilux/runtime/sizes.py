@@ -5,14 +5,17 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Iterable, Mapping, Set
-from itertools import islice
+from itertools import chain, islice
 from types import TracebackType
 from typing import Any
+
+from routilux.tracebacks import of_user
 
 MOST_LOOKED_AT = 1_000  # values altogether
 SAMPLE = 16  # entries of a container
 DEEPEST = 4  # containers within containers
 UNKNOWN = 256  # bytes of what does not say
+_PLAIN = frozenset((str, int, float, bool, type(None), bytes))  # most of what is met, with nothing inside
 
 
 def estimated_size(value: Any) -> int:
@@ -24,7 +27,7 @@ def size_of_error(error: BaseException | None) -> int:
     """Bytes of what its traceback and those of its causes keep alive: the data in the frames of logic."""
     look, total = _Look(), 0
     while error is not None:
-        trace: TracebackType | None = error.__traceback__
+        trace: TracebackType | None = of_user(error)
         while trace is not None:
             for value in trace.tb_frame.f_locals.values():
                 if isinstance(value, (Mapping, list, tuple, Set, str, bytes, bytearray)) or _nbytes(value):
@@ -39,14 +42,14 @@ class _Look:
         self._left = MOST_LOOKED_AT
 
     def size(self, value: Any, depth: int) -> int:
-        size = max(_own_size(value), _nbytes(value))
         self._left -= 1
+        if type(value) in _PLAIN:
+            return sys.getsizeof(value)
+        size = max(_own_size(value), _nbytes(value))
         if depth >= DEEPEST or self._left <= 0:
             return size
-        if isinstance(value, Mapping):
-            return size + self._sample(
-                len(value), (part for pair in value.items() for part in pair), depth, 2
-            )
+        if isinstance(value, (dict, Mapping)):
+            return size + self._sample(len(value), chain.from_iterable(value.items()), depth, 2)
         if isinstance(value, (list, tuple, deque, Set)):
             return size + self._sample(len(value), value, depth, 1)
         inner = getattr(value, "__dict__", None)
@@ -56,7 +59,9 @@ class _Look:
         looked_at = min(length, SAMPLE)
         if not looked_at:
             return 0
-        some = sum(self.size(part, depth + 1) for part in islice(parts, looked_at * per_entry))
+        some = 0
+        for part in islice(parts, looked_at * per_entry):
+            some += self.size(part, depth + 1)
         return some * length // looked_at
 
 

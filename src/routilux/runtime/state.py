@@ -359,7 +359,7 @@ class JobState(WorkerState):
 
     @property
     def errors(self) -> list[BaseException]:
-        """What the execution went on after, with the strategy ``CONTINUE``; a completed one may have errors."""
+        """What the execution went on after: CONTINUE, SKIP, an unconnected event ``error``, an item set aside."""
         return [] if self.job is None else self.job.errors
 
     @property

@@ -135,7 +135,7 @@ def carry_out(
     routine_id, queue, bell = mailbox.routine_id, worker.queue, worker.bell
     sink, worker_id = worker.sink, worker.worker_id
     note = state.history.append
-    exchanges = mailbox.exchanges and single
+    go_on = mailbox.exchange if mailbox.exchanges and single else mailbox.follow
     unsettled = 0  # ended items of the job of ``activation``, still counted as active
     while True:
         batch, job = activation.batch, activation.job
@@ -155,11 +155,9 @@ def carry_out(
             ):
                 worker.at_rest(job.remove(unsettled) if unsettled else ())
                 return False, clock()
+            context.run(logic, slot_data, activation.message, state)
             if node.guarded:
-                context.run(logic, slot_data, activation.message, state)
                 end_guarded(activation)
-            else:
-                context.run(logic, slot_data, activation.message, state)
         except BaseException as error:  # noqa: BLE001 user code may raise anything, SystemExit included
             now = clock()
             if unsettled:
@@ -171,26 +169,15 @@ def carry_out(
         if sink is not None:
             duration = now - activation.started
             sink((Activated, now, worker_id, job, routine_id, activation.attempt, duration, "completed"))
-        if exchanges:
-            going_on: Any = mailbox.exchange(activation, now) if now < limit and not queue.held else None
-            if going_on is None:
-                break
-            if going_on.spare:
-                worker.schedule(mailbox)
-        else:
-            following = mailbox.following() if mailbox.claimed and now < limit and not queue.held else None
-            if following is None:
-                break
-            mailbox.activations += 1
-            mailbox.busy += now - activation.started
-            mailbox.emitted += activation.emitted
-            if activation.merged is not None:
-                mailbox.merged.update(activation.merged)
-            going_on = mailbox.make(mailbox, following, following[0][3], now)
+        following: Any = go_on(activation, now) if now < limit and not queue.held else None
+        if following is None:
+            break
+        if following.spare:
+            worker.schedule(mailbox)
         if mailbox.freed:
             worker.room(mailbox)
         unsettled += 1
-        activation = going_on
+        activation = following
         if activation.job is not job:
             ended = job.remove(unsettled)
             unsettled = 0
@@ -380,14 +367,16 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
 def _send_on(worker: Worker, activation: LiveActivation, error: BaseException, now: float) -> bool:
     """What failed leaves on the routine's event ``error``, and has ended with that."""
     try:
-        activation.emit_failure(described_at(error))
+        activation.emit_failure(error)
         worker.seal(activation)
     except BaseException as raised:  # noqa: BLE001 the event may have no room, or a type that this is not of
         activation.abandoned = None
         follows = f"it could not leave on the event {ERROR_EVENT!r} ({describe(raised)}), and the job fails"
         tell(worker, activation, error, ERROR, follows)
         return end(worker, activation, now, "failed", error, fatal=_wrapped(activation, error))
-    tell(worker, activation, error, WARNING, f"what it had leaves on the event {ERROR_EVENT!r}")
+    heard = activation.node.routes[ERROR_EVENT]
+    unheard = "" if heard else ", which is connected to nothing"
+    tell(worker, activation, error, WARNING, f"its data goes to the event {ERROR_EVENT!r}{unheard}")
     return end(worker, activation, now, "failed", error, sent_on=True)
 
 

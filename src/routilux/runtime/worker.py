@@ -7,7 +7,7 @@ effects: queueing what is ready, waking what waits for room, ending jobs, settin
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from itertools import count
@@ -143,7 +143,7 @@ class Worker:
         """A gate holds an item; False if there is no room for it."""
         return mailbox.hold(item)
 
-    def new_job(self, job_id: str, account: JobAccount, metadata: dict[str, Any] | None) -> JobContext:
+    def new_job(self, job_id: str, account: JobAccount, metadata: Mapping[str, Any] | None) -> JobContext:
         """A job that is not entered in the book."""
         job = JobContext(job_id, self.worker_id, self.flow_id, account, self.engine.driver, metadata)
         job.waits_for = self._waits_for
@@ -282,14 +282,14 @@ class Worker:
         deadline: float | None,
         lines: Lines | None,
         *,
-        undo: Callable[[], None],
+        undo: Callable[[Worker, JobContext], None],
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
     ) -> Waits[None] | None:
         """Put an item from outside into a slot; its job's account has been moved.
 
-        None if it is in, else what that waits for. Where it raises nothing was accepted, and ``undo`` was called,
-        unless nobody knows yet (StoreUnknownError).
+        None if it is in, else what that waits for. Where it raises nothing was accepted, and ``undo`` was called with
+        this worker and the job, unless nobody knows yet (StoreUnknownError).
         """
         try:
             item: Item = (self.number(), slot, payload, job.account, "post", self.engine.now())
@@ -300,9 +300,14 @@ class Worker:
                     raise self.full_error(queue)
                 if queue.on_full == "block":
                     return self._wait_and_admit(node, queue, item, deadline, lines, undo)
-            self._admitted(code, node, queue, item)
+            if code == READY:
+                self.schedule(node.mailbox)
+            elif code != QUEUED:
+                self.accept(code, queue, item, None)
+            if self.sink is not None:
+                self.observe_post(job, item, queue)
         except BaseException:
-            undo()
+            undo(self, job)
             raise
         return None
 
@@ -313,23 +318,18 @@ class Worker:
         item: Item,
         deadline: float | None,
         lines: Lines | None,
-        undo: Callable[[], None],
+        undo: Callable[[Worker, JobContext], None],
     ) -> Waits[None]:
+        job: JobContext = item[3].job
         try:
             offer = partial(node.offer, item)
             code = yield from self.back_pressure.waits_to_post(queue, offer, deadline, lines)
-            self._admitted(code, node, queue, item)
-        except BaseException:
-            undo()
-            raise
-
-    def _admitted(self, code: int, node: Node, queue: SlotQueue, item: Item) -> None:
-        if code == READY:
-            self.schedule(node.mailbox)
-        elif code != QUEUED:
             self.accept(code, queue, item, None)
-        if self.sink is not None:
-            self.observe_post(item[3].job, item, queue)
+            if self.sink is not None:
+                self.observe_post(job, item, queue)
+        except BaseException:
+            undo(self, job)
+            raise
 
     def accept(self, code: int, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> None:
         """What an offer said, where it is not simply QUEUED."""

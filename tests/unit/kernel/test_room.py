@@ -10,6 +10,7 @@ import pytest
 
 from routilux.activation_policies import all_slots_ready_policy, custom_policy
 from routilux.kernel.account import JobAccount
+from routilux.kernel.activation import Activation
 from routilux.kernel.gathering import Decide, gathering_for
 from routilux.kernel.mailbox import FULL, Mailbox, SlotQueue
 from routilux.model.item import Item
@@ -40,8 +41,21 @@ def filled(mailbox: Mailbox) -> Mailbox:
     return mailbox
 
 
+def started(mailbox: Mailbox) -> Activation:
+    activation = mailbox.next(0.0)
+    assert isinstance(activation, Activation)
+    return activation
+
+
 def starts_one(mailbox: Mailbox) -> None:
-    assert mailbox.next(0.0) is not None
+    started(mailbox)
+
+
+def follows(mailbox: Mailbox, activation: Activation) -> Activation:
+    """The one that a run goes on with."""
+    following = mailbox.follow(activation, 0.0)
+    assert following is not None
+    return following
 
 
 def displaces(mailbox: Mailbox) -> None:
@@ -92,12 +106,12 @@ def test_nothing_is_reported_where_no_caller_was_refused(make_room: Callable[[Ma
 
 def test_run_reports_each_place_that_it_frees_for_who_was_refused() -> None:
     mailbox = filled(mailbox_of(5))
-    starts_one(mailbox)
+    activation = started(mailbox)
     assert mailbox.take_freed()
     for number in range(101, 105):
         assert mailbox.offer(item(number)) != FULL
         assert mailbox.offer(item(200)) == FULL
-        assert mailbox.following() is not None
+        activation = follows(mailbox, activation)
         assert mailbox.take_freed() == (mailbox.slots["s"],)
 
 
@@ -106,9 +120,9 @@ def test_slot_that_is_full_has_an_exact_length_while_a_run_takes_from_it() -> No
     slot = mailbox.slots["s"]
     for number in range(4):
         mailbox.offer(item(number))
-    starts_one(mailbox)
+    activation = started(mailbox)
     for left in (2, 1, 0):
-        mailbox.following()
+        activation = follows(mailbox, activation)
         assert slot.length == left or not slot.full
 
 
@@ -117,9 +131,7 @@ def test_slot_is_not_called_full_for_items_that_a_run_has_started() -> None:
     slot = mailbox.slots["s"]
     for number in range(3):
         mailbox.offer(item(number))
-    starts_one(mailbox)
-    mailbox.following()
-    mailbox.following()
+    follows(mailbox, follows(mailbox, started(mailbox)))
     for number in range(3, 6):
         mailbox.offer(item(number))
         assert not slot.full

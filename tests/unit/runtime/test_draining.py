@@ -208,6 +208,16 @@ class TestDrain:
         assert (letter.routine_id, letter.slot, letter.reason) == ("join", "left", "incomplete")
         assert letter.error == "IncompleteSetError: no partner came within 10 s in right"
 
+    def test_each_incomplete_set_leaves_after_a_time_of_its_own(self, routilux_sim: SimulatedRuntime) -> None:
+        flow = joining(all_slots_ready_policy(by="key", timeout=10))
+        routilux_sim.exec(flow)
+        jobs = []
+        for key in range(3):
+            jobs.append(routilux_sim.post(flow, "a", "input", {"key": key}).job_context)
+            routilux_sim.run(seconds=4)
+        assert [job.wait(SECONDS) for job in jobs] == [True] * 3
+        assert len(routilux_sim.dead_letters()) == 3
+
     def test_a_set_that_stays_incomplete_leaves_by_an_event_of_that_name(
         self, routilux_sim: SimulatedRuntime
     ) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from routilux import ErrorHandler, ErrorStrategy, Flow, JobContext, Routine, Runtime
+from routilux import routine as decorated
 from routilux.activation_policies import all_slots_ready_policy, batch_size_policy, immediate_policy
 from routilux.errors import ExecutionError, FlowValidationError
 from routilux.runtime.failures import ERROR, MOST_KINDS, OTHERS, PERIOD, WARNING, WRITTEN, FailureLog
@@ -452,6 +453,34 @@ def test_every_failure_leaves_although_the_slot_behind_the_event_is_full(
     collects.gate.set()
     assert all(job.wait(SECONDS) for job in jobs)
     assert sorted(got["data"]["n"] for got in collects.got) == list(range(1, 20, 2))
+
+
+@pytest.mark.parametrize("when", EMITS)
+def test_what_failed_and_reaches_no_routine_is_logged_once_and_keeps_its_traceback(
+    when: str, runtime: Runtime, caplog: pytest.LogCaptureFixture
+) -> None:
+    handler, attempts = EMITS[when]
+    job = one_job(runtime, WithErrorEvent().set_error_handler(handler))
+    (error,) = job.errors
+    assert "event 'ask.error' of flow 'shop' is connected to nothing: ValueError: no answer" in str(error)
+    assert "in ask" in error.traceback
+    assert len(told(caplog)) == attempts
+    assert "goes to the event 'error', which is connected to nothing" in told(caplog)[-1][1]
+
+
+def test_a_function_whose_handler_emits_has_the_event_error(runtime: Runtime) -> None:
+    @decorated(error_handler=ErrorHandler("emit"))
+    def parse(text: str) -> dict[str, int]:
+        return {"n": int(text)}
+
+    collects = Collects()
+    flow = Flow("shop")
+    flow.add_routine(parse(), "parse")
+    flow.add_routine(collects, "collect")
+    flow.connect("parse", "error", "collect", "input")
+    runtime.exec(flow)
+    assert runtime.post(flow, "parse", "input", {"text": "x"}).job_context.wait(SECONDS)
+    assert [got["data"] for got in collects.got] == [{"text": "x"}]
 
 
 def test_with_several_items_the_data_is_by_slot(runtime: Runtime) -> None:

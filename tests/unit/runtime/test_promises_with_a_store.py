@@ -474,6 +474,34 @@ def test_12_a_job_that_waits_in_the_store_is_cancelled_like_any_other() -> None:
     assert list(home.worker.shared_log) == [0, 1]
 
 
+def test_12_jobs_that_wait_in_the_store_are_cancelled_with_their_worker() -> None:
+    home = Home(flow_of(logs, max_queue_length=1000))
+    home.runtime.pause(home.worker)
+    jobs = [home.post(n) for n in range(3)]
+    home.die()
+    home.make = flow_of(logs, max_queue_length=1)
+    home.open(on_flow_change="adopt")
+    home.runtime.cancel(home.worker)
+    stored = [home.store.job(job.job_id) for job in jobs]
+    assert [one.row.status for one in stored if one is not None] == ["cancelled"] * 3
+
+
+def test_12_a_cancellation_that_the_store_refuses_can_be_repeated() -> None:
+    home = Home(flow_of(logs))
+    home.runtime.pause(home.worker)
+    job = home.post(1)
+    for target in (job, home.worker):
+        home.store.refusals = [StoreError("busy")]
+        with pytest.raises(StoreError):
+            home.runtime.cancel(target)
+        assert (job.status, home.post(2).status, home.worker.status) == ("pending", "pending", "paused")
+    home.runtime.cancel(job)
+    home.runtime.cancel(home.worker)
+    stored = home.store.job(job.job_id)
+    assert (job.status, stored and stored.row.status) == ("cancelled", "cancelled")
+    assert home.worker.status == "stopped"
+
+
 def test_13_shutdown_accepts_nothing_new_commits_and_may_be_called_again() -> None:
     home = Home(flow_of(logs))
     home.post(1)

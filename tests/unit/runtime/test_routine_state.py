@@ -235,6 +235,27 @@ def test_change_returns_what_it_put_there(place: dict[str, Any]) -> None:
     assert found(remembering(logic), place, {"n": 1}) == {"seen": [1], "best": 1}
 
 
+def test_change_refuses_a_function_that_returns_none_for_what_it_changed_in_place(
+    place: dict[str, Any],
+) -> None:
+    seen: list[Any] = []
+
+    def logic(made: Routine, payload: dict[str, Any]) -> None:
+        made.state["rows"] = [1]
+        with pytest.raises(InvalidTypeError, match="return the new value"):
+            made.state.change("rows", lambda rows: rows.append(2), [])
+        with pytest.raises(InvalidTypeError, match="return the new value"):
+            made.state.change("new", lambda rows: rows.append(2), [])
+        seen.append((made.state.change("none", lambda value: None), "new" in made.state))
+
+    flow = Flow("f")
+    flow.add_routine(remembering(logic), "r")
+    with Runtime(**place) as runtime:
+        runtime.exec(flow)
+        runtime.post(flow, "r", "input", {}).job_context.result(30)
+    assert seen == [(None, False)]
+
+
 @pytest.mark.parametrize("how", ["add", "change"])
 @pytest.mark.parametrize("kind", ["plain", "async"])
 def test_no_update_by_add_or_change_is_lost(place: dict[str, Any], how: str, kind: str) -> None:

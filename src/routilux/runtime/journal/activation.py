@@ -121,10 +121,10 @@ class JournaledActivation(LiveActivation):
             for member in members:
                 self.draft.entries.append((member.job.error_list, error, noted))
 
-    def emit_failure(self, error: str) -> None:
+    def emit_failure(self, failure: BaseException) -> None:
         """Of what the logic did before it failed nothing stays."""
         self.draft = Draft()
-        super().emit_failure(error)
+        super().emit_failure(failure)
 
     def send_output(self, output_type: str, data: Payload) -> None:
         """The handler hears it at once; the log has it when the activation is handed over."""

@@ -95,7 +95,8 @@ class StoredJobs:
 
     def end(self, job: JobContext, status: JobStatus, error: BaseException | None) -> bool:
         """The end of a job is seen when it is written; False if it has another one."""
-        begun = self._begin_ends(Record(self._worker), [job], status, error)
+        begun: list[Any] = []
+        self._begin_ends(Record(self._worker), [job], status, error, begun)
         self._worker.journal.wake()
         return bool(begun)
 
@@ -104,8 +105,15 @@ class StoredJobs:
         self._cancel(lambda: [job])
 
     def cancel_all(self) -> None:
-        """The same for every open job of the worker, in one record."""
-        self._cancel(lambda: list(self._worker.jobs.values()))
+        """The same for every open job of the worker, in one record: also for those that are only in the store."""
+        self._worker.flush()  # what the store says of them is as it is here
+        self._cancel(self._all_open)
+
+    def _all_open(self) -> list[Any]:
+        worker = self._worker
+        for job_id in worker.revival.left_in_store():
+            worker.revival.job(job_id)
+        return list(worker.jobs.values())
 
     def _cancel(self, jobs: Callable[[], list[Any]]) -> None:
         journal, record = self._worker.journal, Record(self._worker)
@@ -116,20 +124,28 @@ class StoredJobs:
             for job in asked:
                 if self._worker.stopped and job.final is None:
                     raise job_left(job, "cancel()")
-            begun.extend(self._begin_ends(record, asked, JobStatus.CANCELLED, None))
+            self._begin_ends(record, asked, JobStatus.CANCELLED, None, begun)
             if not begun:
                 journal.hand_over(record)  # how they end is on its way: return when that is written
 
         journal.written_or_raise(record, begin, partial(self._not_ended, begun))
 
     def _begin_ends(
-        self, record: Record, jobs: Iterable[Any], status: JobStatus, error: BaseException | None
-    ) -> list[Any]:
-        """Hand over the end of those jobs that have no other. Until it is written they do not come to rest."""
+        self,
+        record: Record,
+        jobs: Iterable[Any],
+        status: JobStatus,
+        error: BaseException | None,
+        begun: list[Any],
+    ) -> None:
+        """Hand over the end of those jobs that have no other. Until it is written they do not come to rest.
+
+        They are in ``begun`` before the record is handed over: it may be refused before this has returned.
+        """
         worker, journal = self._worker, self._worker.journal
         now = worker.engine.driver.clock.time()
         with journal.lock:
-            begun = [job for job in jobs if self._is_open(job)]
+            begun += [job for job in jobs if self._is_open(job)]
             for job in begun:
                 before, job.error, job.final = job.error, error, status.value
                 record.jobs = [*record.jobs, rows.job_row(journal.codec, job, status.value, now)]
@@ -138,12 +154,14 @@ class StoredJobs:
                 record.then(job.account.remove)
             if begun:
                 journal.append(record)
-        return begun
 
     def _is_open(self, job: Any) -> bool:
-        """Whether its end is not even on its way; then it is kept from coming to rest."""
+        """Whether its end is not even on its way; then it is kept from coming to rest.
+
+        One that was to complete with what is on its way may still go on by a post, so it can be ended like others.
+        """
         job.account.add()
-        if not job.account.status.finished and job.final is None:
+        if not job.account.status.finished and job.final in (None, JobStatus.COMPLETED):
             return True
         job.account.remove()
         return False

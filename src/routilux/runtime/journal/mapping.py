@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routilux.errors import shown
 from routilux.model.context import running
-from routilux.model.routine_state import RoutineState, checked_number
+from routilux.model.routine_state import RoutineState, checked_change, checked_number
 from routilux.ports import NoteKey
 from routilux.runtime.journal.record import Record
 
@@ -168,7 +168,8 @@ class StoredMapping(RoutineState):
         while True:
             before = self._held_now(key)
             old = default if before is GONE else self._lent_or_read(key, before)
-            write = self._write(key, fn(old))
+            new = checked_change(f"{self._where}[{shown(key)}]", old, fn(old))
+            write = self._write(key, new)
             if self._put_if(key, before, write):
                 return self._read(write.held, key)
 

@@ -244,6 +244,14 @@ class Revival:
             worker.state.job = job  # type: ignore[attr-defined]
         return job  # type: ignore[no-any-return]
 
+    def left_in_store(self) -> list[str]:
+        """Open jobs of which nothing has come into memory so far."""
+        worker = self._worker
+        if self._idle_jobs_known and not worker.backlog.waits:
+            return []
+        stored = worker.journal.store.jobs(worker_id=worker.worker_id, statuses=OPEN)
+        return [one.row.job_id for one in stored if one.row.job_id not in worker.jobs]
+
     def everything_is_here(self) -> None:
         """Open jobs of which nothing is left have come to rest when nobody was there to see it."""
         if self._idle_jobs_known:

@@ -125,7 +125,7 @@ class JournaledJob(JobContext):
         worker: JournaledWorker,
         job_id: str,
         account: JobAccount,
-        metadata: dict[str, Any] | None,
+        metadata: Mapping[str, Any] | None,
     ) -> None:
         super().__init__(job_id, worker.worker_id, worker.flow_id, account, worker.engine.driver, metadata)
         self._stored: dict[str, Any] = {}

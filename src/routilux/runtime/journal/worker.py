@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -127,7 +127,7 @@ class JournaledWorker(Worker):
         mailbox.hold_kept(item)
         return True
 
-    def new_job(self, job_id: str, account: JobAccount, metadata: dict[str, Any] | None) -> JournaledJob:
+    def new_job(self, job_id: str, account: JobAccount, metadata: Mapping[str, Any] | None) -> JournaledJob:
         return JournaledJob(self, job_id, account, metadata)
 
     def carry_out(self, mailbox: Mailbox, seat: Seat, activation: Any, limit: float) -> tuple[bool, float]:
@@ -160,17 +160,12 @@ class JournaledWorker(Worker):
             if not self._completed(activation, now):
                 return self.run_again(activation), now
             crowded = self.journal.is_full or self.queue.held
-            following = mailbox.following() if mailbox.claimed and now < limit and not crowded else None
+            following = mailbox.follow(activation, now) if now < limit and not crowded else None
             if following is None:
                 return mailbox.finish(activation, now), now
             if mailbox.freed:
                 self.room(mailbox)
-            mailbox.activations += 1
-            mailbox.busy += now - activation.started
-            mailbox.emitted += activation.emitted
-            if activation.merged is not None:
-                mailbox.merged.update(activation.merged)
-            activation = mailbox.make(mailbox, following, following[0][3], now)
+            activation = following
 
     def complete(self, activation: Any, now: float) -> bool:
         if not self._completed(activation, now):
@@ -318,7 +313,7 @@ class JournaledWorker(Worker):
         deadline: float | None,
         lines: Lines | None,
         *,
-        undo: Callable[[], None],
+        undo: Callable[[Worker, Any], None],
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
     ) -> Waits[None]:
@@ -327,9 +322,9 @@ class JournaledWorker(Worker):
             post = Post(self, node, slot, payload, job)
             yield from post.waits_for_place(deadline, lines)
         except BaseException:
-            undo()
+            undo(self, job)
             raise
-        yield from post.waits_to_be_written(key, redriven, undo)
+        yield from post.waits_to_be_written(key, redriven, partial(undo, self, job))
 
     def stuck(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is still to be written or loaded."""
@@ -439,15 +434,15 @@ class JournaledWorker(Worker):
         return not self.backlog.waits and super().misses_items()
 
     def cancel(self) -> None:
-        """Its jobs are cancelled on record first: what the store refuses has not happened."""
-        accepted, self.accepting = self.accepting, False
-        try:
-            self.stored_jobs.cancel_all()
-        except StoreError:
-            self.accepting = accepted
-            raise
+        """Its jobs are cancelled on record first: what the store refuses has not happened.
+
+        After that nothing is refused any more: it returns when the store has taken the worker's end too.
+        """
+        self.stored_jobs.cancel_all()
         super().cancel()
-        self.flush()
+        if not self.engine.driver.on_loop():
+            behind = Record(None)
+            self.journal.kept_or_raise(behind, partial(self.journal.hand_over, behind))
 
     def cancel_jobs(self) -> None:
         """At the end of the worker: for good, or only for this runtime."""
