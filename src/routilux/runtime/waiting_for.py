@@ -41,6 +41,12 @@ def report(worker: Worker) -> str:
     return "\n  - ".join([f"{head}, {jobs}:", *lines[:MOST_LINES], *more])
 
 
+def in_slot(worker: Worker, slot: SlotQueue) -> str:
+    """What a slot holds, and why that stays there."""
+    node = slot.mailbox.node
+    return f"{slot.qualified_name} {_fill(slot)}{_why(worker, node, slot, slot.mailbox.look())}"
+
+
 def _running(worker: Worker) -> Iterator[str]:
     now = worker.engine.now()
     waits = {waiter.activation: waiter.slot for waiter in list(worker.back_pressure.blocked)}
