@@ -283,8 +283,11 @@ class Mailbox:
 
     # -- activations out -----------------------------------------------------------------------------------
 
-    def next(self, now: float) -> Activation | Decide | Later | Discard | None:
-        """What is to be done next, if anything; ends the promise that ``queued`` stands for."""
+    def next(self, now: float, *, regardless: bool = False) -> Activation | Decide | Later | Discard | None:
+        """What is to be done next, if anything; ends the promise that ``queued`` stands for.
+
+        ``regardless`` of the room in the slots that it feeds.
+        """
         if not self._lock.acquire(False):
             take_contended(self._lock)
         try:
@@ -298,7 +301,7 @@ class Mailbox:
             if self.stalled and len(self.stalled) >= self._stall_limit:
                 return None
             for slot in self.feeds:
-                if slot.full:
+                if slot.full and not regardless:
                     self.waiting = True
                     return None
             pending = self.pending
@@ -677,6 +680,12 @@ class Mailbox:
             if self.closed or self.running >= self.concurrency:
                 return False
             return bool(self.prepared) or (self._has_work() and not any(slot.full for slot in self.feeds))
+
+    @property
+    def held_up(self) -> bool:
+        """Whether something could start here, if there were room in the slots that it feeds."""
+        with self._lock:
+            return self.waiting and not self.closed and self._has_work()
 
     def startable(self) -> bool:
         """Whether :meth:`next` could hand out something now, or once a timer or a gate says so."""

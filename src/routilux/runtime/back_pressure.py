@@ -77,6 +77,7 @@ class BackPressure:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self.blocked: dict[Waiter, None] = {}  # an activation may emit from several threads
+        self._doomed: Mailbox | None = None  # waits in front of a slot in which there will be no room
         self._rooms = 0  # how often there was news of room; only ever grows
 
     # -- waiting -----------------------------------------------------------------------------------------------
@@ -296,6 +297,47 @@ class BackPressure:
             return False
         return running_now <= len({waiter.activation for waiter in blocked})
 
+    # -- where no logic waits, but routines cannot start ----------------------------------------------------------
+
+    def judge(self) -> bool:
+        """Nothing runs. Where items wait in front of a full slot in which there can be no room, the oldest are to
+        fail; True if there are such items, or a partial batch was released.
+
+        There can be none where :meth:`stuck` says so, no activation waits (it hears of it first), and no drain has
+        partial batches to release. A post could still bring partners for what is in the slot, as it could for what an
+        activation emits: that one is not waited for either.
+        """
+        worker = self._worker
+        held_up = self._held_up()
+        if held_up is None:
+            worker.held_up = any(node.mailbox.waiting for node in worker.nodes.values())
+            return False
+        if worker.stopped or self.blocked or not worker.stuck(inside=False):
+            return False
+        if worker.drains and worker.flush_one():
+            return True
+        self._doomed = held_up
+        if not held_up.look_again():
+            return False
+        worker.schedule(held_up)
+        return True
+
+    def verdict_on(self, mailbox: Mailbox) -> DeadlockError | None:
+        """On the turn of a routine that waits for room: what its oldest items fail with, if none can come."""
+        if self._doomed is not mailbox:
+            return None
+        self._doomed = None
+        worker = self._worker
+        full = next((slot for slot in mailbox.feeds if slot.full), None)
+        if full is None or worker.stopped or self.blocked or not worker.stuck(inside=False):
+            return None
+        return self._deadlock(full)
+
+    def _held_up(self) -> Mailbox | None:
+        """The routine furthest downstream that could start if there were room in front of it."""
+        mailboxes = [node.mailbox for node in reversed(self._worker.nodes.values())]  # built upstream first
+        return next((mailbox for mailbox in mailboxes if mailbox.held_up), None)
+
     def _happened(self, mailboxes: list[Mailbox]) -> tuple[int, int]:
         return sum(mailbox.starts for mailbox in mailboxes), self._rooms
 
@@ -305,11 +347,16 @@ class BackPressure:
             return worker.full_error(
                 slot, "nothing that runs could make room (its items wait for other items)"
             )
+        return self._deadlock(slot)
+
+    def _deadlock(self, slot: SlotQueue) -> DeadlockError:
+        worker = self._worker
         path = cycle_path(worker.flow, slot.mailbox.routine_id) if slot.cyclic else None
         where = f"the cycle {path} is full" if path else f"slot {slot.qualified_name!r} is full"
         return DeadlockError(
             f"{where} ({slot.length} items) and nothing that runs could make room: its items wait for items that "
-            "cannot come any more. Emit fewer items per activation, or raise max_queue_length",
+            f"cannot come any more ({waiting_for.in_slot(worker, slot)}). Emit fewer items per activation, or raise "
+            "max_queue_length",
             flow_id=worker.flow.flow_id,
             slot=slot.qualified_name,
             worker_id=worker.worker_id,

@@ -61,8 +61,8 @@ def leave(worker: Worker) -> None:
         worker.engine.driver.submit(worker.queue)
     if worker.bell.waiting:
         worker.bell.ring()
-    if worker.rest.waiting and not worker.queue.in_flight:
-        worker.rest.ring()
+    if (worker.rest.waiting or worker.held_up) and not worker.queue.in_flight:
+        worker.came_to_rest()
 
 
 def nested(worker: Worker, mailbox: Mailbox, seat: Seat, *, in_place: bool) -> bool:
@@ -110,7 +110,9 @@ def _turn(worker: Worker, mailbox: Mailbox, seat: Seat, limit: float) -> bool:
         if mailbox.freed:
             worker.room(mailbox)
         if not isinstance(answer, Activation):
-            if answer is None or not _answer(worker, mailbox, answer, now):
+            if answer is None:
+                return mailbox.waiting and _is_held_up(worker, mailbox, now)
+            if not _answer(worker, mailbox, answer, now):
                 return False
             continue
         if answer.spare:
@@ -294,6 +296,23 @@ def _answer(worker: Worker, mailbox: Mailbox, answer: Later | Decide | Discard, 
             worker.regathered(mailbox)
             worker.room(mailbox)
             return mailbox.look_again()
+
+
+def _is_held_up(worker: Worker, mailbox: Mailbox, now: float) -> bool:
+    """A routine waits for room in a slot that it feeds. If none can come its oldest items fail; True: it has more."""
+    worker.held_up = True
+    error = worker.back_pressure.verdict_on(mailbox)
+    if error is None:
+        return False
+    answer: Any = mailbox.next(now, regardless=True)
+    if not isinstance(answer, Activation):
+        return answer is not None and _answer(worker, mailbox, answer, now)
+    if answer.spare:
+        worker.schedule(mailbox)
+    worker.room(mailbox)
+    if answer.job.status is _PENDING:
+        worker.started(answer.job)
+    return failed(worker, answer, error, now)  # type: ignore[arg-type]
 
 
 def _let_policy_decide(worker: Worker, mailbox: Mailbox, asked: Decide, now: float) -> bool:
@@ -535,7 +554,10 @@ def launch(worker: Worker, mailbox: Mailbox, *, once: bool = False, urgent: bool
                 worker.schedule(mailbox)
                 return
         else:
-            again = activation is not None and _answer(worker, mailbox, activation, now)
+            if activation is None:
+                again = mailbox.waiting and _is_held_up(worker, mailbox, now)
+            else:
+                again = _answer(worker, mailbox, activation, now)
             leave(worker)
             if not again:
                 return

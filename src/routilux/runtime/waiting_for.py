@@ -76,6 +76,12 @@ def _wanted(node: Node, policy: ActivationPolicy, item: Item, missing: list[str]
     return f"for what {policy!r} needs"
 
 
+def in_slot(worker: Worker, slot: SlotQueue) -> str:
+    """What a slot holds, and why that stays there."""
+    node = slot.mailbox.node
+    return f"{slot.qualified_name} {_fill(slot)}{_why(worker, node, slot, slot.mailbox.look())}"
+
+
 def _running(worker: Worker) -> Iterator[str]:
     now = worker.engine.now()
     waits = {waiter.activation: waiter.slot for waiter in list(worker.back_pressure.blocked)}

@@ -75,12 +75,13 @@ class Worker:
         self.retries: dict[LiveActivation, tuple[float, Any]] = {}  # when each is due, and its timer
         self.gates = Gates(self)
         self.back_pressure = BackPressure(self)
+        self.held_up = False  # a routine waits for room in a slot that it feeds
         self.accepting = True
         self.closing = False  # only what runs is still waited for
         self.stopped = False
         self.execution_timer: Any = None
         self._waits_for = engine.waits_for  # bound once: every job has it
-        self._drains = 0  # that go on now; moved under the lock
+        self.drains = 0  # that go on now; moved under the lock
         self._drains_lock = driver.lock()
 
     @property
@@ -117,6 +118,13 @@ class Worker:
         """Whoever waits for room here, or for an end, looks anew."""
         self.bell.ring()
         self.rest.ring()
+
+    def came_to_rest(self) -> None:
+        """Nothing runs any more: who waits for that looks, and so does what waits for room that may never come."""
+        if self.held_up and self.resting():
+            self.back_pressure.judge()
+        if self.rest.waiting:
+            self.rest.ring()
 
     def look_again(self, mailbox: Mailbox) -> None:
         if mailbox.look_again():
@@ -305,6 +313,8 @@ class Worker:
                 self.schedule(node.mailbox)
             elif code != QUEUED:
                 self.accept(code, queue, item, None)
+            elif self.held_up and not self.queue.in_flight:
+                self.came_to_rest()
             if self.sink is not None:
                 self.observe_post(job, item, queue)
         except BaseException:
@@ -326,6 +336,8 @@ class Worker:
             offer = partial(node.offer, item)
             code = yield from self.back_pressure.waits_to_post(queue, offer, deadline, lines)
             self.accept(code, queue, item, None)
+            if self.held_up and not self.queue.in_flight:
+                self.came_to_rest()
             if self.sink is not None:
                 self.observe_post(job, item, queue)
         except BaseException:
@@ -718,21 +730,22 @@ class Worker:
         """Return when nothing moves on its own any more, partial batches included; False at the deadline."""
         with self._draining():
             while (yield from self.rest.waits_for(self.at_a_stop, deadline)):
-                if self.queue.paused or not self.flush_one():
-                    return True
+                if self.queue.paused or not (self.flush_one() or self.back_pressure.judge()):
+                    if self.at_a_stop():
+                        return True
             return False
 
     @contextmanager
     def _draining(self) -> Iterator[None]:
         """Policies that were asked to release what they hold are told so until the last drain has ended."""
         with self._drains_lock:
-            self._drains += 1
+            self.drains += 1
         try:
             yield
         finally:
             with self._drains_lock:
-                self._drains -= 1
-                last = not self._drains
+                self.drains -= 1
+                last = not self.drains
             for node in self.nodes.values() if last else ():
                 node.mailbox.end_flush()
 

@@ -236,6 +236,7 @@ def test_4_what_ends_well_after_its_job_has_failed_takes_no_effect_and_is_a_dead
     assert letters == {1: "job failed", 2: "failed"}
     assert list(home.worker.shared_log) == []
     assert home.numbers() == []
+    home.runtime.shutdown()
 
 
 def test_5_the_key_of_an_activation_is_the_same_in_every_attempt_also_after_a_crash() -> None:

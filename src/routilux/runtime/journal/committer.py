@@ -155,8 +155,8 @@ class Committer:
                 with self._journal.lock:
                     worker.unreleased -= 1
                     left = worker.unreleased
-                if not left and (worker.bell.waiting or worker.rest.waiting):
-                    worker.changed()
+                if not left:
+                    _all_released(worker)
         self._prune_sometimes()
 
     # -- what the store does not take --------------------------------------------------------------------
@@ -301,3 +301,10 @@ def again(error: StoreError) -> StoreError:
     same = type(error)(str(error))
     same.__cause__ = error
     return same
+
+
+def _all_released(worker: Any) -> None:
+    if worker.held_up and worker.resting():
+        worker.came_to_rest()
+    if worker.bell.waiting or worker.rest.waiting:
+        worker.changed()

@@ -330,7 +330,7 @@ class JournaledWorker(Worker):
 
     def stuck(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is still to be written or loaded."""
-        if self.unreleased or self.backlog.draws:
+        if self._journal_owes or self.backlog.draws:
             return False
         return super().stuck(inside=inside)
 
