@@ -52,11 +52,12 @@ class Remains:
     def _look_at(self, worker: Worker) -> None:
         for node in worker.nodes.values():
             slots = node.mailbox.slots
-            parked = [
-                item for item in node.mailbox.parked_items() if not self._asked.issuperset(item[3].members)
-            ]
-            self._parked.update(slots[item[1]].qualified_name for item in parked)
+            parked = node.mailbox.parked_items()
             numbers = {item[0] for item in parked}
+            news = [item for item in parked if item[0] not in worker.parked_shown]
+            self._parked.update(
+                slots[item[1]].qualified_name for item in news if not self._asked.issuperset(item[3].members)
+            )
             items, activations, _ = node.mailbox.snapshot()
             items = [*items, *(item for activation in activations for item in activation.batch)]
             self._queued += [(slots[i[1]].qualified_name, i[3]) for i in items if i[0] not in numbers]

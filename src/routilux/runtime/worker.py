@@ -76,6 +76,7 @@ class Worker:
         self.gates = Gates(self)
         self.back_pressure = BackPressure(self)
         self.held_up = False  # a routine waits for room in a slot that it feeds
+        self.parked_shown: frozenset[int] = frozenset()  # numbers of items whose wait the user has been shown
         self.accepting = True
         self.closing = False  # only what runs is still waited for
         self.stopped = False
@@ -849,6 +850,8 @@ class Worker:
         return {} if node is None else node.counters()
 
     def parked_items(self) -> list[ParkedItem]:
+        mailboxes = [node.mailbox for node in self.nodes.values()]
+        self.parked_shown = frozenset(item[0] for mailbox in mailboxes for item in mailbox.parked_items())
         return list(waiting_for.parked_items(self))
 
     def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
