@@ -588,16 +588,6 @@ class Worker:
             said = f"execution {self.worker_id!r} of flow {self.flow_id!r} ended with work left: {lost}"
             self.engine.failures.tell(WARNING, kind, lambda: said, about={"follows": INCOMPLETE})
 
-    def end_execution(self, job: JobContext) -> None:
-        """The one job of this worker has ended, and nothing can join what is still parked of it."""
-        remains = Remains([self]) if job.account.parked else None
-        self.close()
-        lost = "" if remains is None else remains.sentence()
-        if lost:
-            kind = f"executions of flow {self.flow_id!r} ended with items that were still parked"
-            said = f"execution {self.worker_id!r} of flow {self.flow_id!r} ended with work left: {lost}"
-            self.engine.failures.tell(WARNING, kind, lambda: said, about={"follows": INCOMPLETE})
-
     def _give_up_joins(self, account: JobAccount) -> None:
         """A job has ended: what waits for partners of the same jobs, all of which have ended, waits in vain."""
         for mailbox in self.joins_of_jobs:
