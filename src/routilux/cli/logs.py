@@ -36,7 +36,7 @@ class AboveProgress(logging.Handler):
 def logs_shown(call: Call) -> Iterator[AboveProgress]:
     """Show what routines log, from info on; only warnings with ``-q``, everything with ``--debug``.
 
-    With ``-v`` or ``--debug`` each failed activation is shown as it happens, with its traceback.
+    With ``-v`` or ``--debug`` each failed activation is shown as it happens.
     """
     logger = logging.getLogger("routilux")
     handler = AboveProgress(verbose=call.verbose or call.debug)
