@@ -216,7 +216,7 @@ def _everything(found: JobContext, letters: list[DeadLetter]) -> dict[str, Any]:
 def cancel(call: Call, target: str, store: str | None) -> None:
     """Cancel a job, or a run with all its jobs: what is queued of them is gone.
 
-    It needs a store that nobody has open; a run that goes on is cancelled by Ctrl-C first.
+    It needs a store that no process has open; a run that goes on is cancelled by Ctrl-C first.
     """
     cancelled = cancel_stored(store_of(call, store, "'routilux job cancel'"), target)
     if call.as_json:

@@ -16,7 +16,7 @@ Aside: TypeAlias = Callable[[Callable[[], None]], None]
 class AboveProgress(logging.Handler):
     """Writes log lines to stderr, above what is drawn there. Called on the threads that run logic.
 
-    Failed activations are left to the report of the run, unless it is to be ``verbose``.
+    Failed activations, and what is left at the end, are left to the report of the run, unless it is to be ``verbose``.
     """
 
     def __init__(self, *, verbose: bool) -> None:
@@ -36,7 +36,7 @@ class AboveProgress(logging.Handler):
 def logs_shown(call: Call) -> Iterator[AboveProgress]:
     """Show what routines log, from info on; only warnings with ``-q``, everything with ``--debug``.
 
-    With ``-v`` or ``--debug`` each failed activation is shown as it happens, with its traceback.
+    With ``-v`` or ``--debug`` each failed activation is shown as it happens.
     """
     logger = logging.getLogger("routilux")
     handler = AboveProgress(verbose=call.verbose or call.debug)

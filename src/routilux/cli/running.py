@@ -86,7 +86,7 @@ class Feeder(Thread):
         return not self.stopped
 
     def stop(self) -> None:
-        """Post nothing more. It may still wait for its input, which nobody can end, or for the jobs."""
+        """Post nothing more. It may still wait for its input, which cannot be ended, or for the jobs."""
         self.stopped = True
         if not self.draining:
             self.join(2 * PATIENCE)

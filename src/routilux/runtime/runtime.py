@@ -786,7 +786,7 @@ class Runtime:
     def _tell_lost(self, what: str, remains: Remains) -> None:
         lost = remains.sentence()
         if lost:
-            write(WARNING, f"{what} with work left: {lost}")
+            write(WARNING, f"{what} with work left: {lost}", about={"follows": "dropped"})
 
     def _wait_for_the_rest(self, deadline: float | None) -> bool:
         """Everything has been stopped, in a routine perhaps, where it could not wait for what ran."""

@@ -386,13 +386,13 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
 
 
 def _send_on(worker: Worker, activation: LiveActivation, error: BaseException, now: float) -> bool:
-    """What failed leaves on the routine's event ``error``, and has ended with that."""
+    """The items of a failed activation are emitted on the routine's event ``error``, and it has ended with that."""
     try:
         activation.emit_failure(error)
         worker.seal(activation)
     except BaseException as raised:  # noqa: BLE001 the event may have no room, or a type that this is not of
         activation.abandoned = None
-        follows = f"it could not leave on the event {ERROR_EVENT!r} ({describe(raised)}), and the job fails"
+        follows = f"the event {ERROR_EVENT!r} could not take it ({describe(raised)}), and the job fails"
         tell(worker, activation, error, ERROR, follows)
         return end(worker, activation, now, "failed", error, fatal=_wrapped(activation, error))
     heard = activation.node.routes[ERROR_EVENT]

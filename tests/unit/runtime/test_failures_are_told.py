@@ -563,7 +563,7 @@ def test_where_it_cannot_leave_the_job_fails_with_the_error_of_the_logic(
     assert str(job.error) == f"routine 'ask' failed in attempt 1: ValueError: no answer ({HERE}:{LINE})"
     ((level, line),) = told(caplog)
     assert level == "ERROR"
-    assert "it could not leave on the event 'error' (InvalidTypeError" in line
+    assert "the event 'error' could not take it (InvalidTypeError" in line
 
 
 def test_routine_without_an_event_error_is_refused_with_the_fix(runtime: Runtime) -> None:
