@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -59,6 +59,17 @@ class Moody(MemoryStore):
         return self.died_on
 
 
+_homes: list[Home] = []
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left_open() -> Iterator[None]:
+    """The event loop of a simulation that a test leaves would be found open later, by the garbage collector."""
+    yield
+    while _homes:
+        _homes.pop().die()
+
+
 class Home:
     """One store, and the runtimes that open it one after the other."""
 
@@ -66,6 +77,7 @@ class Home:
         self.store = Moody()
         self.make = make
         self.wall = 0.0  # seconds by which the clock on the wall was moved
+        _homes.append(self)
         self.open()
 
     def open(self, **options: Any) -> None:
