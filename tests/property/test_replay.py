@@ -9,15 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from routilux import Flow, Routine
-from routilux.activation_policies import immediate_policy
-from routilux.testing.simulated import simulated
 from tests.property.plans import KINDS
 from tests.property.replay import summary
 
 ROOT = Path(__file__).parents[2]
 SEEDS = range(90, 112)
-ALONGSIDE = 30  # as many workers, so that an order by addresses would differ between some of them
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -32,32 +28,3 @@ def test_a_seed_replays_in_this_process_and_in_one_with_other_hashes(kind: str) 
         check=True,
     )
     assert found.stdout.splitlines() == here[::-1]
-
-
-def test_the_order_in_which_routines_help_does_not_depend_on_addresses() -> None:
-    orders = set()
-    with simulated(0) as runtime:
-        for n in range(ALONGSIDE):
-            worker = runtime.exec(fan(f"fan {n}")).control
-            beyond = worker.paths.beyond(worker.nodes["source"].mailbox)
-            before = worker.paths.to(worker.nodes["sink"].mailbox)
-            orders.add(tuple(mailbox.routine_id for mailbox in (*beyond, *before)))
-    assert len(orders) == 1
-
-
-def fan(flow_id: str) -> Flow:
-    """A source, eight routines beside each other, a sink."""
-    flow = Flow(flow_id)
-    for routine_id in ("source", *"abcdefgh", "sink"):
-        flow.add_routine(relay(), routine_id)
-    for middle in "abcdefgh":
-        flow.connect("source", "output", middle, "input")
-        flow.connect(middle, "output", "sink", "input")
-    return flow
-
-
-def relay() -> Routine:
-    routine = Routine()
-    routine.add_slot("input")
-    routine.add_event("output")
-    return routine.set_activation_policy(immediate_policy()).set_logic(lambda *_: None)

@@ -109,13 +109,6 @@ class Engine:
     def run_nested(self, worker: Worker, mailbox: Mailbox, *, in_place: bool) -> bool:
         return turns.nested(worker, mailbox, self.driver.seat(), in_place=in_place)
 
-    def launch(self, worker: Worker, mailbox: Mailbox) -> bool:
-        """Start one activation of detached logic past the limit of the worker; False if there was none."""
-        before = mailbox.starts
-        worker.queue.forget(mailbox)
-        turns.launch(worker, mailbox, once=True, urgent=True)
-        return mailbox.starts != before
-
     def snapshot(self, worker: Worker, use: Callable[[dict[str, Any]], T]) -> T:
         return cut.take(worker, use)
 

@@ -5,7 +5,7 @@ Everything that can be looked up once is looked up here, when the worker starts.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, KeysView, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -218,51 +218,6 @@ def _key_of(routine: Routine) -> KeyOf | None:
     if isinstance(policy, AllSlotsReadyPolicy) and policy.by is not None and policy.by != "job":
         return partial(join_key, by=policy.by)
     return None if by is None or by == "job" else partial(lane_key, by=by)
-
-
-REMEMBERED_PATHS = 64
-
-
-class Paths:
-    """Which routines of a worker lead to which. Looked up only when somebody waits for room.
-
-    In the order in which they are found and never in that of addresses: who comes first must not depend on where
-    an object lies, or a seed of the simulation would not replay.
-    """
-
-    def __init__(self, nodes: Mapping[str, Node]) -> None:
-        self._nodes = nodes
-        self._found: dict[tuple[Mailbox, bool], dict[Mailbox, None]] = {}
-
-    def beyond(self, mailbox: Mailbox) -> KeysView[Mailbox]:
-        """The routine itself, and all that its items can come to."""
-        return self._reached(mailbox, forwards=True)
-
-    def to(self, mailbox: Mailbox) -> KeysView[Mailbox]:
-        """The routine itself, and all whose items can come to it."""
-        return self._reached(mailbox, forwards=False)
-
-    def _reached(self, mailbox: Mailbox, *, forwards: bool) -> KeysView[Mailbox]:
-        found = self._found.get((mailbox, forwards))
-        if found is None:
-            neighbours = self._neighbours(forwards)
-            found, waiting = {mailbox: None}, [mailbox]
-            while waiting:
-                new = [other for other in neighbours.get(waiting.pop(), {}) if other not in found]
-                found |= dict.fromkeys(new)
-                waiting += new
-            if len(self._found) >= REMEMBERED_PATHS:
-                self._found = {}
-            self._found[mailbox, forwards] = found
-        return found.keys()
-
-    def _neighbours(self, forwards: bool) -> dict[Mailbox, dict[Mailbox, None]]:
-        neighbours: dict[Mailbox, dict[Mailbox, None]] = {}
-        for node in self._nodes.values():
-            for route in (route for routes in node.routes.values() for route in routes):
-                ends = (node.mailbox, route.mailbox) if forwards else (route.mailbox, node.mailbox)
-                neighbours.setdefault(ends[0], {})[ends[1]] = None
-        return neighbours
 
 
 def build_nodes(worker: Worker, flow: Flow) -> dict[str, Node]:

@@ -97,10 +97,10 @@ class RunQueue:
         finally:
             self._lock.release()
 
-    def enter(self, *, urgent: bool = False) -> bool:
-        """Begin an activation that did not come through :meth:`take`; False while held, unless it is urgent."""
+    def enter(self) -> bool:
+        """Begin an activation that did not come through :meth:`take`; False while held."""
         with self._lock:
-            if self._closed and not urgent:
+            if self._closed:
                 return False
             self.in_flight += 1
             return True

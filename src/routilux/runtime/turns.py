@@ -536,14 +536,14 @@ def _note(
 # -- logic that runs somewhere else ----------------------------------------------------------------------------
 
 
-def launch(worker: Worker, mailbox: Mailbox, *, once: bool = False, urgent: bool = False) -> None:
+def launch(worker: Worker, mailbox: Mailbox, *, once: bool = False) -> None:
     """Start everything that a routine with asynchronous or remote logic has ready, or just one activation.
 
-    The caller holds the promise to see to the mailbox, and passes it on. ``urgent``: also while the worker is held.
+    The caller holds the promise to see to the mailbox, and passes it on.
     """
     if worker.journaled and worker.holds_back(mailbox):
         return
-    while worker.queue.enter(urgent=urgent):
+    while worker.queue.enter():
         now = worker.engine.now()
         activation: Any = mailbox.next(now)
         if isinstance(activation, Activation):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from routilux.errors import counted, shown
 from routilux.model.item import ParkedItem
-from routilux.model.policy import ActivationPolicy, AllSlotsReadyPolicy, BatchSizePolicy
+from routilux.model.policy import ActivationPolicy, AllSlotsReadyPolicy, BatchSizePolicy, CustomPolicy
 
 if TYPE_CHECKING:
     from routilux.kernel.mailbox import Look, SlotQueue
@@ -134,7 +134,13 @@ def _why(worker: Worker, node: Node, slot: SlotQueue, look: Look) -> str:
         return _no_partner(worker, node, slot, look, policy)
     if isinstance(policy, BatchSizePolicy):
         return f"; {policy!r} waits for {policy.n:,} in each slot"
-    return f" that {policy!r} has not taken"
+    return f" that {_named(policy)} has not taken"
+
+
+def _named(policy: ActivationPolicy) -> str:
+    if isinstance(policy, CustomPolicy):
+        return f"{policy.name}({getattr(policy.fn, '__name__', type(policy.fn).__name__)})"
+    return repr(policy)
 
 
 def _why_not_started(node: Node, look: Look) -> str:

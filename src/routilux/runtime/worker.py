@@ -27,7 +27,7 @@ from routilux.runtime.failures import ERROR, WARNING
 from routilux.runtime.gates import Gates
 from routilux.runtime.job import JobContext
 from routilux.runtime.letters import LETTER_LIMIT, Letters
-from routilux.runtime.nodes import Node, Paths, build_nodes
+from routilux.runtime.nodes import Node, build_nodes
 from routilux.runtime.pool import RunQueue
 from routilux.runtime.remains import Remains
 from routilux.runtime.state import JobState, WorkerState
@@ -68,7 +68,6 @@ class Worker:
         self.queue = RunQueue(self, limit, driver.lock())
         self.number = count(1).__next__
         self.nodes: dict[str, Node] = build_nodes(self, flow)
-        self.paths = Paths(self.nodes)
         self.joins_of_jobs = [node.mailbox for node in self.nodes.values() if node.joins_jobs]
         self.jobs: dict[str, JobContext] = {}  # the open ones
         self.letters = self.new_letters()
