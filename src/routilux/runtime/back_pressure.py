@@ -303,9 +303,9 @@ class BackPressure:
         """Nothing runs. Where items wait in front of a full slot in which there can be no room, the oldest are to
         fail; True if there are such items, or a partial batch was released.
 
-        There can be none where :meth:`stuck` says so, no activation waits (it hears of it first), and no drain has
-        partial batches to release. A post could still bring partners for what is in the slot, as it could for what an
-        activation emits: that one is not waited for either.
+        There can be none where :meth:`stuck` says so, no activation waits (it hears of it first), no drain has partial
+        batches to release, and all slots of the routine are full: while one has room, a post may still bring the
+        partners of what is there.
         """
         worker = self._worker
         held_up = self._held_up()
@@ -328,15 +328,15 @@ class BackPressure:
             return None
         self._doomed = None
         worker = self._worker
-        full = next((slot for slot in mailbox.feeds if slot.full), None)
+        full = _hopeless(mailbox)
         if full is None or worker.stopped or self.blocked or not worker.stuck(inside=False):
             return None
         return self._deadlock(full)
 
     def _held_up(self) -> Mailbox | None:
-        """The routine furthest downstream that could start if there were room in front of it."""
+        """The routine furthest downstream that could start if there were room, of which there can be none."""
         mailboxes = [node.mailbox for node in reversed(self._worker.nodes.values())]  # built upstream first
-        return next((mailbox for mailbox in mailboxes if mailbox.held_up), None)
+        return next((mailbox for mailbox in mailboxes if mailbox.held_up and _hopeless(mailbox)), None)
 
     def _happened(self, mailboxes: list[Mailbox]) -> tuple[int, int]:
         return sum(mailbox.starts for mailbox in mailboxes), self._rooms
@@ -378,3 +378,9 @@ def lending_its_place(waits: Waits[T], lines: Lines | None) -> Waits[T]:
         return waits
     worker: Worker = outer.node.worker
     return worker.back_pressure.away(waits, Place(worker.queue), in_task=lines is not None)
+
+
+def _hopeless(mailbox: Mailbox) -> SlotQueue | None:
+    """A full slot that this routine feeds, and into none of whose neighbours another item could come."""
+    full = (slot for slot in mailbox.feeds if slot.full)
+    return next((slot for slot in full if all(other.crowded for other in slot.mailbox.slots.values())), None)
