@@ -22,6 +22,10 @@ BROKEN_ONCE = {
     "a cancellation that was refused before its caller went on left the job without an end": ("cancels", 444),
     "an item was gone whose logic had ended well when its job had just failed": ("cancels", 525),
     "the job of an item that was only in the store outlived the cancellation of its worker": ("cancels", 967),
+    "what a job shared with others was held back when it was cancelled while it was paused": (
+        "everything",
+        796,
+    ),
     "a refused cancellation stayed on record by a post that was written behind it": ("cancels", 1001),
     "a job that went on by a post in the middle of its cancellation was not cancelled": ("cancels", 294),
 }

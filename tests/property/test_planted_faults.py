@@ -140,8 +140,8 @@ FAULTS = (
         "a cancelled job goes on",
         account.JobAccount,
         "end",
-        "self.ended = self.halted = True",
-        "self.ended = self.halted = False",
+        "self.ended, self.pause_asked = True, False",
+        "self.ended, self.pause_asked = False, False",
         Features(cancels=True),
     ),
     Fault(

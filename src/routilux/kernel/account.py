@@ -118,7 +118,8 @@ class JobAccount:
             if self.status.finished:
                 return False
             self.status = status
-            self.ended = self.halted = True
+            self.ended, self.pause_asked = True, False  # what it shares with others is not held back by it
+            self._obey()
             return True
 
     def settle(self) -> tuple[JobAccount, ...]:
@@ -132,7 +133,7 @@ class JobAccount:
 
     def pause(self, asked: bool) -> None:
         with self._lock:
-            self.pause_asked = asked
+            self.pause_asked = asked and not self.status.finished
             self._obey()
 
     def begin_wait(self) -> bool:

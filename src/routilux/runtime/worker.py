@@ -432,6 +432,8 @@ class Worker:
                     activation.ask_to_stop()
             for job in ended:
                 self._over(job)
+            if any(node.mailbox.keeps_back for node in self.nodes.values()):
+                self.let_resumed_go()  # what they shared with others, if they were paused
         return ended
 
     def mark_ended(

@@ -469,3 +469,27 @@ def test_what_an_activation_merged_whose_job_was_cancelled_meanwhile_is_discarde
         runtime.post("flow", "a", "input", {"n": "third"})
         runtime.run()
     assert seen == [["first"], ["first", "cancelled"], ["first", "second"], ["first", "second", "third"]]
+
+
+@stored
+def test_what_a_paused_job_shares_with_others_goes_on_when_it_is_cancelled(stored: bool) -> None:
+    def spread(slot_data: Any, policy_message: Any, state: Any) -> None:
+        state.control.runtime.pause("job paused")  # from here on what comes of both is held back
+        batching.emit("output", n=len(slot_data["input"]))
+
+    seen: list[int] = []
+    batching = step(lambda routine, payload, state: None)
+    batching.set_activation_policy(batch_size_policy(2)).set_logic(spread)
+    flow = flow_of(batching, step(lambda routine, payload, state: seen.append(payload["n"])))
+    flow.connect("a", "output", "b", "input")
+    with simulated(1, store=store_if(stored)) as runtime:
+        runtime.exec(flow, worker_id="w")
+        jobs = [
+            runtime.post("flow", "a", "input", {}, job_id=f"job {name}").job_context
+            for name in ("parked", "paused")
+        ]
+        runtime.run()
+        assert (seen, [job.status for job in jobs]) == ([], ["completed", "running"])
+        runtime.cancel("job paused")
+        runtime.run()
+        assert (seen, [job.status for job in jobs]) == ([2], ["completed", "cancelled"])
