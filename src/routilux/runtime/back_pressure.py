@@ -304,7 +304,7 @@ class BackPressure:
         fail; True if there are such items, or a partial batch was released.
 
         There can be none where :meth:`stuck` says so, no activation waits (it hears of it first), no drain has partial
-        batches to release, and all slots of the routine are full: while one has room, a post may still bring the
+        batches to release, and all slots of the routine behind are full: while one has room, a post may still bring the
         partners of what is there.
         """
         worker = self._worker
@@ -328,7 +328,7 @@ class BackPressure:
             return None
         self._doomed = None
         worker = self._worker
-        full = _hopeless(mailbox)
+        full = self._hopeless(mailbox)
         if full is None or worker.stopped or self.blocked or not worker.stuck(inside=False):
             return None
         return self._deadlock(full)
@@ -336,7 +336,19 @@ class BackPressure:
     def _held_up(self) -> Mailbox | None:
         """The routine furthest downstream that could start if there were room, of which there can be none."""
         mailboxes = [node.mailbox for node in reversed(self._worker.nodes.values())]  # built upstream first
-        return next((mailbox for mailbox in mailboxes if mailbox.held_up and _hopeless(mailbox)), None)
+        return next((mailbox for mailbox in mailboxes if mailbox.held_up and self._hopeless(mailbox)), None)
+
+    def _hopeless(self, mailbox: Mailbox) -> SlotQueue | None:
+        """A full slot that this routine feeds, and into none of whose neighbours another item could come.
+
+        With a store a join finds partners beyond its full slots, so only a slot without neighbours is hopeless there.
+        """
+        for slot in mailbox.feeds:
+            neighbours = slot.mailbox.slots.values()
+            if slot.full and all(other.crowded for other in neighbours):
+                if len(neighbours) == 1 or not self._worker.journaled:
+                    return slot
+        return None
 
     def _happened(self, mailboxes: list[Mailbox]) -> tuple[int, int]:
         return sum(mailbox.starts for mailbox in mailboxes), self._rooms
@@ -378,9 +390,3 @@ def lending_its_place(waits: Waits[T], lines: Lines | None) -> Waits[T]:
         return waits
     worker: Worker = outer.node.worker
     return worker.back_pressure.away(waits, Place(worker.queue), in_task=lines is not None)
-
-
-def _hopeless(mailbox: Mailbox) -> SlotQueue | None:
-    """A full slot that this routine feeds, and into none of whose neighbours another item could come."""
-    full = (slot for slot in mailbox.feeds if slot.full)
-    return next((slot for slot in full if all(other.crowded for other in slot.mailbox.slots.values())), None)

@@ -290,10 +290,8 @@ class ThreadPool:
         with self._lock:
             if self._threads or self._closing:
                 return
-            threads = [self._thread(n) for n in range(1, self.size + 1)]
-            self._threads.update(threads)
-        for thread in threads:
-            thread.start()
+            for n in range(1, self.size + 1):
+                self._start_thread(n)
 
     def submit(self, queue: RunQueue) -> None:
         self._queue.append(queue)
@@ -368,14 +366,10 @@ class ThreadPool:
             if not self._free or self._closing:
                 return
             self._free -= 1
-            wake: Callable[[], object]
             if self._spare:
-                wake = self._spare.pop().release
+                self._spare.pop().release()
             else:
-                thread = self._thread(len(self._threads) + 1)
-                self._threads.add(thread)
-                wake = thread.start
-        wake()
+                self._start_thread(len(self._threads) + 1)
 
     def _give_seat(self, sleeper: Any) -> bool:
         """Let a thread that has waited have this one's seat; False: this one is not needed any more."""
@@ -393,8 +387,11 @@ class ThreadPool:
 
     # -- working -----------------------------------------------------------------------------------------------
 
-    def _thread(self, n: int) -> Thread:
-        return Thread(target=self._work, name=f"routilux-{n}", daemon=True)
+    def _start_thread(self, n: int) -> None:
+        """Under the lock, so that a join finds none that has not started."""
+        thread = Thread(target=self._work, name=f"routilux-{n}", daemon=True)
+        self._threads.add(thread)
+        thread.start()
 
     def _wake_one(self) -> None:
         if not self._lock.acquire(False):
