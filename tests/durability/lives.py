@@ -13,6 +13,7 @@ from typing import Any
 
 from routilux import Routine, current
 from routilux.errors import (
+    DeadlockError,
     ExecutionTimeoutError,
     QueueFullError,
     StateError,
@@ -21,9 +22,11 @@ from routilux.errors import (
     StoreUnknownError,
     WorkerNotRunningError,
 )
+from routilux.kernel.mailbox import Mailbox
 from routilux.model.context import running
 from routilux.ports import ItemKey
 from routilux.runtime import runtime as runtime_module
+from routilux.runtime.back_pressure import BackPressure
 from routilux.runtime.journal import committer
 from routilux.testing.simulated import SimulatedRuntime, SimulationStuck
 from tests.durability.audit import DROPPING, FINISHED, Audit
@@ -71,11 +74,20 @@ class Lives:
         self.generation: dict[str, int] = {}  # of the worker of a flow: a new one after each that was stopped
 
     def run(self) -> None:
-        usual = committer.BATCH_RECORDS
+        usual, verdict_on = committer.BATCH_RECORDS, BackPressure.verdict_on
+
+        def noted(back_pressure: BackPressure, mailbox: Mailbox) -> DeadlockError | None:
+            verdict = verdict_on(back_pressure, mailbox)
+            if verdict is not None:
+                self.witness.stalled.add(mailbox.routine_id)
+            return verdict
+
+        BackPressure.verdict_on = noted  # type: ignore[method-assign]
         try:
             self._run()
         finally:
             committer.BATCH_RECORDS = usual
+            BackPressure.verdict_on = verdict_on  # type: ignore[method-assign]
 
     def _run(self) -> None:
         for number in range(self.fate.lives):

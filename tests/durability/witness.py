@@ -40,6 +40,7 @@ class Witness:
         self.job_pauses = False
         self.batches: dict[ItemKey, tuple[tuple[int, ...], str]] = {}  # what each item was given with
         self.attempts: dict[str, int] = {}  # the last one, by idempotency key
+        self.stalled: set[str] = set()  # routines of which an item failed because none could start
         self.started = 0
         self.emitted = 0
         self.running: dict[Any, tuple[str, str]] = {}
@@ -102,8 +103,8 @@ class Witness:
                 before == (numbers, key), f"{stored} was given as {before}, and now as {(numbers, key)}"
             )
         last = self.attempts.get(key, 0)
-        # The policy may have failed in the place of the logic, and so does a start for which no room can come.
-        unseen = getattr(plan.policy, "fn", None) is moody or self.plan.can_lock
+        # The policy may have failed in the place of the logic, or there was no room to start.
+        unseen = getattr(plan.policy, "fn", None) is moody or plan.routine_id in self.stalled
         follows = unseen or activation.attempt <= last + 1
         self.expect(follows, f"{where} makes attempt {activation.attempt} after {last}")
         self.attempts[key] = max(last, activation.attempt)

@@ -77,6 +77,7 @@ class BackPressure:
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
         self.blocked: dict[Waiter, None] = {}  # an activation may emit from several threads
+        self._flushes = False  # a partial batch was released, for nothing else could make room
         self._doomed: Mailbox | None = None  # waits in front of a slot in which there will be no room
         self._rooms = 0  # how often there was news of room; only ever grows
 
@@ -303,18 +304,22 @@ class BackPressure:
         """Nothing runs. Where items wait in front of a full slot in which there can be no room, the oldest are to
         fail; True if there are such items, or a partial batch was released.
 
-        There can be none where :meth:`stuck` says so, no activation waits (it hears of it first), no drain has partial
-        batches to release, and all slots of the routine behind are full: while one has room, a post may still bring the
-        partners of what is there.
+        There can be none where :meth:`stuck` says so, no activation waits (it hears of it first), there is no partial
+        batch (these are released first, one after the other, as in a drain), and all slots of the routine behind are
+        full: while one has room, a post may still bring the partners of what is there.
         """
         worker = self._worker
         held_up = self._held_up()
         if held_up is None:
             worker.held_up = any(node.mailbox.waiting for node in worker.nodes.values())
+            if self._flushes:
+                self._flushes = False
+                worker.end_flush()
             return False
         if worker.stopped or self.blocked or not worker.stuck(inside=False):
             return False
-        if worker.drains and worker.flush_one():
+        if worker.flush_one():
+            self._flushes = True
             return True
         self._doomed = held_up
         if not held_up.look_again():

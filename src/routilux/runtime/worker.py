@@ -748,7 +748,13 @@ class Worker:
             with self._drains_lock:
                 self.drains -= 1
                 last = not self.drains
-            for node in self.nodes.values() if last else ():
+            if last:
+                self.end_flush()
+
+    def end_flush(self) -> None:
+        """Policies are not asked any more to release what they hold, unless a drain goes on."""
+        if not self.drains:
+            for node in self.nodes.values():
                 node.mailbox.end_flush()
 
     def cancel_jobs(self) -> None:
