@@ -114,7 +114,8 @@ class Mailbox:
     """See the module's docstring. ``make`` builds the runtime's kind of :class:`Activation`."""
 
     __slots__ = (
-        "_claim_size", "_gathering", "_held", "_held_prepared", "_lanes", "_lock", "_only_slot", "_stall_limit",
+        "_claim_size", "_gathering", "_held", "_held_prepared", "_lanes", "_lock", "_may_pass", "_only_slot",
+        "_stall_limit",
         "activations", "busy", "claimed", "closed", "concurrency", "emitted", "exchanges", "failed", "feeds",
         "freed", "gate", "make", "merged", "node", "pending", "prepared", "queued", "retried", "returned",
         "routine_id", "running", "skipped", "slots", "stalled", "waiting",
@@ -163,6 +164,7 @@ class Mailbox:
         self.running = 0
         self.queued = False
         self.waiting = False  # for room in one of the slots that it feeds
+        self._may_pass = False  # one start does not wait for it
         self.closed = False
         self.activations = self.failed = self.skipped = self.retried = self.returned = self.emitted = 0
         self.busy = 0.0
@@ -302,8 +304,11 @@ class Mailbox:
                 return None
             for slot in self.feeds:
                 if slot.full and not regardless:
-                    self.waiting = True
-                    return None
+                    if not self._may_pass:
+                        self.waiting = True
+                        return None
+                    self._may_pass = False
+                    break
             pending = self.pending
             if not pending:
                 if self._gathering is None:
@@ -585,6 +590,12 @@ class Mailbox:
         """A slot that this mailbox feeds may have room again. True: queue the mailbox."""
         with self._lock:
             self.waiting = False
+            return self._promise()
+
+    def let_pass(self) -> bool:
+        """The next start does not wait for room in the slots that this mailbox feeds. True: queue the mailbox."""
+        with self._lock:
+            self.waiting, self._may_pass = False, True
             return self._promise()
 
     def release_held(self) -> tuple[bool, tuple[JobAccount, ...]]:

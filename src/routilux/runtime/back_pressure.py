@@ -302,7 +302,8 @@ class BackPressure:
 
     def judge(self) -> bool:
         """Nothing runs. Where items wait in front of a full slot in which there can be no room, the oldest are to
-        fail; True if there are such items, or a partial batch was released.
+        fail, or, if their partners may be behind the slot's end, to start all the same; True if there are such items,
+        or a partial batch was released.
 
         There can be none where :meth:`stuck` says so, no activation waits (it hears of it first), there is no partial
         batch (these are released first, one after the other, as in a drain), and all slots of the routine behind are
@@ -321,11 +322,15 @@ class BackPressure:
         if worker.flush_one():
             self._flushes = True
             return True
-        self._doomed = held_up
-        if not held_up.look_again():
-            return False
-        worker.schedule(held_up)
-        return True
+        full = self._hopeless(held_up)
+        if full is not None and worker.takes_beyond(full.mailbox):
+            starts = held_up.let_pass()
+        else:
+            self._doomed = held_up
+            starts = held_up.look_again()
+        if starts:
+            worker.schedule(held_up)
+        return starts
 
     def verdict_on(self, mailbox: Mailbox) -> DeadlockError | None:
         """On the turn of a routine that waits for room: what its oldest items fail with, if none can come."""
@@ -346,12 +351,13 @@ class BackPressure:
     def _hopeless(self, mailbox: Mailbox) -> SlotQueue | None:
         """A full slot that this routine feeds, and into none of whose neighbours another item could come.
 
-        With a store a join finds partners beyond its full slots, so only a slot without neighbours is hopeless there.
+        With a store, of the routines with several slots only those count that find partners beyond their full slots.
         """
+        worker = self._worker
         for slot in mailbox.feeds:
             neighbours = slot.mailbox.slots.values()
             if slot.full and all(other.crowded for other in neighbours):
-                if len(neighbours) == 1 or not self._worker.journaled:
+                if len(neighbours) == 1 or not worker.journaled or worker.takes_beyond(slot.mailbox):
                     return slot
         return None
 

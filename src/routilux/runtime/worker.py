@@ -392,6 +392,10 @@ class Worker:
             self.room(slot.mailbox)
         self.accept(code, slot, item, None)
 
+    def takes_beyond(self, mailbox: Mailbox) -> bool:
+        """Whether more than its slots hold is of use to this routine: it finds there what those in them wait for."""
+        return False
+
     def stuck(self, *, inside: bool) -> bool:
         """Whether nothing that runs or waits for a time can make room; ``inside``: for an activation."""
         return self.back_pressure.stuck(inside=inside)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from routilux import Flow, Routine, Runtime
-from routilux.activation_policies import all_slots_ready_policy
+from routilux.activation_policies import all_slots_ready_policy, immediate_policy
 from routilux.ports import Changes
 from routilux.runtime.journal.joins import KIND
 from routilux.runtime.journal.keys import digest_of
@@ -134,6 +134,91 @@ def test_an_item_with_a_place_in_memory_finds_its_partner_in_the_store(
                 [["left", key], ["right", key]] for key in range(n // lives * (life + 1))
             ]
             runtime.shutdown(wait=False)
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("by", ["id", "job"])
+@pytest.mark.parametrize("at_once", [True, False])
+def test_of_equal_keys_the_oldest_of_each_slot_are_joined(seed: int, by: str, at_once: bool) -> None:
+    """Some have a place in memory, which they have not taken yet when others are in the store already."""
+    lines = [[slot, "key", n] for n in range(6) for slot in ("left", "right")]
+    with simulated(seed, store=MemoryStore()) as runtime:
+        flow = pairing(capacity=2, by=by)
+        flow.routines["b"].by = "id"  # type: ignore[attr-defined]
+        worker = runtime.exec(flow, worker_id="w")
+        runtime.pause(worker)
+        for sent in [lines] if at_once else [lines[n : n + 4] for n in range(0, 12, 4)]:
+            runtime.post("flow", "a", "input", {"lines": sent}, job_id="one" if by == "job" else None)
+        runtime.resume(worker)
+        runtime.run()
+        assert joined(worker) == [[["left", n], ["right", n]] for n in range(6)]
+
+
+def one_by_one(capacity: int, *, is_async: bool = False) -> Flow:
+    """``left`` and ``right`` each pass on one item of the join in an activation."""
+
+    class Pass(Routine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_slot("input", max_queue_length=4_000)
+            self.add_event("output")
+            self.set_activation_policy(immediate_policy())
+
+        def logic(self, slot_data: Any, message: Any, state: Any) -> None:
+            self.emit("output", **slot_data["input"][0])
+
+    class AsyncPass(Pass):
+        async def logic(self, slot_data: Any, message: Any, state: Any) -> None:  # type: ignore[override]
+            self.emit("output", **slot_data["input"][0])
+
+    flow, pairs = Flow("flow"), Pairs()
+    for slot in ("left", "right"):
+        pairs.add_slot(slot, max_queue_length=capacity)
+    flow.add_routine(pairs.set_activation_policy(all_slots_ready_policy(by="id")), "b")
+    for slot in ("left", "right"):
+        flow.add_routine(AsyncPass() if is_async else Pass(), slot)
+        flow.connect(slot, "output", "b", slot)
+    return flow
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("is_async", [False, True])
+def test_feeders_of_a_full_join_go_on_where_the_partners_can_only_be_behind_them(
+    seed: int, is_async: bool
+) -> None:
+    n = 30
+    with simulated(seed, store=MemoryStore()) as runtime:
+        worker = runtime.exec(one_by_one(5, is_async=is_async), worker_id="w")
+        for slot, keys in (("left", range(n)), ("right", reversed(range(n)))):
+            for key in keys:
+                runtime.post("flow", slot, "input", {"id": key, "n": key})
+        while len(worker.shared_log) < n and runtime.simulation.step():
+            assert most_in_memory(runtime, worker) <= 2 * 5
+        assert sorted(joined(worker)) == [[["left", key], ["right", key]] for key in range(n)]
+        assert runtime.wait_until_all_jobs_finished()
+
+
+def test_while_a_slot_of_a_join_has_room_its_feeders_wait_for_a_post() -> None:
+    with simulated(1, store=MemoryStore()) as runtime:
+        worker = runtime.exec(one_by_one(5), worker_id="w")
+        for key in range(20):
+            runtime.post("flow", "left", "input", {"id": key, "n": key})
+        runtime.run()
+        assert worker.counters("b")["slots"]["left"]["queued"] == 5
+        assert worker.counters("left")["queued"] == 15
+
+
+def test_two_thousand_one_by_one_in_reversed_order_are_joined_on_sqlite(tmp_path: Path) -> None:
+    n = 2_000
+    with Runtime(store=SqliteStore(tmp_path / "s.db", durability="process"), max_queue_size=2 * n) as runtime:
+        worker = runtime.exec(one_by_one(20), worker_id="w")
+        runtime.pause(worker)
+        for slot, keys in (("left", range(n)), ("right", reversed(range(n)))):
+            for key in keys:
+                runtime.post("flow", slot, "input", {"id": key, "n": key})
+        runtime.resume(worker)
+        assert runtime.wait_until_all_jobs_finished(timeout=4 * SECONDS)
+        assert sorted(joined(worker)) == [[["left", key], ["right", key]] for key in range(n)]
 
 
 @pytest.mark.parametrize("timeout", [None, HOUR])

@@ -170,7 +170,7 @@ class Committer:
                     worker.unreleased -= 1
                     left = worker.unreleased
                 if not left:
-                    _all_released(worker)
+                    worker.caught_up()
         self._prune_sometimes()
 
     # -- what the store does not take --------------------------------------------------------------------
@@ -179,8 +179,8 @@ class Committer:
         """The store took nothing: all who wait are told, everything else is kept and tried again."""
         kept = any(record.refuse is None for record in batch)
         self._put_back(batch)
+        self._ask_again(error)  # first: who is told looks at the health
         self._refuse_all(error)
-        self._ask_again(error)
         return not kept and bool(self._log)
 
     def _refuse_all(self, error: BaseException) -> None:
@@ -243,12 +243,13 @@ class Committer:
         try:
             durable = self._store.settle()
         except StoreError as error:
+            self._ask_again(error)
             self._leave_open(
                 f"the connection to {self._store.name} was lost during a commit, and what became of it cannot be "
                 f"found out yet ({describe(error)})"
             )
             self._refuse_all(error)
-            return self._ask_again(error)
+            return False
         self._unsettled = False
         if durable:
             self._release(batch)
@@ -371,10 +372,3 @@ def again(error: RoutiluxError) -> RoutiluxError:
     same = type(error)(str(error))
     same.__cause__ = error
     return same
-
-
-def _all_released(worker: Any) -> None:
-    if worker.held_up and worker.resting():
-        worker.came_to_rest()
-    if worker.bell.waiting or worker.rest.waiting:
-        worker.changed()

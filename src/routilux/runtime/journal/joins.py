@@ -17,7 +17,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
-from routilux.errors import StoreError
 from routilux.kernel.mailbox import PARKED, Mailbox, SlotQueue
 from routilux.model.policy import AllSlotsReadyPolicy
 from routilux.ports import ItemKey, ItemRow, NoteKey
@@ -72,6 +71,7 @@ class Join:
         self.again = False  # something may have been missed since the search has begun
         self.queued = False  # the committer will go on with it
         self.asked: deque[None] = deque()  # for searches, by other threads than the committer
+        self.arrivals: deque[Item] = deque()  # whose partners are still to be looked for
 
     @property
     def reaches(self) -> bool:
@@ -99,6 +99,9 @@ class Joins:
     def __init__(self, worker: JournaledWorker) -> None:
         self._worker = worker
         self._joins: dict[Mailbox, Join] = {}
+        self.opening = (
+            False  # nothing is written meanwhile, and the committer has nothing to do with the worker
+        )
         self.notes: dict[ItemKey, NoteKey] = {}  # of items in memory that were loaded from the store
 
     def add(self, node: Node) -> None:
@@ -118,6 +121,10 @@ class Joins:
         self.entered(mailbox.slots[item[1]], item, code)
         return code
 
+    def knows(self, mailbox: Mailbox) -> bool:
+        """Whether partners of what a routine has are found in the store."""
+        return mailbox in self._joins
+
     def of(self, mailbox: Mailbox) -> Join | None:
         """The join of a routine, if items of it wait in the store."""
         join = self._joins.get(mailbox)
@@ -131,7 +138,7 @@ class Joins:
     @property
     def at_work(self) -> bool:
         """Whether sets may be complete that are still to be loaded."""
-        return any(join.queued or join.asked for join in self._joins.values())
+        return any(join.queued or join.asked or join.arrivals for join in self._joins.values())
 
     # -- items that go to the store, and come from there ------------------------------------------------------
 
@@ -182,14 +189,29 @@ class Joins:
             self.arrived(slot, item)
 
     def arrived(self, slot: SlotQueue, item: Item) -> None:
-        """An item is written, and waits in memory or in the store: load what makes its set complete."""
+        """An item is written, and waits in memory or in the store: load what makes its set complete.
+
+        That happens when everything that is written has been delivered: what is older than a partner in the store may
+        be on its way to a place in memory. Until then its job does not come to rest.
+        """
         join = self.of(slot.mailbox)
         if join is None:
             return
-        try:
-            self._complete(join, item)
-        except StoreError:  # a search is made again until it can be
-            self.search(slot.mailbox)
+        item[3].add()
+        join.arrivals.append(item)
+        if self.opening:
+            self._look_for_partners(join)
+        elif len(join.arrivals) == 1:
+            self._worker.journal.do(partial(self._look_for_partners, join))
+
+    def _look_for_partners(self, join: Join) -> None:
+        """Of what has arrived, between two batches; repeated from where it was if the store cannot be read."""
+        worker, arrivals = self._worker, join.arrivals
+        while arrivals:
+            if join.reaches and not worker.stopped:
+                self._complete(join, arrivals[0])
+            worker.at_rest(arrivals.popleft()[3].remove())
+        worker.caught_up()
 
     def _complete(self, join: Join, item: Item) -> bool:
         """Load and queue one set of the key of this item, if every slot has an item of it."""
@@ -300,8 +322,7 @@ class Joins:
                 self._worker.journal.do(partial(self._step, join))
                 return
         join.queued = False
-        if worker.bell.waiting:
-            worker.bell.ring()
+        worker.caught_up()
 
     def _search_slice(self, join: Join) -> None:
         """Complete the sets of the next keys, in the order of their digests."""
@@ -353,6 +374,7 @@ class Joins:
 
     def open(self) -> None:
         """Look for complete sets in the store, of which some may have no notes; when the heads have been loaded."""
+        self.opening = False
         known = self._worker.about.get("joins", {})
         self._worker.about.update(self.about())
         for join in self._joins.values():

@@ -85,7 +85,11 @@ class StoredPause:
             self._take_effect(paused)
 
     def _refused(self, record: Record) -> None:
-        """Nothing of it was written. Rows that were handed over behind it have said what it says."""
+        """Nothing of it was written. Rows that were handed over behind it have said what it says.
+
+        At its time-out this is not on the committer, where another change may take effect meanwhile: the last word is
+        what is written.
+        """
         worker = self._worker
         with worker.journal.lock:
             if self._newest not in (record, None):
@@ -97,5 +101,9 @@ class StoredPause:
                 self._add_row(again)
                 worker.journal.append(again)
         worker.journal.wake()
-        if not worker.stopped:
+        while not worker.stopped:
             self._take_effect(paused)
+            with worker.journal.lock:
+                if self._newest is not None or self._written == paused:
+                    return
+                paused = self._written

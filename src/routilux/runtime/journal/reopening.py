@@ -36,6 +36,7 @@ class Revival:
     def open(self, row: WorkerRow) -> None:
         """Fill a new worker, which is held."""
         worker = self._worker
+        worker.joins.opening = True
         worker.next_number = worker.number_limit = row.next_number
         worker.about = worker.decode(row.data, self._where())
         worker.pause.restore(row.status == "paused")

@@ -330,6 +330,9 @@ class JournaledWorker(Worker):
             raise
         yield from post.waits_to_be_written(key, redriven, partial(undo, self, job), deadline)
 
+    def takes_beyond(self, mailbox: Mailbox) -> bool:
+        return self.joins.knows(mailbox)
+
     def stuck(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is still to be written or loaded."""
         if self._journal_owes or self.backlog.draws:
@@ -470,6 +473,13 @@ class JournaledWorker(Worker):
 
     def waits_to_flush(self, deadline: float | None = None) -> Waits[None]:
         yield from self.journal.waits_to_flush(deadline)
+
+    def caught_up(self) -> None:
+        """The journal may owe this worker nothing any more: what waits for that looks anew. On the committer."""
+        if self.held_up and self.resting():
+            self.came_to_rest()
+        if self.bell.waiting or self.rest.waiting:
+            self.changed()
 
     def resting(self) -> bool:
         return (not self.unreleased or self.journal.over is not None) and super().resting()
