@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from routilux import tracebacks
 from routilux.errors import ExecutionTimeoutError, SerializationError
 from routilux.kernel.account import Account, joined
-from routilux.kernel.mailbox import READY
 from routilux.model.item import DeadLetter, Item, Output
 from routilux.model.status import ExecutionStatus, JobStatus
 from routilux.runtime import turns
@@ -195,11 +194,7 @@ def _restored_job(worker: Worker, row: Mapping[str, Any]) -> JobContext:
 def _restore_item(worker: Worker, mailbox: Any, row: Mapping[str, Any], jobs: dict[str, JobContext]) -> None:
     item = _restored_item(worker, row, jobs)
     item[3].add()
-    code, ended = mailbox.restore(item)
-    if ended:
-        worker.at_rest(ended)
-    if code == READY:
-        worker.schedule(mailbox)
+    worker.put_in(mailbox, item)
 
 
 def _restored_item(worker: Worker, row: Mapping[str, Any], jobs: dict[str, JobContext]) -> Item:

@@ -355,6 +355,15 @@ class Worker:
         elif code == FULL:
             self._enter_full(slot, item, activation)
 
+    def put_in(self, mailbox: Mailbox, item: Item) -> int:
+        """Queue an item, whatever the capacity says; its account has been moved. QUEUED, READY or PARKED."""
+        code, ended = mailbox.restore(item)
+        if ended:
+            self.at_rest(ended)
+        if code == READY:
+            self.schedule(mailbox)
+        return code
+
     def must_wait(self, code: int, slot: SlotQueue) -> bool:
         return code == FULL and slot.on_full == "block"
 

@@ -329,8 +329,8 @@ class JournaledWorker(Worker):
         yield from post.waits_to_be_written(key, redriven, partial(undo, self, job))
 
     def stuck(self, *, inside: bool) -> bool:
-        """Nothing makes room: and nothing that could is still to be written or loaded."""
-        if self._journal_owes or self.backlog.draws:
+        """Nothing makes room: and nothing that could is about to come, still to be written, or to be loaded."""
+        if self.backlog.expects or self._journal_owes or self.backlog.draws:
             return False
         return super().stuck(inside=inside)
 
