@@ -13,11 +13,14 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Lock, Thread, local
+from time import monotonic
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
 from routilux.runtime.checks import LONGEST_SECONDS
 
+SLICE_SECONDS = 0.5
+"""CPython misses a signal that arrives just before its main thread blocks: Ctrl-C is heard at the end of a slice."""
 T = TypeVar("T")
 Condition: TypeAlias = Callable[[], bool]
 
@@ -66,9 +69,17 @@ class ThreadSignal:
         return not self._lock.locked()
 
     def wait(self, timeout: float | None, holds: Condition | None = None) -> bool:
-        if timeout is None:
-            return self._lock.acquire()
-        return self._lock.acquire(timeout=min(max(timeout, 0.0), LONGEST_SECONDS))
+        left = LONGEST_SECONDS if timeout is None else max(timeout, 0.0)
+        if self._lock.acquire(timeout=min(left, SLICE_SECONDS)):
+            return True
+        return left > SLICE_SECONDS and self._wait_in_slices(left - SLICE_SECONDS)
+
+    def _wait_in_slices(self, seconds: float) -> bool:
+        until = monotonic() + seconds
+        while (left := until - monotonic()) > SLICE_SECONDS:
+            if self._lock.acquire(timeout=SLICE_SECONDS):
+                return True
+        return self._lock.acquire(timeout=max(left, 0.0))
 
 
 class Bell:

@@ -150,7 +150,8 @@ def test_place_is_refused_and_reported_like_an_item() -> None:
 def test_place_is_kept_until_its_item_comes_or_does_not() -> None:
     mailbox = mailbox_of(2)
     slot = mailbox.slots["s"]
-    assert mailbox.keep_place("s") and mailbox.keep_place("s")
+    assert mailbox.keep_place("s")
+    assert mailbox.keep_place("s")
     assert (slot.length, slot.kept) == (2, 2)
     mailbox.take_in(item(0))
     assert (slot.length, slot.kept) == (2, 1)
