@@ -45,7 +45,8 @@ FAULTS = (
         "chains",
         Journal,
         "waits_for",
-        "        cancelled = yield from _until_known(signal)\n",
+        "        cancelled = yield from self._until_known(\n"
+        "            signal, deadline, partial(self._withdraw, record, withdrawn)\n        )\n",
         "        cancelled = yield from ()\n",
     ),
     Fault(
@@ -111,8 +112,8 @@ FAULTS = (
         "failures",
         Committer,
         "_put_back",
-        "reversed(batch)",
-        "batch",
+        "reversed(records)",
+        "records",
     ),
     Fault(
         "the count of a job is not moved with its item",
@@ -167,7 +168,7 @@ FAULTS = (
         "chains",
         Committer,
         "_commit",
-        "            self._unsettled = batch\n            return self._ask_again(error)",
+        "            self._unsettled = True\n            return self._ask_again(error)",
         "            return self._refused(batch, error)",
     ),
 )
@@ -177,7 +178,7 @@ MORE_FAULTS = (
         "chains",
         Committer,
         "_commit",
-        "            self._unsettled = batch\n            return self._ask_again(error)",
+        "            self._unsettled = True\n            return self._ask_again(error)",
         "            self._release(batch)\n            return True",
     ),
     Fault(

@@ -207,6 +207,7 @@ class Runtime:
     ) -> JobState:
         """A one-shot execution from beginning to end; it fails if it takes longer than ``timeout`` seconds."""
         checked_timeout(timeout)
+        self._check_open("execute()")
         self._engine.tell_findings(flow, flow.check())
         data = checked_payload(entry_params, "entry_params of flow", flow.flow_id)
         state = self._execute(flow, flow.resolve_entry(entry), data, None, None, timeout)
@@ -375,7 +376,7 @@ class Runtime:
 
         ``job_id`` names the job, or joins one that this worker knows. ``idempotency_key``: the same key on the
         same flow gives the first job again. Waits at most ``timeout`` seconds (None: as long as it takes) while
-        ``max_queue_size`` jobs are pending or the slot is full.
+        ``max_queue_size`` jobs are pending, the slot is full, or the store has not written it.
 
         When it returns, the item is queued and the job is counted; with a store both are committed. When it raises
         nothing was accepted: UnknownFlowError, UnknownRoutineError, UnknownSlotError, StateError (no worker, ended
@@ -602,32 +603,36 @@ class Runtime:
 
         Posts are still accepted. Raises ExecutionTimeoutError, naming what still runs, after ``timeout``
         seconds; the target stays held. In a routine it returns at once and holds what comes next. A finished job stays
-        as it is. With a store a pause outlives the runtime; StoreError: the store did not take it, and the target goes
-        on. Raises StateError for a worker that has stopped, and for a job that does not run in this runtime.
+        as it is. With a store a pause outlives the runtime. Raises StateError for a worker that has stopped, and for a
+        job that does not run in this runtime.
+
+        StoreError: the store did not take it, and the target goes on; or, at the time-out, it is paused and not all
+        that has ended is written, as the error says. StoreUnknownError: the store does not say whether it is paused;
+        it is held until that is known.
         """
         on_thread(self._waits_to_pause(target, timeout))
 
     def _waits_to_pause(self, target: str | WorkerState | JobContext, timeout: float | None) -> Waits[None]:
         found = self._target(target)
-        checked_timeout(timeout)
+        deadline = self._engine.deadline(timeout)
         if isinstance(found, JobContext):
-            yield from self._pause_job(found, timeout)
+            yield from self._pause_job(found, timeout, deadline)
         else:
-            yield from self._pause_worker(found, timeout)
+            yield from self._pause_worker(found, timeout, deadline)
 
-    def _pause_worker(self, worker: Worker, timeout: float | None) -> Waits[None]:
+    def _pause_worker(self, worker: Worker, timeout: float | None, deadline: float | None) -> Waits[None]:
         if worker.is_over:
             return
         self._directory.check_runs(worker)
-        yield from worker.waits_to_change_pause(True)
-        yield from self._waits_until(worker, worker.resting, lambda activation: True, timeout)
-        yield from worker.waits_to_flush()
+        yield from worker.waits_to_change_pause(True, deadline)
+        yield from self._waits_until(worker, worker.resting, lambda activation: True, timeout, deadline)
+        yield from worker.waits_to_flush(deadline)
 
-    def _pause_job(self, job: JobContext, timeout: float | None) -> Waits[None]:
+    def _pause_job(self, job: JobContext, timeout: float | None, deadline: float | None) -> Waits[None]:
         if job.finished:
             return
         worker = self._directory.worker_that_runs(job, "pause()")
-        yield from worker.waits_to_change_job_pause(job, True)
+        yield from worker.waits_to_change_job_pause(job, True, deadline)
 
         def concerns(activation: Any) -> bool:
             return job.account in activation.job.members
@@ -635,8 +640,8 @@ class Runtime:
         def at_rest() -> bool:
             return not any(concerns(activation) for activation in worker.running())
 
-        yield from self._waits_until(worker, at_rest, concerns, timeout)
-        yield from worker.waits_to_flush()
+        yield from self._waits_until(worker, at_rest, concerns, timeout, deadline)
+        yield from worker.waits_to_flush(deadline)
 
     def _waits_until(
         self,
@@ -644,12 +649,16 @@ class Runtime:
         at_rest: Callable[[], bool],
         concerns: Callable[[Any], bool],
         timeout: float | None,
+        deadline: float | None,
     ) -> Waits[None]:
         if running.get() is not None:
             return
-        deadline = self._engine.deadline(timeout)
         if not (yield from worker.bell.waits_for(at_rest, deadline)):
             names = sorted({a.mailbox.routine_id for a in worker.running() if concerns(a)})
+            if not names:  # all that is missing is on its way to the store
+                yield from worker.waits_to_flush(deadline)
+                if at_rest():
+                    return
             raise ExecutionTimeoutError(
                 f"paused, but after {timeout} s these routines of worker {worker.worker_id!r} still run: "
                 f"{', '.join(names)}. Nothing new starts; wait for them with a longer timeout",
@@ -698,7 +707,8 @@ class Runtime:
         In a paused worker nothing can finish, so it is not drained. False if something still ran after
         ``timeout`` seconds; then the worker is stopped all the same, and its open jobs are cancelled. Stopping a
         stopped worker does nothing. With a store, a worker that was drained has ended for good; one that was not
-        keeps its jobs there, and goes on with them when it is opened again.
+        keeps its jobs there, and goes on with them when it is opened again. StoreError: it has stopped, and the store
+        has not taken all that has ended, at most a second after ``timeout``.
         """
         found = self._stopped_target(worker)
         if found.stopped:
@@ -731,8 +741,12 @@ class Runtime:
         worker.close()
         self._tell_lost(f"worker {worker.worker_id!r} of flow {worker.flow_id!r} was stopped", remains)
         worker.cut_off()
-        yield from worker.waits_to_flush()
+        yield from worker.waits_to_flush(self._with_grace(deadline))
         return ended
+
+    def _with_grace(self, deadline: float | None) -> float | None:
+        """When a store has to have taken what is left, if what ran has needed all the time."""
+        return None if deadline is None else max(deadline, self._engine.now() + GRACE_SECONDS)
 
     def shutdown(self, wait: bool = True, *, timeout: float | None = None) -> bool:
         """Accept nothing new and stop; ``wait`` drains first.
@@ -741,8 +755,9 @@ class Runtime:
         that was is in the log. Calling it again does nothing. In a routine it never waits; whoever shuts down
         outside after that waits for what the routine could not wait for. Safe in the handler of a signal.
 
-        With a store, what is not finished stays there; its jobs have ``left`` set, and whoever waits for them is
-        told. It is also False when the store did not take all that has ended.
+        With a store, what is not finished stays there; its jobs have ``left`` set, and who waits for them is told. It
+        is also False when the store did not take all that has ended, at most a second after ``timeout``, or, without
+        one, when it has taken nothing for 10 seconds.
         """
         if self._forked:
             return True
@@ -765,6 +780,8 @@ class Runtime:
         if self._closed == "has been shut down":
             return inside or (yield from join(partial(self._wait_for_the_rest, deadline)))
         drained = True
+        if deadline is None and self._engine.journal is not None:
+            self._engine.journal.hurry()
         if wait and not inside:
             self._closed = "is shutting down"
             drained = yield from self._drain_all(deadline)
@@ -812,9 +829,9 @@ class Runtime:
         if self.monitor is not None:
             self.monitor.close()
         if self._opener is not None:
-            ended = self._opener.close(engine.now() if inside else deadline) and ended
+            ended = self._opener.close(self._with_grace(engine.now() if inside else deadline)) and ended
             if self._own_store is not None:
-                self._own_store.close()
+                self._opener.close_store()
         if not ended and still and not inside:
             engine.warn(f"shut down while these routines still ran: {', '.join(sorted(still))}")
         engine.failures.close()

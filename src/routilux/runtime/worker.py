@@ -477,8 +477,8 @@ class Worker:
         if not self.engine.driver.on_loop():
             on_thread(self.waits_to_flush())
 
-    def waits_to_flush(self) -> Waits[None]:
-        """:meth:`flush`, for threads and tasks."""
+    def waits_to_flush(self, deadline: float | None = None) -> Waits[None]:
+        """:meth:`flush`, for threads and tasks. Raises StoreError at the deadline."""
         yield from ()
 
     def sweep(self) -> None:
@@ -648,8 +648,9 @@ class Worker:
         """Whether it was a one-shot execution and has ended."""
         return self.one_shot and ExecutionStatus(self.state.status).finished
 
-    def waits_to_change_pause(self, paused: bool) -> Waits[None]:
-        """Pause, or go on. With a store it is written when this returns; raises what the store refused it with."""
+    def waits_to_change_pause(self, paused: bool, deadline: float | None = None) -> Waits[None]:
+        """Pause, or go on. With a store it is written when this returns; raises what the store refused it with, or
+        StoreError at the deadline."""
         self.obey_pause(paused)
         yield from ()
 
@@ -664,7 +665,9 @@ class Worker:
             self.show_status(type(self.state.status)("running"))
         self.release()
 
-    def waits_to_change_job_pause(self, job: JobContext, paused: bool) -> Waits[None]:
+    def waits_to_change_job_pause(
+        self, job: JobContext, paused: bool, deadline: float | None = None
+    ) -> Waits[None]:
         """The same for one job."""
         self.obey_job_pause(job, paused)
         yield from ()

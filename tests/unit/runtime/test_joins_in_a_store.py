@@ -37,12 +37,18 @@ class Pairs(Routine):
         state.shared_log.append([[slot, payloads[0]["n"]] for slot, payloads in slot_data.items()])
 
 
-def pairing(*, capacity: int, slots: tuple[str, ...] = ("left", "right"), by: str = "id") -> Flow:
+def pairing(
+    *,
+    capacity: int,
+    slots: tuple[str, ...] = ("left", "right"),
+    by: str = "id",
+    timeout: float | None = None,
+) -> Flow:
     """``a`` emits ``[event, key, n]`` lines in one activation, each into the slot of that name."""
     routine = Pairs()
     for slot in slots:
         routine.add_slot(slot, max_queue_length=capacity)
-    routine.set_activation_policy(all_slots_ready_policy(by=by))
+    routine.set_activation_policy(all_slots_ready_policy(by=by, timeout=timeout))
 
     class Spread(Routine):
         def __init__(self) -> None:
@@ -79,9 +85,13 @@ def joined(worker: Any) -> list[Any]:
     return [sorted(pair) for pair in worker.shared_log]
 
 
+HOUR = 3_600.0
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("order", ["one after the other", "alternating", "right first"])
-def test_reversed_keys_are_all_joined_in_bounded_memory(seed: int, order: str) -> None:
+@pytest.mark.parametrize("timeout", [None, HOUR])
+def test_reversed_keys_are_all_joined_in_bounded_memory(seed: int, order: str, timeout: float | None) -> None:
     n = 60
     left = [["left", key, key] for key in range(n)]
     right = [["right", key, key] for key in reversed(range(n))]
@@ -92,21 +102,48 @@ def test_reversed_keys_are_all_joined_in_bounded_memory(seed: int, order: str) -
     }[order]
     store = MemoryStore()
     with simulated(seed, store=store) as runtime:
-        worker = runtime.exec(pairing(capacity=5), worker_id="w")
+        worker = runtime.exec(pairing(capacity=5, timeout=timeout), worker_id="w")
         job = runtime.post("flow", "a", "input", {"lines": lines}).job_context
         while not job.status.finished and runtime.simulation.step():
             assert most_in_memory(runtime, worker) <= 2 * 5
+        assert runtime.now < HOUR
         assert job.status == "completed"
         assert sorted(joined(worker)) == [[["left", key], ["right", key]] for key in range(n)]
         assert store.places("w") == []
         assert [note for note, _ in store.notes("w") if note.kind == KIND] == []
 
 
-def test_three_thousand_and_three_thousand_reversed_join_on_sqlite(tmp_path: Path) -> None:
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("timeout", [None, HOUR])
+@pytest.mark.parametrize("lives", [1, 2])
+def test_an_item_with_a_place_in_memory_finds_its_partner_in_the_store(
+    seed: int, timeout: float | None, lives: int
+) -> None:
+    """Most of the left items wait in the store when the right ones come, one at a time."""
+    n, store = 30, MemoryStore()
+    for life in range(lives):
+        with simulated(seed + 100 * life, store=store) as runtime:
+            worker = runtime.exec(pairing(capacity=4, timeout=timeout), worker_id="w")
+            if life == 0:
+                send(runtime, "left", [[key, key] for key in range(n)])
+                runtime.run(1.0)
+            for key in reversed(range(n // lives * life, n // lives * (life + 1))):
+                send(runtime, "right", [[key, key]])
+            runtime.run(1.0)
+            assert sorted(joined(worker)) == [
+                [["left", key], ["right", key]] for key in range(n // lives * (life + 1))
+            ]
+            runtime.shutdown(wait=False)
+
+
+@pytest.mark.parametrize("timeout", [None, HOUR])
+def test_three_thousand_and_three_thousand_reversed_join_on_sqlite(
+    tmp_path: Path, timeout: float | None
+) -> None:
     n = 3_000
     lines = [*(["left", key, key] for key in range(n)), *(["right", key, key] for key in reversed(range(n)))]
     with Runtime(store=SqliteStore(tmp_path / "s.db", durability="process")) as runtime:
-        worker = runtime.exec(pairing(capacity=1_000), worker_id="w")
+        worker = runtime.exec(pairing(capacity=1_000, timeout=timeout), worker_id="w")
         job = runtime.post("flow", "a", "input", {"lines": lines}).job_context
         assert job.wait(4 * SECONDS)
         assert job.status == "completed"

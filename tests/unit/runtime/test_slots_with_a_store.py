@@ -343,7 +343,8 @@ def test_what_was_emitted_into_a_slot_that_others_have_filled_waits_in_the_store
     )
     for routine_id in ("a", "b"):
         flow.connect(routine_id, "output", "c", "input")
-    with simulated(1, store=MemoryStore()) as runtime:
+    # The logic drives the simulation itself, which it cannot inside a step of the committer.
+    with simulated(1, interruption=0.0, store=MemoryStore()) as runtime:
         worker = runtime.exec(flow, worker_id="w")
         gate_closed = Closed()
         worker.control.gates.set_gate(worker.control.nodes["c"], gate_closed)

@@ -66,9 +66,13 @@ class Post:
     # -- handing over ----------------------------------------------------------------------------------------
 
     def waits_to_be_written(
-        self, key: KeyRow | None, redriven: DeadLetter | None, undo: Callable[[], None]
+        self,
+        key: KeyRow | None,
+        redriven: DeadLetter | None,
+        undo: Callable[[], None],
+        deadline: float | None,
     ) -> Waits[None]:
-        """Returns when it is written and delivered; raises what it was refused with."""
+        """Returns when it is written and delivered; raises what it was refused with, and StoreError at the deadline."""
         record = Record(self._worker)
         record.size = len(self._form)
         record.key = None if key is None else key._replace(job_id=self._job.job_id)
@@ -80,7 +84,9 @@ class Post:
             undo()
 
         hand_over = partial(self._hand_over, record)
-        cancelled = yield from self._worker.journal.waits_for(record, hand_over, taken_back)
+        cancelled = yield from self._worker.journal.waits_for(
+            record, hand_over, taken_back, deadline=deadline
+        )
         if cancelled is not None:
             self._withdraw(key, cancelled)
             raise cancelled

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import (
+    RoutiluxError,
+    RuntimeClosedError,
     StoreCorruptError,
     StoreError,
     StoreFencedError,
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 BATCH_RECORDS = 512
 BATCH_BYTES = 4 * 2**20
 RETRY_SECONDS = 0.25  # until a store that refused is asked again
+PATIENCE_SECONDS = 10.0  # that a runtime which shuts down bears with a store that takes nothing
 PRUNE_RECORDS = 20_000  # written between two looks for what is too old
 PRUNE_ROWS = 1_000
 KEEP_FINISHED_SECONDS = 7 * 86_400.0
@@ -34,27 +37,35 @@ class Committer:
 
     A batch is written as a whole. What cannot be written now goes back to the front of the log, but for records whose
     owners wait and can be told; a batch of which nobody knows whether it is durable is settled before anything else.
+    Whenever the store has taken nothing, all who wait hear it, wherever their records are. Records leave the log, and
+    come back to it, under the journal's lock.
     """
 
     def __init__(self, journal: Journal, engine: Engine, log: deque[Record]) -> None:
         self.health: StoreError | None = None  # why the store does not take records at the moment
         self.broken: StoreError | None = None  # why it will not take any again
+        self.over: RoutiluxError | None = (
+            None  # why nothing is written any more: it is broken, or the runtime ended
+        )
         self._journal = journal
         self._engine = engine
         self._store = journal.store
         self._log = log
         self._tasks: deque[Callable[[], None]] = deque()
-        self._unsettled: list[Record] | None = None  # a batch of which nobody knows whether it is durable
+        self._batch: list[Record] = []  # on its way to the store
+        self._unsettled = False  # nobody knows whether the batch is durable
         self._waiting_mailboxes: deque[tuple[Any, Any]] = deque()
         self._will_ask = False  # a timer is set
         self._asks = False  # whether the store takes records again: with what waits, or with nothing
+        self._refuses_since = 0.0
+        self._patient_until: float | None = None  # from when on a store that takes nothing is given up
         self._written = 0  # records
         self._pruned = 0  # of them, at the last look for what is too old
 
     @property
     def is_done(self) -> bool:
         """Whether everything that was handed over is written."""
-        return not self._log and self._unsettled is None
+        return not self._log and not self._batch
 
     def do(self, task: Callable[[], None]) -> None:
         """Do this between two batches."""
@@ -78,7 +89,7 @@ class Committer:
 
     def _step(self) -> bool:
         did = self._do_tasks()
-        if self._log or self._unsettled is not None or self._asks:
+        if self._log or self._unsettled or self._asks:
             did = self._commit() or did
         did = self._journal.flights.step() or did
         if not self._journal.is_full and self._waiting_mailboxes:
@@ -105,10 +116,10 @@ class Committer:
         return did
 
     def _commit(self) -> bool:
-        if self.broken is not None:
-            self.refuse_waiting(self.broken)
+        if self.over is not None:
+            self.refuse_waiting()
             return False
-        if self._unsettled is not None:
+        if self._unsettled:
             return self._settle()
         self._asks = False
         batch = self._next_batch()
@@ -116,7 +127,7 @@ class Committer:
             changes, keyed = merged(batch)
             taken = self._store.write(changes)
         except StoreUnknownError as error:
-            self._unsettled = batch
+            self._unsettled = True
             return self._ask_again(error)
         except StoreFencedError as error:
             return self._fenced(batch, error)
@@ -127,7 +138,7 @@ class Committer:
         except StoreError as error:
             return self._refused(batch, error)
         except BaseException:
-            self._put_back(batch)  # whoever waits for it hears that the journal has failed
+            self._put_back(batch)  # who waits for it hears that the journal has failed
             raise
         if taken:
             return self._keys_taken(batch, [keyed[at] for at in taken])
@@ -137,10 +148,12 @@ class Committer:
     def _next_batch(self) -> list[Record]:
         log, size = self._log, 0
         batch: list[Record] = []
-        while log and len(batch) < BATCH_RECORDS and size < BATCH_BYTES:
-            record = log.popleft()
-            size += record.size
-            batch.append(record)
+        with self._journal.lock:
+            while log and len(batch) < BATCH_RECORDS and size < BATCH_BYTES:
+                record = log.popleft()
+                size += record.size
+                batch.append(record)
+            self._batch = batch
         return batch
 
     def _release(self, batch: Sequence[Record]) -> None:
@@ -148,6 +161,7 @@ class Committer:
             self.health = None
             self._engine.warn(f"the store {self._store.name} takes records again")
         self._written += len(batch)
+        self._batch = []
         for record in batch:
             record.release()
             worker = record.worker
@@ -162,39 +176,54 @@ class Committer:
     # -- what the store does not take --------------------------------------------------------------------
 
     def _refused(self, batch: list[Record], error: StoreError) -> bool:
-        """The store took nothing: whoever waits is told, everything else is kept and tried again."""
+        """The store took nothing: all who wait are told, everything else is kept and tried again."""
+        kept = any(record.refuse is None for record in batch)
+        self._put_back(batch)
+        self._refuse_all(error)
         self._ask_again(error)
-        kept = self._tell(batch, error)
-        self._put_back(kept)
-        return not kept
+        return not kept and bool(self._log)
 
-    def _tell(self, batch: Sequence[Record], error: BaseException) -> list[Record]:
-        """Refuse what can be refused; returns the others."""
-        kept = []
-        for record in batch:
-            if record.refuse is None:
-                kept.append(record)
-            else:
-                self._forget(record)
-                record.refuse(error)
-        return kept
+    def _refuse_all(self, error: BaseException) -> None:
+        """Refuse what waits in the log and can be refused; everything else stays there, in its order."""
+        with self._journal.lock:
+            waiting = [self._log.popleft() for _ in range(len(self._log))]
+            told = [record for record in waiting if record.refuse is not None]
+            self._log.extendleft(record for record in reversed(waiting) if record.refuse is None)
+        self._tell(told, error)
+
+    def _tell(self, records: Sequence[Record], error: BaseException) -> None:
+        """These are neither in the log nor in the batch any more."""
+        for record in records:
+            assert record.refuse is not None
+            self._forget(record)
+            record.refuse(error)
 
     def _forget(self, record: Record) -> None:
         if record.worker is not None:
             with self._journal.lock:
                 record.worker.unreleased -= 1
 
-    def _put_back(self, batch: Sequence[Record]) -> None:
-        self._log.extendleft(reversed(batch))
+    def _put_back(self, records: Sequence[Record]) -> None:
+        """The batch is no more; these of it are written later."""
+        with self._journal.lock:
+            self._batch = []
+            self._log.extendleft(reversed(records))
 
     def _ask_again(self, error: StoreError) -> bool:
-        """Come back in a while, unless somebody who waits comes first."""
+        """Come back in a while, unless a record that is waited for comes first."""
+        now = self._engine.now()
+        if self.health is None:
+            self._refuses_since = now
         if self.health is None or type(self.health) is not type(error):
             self._engine.warn(f"the store {self._store.name} takes no records: {error}; trying again")
         self.health = error
-        if not self._will_ask:
+        if self._patient_until is not None and now >= max(
+            self._patient_until, self._refuses_since + PATIENCE_SECONDS
+        ):
+            self._break(error)
+        elif not self._will_ask:
             self._will_ask = True
-            self._engine.driver.call_at(self._engine.now() + RETRY_SECONDS, self._time_to_ask)
+            self._engine.driver.call_at(now + RETRY_SECONDS, self._time_to_ask)
         return False
 
     def _time_to_ask(self) -> None:
@@ -204,37 +233,60 @@ class Committer:
 
     def _keys_taken(self, batch: Sequence[Record], losers: Sequence[Record]) -> bool:
         """Some keys belong to other jobs: those posts hear it, everything else is written anew."""
-        for record in losers:
-            self._forget(record)
-            assert record.refuse is not None
-            record.refuse(KeyTaken())
         self._put_back([record for record in batch if record not in losers])
+        self._tell(losers, KeyTaken())
         return True
 
     def _settle(self) -> bool:
         """Find out what became of a batch whose commit nobody has answered."""
-        batch = self._unsettled or []
+        batch = self._batch
         try:
             durable = self._store.settle()
         except StoreError as error:
-            unknown = StoreUnknownError(
+            self._leave_open(
                 f"the connection to {self._store.name} was lost during a commit, and what became of it cannot be "
-                f"found out yet ({describe(error)}); repeat the post with the same idempotency_key, and it is "
-                "accepted once"
+                f"found out yet ({describe(error)})"
             )
-            for record in batch:
-                if record.leave_open is not None:
-                    record.leave_open(unknown)  # who waits does so no longer; the record stays in the batch
-                    record.told = True
+            self._refuse_all(error)
             return self._ask_again(error)
-        self._unsettled = None
+        self._unsettled = False
         if durable:
             self._release(batch)
         else:
             told = [record for record in batch if record.told]
-            self._tell(told, StoreError("it was not written"))
             self._put_back([record for record in batch if not record.told])
+            self._tell(told, StoreError("it was not written"))
         return True
+
+    def _leave_open(self, why: str) -> None:
+        """Who waits for a record of the batch does so no longer; it stays there, and its outcome is found out later."""
+        unknown = _unknown(why)
+        with self._journal.lock:
+            open_ones = [record for record in self._batch if record.leave_open and not record.told]
+            for record in open_ones:
+                record.told = True
+        for record in open_ones:
+            assert record.leave_open is not None
+            record.leave_open(unknown)
+
+    def withdraw(self, record: Record, what: str) -> None:
+        """Its time is over: it is refused if the store has not seen it, and left open if it is just being written.
+
+        ``what`` is true when it has been refused.
+        """
+        with self._journal.lock:
+            waits, is_written = record in self._log, record in self._batch and not record.told
+            if waits:
+                self._log.remove(record)
+            elif is_written:
+                record.told = True
+        name = self._store.name
+        if waits:
+            why = "it still writes what came before" if self.health is None else str(self.health)
+            self._tell([record], StoreError(f"{name} has not taken it within the time-out ({why}); {what}"))
+        elif is_written:
+            assert record.leave_open is not None
+            record.leave_open(_unknown(f"{name} has not answered within the time-out whether it is written"))
 
     def _fenced(self, batch: Sequence[Record], error: StoreFencedError) -> bool:
         """Another process runs a worker now: nothing of it is written any more, everything else is."""
@@ -243,12 +295,12 @@ class Committer:
             for record in batch
             if record.worker is not None and record.worker.worker_id == error.worker_id
         ]
+        self._put_back([record for record in batch if record not in lost])
         for record in lost:
             self._forget(record)
             if record.refuse is not None:
                 record.refuse(error)
         worker = self._engine.workers.get(error.worker_id or "")
-        self._put_back([record for record in batch if record not in lost])
         if worker is not None:
             self._engine.warn(f"worker {error.worker_id} is given up: {error}")
             worker.lost(error)  # type: ignore[attr-defined]
@@ -257,19 +309,33 @@ class Committer:
     # -- a store that takes nothing any more -------------------------------------------------------------
 
     def _break(self, error: StoreError) -> None:
-        self.broken = self.health = error
+        self.over = self.broken = self.health = error
         self._engine.warn(f"the store {self._store.name} takes nothing any more: {error}")
-        self.refuse_waiting(error)
+        self.refuse_waiting()
 
-    def refuse_waiting(self, error: StoreError) -> None:
-        waiting = list(self._log)
-        self._log.clear()
-        self._log.extend(self._tell(waiting, again(error)))
+    def hurry(self) -> None:
+        """The runtime ends, and nothing else says when: do not try for ever."""
+        self._patient_until = self._engine.now() + PATIENCE_SECONDS
+
+    def end(self) -> None:
+        """The runtime has ended, and others may run its workers: nothing is written any more."""
+        if self.over is None:
+            self.over = RuntimeClosedError(
+                f"the runtime was shut down before {self._store.name} had taken this; nothing of it was written"
+            )
+        self.refuse_waiting()
+
+    def refuse_waiting(self) -> None:
+        """Nothing is written any more: all who wait hear it, those who can be told nothing else just wake."""
+        assert self.over is not None
+        self._leave_open(f"{self._store.name} had not answered whether this is written ({self.over})")
+        waiting = [*self._batch, *self._log]
+        self._refuse_all(again(self.over))
         for record in waiting:
             if record.on_break is not None:
                 record.on_break()
         self._engine.bell.ring()
-        for worker in list(self._engine.workers.values()):
+        for worker in [*self._engine.workers.values(), *self._engine.stopped.values()]:
             worker.changed()
 
     # -- what is too old ---------------------------------------------------------------------------------
@@ -296,8 +362,12 @@ class Committer:
             self.do(self._prune)
 
 
-def again(error: StoreError) -> StoreError:
-    """The same error for somebody else who waits."""
+def _unknown(why: str) -> StoreUnknownError:
+    return StoreUnknownError(f"{why}; repeat the post with the same idempotency_key, and it is accepted once")
+
+
+def again(error: RoutiluxError) -> RoutiluxError:
+    """The same error for another one who waits."""
     same = type(error)(str(error))
     same.__cause__ = error
     return same

@@ -14,6 +14,7 @@ from routilux.runtime.journal.conflicts import StateConflict
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.joins import KeyOnly
 from routilux.runtime.journal.record import Record
+from routilux.runtime.waiting import in_task
 from routilux.tracebacks import traceback_of
 
 if TYPE_CHECKING:
@@ -109,8 +110,8 @@ class Handover:
 
     async def checkpoint_async(self, activation: Any, value: Any) -> None:
         """For a coroutine, on whatever loop: what the activation did takes effect, and it is written."""
-        _, hand_over = self._checkpoint(activation, value)
-        await self._worker.journal.until_written(hand_over)
+        record, hand_over = self._checkpoint(activation, value)
+        await in_task(self._worker.journal.waits_to_keep(record, hand_over))
 
     def _checkpoint(self, activation: Any, value: Any) -> tuple[Record, Callable[[], None]]:
         """The record of a checkpoint, and what hands it over."""

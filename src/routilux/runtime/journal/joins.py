@@ -13,12 +13,12 @@ with the item. All loading happens on the committer.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from routilux.errors import StoreError
-from routilux.kernel.mailbox import Mailbox, SlotQueue
+from routilux.kernel.mailbox import PARKED, Mailbox, SlotQueue
 from routilux.model.policy import AllSlotsReadyPolicy
 from routilux.ports import ItemKey, ItemRow, NoteKey
 from routilux.runtime.journal import rows
@@ -52,14 +52,15 @@ class Found(NamedTuple):
 
 
 class Join:
-    """A routine that joins by key, ``by`` "job" or a key of the payload.
+    """A routine that joins by key, ``by`` "job" or a key of the payload. ``timed``: nothing parks in it.
 
     ``after`` is how far a search through all notes has come; None while there is none.
     """
 
-    def __init__(self, mailbox: Mailbox, by: str) -> None:
+    def __init__(self, mailbox: Mailbox, by: str, *, timed: bool) -> None:
         self.mailbox = mailbox
         self.by = by
+        self.timed = timed
         self.slots = tuple(mailbox.slots.values())
         self.early: dict[SlotQueue, set[int]] = {
             slot: set() for slot in self.slots
@@ -101,10 +102,21 @@ class Joins:
         self.notes: dict[ItemKey, NoteKey] = {}  # of items in memory that were loaded from the store
 
     def add(self, node: Node) -> None:
-        policy = node.routine.effective_policy
-        several = len(node.mailbox.slots) > 1  # else every item is a set, and comes in its turn
-        if isinstance(policy, AllSlotsReadyPolicy) and policy.by is not None and several:
-            self._joins[node.mailbox] = Join(node.mailbox, policy.by)
+        policy = _keyed_policy(node.mailbox)
+        if policy is not None and policy.by is not None:
+            self._joins[node.mailbox] = Join(node.mailbox, policy.by, timed=policy.timeout is not None)
+
+    def entrance(self, mailbox: Mailbox) -> Callable[[Item], int]:
+        """How items get into a mailbox. What a join with a time-out takes does not park, which would tell of it."""
+        policy = _keyed_policy(mailbox)
+        if policy is None or policy.timeout is None:
+            return mailbox.take_in
+        return partial(self._take_in_timed, mailbox)
+
+    def _take_in_timed(self, mailbox: Mailbox, item: Item) -> int:
+        code = mailbox.take_in(item)
+        self.entered(mailbox.slots[item[1]], item, code)
+        return code
 
     def of(self, mailbox: Mailbox) -> Join | None:
         """The join of a routine, if items of it wait in the store."""
@@ -162,6 +174,12 @@ class Joins:
             self._go_on(join)
 
     # -- an item has arrived; on the committer ----------------------------------------------------------------
+
+    def entered(self, slot: SlotQueue, item: Item, code: int) -> None:
+        """An item is in memory, with what :meth:`Mailbox.take_in` has said: it may wait for one of the store."""
+        join = self.of(slot.mailbox)
+        if join is not None and (code == PARKED or (join.timed and slot.name in slot.mailbox.company(item))):
+            self.arrived(slot, item)
 
     def arrived(self, slot: SlotQueue, item: Item) -> None:
         """An item is written, and waits in memory or in the store: load what makes its set complete."""
@@ -359,6 +377,13 @@ class Joins:
         del join.unnoted[slot]
         if not any(other.unnoted for other in self._joins.values()):
             worker.write_row()
+
+
+def _keyed_policy(mailbox: Mailbox) -> AllSlotsReadyPolicy | None:
+    """The policy of a routine that joins by key; with one slot every item is a set, and comes in its turn."""
+    policy = mailbox.node.routine.effective_policy
+    joins = isinstance(policy, AllSlotsReadyPolicy) and policy.by is not None and len(mailbox.slots) > 1
+    return policy if joins else None
 
 
 def _has_key(join: Join, item: Item) -> bool:

@@ -5,7 +5,8 @@ Guarantees
       durable when it is.
     * What follows from a record is released after it is written, in the same order, on the committer alone.
     * While a batch is written the next one gathers; an idle journal writes at once.
-    * A record is lost in no other way than by being refused to the one who waits for it.
+    * A record is lost in no other way than by being refused to the one who waits for it, or by the end of the runtime.
+    * Nobody waits longer than for their time-out, or than until the journal ends.
 
 The lock is taken before those of mailboxes and states, and never the other way round.
 """
@@ -14,14 +15,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import StoreError
+from routilux.errors import RoutiluxError, RuntimeClosedError, StoreError
 from routilux.ports import Codec, Store, load
 from routilux.runtime.journal.committer import Committer, again
 from routilux.runtime.journal.flights import Flights
 from routilux.runtime.journal.record import Record
-from routilux.runtime.waiting import Signal, Waits, in_task, on_thread
+from routilux.runtime.waiting import Signal, Waits, on_thread
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
@@ -46,6 +48,7 @@ class Journal:
         self._committer = Committer(self, engine, self._log)
         self._attendant = driver.attendant("routilux-journal", self._committer.step)
         self.flights = Flights(store.watch(), driver, self.wake)
+        self.has_ended = False  # its thread, which may be held by the store when the runtime has ended
 
     @property
     def health(self) -> StoreError | None:
@@ -56,6 +59,11 @@ class Journal:
     def broken(self) -> StoreError | None:
         """Why the store will not take any records again."""
         return self._committer.broken
+
+    @property
+    def over(self) -> RoutiluxError | None:
+        """Why nothing is written any more: it is broken, or its runtime has ended."""
+        return self._committer.over
 
     # -- handing over --------------------------------------------------------------------------------------
 
@@ -86,15 +94,22 @@ class Journal:
         on_thread(self.waits_for(record, hand_over, undo))
 
     def waits_for(
-        self, record: Record, hand_over: Callable[[], None], undo: Callable[[], None] = _nothing
+        self,
+        record: Record,
+        hand_over: Callable[[], None],
+        undo: Callable[[], None] = _nothing,
+        *,
+        deadline: float | None = None,
+        withdrawn: str = "nothing of it was accepted",
     ) -> Waits[BaseException | None]:
         """Hand a record over and wait until it is written and released; raises what the store refused it with.
 
         ``undo`` is called, once, when it is certain that nothing of it was written: before this raises, or, after a
-        StoreUnknownError, perhaps later. Raises KeyTaken where its idempotency key belongs to another job.
+        StoreUnknownError, perhaps later. Raises KeyTaken where its idempotency key belongs to another job, StoreError
+        at the deadline, with ``withdrawn`` as what that means, and StoreUnknownError if it is just being written then.
 
-        What was handed over cannot be taken back, so a cancelled task waits on until it is known what became of the
-        record. Returns the cancellation if it was written all the same.
+        What was handed over cannot be taken back by a cancelled task, which waits on until it is known what became of
+        the record. Returns the cancellation if it was written all the same.
         """
         signal = self.engine.driver.signal()
         failure: list[BaseException] = []
@@ -109,53 +124,89 @@ class Journal:
 
         record.wake = signal.set
         record.refuse, record.leave_open = refuse, leave_open
-        if self.broken is not None:
+        if self.over is not None:
             undo()
-            raise again(self.broken)
+            raise again(self.over)
         try:
             hand_over()
         except BaseException:
             undo()
             raise
-        self.wake()
-        if self.broken is not None:  # since the last look, and the committer may have ended by it
-            self._committer.refuse_waiting(self.broken)
-        cancelled = yield from _until_known(signal)
+        self._see_to_it()
+        cancelled = yield from self._until_known(signal, deadline, partial(self._withdraw, record, withdrawn))
         if failure:
             raise cancelled or failure[0]
         return cancelled
 
-    def kept_or_raise(self, record: Record, hand_over: Callable[[], None]) -> None:
-        """Hand a record over and wait until it is written, however often the store has to be asked; raises only when
-        it will take nothing any more."""
-        signal = self.engine.driver.signal()
-        record.wake = signal.set
-        record.on_break = signal.set
-        if self.broken is not None:
-            raise again(self.broken)
-        hand_over()
+    def _see_to_it(self) -> None:
+        """A record that is waited for was handed over."""
         self.wake()
-        signal.wait(None)
-        if self.broken is not None:
-            raise again(self.broken)
+        if self.over is not None:  # since the last look, and the committer may have ended by it
+            self._committer.refuse_waiting()
 
-    async def until_written(self, hand_over: Callable[[], None]) -> None:
-        """For coroutines: hand something over, and go on when everything until then is written and released."""
+    def _until_known(
+        self, signal: Signal, deadline: float | None, withdraw: Callable[[], None]
+    ) -> Waits[BaseException | None]:
+        """Wait for the signal, also in a task that is cancelled; returns the cancellation. ``withdraw`` sets it at the
+        deadline, unless that is about to happen anyway."""
+        cancelled: BaseException | None = None
+        while True:
+            left = None if deadline is None else deadline - self.engine.now()
+            try:
+                is_set = yield signal, left, None
+            except BaseException as error:
+                from asyncio import CancelledError  # slow to import, and only tasks are cancelled
+
+                if not isinstance(error, CancelledError):
+                    raise
+                cancelled = cancelled or error
+            else:
+                if is_set:
+                    return cancelled
+                withdraw()
+                deadline = None
+
+    def _withdraw(self, record: Record, withdrawn: str) -> None:
+        self._committer.withdraw(record, withdrawn)
+
+    def kept_or_raise(self, record: Record, hand_over: Callable[[], None]) -> None:
+        """:meth:`waits_to_keep`, on this thread."""
+        on_thread(self.waits_to_keep(record, hand_over))
+
+    def waits_to_keep(self, record: Record, hand_over: Callable[[], None]) -> Waits[None]:
+        """Hand a record over and wait until it is written, however often the store has to be asked; raises only when
+        nothing is written any more."""
         signal = self.engine.driver.signal()
+        written: list[bool] = []
+        record.on_break = signal.set
+        record.wake = partial(_is_written, written, signal)
+        if self.over is not None:
+            raise again(self.over)
         hand_over()
-        behind = Record(None)
-        behind.then(signal.set)
-        self.hand_over(behind)
-        await in_task(_waits_for_one(signal))
+        self._see_to_it()
+        yield signal, None, None
+        if not written:
+            assert self.over is not None
+            raise again(self.over)
 
     def flush(self) -> None:
-        """Wait until everything that was handed over until now is written; raises why it cannot be."""
-        on_thread(self.waits_to_flush())
+        """Wait until everything that was handed over until now is written; raises why it cannot be.
 
-    def waits_to_flush(self) -> Waits[None]:
+        Returns at once when the runtime has ended: what is written then is all that there is.
+        """
+        on_thread(self.waits_to_flush(None))
+
+    def waits_to_flush(self, deadline: float | None) -> Waits[None]:
         """:meth:`flush`, for threads and tasks."""
+        if isinstance(self.over, RuntimeClosedError):
+            return
         record = Record(None)
-        cancelled = yield from self.waits_for(record, lambda: self.hand_over(record))
+        kept = (
+            "what has happened so far is in effect, and is written as soon as the store takes records again"
+        )
+        cancelled = yield from self.waits_for(
+            record, lambda: self.hand_over(record), deadline=deadline, withdrawn=kept
+        )
         if cancelled is not None:
             raise cancelled
 
@@ -175,26 +226,18 @@ class Journal:
     # -- the end -------------------------------------------------------------------------------------------
 
     def close(self, deadline: float | None) -> bool:
-        """Write what was handed over, and stop. False if the store did not take it until the deadline."""
-        ended = self._attendant.close(deadline)
-        return ended and self._committer.is_done
+        """Write what was handed over, and stop; all who still wait then are told. False if the store did not take it
+        until the deadline."""
+        self.has_ended = self._attendant.close(deadline)
+        is_done = self.has_ended and self._committer.is_done
+        self._committer.end()
+        return is_done
+
+    def hurry(self) -> None:
+        """The runtime ends, and no deadline says when: give up a store that takes nothing for a while."""
+        self._committer.hurry()
 
 
-def _waits_for_one(signal: Signal) -> Waits[None]:
-    yield signal, None, None
-
-
-def _until_known(signal: Signal) -> Waits[BaseException | None]:
-    """Wait for the signal, also in a task that is cancelled; returns the cancellation."""
-    cancelled: BaseException | None = None
-    while True:
-        try:
-            yield signal, None, None
-        except BaseException as error:
-            from asyncio import CancelledError  # slow to import, and only tasks are cancelled
-
-            if not isinstance(error, CancelledError):
-                raise
-            cancelled = cancelled or error
-        else:
-            return cancelled
+def _is_written(written: list[bool], signal: Signal) -> None:
+    written.append(True)
+    signal.set()

@@ -10,6 +10,7 @@ from routilux.ports import NoteKey
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.record import Record
+from routilux.runtime.waiting import in_task
 
 if TYPE_CHECKING:
     from routilux.runtime.journal.worker import JournaledWorker
@@ -96,7 +97,7 @@ class ActivationNotes:
         if data is None:
             data, record = self._result(known, await call(), where)
             journal = self._worker.journal
-            await journal.until_written(partial(self._hand_over, activation, record))
+            await in_task(journal.waits_to_keep(record, partial(self._hand_over, activation, record)))
             self.onces[known] = data
         return self._worker.decode(data, where)
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from routilux.errors import RoutiluxError, StoreError, describe
+from routilux.errors import RoutiluxError, RuntimeClosedError, StoreError, describe
 from routilux.model.item import DeadLetter
 from routilux.model.status import ExecutionStatus, WorkerStatus
 from routilux.ports import ItemKey, StoredJob, WorkerRow
@@ -36,6 +37,19 @@ class Recovered(list["WorkerState"]):
     not_reopened: list[NotReopened]
 
 
+class _Closed:
+    """Stands for the store of a runtime that has ended, and has closed it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __getattr__(self, call: str) -> Any:
+        raise RuntimeClosedError(
+            f"this runtime has been shut down, and has closed {self.name}: what is only there cannot be read here any "
+            "more; create a new Runtime with that store"
+        )
+
+
 def create(engine: Engine, flow: Flow, worker_id: str, one_shot: bool) -> JournaledWorker:
     """A worker that is not yet known to anybody."""
     clock = engine.driver.clock
@@ -58,7 +72,6 @@ class Opener:
         assert engine.journal is not None
         self._engine = engine
         self._journal = engine.journal
-        self._store = engine.journal.store
         self._create = create
         self._enter = enter
         self._claimed: dict[JournaledWorker, None] = {}
@@ -68,7 +81,7 @@ class Opener:
 
     def start(self, flow: Flow, worker_id: str | None, on_flow_change: str) -> JournaledWorker:
         """A new worker, or the one that the store holds unfinished."""
-        row = None if worker_id is None else self._store.worker(worker_id)
+        row = None if worker_id is None else self._journal.store.worker(worker_id)
         if row is not None and row.status != "stopped":
             check_row(row, flow, "worker", on_flow_change)
             return self._open(flow, row)
@@ -92,14 +105,14 @@ class Opener:
         self._claim(worker)
 
     def _claim(self, worker: JournaledWorker) -> None:
-        self._store.claim(worker.worker_id)
+        self._journal.store.claim(worker.worker_id)
         self._claimed[worker] = None
         worker.on_given_up = partial(self._claimed.pop, worker, None)
 
     def execution(self, flow: Flow, job_id: str, on_flow_change: str) -> Any:
         """The state of the execution of this job, opened if it has not finished; None if the store has none."""
-        stored = self._store.job(job_id)
-        row = None if stored is None else self._store.worker(stored.row.worker_id)
+        stored = self._journal.store.job(job_id)
+        row = None if stored is None else self._journal.store.worker(stored.row.worker_id)
         if stored is None or row is None:
             return None
         live = self._engine.workers.get(row.worker_id)
@@ -146,7 +159,7 @@ class Opener:
 
     def _find_job(self, worker: JournaledWorker) -> None:
         """The process died when the job of an execution had ended and its worker had not, or before it had one."""
-        for stored in self._store.jobs(worker_id=worker.worker_id, limit=1):
+        for stored in self._journal.store.jobs(worker_id=worker.worker_id, limit=1):
             worker.revival.adopted(stored)
             return
         worker.state.status = ExecutionStatus.CANCELLED
@@ -158,7 +171,7 @@ class Opener:
         """Open every unfinished worker whose flow is known; ``paused``: standing still."""
         recovered = Recovered()
         recovered.not_reopened = []
-        for row in self._store.workers():
+        for row in self._journal.store.workers():
             if row.status == "stopped" or row.worker_id in self._engine.workers:
                 continue
             flow = find_flow(row.flow_id)
@@ -175,7 +188,7 @@ class Opener:
     # -- jobs ----------------------------------------------------------------------------------------------
 
     def job(self, job_id: str, find_flow: Callable[[str], Flow | None]) -> JobContext | None:
-        stored = self._store.job(job_id)
+        stored = self._journal.store.job(job_id)
         return None if stored is None else self._shown(stored, find_flow)
 
     def jobs(
@@ -194,7 +207,7 @@ class Opener:
         statuses = None if status is None else [status] if status != "running" else ["running", "pending"]
         found: list[JobContext] = []
         while limit is None or len(found) < limit:
-            page = self._store.jobs(
+            page = self._journal.store.jobs(
                 flow_id=flow_id, worker_id=worker_id, statuses=statuses, has_items=parked or None, after=after,
                 limit=limit,
             )  # fmt: skip
@@ -211,14 +224,14 @@ class Opener:
 
     def _shown(self, stored: StoredJob, find_flow: Callable[[str], Flow | None]) -> JobContext:
         """A job that does not live here, as it was last written."""
-        job = rows.detached_job(self._journal.codec, self._store, self._engine.driver, stored)
+        job = rows.detached_job(self._journal.codec, self._journal.store, self._engine.driver, stored)
         if job.left:
             job.blocked = self._blocked(stored.row.worker_id, find_flow(stored.row.flow_id))
         return job
 
     def _blocked(self, worker_id: str, flow: Flow | None) -> str | None:
         """Why nothing can go on with a job that waits in the store."""
-        row = self._store.worker(worker_id)
+        row = self._journal.store.worker(worker_id)
         if flow is None or row is None:
             return None
         return None if row.fingerprint == flow.fingerprint() else "flow changed"
@@ -227,15 +240,15 @@ class Opener:
 
     def letters(self, worker_id: str | None, job_id: str | None) -> list[DeadLetter]:
         self._journal.flush()
-        found = self._store.letters(worker_id=worker_id, job_id=job_id)
+        found = self._journal.store.letters(worker_id=worker_id, job_id=job_id)
         return [rows.letter_of(self._journal.codec, row) for row in found]
 
     # -- what killed the process ---------------------------------------------------------------------------
 
     def _count_deaths(self) -> None:
         """Remember on which items activations ran when the process that had the store before died."""
-        suspects = rows.suspects_of(self._store.suspects())
-        known = [ItemKey(*row[:3]) for row in self._store.items_of(suspects)]
+        suspects = rows.suspects_of(self._journal.store.suspects())
+        known = [ItemKey(*row[:3]) for row in self._journal.store.items_of(suspects)]
         record = rows.deaths_record(self._journal, known)
         if record is not None:
             self._journal.written_or_raise(record, partial(self._journal.hand_over, record))
@@ -247,7 +260,7 @@ class Opener:
         if worker.about.get("named") or worker.jobs or worker.queue.paused or worker.unreleased:
             return False
         try:
-            return not self._store.places(worker.worker_id)
+            return not self._journal.store.places(worker.worker_id)
         except StoreError:
             return False
 
@@ -258,3 +271,12 @@ class Opener:
         for worker in list(self._claimed):
             worker.give_up_claim()
         return ended
+
+    def close_store(self) -> None:
+        """It belongs to the runtime, which has ended. A call that the store does not answer is not waited for."""
+        store = self._journal.store
+        if self._journal.has_ended:
+            self._journal.store = _Closed(store.name)
+            store.close()
+        else:
+            Thread(target=store.close, name="routilux-close", daemon=True).start()

@@ -45,10 +45,10 @@ class StoredPause:
         """Take over what the store has, or what the caller writes by other means."""
         self.on_record = self._written = paused
 
-    def waits_to_change(self, paused: bool) -> Waits[None]:
+    def waits_to_change(self, paused: bool, deadline: float | None) -> Waits[None]:
         """Returns when it is written and in effect; on the event loop at once, and it is kept until it is written.
 
-        Raises what the store refused it with.
+        Raises what the store refused it with, and StoreError at the deadline.
         """
         journal, record = self._worker.journal, Record(self._worker)
         if paused:
@@ -58,7 +58,13 @@ class StoredPause:
             hand_over()
             journal.wake()
         else:
-            cancelled = yield from journal.waits_for(record, hand_over, partial(self._refused, record))
+            cancelled = yield from journal.waits_for(
+                record,
+                hand_over,
+                partial(self._refused, record),
+                deadline=deadline,
+                withdrawn="it is not paused" if paused else "it is still paused",
+            )
             if cancelled is not None:
                 raise cancelled
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from routilux.errors import FlowChangedError, StateError, StoreCorruptError, StoreError
 from routilux.kernel.account import Account, joined
-from routilux.kernel.mailbox import PARKED, QUEUED, Mailbox, SlotQueue
+from routilux.kernel.mailbox import QUEUED, Mailbox, SlotQueue
 from routilux.model.item import Item
 from routilux.model.status import ExecutionStatus, JobStatus
 from routilux.ports import ItemKey, ItemRow, NoteKey, StoredJob, WorkerRow
@@ -134,8 +134,7 @@ class Revival:
             self.queue(slot, item)
             return
         item[3].add()  # its job does not come to rest before its partner has been looked for
-        if self.queue(slot, item) == PARKED:
-            worker.joins.arrived(slot, item)
+        worker.joins.entered(slot, item, self.queue(slot, item))
         worker.at_rest(item[3].remove())
 
     def queue(self, slot: SlotQueue, item: Item) -> int:

@@ -121,7 +121,7 @@ class JournaledWorker(Worker):
         return TappedJournaledActivation if tapped else JournaledActivation
 
     def entrance(self, mailbox: Mailbox) -> Callable[[Item], int]:
-        return mailbox.take_in
+        return self.joins.entrance(mailbox)
 
     def keep_at_gate(self, mailbox: Mailbox, item: Item) -> bool:
         mailbox.hold_kept(item)
@@ -286,11 +286,13 @@ class JournaledWorker(Worker):
         self.journal.wake()
         super()._over(job)
 
-    def waits_to_change_pause(self, paused: bool) -> Waits[None]:
-        return self.pause.waits_to_change(paused)
+    def waits_to_change_pause(self, paused: bool, deadline: float | None = None) -> Waits[None]:
+        return self.pause.waits_to_change(paused, deadline)
 
-    def waits_to_change_job_pause(self, job: JobContext, paused: bool) -> Waits[None]:
-        return self.stored_jobs.pause_of(job).waits_to_change(paused)
+    def waits_to_change_job_pause(
+        self, job: JobContext, paused: bool, deadline: float | None = None
+    ) -> Waits[None]:
+        return self.stored_jobs.pause_of(job).waits_to_change(paused, deadline)
 
     def trace(self, job: JobContext, action: str, **details: Any) -> None:
         self.stored_jobs.trace(job, action, **details)
@@ -326,7 +328,7 @@ class JournaledWorker(Worker):
         except BaseException:
             undo(self, job)
             raise
-        yield from post.waits_to_be_written(key, redriven, partial(undo, self, job))
+        yield from post.waits_to_be_written(key, redriven, partial(undo, self, job), deadline)
 
     def stuck(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is about to come, still to be written, or to be loaded."""
@@ -422,10 +424,10 @@ class JournaledWorker(Worker):
             self.write_row()
 
     def quiet(self) -> bool:
-        return self.journal.broken is not None or (not self._journal_owes and super().quiet())
+        return self.journal.over is not None or (not self._journal_owes and super().quiet())
 
     def at_a_stop(self) -> bool:
-        return self.journal.broken is not None or (not self._journal_owes and super().at_a_stop())
+        return self.journal.over is not None or (not self._journal_owes and super().at_a_stop())
 
     @property
     def _journal_owes(self) -> bool:
@@ -466,11 +468,11 @@ class JournaledWorker(Worker):
     def leave_incomplete(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
         self.endings.leave_incomplete(mailbox, items)
 
-    def waits_to_flush(self) -> Waits[None]:
-        yield from self.journal.waits_to_flush()
+    def waits_to_flush(self, deadline: float | None = None) -> Waits[None]:
+        yield from self.journal.waits_to_flush(deadline)
 
     def resting(self) -> bool:
-        return not self.unreleased and super().resting()
+        return (not self.unreleased or self.journal.over is not None) and super().resting()
 
     def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
         if self.backlog.waits:
@@ -485,7 +487,7 @@ class JournaledWorker(Worker):
         return StoredLetters(self)
 
     def waits_to_drain(self, deadline: float | None) -> Waits[bool]:
-        return self.journal.broken is None and (yield from super().waits_to_drain(deadline))
+        return self.journal.over is None and (yield from super().waits_to_drain(deadline))
 
     def forget_engine(self, gone: Any) -> None:
         super().forget_engine(gone)
