@@ -119,10 +119,13 @@ class JobBook:
             self.bell.ring()
 
     def refuse(self, job: JobContext) -> None:
-        """Take back a job whose item was not accepted."""
-        self.jobs.pop(job.job_id, None)
+        """Take back a job of which no item was accepted; what waits for it is told that it is cancelled."""
+        job.completed_at = self._driver.clock.time()
+        job.account.context = self.context
         with self._lock:
             self._count_out(job)
+        self.jobs.pop(job.job_id, None)
+        job.announce_end()
         if self.bell.waiting:
             self.bell.ring()
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from routilux.errors import InsideActivationError
+from routilux.model.checks import checked_timeout
 from routilux.model.context import running
 from routilux.ports import Observer, Row, RowObserver, Store, Tap, load, record_of
 from routilux.runtime import cut, turns, waiting_for
 from routilux.runtime.book import JobBook
-from routilux.runtime.checks import checked_timeout
 from routilux.runtime.failures import WARNING, FailureLog, failed_with, write
 from routilux.runtime.waiting import Bell
 from routilux.tracebacks import headline
@@ -70,6 +70,9 @@ class Engine:
         self.stopped: dict[str, Worker] = {}
         self.elsewhere: dict[LiveActivation, None] = {}  # what task runners run that the driver does not know
         self.directory: Directory  # of who can be reached by name; the runtime's
+        self.check_open: Callable[
+            [str], None
+        ]  # raises when the runtime accepts nothing any more; the runtime's
         self.journal: Journal | None = None if store is None else load("journal")(self, store)
         self._observers: tuple[Observer | RowObserver, ...] = ()
         self._warned: set[str] = set()
@@ -101,6 +104,7 @@ class Engine:
         self.workers.pop(worker.worker_id, None)
         for worker_id in list(self.stopped)[:-STOPPED_LIMIT]:
             self.stopped.pop(worker_id, None)
+        self.bell.ring()  # posts that wait for room among the pending jobs, and would go to this worker
 
     def _forget_execution(self, worker_id: str) -> None:
         """Its job is forgotten."""

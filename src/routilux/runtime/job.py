@@ -14,11 +14,11 @@ from routilux.errors import (
     StateError,
 )
 from routilux.kernel.account import JobAccount
+from routilux.model.checks import checked_timeout
 from routilux.model.context import running
 from routilux.model.item import Output
 from routilux.model.logged import LoggedRecord
 from routilux.model.status import JobStatus
-from routilux.runtime.checks import checked_timeout
 from routilux.runtime.job_logs import JobLogs
 from routilux.runtime.sizes import estimated_size, size_of_error
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from routilux.errors import (
     ExecutionError,
@@ -26,6 +25,7 @@ from routilux.model.status import JobStatus
 from routilux.ports import KeyRow
 from routilux.runtime.back_pressure import lending_its_place
 from routilux.runtime.digests import Content, content_of
+from routilux.runtime.directory import job_ended
 from routilux.runtime.job import JobContext
 from routilux.runtime.state import WorkerState
 
@@ -108,17 +108,24 @@ class _KeyedPost:
         return job
 
 
+_Key: TypeAlias = tuple[str, str]
+"""The id of a flow, and an idempotency key that was used on it."""
+
+
 class KeyTaken(Exception):
     """An idempotency key came first from somebody else, who shares the store."""
 
 
 class Posting:
-    """``check_open`` raises when the runtime accepts nothing any more."""
+    """Of one runtime; safe from any thread."""
 
-    def __init__(self, engine: Engine, check_open: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._check_open = check_open
-        self._keys: dict[tuple[str, str], _KeyedPost] = {}
+        self._under_way: dict[
+            _Key, _KeyedPost
+        ] = {}  # the first post with a key, until it is posted or refused
+        self._keys: dict[_Key, _KeyedPost] = {}  # what was posted with a key, the oldest first
+        self._keys_lock = engine.driver.lock()
 
     def post(
         self,
@@ -140,7 +147,7 @@ class Posting:
         if created is None:
             return self._waits_to_post(worker, node, slot, payload, job_id, metadata, deadline, lines)
         job = created[0]
-        waits = worker.admit(node, slot, payload, job, deadline, lines, undo=self._take_back)
+        waits = worker.admit(node, slot, payload, job, deadline, lines)
         if waits is not None:
             return self._waits_to_enter(worker, job, waits)
         if worker.stopped or job.account.ended:
@@ -159,14 +166,13 @@ class Posting:
         lines: Lines | None,
     ) -> Waits[Posted]:
         while True:
-            known = None if job_id is None else self.known_job(worker, job_id)
-            if known is not None:
-                yield from self._join(worker, node, slot, payload, known, deadline, lines)
-                return Posted(worker.state, known)
-            job, new = yield from self._new_job(worker, job_id, metadata, deadline, lines)
-            if new:
+            job, new = None if job_id is None else self.known_job(worker, job_id), False
+            if job is None:
+                job, new = yield from self._new_job(worker, job_id, metadata, deadline, lines)
+            if new or job.account.join():
                 yield from self._offered(worker, node, slot, payload, job, deadline, lines)
                 return Posted(worker.state, job)
+            yield from self._waits_to_be_taken_back(job)
 
     def _waits_to_enter(self, worker: Worker, job: JobContext, waits: Waits[None]) -> Waits[Posted]:
         yield from waits
@@ -198,7 +204,7 @@ class Posting:
         key = (worker.flow.flow_id, idempotency_key)
         bell = self._engine.bell
         mine = _KeyedPost(content)
-        while (first := self._keys.setdefault(key, mine)) is not mine:
+        while (first := self._first_with(key, mine)) is not mine:
             if not (yield from bell.waits_for(lambda: first.state is not None or first.refused, deadline)):
                 raise self._too_many_pending("the first post with this idempotency_key still waits for room")
             if first.state is not None:
@@ -210,16 +216,21 @@ class Posting:
             mine.posted_as(posted)
         except BaseException:
             mine.refused = True
-            del self._keys[key]
             raise
         finally:
+            with self._keys_lock:
+                del self._under_way[key]
+                if not mine.refused and stored_key is None:  # else the store remembers it
+                    self._keys[key] = mine
+                    if len(self._keys) > REMEMBERED_KEYS:
+                        del self._keys[next(iter(self._keys))]
             bell.ring()
-        if stored_key is not None:
-            del self._keys[key]  # the store remembers it
-        while len(self._keys) > REMEMBERED_KEYS:
-            with suppress(RuntimeError):  # another thread has changed it between two steps of this one
-                self._keys.pop(next(iter(self._keys)), None)
         return posted
+
+    def _first_with(self, key: _Key, mine: _KeyedPost) -> _KeyedPost:
+        """The first post with this key, which is ``mine`` if no other has used it."""
+        with self._keys_lock:
+            return self._keys.get(key) or self._under_way.setdefault(key, mine)
 
     def _first(
         self,
@@ -309,7 +320,8 @@ class Posting:
 
         def there_is_room() -> bool:
             nonlocal created
-            self._check_open()
+            self._engine.check_open("post()")
+            self._engine.directory.check_takes(worker)
             created = self._engine.book.create(worker, job_id, metadata)
             return created is not None
 
@@ -351,40 +363,11 @@ class Posting:
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
     ) -> Waits[None]:
-        """Put the first item of a new job into its slot."""
-        undo = self._take_back
-        waits = worker.admit(node, slot, payload, job, deadline, lines, undo=undo, key=key, redriven=redriven)
+        """Put an item into its slot: the first of a new job, or one more of a job that it has joined."""
+        waits = worker.admit(node, slot, payload, job, deadline, lines, key=key, redriven=redriven)
         if waits is not None:
             yield from waits
         self._look_after(worker, job)
-
-    def _join(
-        self,
-        worker: Worker,
-        node: Node,
-        slot: str,
-        payload: dict[str, Any],
-        job: JobContext,
-        deadline: float | None,
-        lines: Lines | None,
-    ) -> Waits[None]:
-        """Put one more item of a job that exists into a slot."""
-        job.account.add()
-        waits = worker.admit(node, slot, payload, job, deadline, lines, undo=self._give_credit_back)
-        if waits is not None:
-            yield from waits
-        self._look_after(worker, job)
-
-    def _give_credit_back(self, worker: Worker, job: JobContext) -> None:
-        worker.at_rest(job.account.remove())
-
-    def _take_back(self, worker: Worker, job: JobContext) -> None:
-        """Nothing of a new job was accepted."""
-        worker.jobs.pop(job.job_id, None)
-        if job.account.end(JobStatus.CANCELLED):  # else it was cancelled in between, and is in the book
-            self._engine.book.refuse(job)
-        if worker.one_shot:
-            worker.close()
 
     def _look_after(self, worker: Worker, job: JobContext) -> None:
         """Who stopped the worker or ended the job may have looked before the item was there."""
@@ -400,10 +383,20 @@ class Posting:
     def known_job(self, worker: Worker, job_id: str) -> JobContext | None:
         self.check_job_id(job_id)
         job = self._engine.book.jobs.get(job_id) or worker.stored_job(job_id)
+        if job is not None and not job.account.posts:
+            return job  # it is being taken back, and cannot be joined
         if job is not None and (job.worker_id != worker.worker_id or job.account.ended):
-            what = f"is {job.status}" if job.account.ended else f"belongs to worker {job.worker_id!r}"
+            if job.account.ended:
+                raise job_ended(job)
+            what = f"belongs to worker {job.worker_id!r}"
             raise StateError(f"job {job_id!r} {what}; post with a new job_id, or with none", job_id=job_id)
         return job
+
+    def _waits_to_be_taken_back(self, job: JobContext) -> Waits[bool]:
+        """Wait until the id of a refused job is free; one that was cancelled keeps its own."""
+        jobs = self._engine.book.jobs
+        gone = lambda: jobs.get(job.job_id) is not job or job.account.posts > 0  # noqa: E731
+        return (yield from self._engine.bell.waits_for(gone, None))
 
 
 def key_conflict(flow_id: str, key: str, job_id: str, how: str) -> IdempotencyConflictError:

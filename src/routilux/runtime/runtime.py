@@ -23,6 +23,7 @@ from routilux.errors import (
     refused,
     unknown,
 )
+from routilux.model.checks import checked_count, checked_flag, checked_timeout
 from routilux.model.context import running
 from routilux.model.flow import Flow
 from routilux.model.item import DeadLetter
@@ -31,7 +32,6 @@ from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Gate, Observer, RowObserver, Store, Tap, TaskRunner, job_ids_of, load
 from routilux.runtime import cut, draining, turns
 from routilux.runtime.book import FINISHED_BYTES
-from routilux.runtime.checks import checked_count, checked_flag, checked_timeout
 from routilux.runtime.directory import Directory
 from routilux.runtime.driver import Driver, ThreadDriver
 from routilux.runtime.engine import Engine, Health
@@ -122,8 +122,9 @@ class Runtime:
             default_strategy=self.default_strategy,
             store=opened or store,  # type: ignore[arg-type]
         )
+        self._engine.check_open = self._check_open
         self._directory = self._engine.directory = Directory(self._engine, registry)
-        self._posting = Posting(self._engine, partial(self._check_open, "post()"))
+        self._posting = Posting(self._engine)
         self._closed: str | None = None  # why nothing is accepted any more
         self._forked = False
         self._gave_up = False  # stopped, and did not wait any longer for what still ran
@@ -790,10 +791,10 @@ class Runtime:
         told = [worker for worker in workers if worker.jobs] if wait and not inside else []  # by the drain
         for worker in workers:
             worker.hold()
+            worker.closing = True  # all of them first: logic of one may wait in post() for another
         remains = Remains(worker for worker in workers if worker not in told)
         for worker in workers:
             worker.for_good = self._opener is not None and self._opener.is_over(worker)
-            worker.closing = True
             worker.end_drained() if wait and not inside else worker.cancel_jobs()
             worker.close()
         self._tell_lost("the runtime was shut down", remains)

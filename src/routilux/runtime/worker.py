@@ -291,14 +291,13 @@ class Worker:
         deadline: float | None,
         lines: Lines | None,
         *,
-        undo: Callable[[Worker, JobContext], None],
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
     ) -> Waits[None] | None:
         """Put an item from outside into a slot; its job's account has been moved.
 
-        None if it is in, else what that waits for. Where it raises nothing was accepted, and ``undo`` was called with
-        this worker and the job, unless nobody knows yet (StoreUnknownError).
+        None if it is in, else what that waits for. Where it raises nothing was accepted, and :meth:`refused` was
+        called, unless nobody knows yet (StoreUnknownError).
         """
         try:
             item: Item = (self.number(), slot, payload, job.account, "post", self.engine.now())
@@ -308,7 +307,7 @@ class Worker:
                 if queue.on_full == "error":
                     raise self.full_error(queue)
                 if queue.on_full == "block":
-                    return self._wait_and_admit(node, queue, item, deadline, lines, undo)
+                    return self._wait_and_admit(node, queue, item, deadline, lines)
             if code == READY:
                 self.schedule(node.mailbox)
             elif code != QUEUED:
@@ -318,7 +317,7 @@ class Worker:
             if self.sink is not None:
                 self.observe_post(job, item, queue)
         except BaseException:
-            undo(self, job)
+            self.refused(job)
             raise
         return None
 
@@ -329,20 +328,28 @@ class Worker:
         item: Item,
         deadline: float | None,
         lines: Lines | None,
-        undo: Callable[[Worker, JobContext], None],
     ) -> Waits[None]:
         job: JobContext = item[3].job
         try:
             offer = partial(node.offer, item)
-            code = yield from self.back_pressure.waits_to_post(queue, offer, deadline, lines)
+            code = yield from self.back_pressure.waits_to_post(queue, offer, job, deadline, lines)
             self.accept(code, queue, item, None)
             if self.held_up and not self.queue.in_flight:
                 self.came_to_rest()
             if self.sink is not None:
                 self.observe_post(job, item, queue)
         except BaseException:
-            undo(self, job)
+            self.refused(job)
             raise
+
+    def refused(self, job: JobContext) -> None:
+        """A post was refused: its own credit is taken back, and the job only if nothing else was posted into it."""
+        if job.account.refuse():
+            self.jobs.pop(job.job_id, None)
+            self.engine.book.refuse(job)
+            if self.one_shot:
+                self.close()
+        self.at_rest(job.account.remove())
 
     def accept(self, code: int, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> None:
         """What an offer said, where it is not simply QUEUED."""
@@ -401,9 +408,9 @@ class Worker:
             self.room(slot.mailbox)
         self.accept(code, slot, item, None)
 
-    def stuck(self, *, inside: bool) -> bool:
-        """Whether nothing that runs or waits for a time can make room; ``inside``: for an activation."""
-        return self.back_pressure.stuck(inside=inside)
+    def stands_still(self, *, inside: bool) -> bool:
+        """Whether nothing that runs or waits for a time here can make room; ``inside``: for an activation."""
+        return self.back_pressure.stands_still(inside=inside)
 
     def full_error(self, slot: SlotQueue, why: str = "it is full") -> QueueFullError:
         return QueueFullError(
@@ -712,23 +719,32 @@ class Worker:
     def at_a_stop(self) -> bool:
         """Whether nothing moves on its own any more: it runs, is due, or waits for a time that no drain hurries.
 
-        What a pause or a gate holds does not move on its own, and neither does ``emit()`` that waits for room behind
-        it. The mailboxes are looked at one after the other; the picture is valid if nothing was started meanwhile.
+        What a pause or a gate holds does not move on its own, and neither does ``emit()`` or ``post()`` that waits for
+        room behind it, in this worker or another. The mailboxes are looked at one after the other; the picture is
+        valid if nothing was started meanwhile.
         """
         mailboxes = [node.mailbox for node in self.nodes.values()]
         starts = sum(mailbox.starts for mailbox in mailboxes)
-        if not self.resting() and not self._all_wait_inside(mailboxes):
+        if (not self.resting() and not self._all_wait_inside()) or self._goes_on():
             return False
-        if self.queue.paused:
-            return True
-        at_gates = Counter(activation.mailbox for activation in list(self.gates.activations))
-        if any(mailbox.goes_on(at_gates[mailbox]) for mailbox in mailboxes):
-            return False
-        return starts == sum(mailbox.starts for mailbox in mailboxes)
+        return self.queue.paused or starts == sum(mailbox.starts for mailbox in mailboxes)
 
-    def _all_wait_inside(self, mailboxes: Sequence[Mailbox]) -> bool:
-        """Whether all that runs waits in ``emit()`` for room, behind what a pause or a gate holds."""
-        return bool(self.back_pressure.blocked) and self.is_held and self.back_pressure.all_wait(mailboxes)
+    def _all_wait_inside(self) -> bool:
+        """Whether all that runs waits in ``emit()`` or ``post()`` for room, behind what a pause or a gate holds."""
+        if not self.back_pressure.blocked:
+            return False
+        workers = self.back_pressure.waited_for()
+        if not any(worker.is_held for worker in workers):
+            return False
+        moving = any(worker._goes_on() for worker in workers if worker is not self)  # noqa: SLF001
+        return not moving and all(worker.back_pressure.all_wait() for worker in workers)
+
+    def _goes_on(self) -> bool:
+        """Whether something here moves although nothing that runs ends."""
+        if self.queue.paused:
+            return False
+        at_gates = Counter(activation.mailbox for activation in list(self.gates.activations))
+        return any(node.mailbox.goes_on(at_gates[node.mailbox]) for node in self.nodes.values())
 
     def misses_items(self) -> bool:
         """Whether an open job counts items that are in no slot: a post has yet to put them there. Nothing runs."""

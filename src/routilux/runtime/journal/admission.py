@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +28,6 @@ class Post:
     def __init__(self, worker: JournaledWorker, node: Node, slot: str, payload: Payload, job: Any) -> None:
         self._worker = worker
         self._job = job
-        self._is_first = not job.serial  # the item makes the job, and does not join it
         self._place = node.places[slot]
         self._queue = node.mailbox.slots[slot]
         self._form = worker.encode(payload, f"post() to {self._place!r}")
@@ -57,7 +55,7 @@ class Post:
                 self._displaces = True
                 return False
             case _:
-                yield from worker.back_pressure.waits_to_post(queue, self._offer, deadline, lines)
+                yield from worker.back_pressure.waits_to_post(queue, self._offer, self._job, deadline, lines)
                 return True
 
     def _offer(self) -> int:
@@ -66,11 +64,7 @@ class Post:
     # -- handing over ----------------------------------------------------------------------------------------
 
     def waits_to_be_written(
-        self,
-        key: KeyRow | None,
-        redriven: DeadLetter | None,
-        undo: Callable[[], None],
-        deadline: float | None,
+        self, key: KeyRow | None, redriven: DeadLetter | None, deadline: float | None
     ) -> Waits[None]:
         """Returns when it is written and delivered; raises what it was refused with, and StoreError at the deadline."""
         record = Record(self._worker)
@@ -79,13 +73,9 @@ class Post:
         record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)
         record.then(self._deliver)
 
-        def taken_back() -> None:
-            self._take_back()
-            undo()
-
         hand_over = partial(self._hand_over, record)
         cancelled = yield from self._worker.journal.waits_for(
-            record, hand_over, taken_back, deadline=deadline
+            record, hand_over, self._take_back, deadline=deadline
         )
         if cancelled is not None:
             self._withdraw(key, cancelled)
@@ -94,10 +84,11 @@ class Post:
     def _withdraw(self, key: KeyRow | None, cancelled: BaseException) -> None:
         """The task that posts was cancelled too late: the item is written.
 
-        A job that has not begun is cancelled, unless it has a key: who repeats the post with it gets this job.
+        A job that has not begun is cancelled with it, unless others have posted into it too, or it has a key: who
+        repeats the post with that gets this job.
         """
         job = self._job
-        if self._is_first and key is None and not job.account.begun:
+        if job.account.posts == 1 and key is None and not job.account.begun:
             self._worker.end_jobs([job], JobStatus.CANCELLED)
         if job.status is not JobStatus.CANCELLED:
             cancelled.add_note(
@@ -107,8 +98,9 @@ class Post:
     def _hand_over(self, record: Record) -> None:
         worker = self._worker
         with worker.journal.lock:
-            if worker.stopped:  # what is written behind the worker's end nobody would ever see
-                raise worker.engine.directory.not_running(worker)
+            worker.engine.directory.check_takes(
+                worker
+            )  # what is written behind its end nobody would ever see
             if self._displaces:
                 self._displace()
             self._number(record)
@@ -179,3 +171,4 @@ class Post:
             worker.room(queue.mailbox)
         elif self._item is not None:
             worker.backlog.load_if_room(queue)
+        worker.refused(self._job)

@@ -317,24 +317,23 @@ class JournaledWorker(Worker):
         deadline: float | None,
         lines: Lines | None,
         *,
-        undo: Callable[[Worker, Any], None],
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
     ) -> Waits[None]:
-        """The item and its job are written when this has ended. ``undo``: nothing of it is, and will not be."""
+        """The item and its job are written when this has ended."""
         try:
             post = Post(self, node, slot, payload, job)
             yield from post.waits_for_place(deadline, lines)
         except BaseException:
-            undo(self, job)
+            self.refused(job)
             raise
-        yield from post.waits_to_be_written(key, redriven, partial(undo, self, job), deadline)
+        yield from post.waits_to_be_written(key, redriven, deadline)
 
-    def stuck(self, *, inside: bool) -> bool:
+    def stands_still(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is about to come, still to be written, or to be loaded."""
         if self.backlog.expects or self._journal_owes or self.backlog.draws:
             return False
-        return super().stuck(inside=inside)
+        return super().stands_still(inside=inside)
 
     def room(self, mailbox: Mailbox) -> None:
         for slot in mailbox.slots.values():
