@@ -201,7 +201,7 @@ MORE_FAULTS = (
         "the place of a refused post stays kept",
         "chains",
         Post,
-        "_take_back",
+        "take_back",
         "queue.mailbox.give_place(queue.name)",
         "pass",
     ),

@@ -307,6 +307,13 @@ class JobContext:
         return f"<JobContext {self.job_id} {self.status}{parked_text(self)} of {self.flow_id}>"
 
 
+def say_accepted(cancelled: BaseException, job: JobContext) -> None:
+    """The task that posts was cancelled too late."""
+    cancelled.add_note(
+        f"the post had been accepted when it was cancelled: job {job.job_id!r} is {job.status}"
+    )
+
+
 def parked_text(job: JobContext | None) -> str:
     """``", 2 parked"``, or nothing if nothing is."""
     return f", {job.parked} parked" if job is not None and job.parked else ""

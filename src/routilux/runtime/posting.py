@@ -338,8 +338,13 @@ class Posting:
             before_sleep=help_or_give_up,
             holds=self._engine.book.has_room,
         )
-        if not (yield from (waits if lines is None else lending_its_place(waits, lines))):
-            raise self._too_many_pending("none started within the time-out")
+        try:
+            if not (yield from (waits if lines is None else lending_its_place(waits, lines))):
+                raise self._too_many_pending("none started within the time-out")
+        except BaseException:
+            if created is not None and created[1]:
+                worker.refused(created[0])
+            raise
         assert created is not None
         return created
 

@@ -25,7 +25,7 @@ from routilux.runtime.activation import LiveActivation, activation_class
 from routilux.runtime.back_pressure import BackPressure
 from routilux.runtime.failures import ERROR, WARNING
 from routilux.runtime.gates import Gates
-from routilux.runtime.job import JobContext
+from routilux.runtime.job import JobContext, say_accepted
 from routilux.runtime.letters import LETTER_LIMIT, Letters
 from routilux.runtime.nodes import Node, build_nodes
 from routilux.runtime.pool import RunQueue
@@ -330,17 +330,27 @@ class Worker:
         lines: Lines | None,
     ) -> Waits[None]:
         job: JobContext = item[3].job
+        accepted = False
+
+        def offer() -> int:
+            nonlocal accepted
+            code = self._offer_and_accept(queue, item, None)
+            accepted = code != FULL
+            return code
+
         try:
-            offer = partial(node.offer, item)
-            code = yield from self.back_pressure.waits_to_post(queue, offer, job, deadline, lines)
-            self.accept(code, queue, item, None)
-            if self.held_up and not self.queue.in_flight:
-                self.came_to_rest()
-            if self.sink is not None:
-                self.observe_post(job, item, queue)
-        except BaseException:
-            self.refused(job)
+            yield from self.back_pressure.waits_to_post(queue, offer, job, deadline, lines)
+        except BaseException as error:
+            if not accepted:
+                self.refused(job)
+                raise
+            say_accepted(error, job)
             raise
+        finally:
+            if accepted and self.sink is not None:
+                self.observe_post(job, item, queue)
+        if self.held_up and not self.queue.in_flight:
+            self.came_to_rest()
 
     def refused(self, job: JobContext) -> None:
         """A post was refused: its own credit is taken back, and the job only if nothing else was posted into it."""

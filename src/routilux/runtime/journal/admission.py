@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from routilux.kernel.mailbox import FULL, QUEUED
 from routilux.model.status import JobStatus
 from routilux.ports import ItemRow, KeyRow
+from routilux.runtime.job import say_accepted
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.record import Record
 
@@ -39,27 +40,25 @@ class Post:
 
     def waits_for_place(self, deadline: float | None, lines: Lines | None) -> Waits[None]:
         """Raises QueueFullError where there is none, or none until the deadline."""
-        self._kept = yield from self._place_kept(deadline, lines)
-
-    def _place_kept(self, deadline: float | None, lines: Lines | None) -> Waits[bool | None]:
         worker, queue = self._worker, self._queue
         lined_up = lines is not None and queue in lines.waiting
-        if not lined_up and queue.mailbox.keep_place(queue.name):
-            return True
+        if not lined_up and self._offer() != FULL:
+            return
         match queue.on_full:
             case "error":
                 raise worker.full_error(queue)
             case "drop_new":
-                return None
+                return
             case "drop_old":
-                self._displaces = True
-                return False
+                self._displaces, self._kept = True, False
             case _:
                 yield from worker.back_pressure.waits_to_post(queue, self._offer, self._job, deadline, lines)
-                return True
 
     def _offer(self) -> int:
-        return QUEUED if self._queue.mailbox.keep_place(self._queue.name) else FULL
+        if not self._queue.mailbox.keep_place(self._queue.name):
+            return FULL
+        self._kept = True
+        return QUEUED
 
     # -- handing over ----------------------------------------------------------------------------------------
 
@@ -75,7 +74,7 @@ class Post:
 
         hand_over = partial(self._hand_over, record)
         cancelled = yield from self._worker.journal.waits_for(
-            record, hand_over, self._take_back, deadline=deadline
+            record, hand_over, self.take_back, deadline=deadline
         )
         if cancelled is not None:
             self._withdraw(key, cancelled)
@@ -91,9 +90,7 @@ class Post:
         if job.account.posts == 1 and key is None and not job.account.begun:
             self._worker.end_jobs([job], JobStatus.CANCELLED)
         if job.status is not JobStatus.CANCELLED:
-            cancelled.add_note(
-                f"the post had been accepted when it was cancelled: job {job.job_id!r} is {job.status}"
-            )
+            say_accepted(cancelled, job)
 
     def _hand_over(self, record: Record) -> None:
         worker = self._worker
@@ -159,7 +156,7 @@ class Post:
         if job.account.ended:
             worker.sweep()
 
-    def _take_back(self) -> None:
+    def take_back(self) -> None:
         """Nothing of it was written, and the item, if it had come so far, does not come."""
         worker, queue = self._worker, self._queue
         if self._item is not None:

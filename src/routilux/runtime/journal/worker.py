@@ -323,9 +323,13 @@ class JournaledWorker(Worker):
         """The item and its job are written when this has ended."""
         try:
             post = Post(self, node, slot, payload, job)
-            yield from post.waits_for_place(deadline, lines)
         except BaseException:
             self.refused(job)
+            raise
+        try:
+            yield from post.waits_for_place(deadline, lines)
+        except BaseException:
+            post.take_back()
             raise
         yield from post.waits_to_be_written(key, redriven, deadline)
 
