@@ -45,9 +45,8 @@ FAULTS = (
         "chains",
         Journal,
         "waits_for",
-        "        cancelled = yield from self._until_known(\n"
-        "            signal, deadline, partial(self._withdraw, record, withdrawn)\n        )\n",
-        "        cancelled = yield from ()\n",
+        "yield from self._until_known(signal, deadline, partial(self._withdraw, record, withdrawn))",
+        "yield from ()",
     ),
     Fault(
         "an activation is two transactions",
