@@ -38,7 +38,7 @@ from routilux.runtime.engine import Engine, Health
 from routilux.runtime.failures import WARNING, write
 from routilux.runtime.job import JobContext
 from routilux.runtime.letters import LETTER_LIMIT
-from routilux.runtime.posting import Posted, Posting, check_metadata, checked_payload
+from routilux.runtime.posting import Post, Posted, Posting, check_metadata, checked_payload
 from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
 from routilux.runtime.remains import Remains
 from routilux.runtime.state import JobState, WorkerState
@@ -235,15 +235,16 @@ class Runtime:
         if self._opener is not None:
             self._opener.begin(worker, job_id, seconds)
         self._enter(worker)
+        post = Post(worker, worker.nodes[target[0]], target[1], data, job_id, metadata, None, None)
         try:
-            job = on_thread(self._posting.begin(worker, job_id, metadata))
+            job = on_thread(self._posting.begin(post))
         except BaseException:
             worker.close()
             raise
         state.job = job
         if seconds is not None:
             worker.fail_after(seconds)
-        on_thread(self._posting.offer_first(worker, worker.nodes[target[0]], target[1], data, job))
+        on_thread(self._posting.offer_first(post, job))
         return state
 
     def _known_execution(self, flow: Flow, job_id: str, on_flow_change: str) -> JobState | None:
@@ -421,7 +422,8 @@ class Runtime:
         if metadata is not None:
             check_metadata(metadata)
         if idempotency_key is not None:
-            return self._posting.once(worker, node, slot, payload, idempotency_key, metadata, deadline, lines)
+            post = Post(worker, node, slot, payload, None, metadata, deadline, lines)
+            return self._posting.once(post, idempotency_key)
         return self._posting.post(worker, node, slot, payload, job_id, metadata, deadline, lines)
 
     # -- look up -------------------------------------------------------------------------------------------

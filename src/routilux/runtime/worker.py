@@ -308,39 +308,34 @@ class Worker:
                     raise self.full_error(queue)
                 if queue.on_full == "block":
                     return self._wait_and_admit(node, queue, item, deadline, lines)
-            if code == READY:
-                self.schedule(node.mailbox)
-            elif code != QUEUED:
-                self.accept(code, queue, item, None)
-            elif self.held_up and not self.queue.in_flight:
-                self.came_to_rest()
-            if self.sink is not None:
-                self.observe_post(job, item, queue)
+            self._entered(code, queue, item)
         except BaseException:
             self.refused(job)
             raise
         return None
 
     def _wait_and_admit(
-        self,
-        node: Node,
-        queue: SlotQueue,
-        item: Item,
-        deadline: float | None,
-        lines: Lines | None,
+        self, node: Node, queue: SlotQueue, item: Item, deadline: float | None, lines: Lines | None
     ) -> Waits[None]:
         job: JobContext = item[3].job
         try:
             offer = partial(node.offer, item)
             code = yield from self.back_pressure.waits_to_post(queue, offer, job, deadline, lines)
-            self.accept(code, queue, item, None)
-            if self.held_up and not self.queue.in_flight:
-                self.came_to_rest()
-            if self.sink is not None:
-                self.observe_post(job, item, queue)
+            self._entered(code, queue, item)
         except BaseException:
             self.refused(job)
             raise
+
+    def _entered(self, code: int, slot: SlotQueue, item: Item) -> None:
+        """An item from outside is in, or is not to wait until it is."""
+        if code == READY:
+            self.schedule(slot.mailbox)
+        elif code != QUEUED:
+            self.accept(code, slot, item, None)
+        if self.held_up and not self.queue.in_flight:
+            self.came_to_rest()
+        if self.sink is not None:
+            self.observe_post(item, slot)
 
     def refused(self, job: JobContext) -> None:
         """A post was refused: its own credit is taken back, and the job only if nothing else was posted into it."""
@@ -619,8 +614,8 @@ class Worker:
             self.dead_letter(mailbox, item, INCOMPLETE, None)
         self.settle(items)
 
-    def observe_post(self, job: JobContext, item: Item, slot: SlotQueue) -> None:
-        self.observe(JobChanged(item[5], self.worker_id, job.job_id, JobStatus.PENDING.value))
+    def observe_post(self, item: Item, slot: SlotQueue) -> None:
+        self.observe(JobChanged(item[5], self.worker_id, item[3].job.job_id, JobStatus.PENDING.value))
         self.observe(Emitted(item[5], self.worker_id, item[3], "post", slot.qualified_name, item[0]))
 
     def _note(self, job: JobContext, status: JobStatus) -> None:
