@@ -383,8 +383,11 @@ class Runtime:
         When it returns, the item is queued and the job is counted; with a store both are committed. When it raises
         nothing was accepted: UnknownFlowError, UnknownRoutineError, UnknownSlotError, StateError (no worker, ended
         job), InvalidTypeError, QueueFullError, IdempotencyConflictError, RuntimeClosedError; with a store also
-        SerializationError and StoreError. Only StoreUnknownError leaves open whether it was: repeat the post with the
-        same ``idempotency_key``, which a store keeps for 7 days.
+        SerializationError and StoreError. What others have posted into the same job stays. A wait ends with
+        WorkerNotRunningError when the worker stops, RuntimeClosedError when the runtime is shut down, StateError when
+        the job is cancelled; in logic also with DeadlockError in a ring of workers that wait for each other, and with
+        JobCancelledError when the logic is not to go on. Only StoreUnknownError leaves open whether it was: repeat the
+        post with the same ``idempotency_key``, which a store keeps for 7 days.
         """
         posted = self._begin_post(
             flow, routine_id, slot, data, worker_id, job_id, metadata, idempotency_key, timeout, None
