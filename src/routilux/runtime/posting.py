@@ -54,6 +54,23 @@ class Posted(NamedTuple):
         return self.job_context.status
 
 
+class Post(NamedTuple):
+    """One item that is to come in: where to, as what job, and how long it may wait.
+
+    ``job_id``: of the job to join or to make; None makes one. ``lines``: of the event loop whose task posts, None for
+    a thread.
+    """
+
+    worker: Worker
+    node: Node
+    slot: str
+    payload: dict[str, Any]
+    job_id: str | None
+    metadata: Mapping[str, Any] | None
+    deadline: float | None
+    lines: Lines | None
+
+
 class _Ended(NamedTuple):
     """What a key remembers of its job when the job itself is forgotten."""
 
@@ -140,12 +157,12 @@ class Posting:
     ) -> Posted | Waits[Posted]:
         """A post without an idempotency key: a new job, or one more item of a job that this worker knows.
 
-        It is posted when this returns, unless it has to wait for something first: then what that waits for.
-        ``lines``: of the event loop whose task posts, None for a thread.
+        It is posted when this returns, unless it has to wait for something first: then what that waits for. See
+        :class:`Post` for the arguments; nearly every post needs none to be made.
         """
         created = None if job_id is not None else self._created_at_once(worker, None, metadata, lines)
         if created is None:
-            return self._waits_to_post(worker, node, slot, payload, job_id, metadata, deadline, lines)
+            return self._waits_to_post(Post(worker, node, slot, payload, job_id, metadata, deadline, lines))
         job = created[0]
         waits = worker.admit(node, slot, payload, job, deadline, lines)
         if waits is not None:
@@ -154,24 +171,13 @@ class Posting:
             self._look_after(worker, job)
         return Posted(worker.state, job)
 
-    def _waits_to_post(
-        self,
-        worker: Worker,
-        node: Node,
-        slot: str,
-        payload: dict[str, Any],
-        job_id: str | None,
-        metadata: Mapping[str, Any] | None,
-        deadline: float | None,
-        lines: Lines | None,
-    ) -> Waits[Posted]:
+    def _waits_to_post(self, post: Post) -> Waits[Posted]:
         while True:
-            job, new = None if job_id is None else self.known_job(worker, job_id), False
+            job, new = None if post.job_id is None else self.known_job(post.worker, post.job_id), False
             if job is None:
-                job, new = yield from self._new_job(worker, job_id, metadata, deadline, lines)
+                job, new = yield from self._new_job(post)
             if new or job.account.join():
-                yield from self._offered(worker, node, slot, payload, job, deadline, lines)
-                return Posted(worker.state, job)
+                return (yield from self._offered(post, job))
             yield from self._waits_to_be_taken_back(job)
 
     def _waits_to_enter(self, worker: Worker, job: JobContext, waits: Waits[None]) -> Waits[Posted]:
@@ -179,17 +185,7 @@ class Posting:
         self._look_after(worker, job)
         return Posted(worker.state, job)
 
-    def once(
-        self,
-        worker: Worker,
-        node: Node,
-        slot: str,
-        payload: dict[str, Any],
-        idempotency_key: str,
-        metadata: Mapping[str, Any] | None,
-        deadline: float | None,
-        lines: Lines | None,
-    ) -> Waits[Posted]:
+    def once(self, post: Post, idempotency_key: str) -> Waits[Posted]:
         """The first post with a key makes the job; others wait for it and get the same."""
         if not isinstance(idempotency_key, str):
             raise refused(InvalidTypeError, "idempotency_key", idempotency_key, "text")
@@ -198,21 +194,22 @@ class Posting:
             raise refused(
                 InvalidValueError, "idempotency_key", idempotency_key, "text of 1 character or more", fix=fix
             )
-        place, notes = node.mailbox.slots[slot].qualified_name, dict(metadata or {})
+        worker, payload, notes = post.worker, post.payload, dict(post.metadata or {})
+        place = post.node.mailbox.slots[post.slot].qualified_name
         stored_key = worker.key(idempotency_key, place, payload, notes)
         content = content_of(place, payload, notes) if stored_key is None else Content(stored_key.digest)
         key = (worker.flow.flow_id, idempotency_key)
         bell = self._engine.bell
         mine = _KeyedPost(content)
         while (first := self._first_with(key, mine)) is not mine:
-            if not (yield from bell.waits_for(lambda: first.state is not None or first.refused, deadline)):
+            if not (
+                yield from bell.waits_for(lambda: first.state is not None or first.refused, post.deadline)
+            ):
                 raise self._too_many_pending("the first post with this idempotency_key still waits for room")
             if first.state is not None:
                 return self._same(first, content, key)
         try:
-            posted = yield from self._first(
-                worker, node, slot, payload, metadata, deadline, lines, stored_key
-            )
+            posted = yield from self._first(post, stored_key)
             mine.posted_as(posted)
         except BaseException:
             mine.refused = True
@@ -232,38 +229,26 @@ class Posting:
         with self._keys_lock:
             return self._keys.get(key) or self._under_way.setdefault(key, mine)
 
-    def _first(
-        self,
-        worker: Worker,
-        node: Node,
-        slot: str,
-        payload: dict[str, Any],
-        metadata: Mapping[str, Any] | None,
-        deadline: float | None,
-        lines: Lines | None,
-        key: KeyRow | None,
-    ) -> Waits[Posted]:
+    def _first(self, post: Post, key: KeyRow | None) -> Waits[Posted]:
         """Nobody here uses this key at the moment; the store may know it, from before or from elsewhere."""
         while True:
-            known = None if key is None else worker.job_of_key(key, payload)
+            known = None if key is None else post.worker.job_of_key(key, post.payload)
             if known is not None:
-                return Posted(worker.state, known)
-            job, _ = yield from self._new_job(worker, None, metadata, deadline, lines)
+                return Posted(post.worker.state, known)
+            job, _ = yield from self._new_job(post)
             try:
-                yield from self._offered(worker, node, slot, payload, job, deadline, lines, key=key)
+                return (yield from self._offered(post, job, key=key))
             except KeyTaken:
                 continue
-            return Posted(worker.state, job)
 
     def redrive(
         self, worker: Worker, node: Node, letter: DeadLetter, deadline: float | None
     ) -> Waits[Posted]:
         """A dead letter becomes an item of a new job, and is a dead letter no longer."""
         metadata = {"redriven_from": list(letter.job_ids)}
-        job, _ = yield from self._new_job(worker, None, metadata, deadline, None)
-        payload = dict(letter.data)
-        yield from self._offered(worker, node, letter.slot, payload, job, deadline, None, redriven=letter)
-        return Posted(worker.state, job)
+        post = Post(worker, node, letter.slot, dict(letter.data), None, metadata, deadline, None)
+        job, _ = yield from self._new_job(post)
+        return (yield from self._offered(post, job, redriven=letter))
 
     def _same(self, first: _KeyedPost, content: Content, key: tuple[str, str]) -> Posted:
         how = first.content.difference(content)
@@ -272,32 +257,21 @@ class Posting:
         assert first.state is not None
         return Posted(first.state, first.job(self._engine.driver))
 
-    def begin(
-        self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None
-    ) -> Waits[JobContext]:
+    def begin(self, post: Post) -> Waits[JobContext]:
         """The job of a one-shot execution; waits while too many jobs are pending."""
-        job, _ = yield from self._new_job(worker, job_id, metadata, None, None)
+        job, _ = yield from self._new_job(post)
         return job
 
-    def offer_first(
-        self, worker: Worker, node: Node, slot: str, payload: dict[str, Any], job: JobContext
-    ) -> Waits[None]:
+    def offer_first(self, post: Post, job: JobContext) -> Waits[Posted]:
         """Put the first item of a one-shot execution into its slot."""
-        yield from self._offered(worker, node, slot, payload, job, None, None)
+        return self._offered(post, job)
 
-    def _new_job(
-        self,
-        worker: Worker,
-        job_id: str | None,
-        metadata: Mapping[str, Any] | None,
-        deadline: float | None,
-        lines: Lines | None,
-    ) -> Waits[tuple[JobContext, bool]]:
+    def _new_job(self, post: Post) -> Waits[tuple[JobContext, bool]]:
         """See :meth:`JobBook.create`; waits while too many jobs are pending."""
-        created = self._created_at_once(worker, job_id, metadata, lines)
+        created = self._created_at_once(post.worker, post.job_id, post.metadata, post.lines)
         if created is not None:
             return created
-        return (yield from self._waits_to_create(worker, job_id, metadata, deadline, lines))
+        return (yield from self._waits_to_create(post))
 
     def _created_at_once(
         self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None, lines: Lines | None
@@ -307,22 +281,15 @@ class Posting:
             return None
         return self._engine.book.create(worker, job_id, metadata)
 
-    def _waits_to_create(
-        self,
-        worker: Worker,
-        job_id: str | None,
-        metadata: Mapping[str, Any] | None,
-        deadline: float | None,
-        lines: Lines | None,
-    ) -> Waits[tuple[JobContext, bool]]:
+    def _waits_to_create(self, post: Post) -> Waits[tuple[JobContext, bool]]:
         created: tuple[JobContext, bool] | None = None
-        inside = running.get() is not None
+        inside, worker, lines = running.get() is not None, post.worker, post.lines
 
         def there_is_room() -> bool:
             nonlocal created
             self._engine.check_open("post()")
             self._engine.directory.check_takes(worker)
-            created = self._engine.book.create(worker, job_id, metadata)
+            created = self._engine.book.create(worker, post.job_id, post.metadata)
             return created is not None
 
         def help_or_give_up(_: Any) -> bool:
@@ -334,7 +301,7 @@ class Posting:
             lines,
             self,
             there_is_room,
-            deadline,
+            post.deadline,
             before_sleep=help_or_give_up,
             holds=self._engine.book.has_room,
         )
@@ -356,23 +323,15 @@ class Posting:
         )
 
     def _offered(
-        self,
-        worker: Worker,
-        node: Node,
-        slot: str,
-        payload: dict[str, Any],
-        job: JobContext,
-        deadline: float | None,
-        lines: Lines | None,
-        *,
-        key: KeyRow | None = None,
-        redriven: DeadLetter | None = None,
-    ) -> Waits[None]:
+        self, post: Post, job: JobContext, *, key: KeyRow | None = None, redriven: DeadLetter | None = None
+    ) -> Waits[Posted]:
         """Put an item into its slot: the first of a new job, or one more of a job that it has joined."""
+        worker, node, slot, payload, _, _, deadline, lines = post
         waits = worker.admit(node, slot, payload, job, deadline, lines, key=key, redriven=redriven)
         if waits is not None:
             yield from waits
         self._look_after(worker, job)
+        return Posted(worker.state, job)
 
     def _look_after(self, worker: Worker, job: JobContext) -> None:
         """Who stopped the worker or ended the job may have looked before the item was there."""

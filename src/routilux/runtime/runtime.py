@@ -38,7 +38,7 @@ from routilux.runtime.engine import Engine, Health
 from routilux.runtime.failures import WARNING, write
 from routilux.runtime.job import JobContext
 from routilux.runtime.letters import LETTER_LIMIT
-from routilux.runtime.posting import Posted, Posting, check_metadata, checked_payload
+from routilux.runtime.posting import Post, Posted, Posting, check_metadata, checked_payload
 from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
 from routilux.runtime.remains import Remains
 from routilux.runtime.state import JobState, WorkerState
@@ -235,15 +235,16 @@ class Runtime:
         if self._opener is not None:
             self._opener.begin(worker, job_id, seconds)
         self._enter(worker)
+        post = Post(worker, worker.nodes[target[0]], target[1], data, job_id, metadata, None, None)
         try:
-            job = on_thread(self._posting.begin(worker, job_id, metadata))
+            job = on_thread(self._posting.begin(post))
         except BaseException:
             worker.close()
             raise
         state.job = job
         if seconds is not None:
             worker.fail_after(seconds)
-        on_thread(self._posting.offer_first(worker, worker.nodes[target[0]], target[1], data, job))
+        on_thread(self._posting.offer_first(post, job))
         return state
 
     def _known_execution(self, flow: Flow, job_id: str, on_flow_change: str) -> JobState | None:
@@ -382,8 +383,11 @@ class Runtime:
         When it returns, the item is queued and the job is counted; with a store both are committed. When it raises
         nothing was accepted: UnknownFlowError, UnknownRoutineError, UnknownSlotError, StateError (no worker, ended
         job), InvalidTypeError, QueueFullError, IdempotencyConflictError, RuntimeClosedError; with a store also
-        SerializationError and StoreError. Only StoreUnknownError leaves open whether it was: repeat the post with the
-        same ``idempotency_key``, which a store keeps for 7 days.
+        SerializationError and StoreError. What others have posted into the same job stays. A wait ends with
+        WorkerNotRunningError when the worker stops, RuntimeClosedError when the runtime is shut down, StateError when
+        the job is cancelled; in logic also with DeadlockError in a ring of workers that wait for each other, and with
+        JobCancelledError when the logic is not to go on. Only StoreUnknownError leaves open whether it was: repeat the
+        post with the same ``idempotency_key``, which a store keeps for 7 days.
         """
         posted = self._begin_post(
             flow, routine_id, slot, data, worker_id, job_id, metadata, idempotency_key, timeout, None
@@ -421,7 +425,8 @@ class Runtime:
         if metadata is not None:
             check_metadata(metadata)
         if idempotency_key is not None:
-            return self._posting.once(worker, node, slot, payload, idempotency_key, metadata, deadline, lines)
+            post = Post(worker, node, slot, payload, None, metadata, deadline, lines)
+            return self._posting.once(post, idempotency_key)
         return self._posting.post(worker, node, slot, payload, job_id, metadata, deadline, lines)
 
     # -- look up -------------------------------------------------------------------------------------------

@@ -308,49 +308,45 @@ class Worker:
                     raise self.full_error(queue)
                 if queue.on_full == "block":
                     return self._wait_and_admit(node, queue, item, deadline, lines)
-            if code == READY:
-                self.schedule(node.mailbox)
-            elif code != QUEUED:
-                self.accept(code, queue, item, None)
-            elif self.held_up and not self.queue.in_flight:
-                self.came_to_rest()
-            if self.sink is not None:
-                self.observe_post(job, item, queue)
+            self._entered(code, queue, item)
         except BaseException:
             self.refused(job)
             raise
         return None
 
     def _wait_and_admit(
-        self,
-        node: Node,
-        queue: SlotQueue,
-        item: Item,
-        deadline: float | None,
-        lines: Lines | None,
+        self, node: Node, queue: SlotQueue, item: Item, deadline: float | None, lines: Lines | None
     ) -> Waits[None]:
         job: JobContext = item[3].job
         accepted = False
 
         def offer() -> int:
             nonlocal accepted
-            code = self._offer_and_accept(queue, item, None)
-            accepted = code != FULL
+            code: int = node.offer(item)
+            if code != FULL:
+                accepted = True
+                self._entered(code, queue, item)
             return code
 
         try:
             yield from self.back_pressure.waits_to_post(queue, offer, job, deadline, lines)
         except BaseException as error:
-            if not accepted:
+            if accepted:
+                say_accepted(error, job)
+            else:
                 self.refused(job)
-                raise
-            say_accepted(error, job)
             raise
-        finally:
-            if accepted and self.sink is not None:
-                self.observe_post(job, item, queue)
+
+    def _entered(self, code: int, slot: SlotQueue, item: Item) -> None:
+        """An item from outside is in, or is not to wait until it is."""
+        if code == READY:
+            self.schedule(slot.mailbox)
+        elif code != QUEUED:
+            self.accept(code, slot, item, None)
         if self.held_up and not self.queue.in_flight:
             self.came_to_rest()
+        if self.sink is not None:
+            self.observe_post(item, slot)
 
     def refused(self, job: JobContext) -> None:
         """A post was refused: its own credit is taken back, and the job only if nothing else was posted into it."""
@@ -629,8 +625,8 @@ class Worker:
             self.dead_letter(mailbox, item, INCOMPLETE, None)
         self.settle(items)
 
-    def observe_post(self, job: JobContext, item: Item, slot: SlotQueue) -> None:
-        self.observe(JobChanged(item[5], self.worker_id, job.job_id, JobStatus.PENDING.value))
+    def observe_post(self, item: Item, slot: SlotQueue) -> None:
+        self.observe(JobChanged(item[5], self.worker_id, item[3].job.job_id, JobStatus.PENDING.value))
         self.observe(Emitted(item[5], self.worker_id, item[3], "post", slot.qualified_name, item[0]))
 
     def _note(self, job: JobContext, status: JobStatus) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from routilux.runtime.waiting import Lines, Waits
 
 
-class Post:
+class Admission:
     """One item on its way into a slot of a worker, on behalf of a caller that waits in ``post()``.
 
     ``kept`` says whether a place is kept for it in memory; False sends it to the store, None drops it. It is numbered
@@ -152,7 +152,7 @@ class Post:
             else:
                 worker.handover.waits_in_store(queue, item)
             if worker.sink is not None:
-                worker.observe_post(job, item, queue)
+                worker.observe_post(item, queue)
         if job.account.ended:
             worker.sweep()
 

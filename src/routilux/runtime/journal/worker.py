@@ -18,7 +18,7 @@ from routilux.runtime import turns
 from routilux.runtime.activation import LiveActivation
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
-from routilux.runtime.journal.admission import Post
+from routilux.runtime.journal.admission import Admission
 from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.conflicts import Conflicts, StateConflict
 from routilux.runtime.journal.draft import Draft
@@ -322,16 +322,16 @@ class JournaledWorker(Worker):
     ) -> Waits[None]:
         """The item and its job are written when this has ended."""
         try:
-            post = Post(self, node, slot, payload, job)
+            admission = Admission(self, node, slot, payload, job)
         except BaseException:
             self.refused(job)
             raise
         try:
-            yield from post.waits_for_place(deadline, lines)
+            yield from admission.waits_for_place(deadline, lines)
         except BaseException:
-            post.take_back()
+            admission.take_back()
             raise
-        yield from post.waits_to_be_written(key, redriven, deadline)
+        yield from admission.waits_to_be_written(key, redriven, deadline)
 
     def stands_still(self, *, inside: bool) -> bool:
         """Nothing makes room: and nothing that could is about to come, still to be written, or to be loaded."""
