@@ -96,8 +96,9 @@ class JobBook:
         job.account.named = True  # it may have been
         with self._lock:
             if job.status.finished:
-                job.counted = OUT
-                self._finished.append((self._driver.clock.time(), job.job_id, 0, None))
+                job.counted, size = OUT, job.kept_size()
+                self._finished.append((self._driver.clock.time(), job.job_id, size, None))
+                self._bytes += size
                 return
             job.counted = OPEN if job.account.begun else PENDING
             self.open += 1

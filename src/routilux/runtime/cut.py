@@ -135,7 +135,7 @@ def restore(worker: Worker, body: Mapping[str, Any]) -> None:
     worker.state.fill(body)
     worker.number = count(int(body["next_number"])).__next__
     for row in body["dead_letters"]:
-        worker.letters.add(_restored_letter(row))
+        worker.keep_letter(_restored_letter(row))
     jobs = {row["job_id"]: _restored_job(worker, row) for row in body["jobs"]}
     if worker.one_shot and body["jobs"]:
         worker.state.job = jobs[body["jobs"][0]["job_id"]]  # type: ignore[attr-defined]

@@ -37,7 +37,7 @@ from routilux.runtime.driver import Driver, ThreadDriver
 from routilux.runtime.engine import Engine, Health
 from routilux.runtime.failures import WARNING, write
 from routilux.runtime.job import JobContext
-from routilux.runtime.letters import LETTER_LIMIT
+from routilux.runtime.letters import LETTER_BYTES
 from routilux.runtime.posting import Post, Posted, Posting, check_metadata, checked_payload
 from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
 from routilux.runtime.remains import Remains
@@ -77,8 +77,9 @@ class Runtime:
     ``thread_pool_size``: threads for all workers, 1 to 1024, by default one per core. ``max_queue_size``: jobs
     that may have been accepted and not yet started; ``post`` waits beyond that. ``max_finished_bytes``: what finished
     jobs may keep in memory, by an estimate of their outputs, data, traces and errors, and of the states of one-shot
-    executions; the oldest are forgotten first, and a store still has them. ``enable_monitoring``: keep a feed of
-    what happens as ``runtime.monitor``. ``registry``: where names of flows are looked up, by default
+    executions; the oldest are forgotten first, and a store still has them. ``max_dead_letter_bytes``: what the dead
+    letters of all workers may take in memory; the oldest are dropped, and the log says so. ``enable_monitoring``: keep
+    a feed of what happens as ``runtime.monitor``. ``registry``: where names of flows are looked up, by default
     ``FlowRegistry.get_instance()``. ``store``: where every step is written, as a URL (``"sqlite:///routilux.db"``,
     ``"postgresql://…"``), which this runtime opens and closes, or an open ``Store``, which it does not close; None
     keeps everything in memory. ``durability``: what an acknowledged step of a store given by its URL survives,
@@ -100,6 +101,7 @@ class Runtime:
         thread_pool_size: int | None = None,
         max_queue_size: int = 1000,
         max_finished_bytes: int = FINISHED_BYTES,
+        max_dead_letter_bytes: int = LETTER_BYTES,
         enable_monitoring: bool = False,
         registry: FlowRegistry | None = None,
         store: str | Store | None = None,
@@ -118,6 +120,7 @@ class Runtime:
             self._create_driver(),
             max_pending=max_queue_size,
             max_finished_bytes=checked_count("Runtime(max_finished_bytes)", max_finished_bytes, 0),
+            max_dead_letter_bytes=checked_count("Runtime(max_dead_letter_bytes)", max_dead_letter_bytes, 0),
             debug=debug,
             default_strategy=self.default_strategy,
             store=opened or store,  # type: ignore[arg-type]
@@ -505,7 +508,11 @@ class Runtime:
     def dead_letters(
         self, *, worker: str | WorkerState | None = None, job: str | JobContext | None = None
     ) -> list[DeadLetter]:
-        """Items that were set aside, oldest first; the newest 10,000 of each worker are kept, in a store all."""
+        """Items that were set aside, oldest first.
+
+        The newest 10,000 of each worker are kept, in ``max_dead_letter_bytes``, and those of a one-shot execution as
+        long as its job; a store keeps all.
+        """
         worker_id = worker.worker_id if isinstance(worker, WorkerState) else worker
         job_id = job.job_id if isinstance(job, JobContext) else job
         if self._opener is not None:
@@ -513,12 +520,13 @@ class Runtime:
         if worker_id is not None and not isinstance(worker, WorkerState):
             self._directory.worker(worker_id)  # refuses an id that nobody has
         workers = [*self._engine.stopped.values(), *self._engine.workers.values()]
-        return [
+        found = [
             letter
             for worker in workers
             for letter in worker.letters
             if worker_id in (None, letter.worker_id) and (job_id is None or job_id in letter.job_ids)
         ]
+        return sorted(found, key=lambda letter: letter.time)
 
     def redrive(self, *letters: DeadLetter, timeout: float | None = None) -> list[Posted]:
         """Put set-aside items back into their slots, each as a new job that names the old one.
@@ -1049,7 +1057,8 @@ def _as_post(letter: DeadLetter) -> str:
 def _letter_gone(letter: DeadLetter) -> StateError:
     return StateError(
         f"worker {letter.worker_id!r} does not keep the dead letter of item {letter.item_id} any more: it was driven "
-        f"again already, or {LETTER_LIMIT} newer ones have come. Look at runtime.dead_letters(), or post its data: "
+        "again already, or was dropped for newer ones, which the log says. Look at runtime.dead_letters(), or post its "
+        "data: "
         f"{_as_post(letter)}",
         worker_id=letter.worker_id,
     )

@@ -138,7 +138,7 @@ class Worker:
         """Items of a routine wait for others anew: those that they waited with are paused, gone or there again."""
 
     def new_letters(self) -> Letters:
-        return Letters()
+        return Letters(self.engine.letter_room)
 
     def activation_type(self, is_async: bool, *, tapped: bool) -> type[LiveActivation]:
         """What a mailbox of this worker hands out."""
@@ -528,11 +528,7 @@ class Worker:
         traceback: str | None = None,
     ) -> None:
         """Set an item aside. ``traceback`` is that of the error, where it is not the error's own."""
-        if self.letters.full:
-            self.engine.warn(
-                f"worker {self.worker_id} keeps {LETTER_LIMIT} dead letters; the oldest is dropped"
-            )
-        self.letters.add(
+        self.keep_letter(
             DeadLetter(
                 self.worker_id,
                 self.flow.flow_id,
@@ -552,6 +548,24 @@ class Worker:
             for member in item[3].members:
                 member.job.add_error(lost)
         self.dropped(item, mailbox.slots[item[1]], f"dead letter: {reason}")
+
+    def keep_letter(self, letter: DeadLetter) -> None:
+        for dropped in self.letters.add(letter):
+            self._tell_dropped(dropped)
+
+    def _tell_dropped(self, letter: DeadLetter) -> None:
+        """There was no room for the oldest dead letter any more."""
+
+        def message() -> str:
+            most = f"{LETTER_LIMIT:,} of a worker, and {self.engine.letter_room.max_bytes:,} bytes"
+            return (
+                f"the oldest dead letter is dropped: item {letter.item_id} of {letter.routine_id}.{letter.slot} "
+                f"(worker {letter.worker_id}). At most {most} of a runtime are kept: redrive() them in time, give the "
+                "runtime a larger max_dead_letter_bytes, or a store, which keeps all"
+            )
+
+        kind = f"dead letters of flow {letter.flow_id!r} were dropped"
+        self.engine.failures.tell(WARNING, kind, message, about={"follows": "dropped"})
 
     def tell_lost(
         self, place: str, reason: str, error: BaseException | None, account: Account
