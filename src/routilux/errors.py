@@ -62,12 +62,15 @@ class RoutiluxError(Exception):
     known: Sequence[str] = ()
     """The names that exist, where the error is about a name that does not."""
     traceback: str | None = None
-    """Of the user's exception that the error stands for, as text, also when it was read back from a store."""
+    """Of the user's exception that the error stands for, as text, also when it was read back from a store. It is a
+    note of the error, so that Python shows it."""
 
     def __init__(self, message: str = "", **attributes: Any) -> None:
         super().__init__(message)
         self.message = message
         self.__dict__.update(attributes)
+        if self.traceback is not None:
+            self.add_note(self.traceback.rstrip("\n"))
 
     def __str__(self) -> str:
         return self.message  # a KeyError would show its repr

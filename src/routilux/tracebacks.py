@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from gc import get_referents
 from types import CodeType, TracebackType
 from typing import Final
 
@@ -15,6 +17,8 @@ _LONGEST_LINE: Final = 2_000  # the text of an exception may be a whole payload
 _HEADLINE: Final = 300
 _FRAMES: Final = (40, 8, 2)  # the innermost frames of each exception: as many as fit
 _MOST_STACKS: Final = 256
+_MOST_BEHIND: Final = 100_000  # exceptions, and containers that they have
+_CONTAINERS: Final = (tuple, list, dict)
 _stacks: dict[tuple[tuple[CodeType, int], ...], str] = {}
 _NOT_PLAIN: Final = (BaseExceptionGroup, NameError, AttributeError, ImportError, SyntaxError)
 _BEHIND: Final = "\x1e"  # separates the text of an error from its traceback where both are one text
@@ -128,6 +132,36 @@ def _plain(error: BaseException, frames: int) -> str:
             _stacks.clear()
         _stacks[key] = stack
     return stack + "".join(map(_cut, traceback.format_exception_only(error)))
+
+
+# -- what an exception keeps alive ---------------------------------------------------------------------------
+
+
+def exceptions_of(error: BaseException) -> list[BaseException]:
+    """The exception, those behind it, the members of groups, and those in its arguments and attributes.
+
+    Nothing is asked of the exceptions themselves, which are user code.
+    """
+    found, queue, seen = [], deque([error]), {id(error)}
+    while queue:
+        value: object = queue.popleft()
+        if issubclass(type(value), BaseException):
+            found.append(value)
+        for part in get_referents(value):
+            kind = type(part)
+            if id(part) in seen or len(seen) > _MOST_BEHIND:
+                continue
+            if issubclass(kind, BaseException) or (kind in _CONTAINERS and len(part) <= _MOST_BEHIND):
+                seen.add(id(part))
+                queue.append(part)
+    return found  # type: ignore[return-value]
+
+
+def drop_frames(error: BaseException) -> None:
+    """Let go of the frames of an exception, whose text is kept: they keep all their variables alive, and so do the
+    frames that called them, down to what was posted and to what its caller had in its context."""
+    for one in exceptions_of(error):
+        BaseException.with_traceback(one, None)
 
 
 # -- as one text -------------------------------------------------------------------------------------------

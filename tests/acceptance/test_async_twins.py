@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from routilux import Flow, Runtime, current, routine
-from routilux.errors import QueueFullError
+from routilux.errors import QueueFullError, RuntimeClosedError
 from routilux.ports import Changes
 from routilux.store.memory import MemoryStore
 from tests.acceptance.parts import Held, Step, flow_of, outputs_of, step
@@ -108,7 +108,7 @@ def test_waiting_aposts_hold_up_neither_shutdown_nor_the_threads_of_the_applicat
         assert await asyncio.to_thread(lambda: 7) == 7
         await runtime.ashutdown(wait=False)
         outcomes = await asyncio.gather(*posts, return_exceptions=True)
-        assert [isinstance(outcome, QueueFullError) for outcome in outcomes[1:]] == [True] * 199
+        assert [isinstance(outcome, RuntimeClosedError) for outcome in outcomes[1:]] == [True] * 199
 
     asyncio.run(asyncio.wait_for(main(), SECONDS))
 

@@ -17,6 +17,7 @@ from routilux.errors import DeadlockError, ExecutionTimeoutError, QueueFullError
 from routilux.model.context import running
 from routilux.model.policy import ActivationPolicy
 from routilux.ports import Activated, Dropped, Emitted, Record
+from routilux.store.memory import MemoryStore
 from routilux.testing.simulated import SimulatedRuntime, SimulationLimit, simulated
 
 
@@ -105,6 +106,84 @@ def test_a_producer_of_a_join_starts_as_soon_as_there_is_room() -> None:
         fifth = runtime.post(flow, "producer", "input", {"n": 4})
         runtime.run()
         assert (fifth.status, fifth.job_context.parked) == ("completed", 1)
+
+
+@every_seed
+def test_a_post_waits_for_room_in_a_slot_that_is_full_of_items_about_to_be_written(seed: int) -> None:
+    """What other callers have kept a place for comes, and then leaves again."""
+    flow = Flow("f")
+    seen: list[int] = []
+    take = routine(
+        lambda _, slot_data: seen.append(slot_data["input"][0]["n"]), input={"max_queue_length": 1}
+    )
+    flow.add_routine(take, "take")
+    with simulated(seed, store=MemoryStore(), interruption=0.5) as runtime:
+        runtime.exec(flow)
+        for n in range(4):
+            runtime.interrupt_with(partial(runtime.post, flow, "take", "input", {"n": n}))
+        runtime.post(flow, "take", "input", {"n": 4})
+        while runtime.simulation.interrupts:
+            runtime.simulation.maybe_interrupt()
+        assert runtime.wait_until_all_jobs_finished()
+    assert sorted(seen) == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["memory", "store"])
+@every_seed
+def test_an_apost_that_is_cancelled_while_it_waits_for_its_place_is_withdrawn_or_accepted(
+    seed: int, stored: bool
+) -> None:
+    """In a sequential worker a post inside logic has its item in before it may go on."""
+    flow = Flow("f", execution_strategy="sequential")
+    sent: list[int] = []
+    accepted: list[int] = []
+    seen: list[int] = []
+
+    async def send(_: Routine) -> None:
+        for n in range(6):
+            try:
+                async with asyncio.timeout(0.5 + 0.25 * (n % 3)):
+                    await runtime.apost(flow, "take", "input", {"n": n})
+                    sent.append(n)
+            except TimeoutError as error:
+                if getattr(error.__cause__, "__notes__", ()):
+                    accepted.append(n)
+
+    async def take(slot_data: Any, message: Any, state: Any) -> None:
+        await asyncio.sleep(1 if seed % 2 else 0.25)
+        seen.append(slot_data["input"][0]["n"])
+
+    flow.add_routine(async_routine(send), "send")
+    flow.add_routine(routine(ignore, input={"max_queue_length": 1}).set_logic(take), "take")
+    with simulated(seed, store=MemoryStore() if stored else None) as runtime:
+        state = runtime.exec(flow)
+        runtime.post(flow, "send", "input", {})
+        assert runtime.wait_until_all_jobs_finished()
+        assert state.counters("take")["queued"] == 0
+        assert all(job.status.finished for job in runtime.list_jobs())
+    assert sorted(seen) == sorted(sent + accepted)
+
+
+@every_seed
+def test_a_slot_counts_what_failed_asynchronous_logic_has_left_in_it(seed: int) -> None:
+    async def emit_three_and_fail(routine: Routine) -> None:
+        for n in range(3):
+            routine.emit("output", n=n)
+        raise ValueError("on purpose")
+
+    flow = Flow("f")
+    source = async_routine(emit_three_and_fail)
+    source.add_event("error")
+    flow.add_routine(source.set_error_handler(ErrorHandler("emit")), "source")
+    flow.add_routine(routine(ignore, input={"max_queue_length": 1}), "sink")
+    flow.connect("source", "output", "sink", "input")
+    flow.connect("source", "error", "sink", "input")
+    with simulated(seed) as runtime:
+        state = runtime.exec(flow)
+        runtime.post(flow, "source", "input", {})
+        runtime.run()
+        counters = state.counters("sink")
+    assert (counters["activations"], counters["queued"]) == (4, 0)
 
 
 @every_seed

@@ -9,7 +9,7 @@ import pytest
 
 from routilux.kernel.mailbox import Mailbox
 from routilux.runtime.context import ActivationContext
-from routilux.runtime.journal.admission import Post
+from routilux.runtime.journal.admission import Admission
 from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.committer import Committer
 from routilux.runtime.journal.conflicts import Conflicts
@@ -45,9 +45,8 @@ FAULTS = (
         "chains",
         Journal,
         "waits_for",
-        "        cancelled = yield from self._until_known(\n"
-        "            signal, deadline, partial(self._withdraw, record, withdrawn)\n        )\n",
-        "        cancelled = yield from ()\n",
+        "yield from self._until_known(signal, deadline, partial(self._withdraw, record, withdrawn))",
+        "yield from ()",
     ),
     Fault(
         "an activation is two transactions",
@@ -150,7 +149,7 @@ FAULTS = (
     Fault(
         "a key is not written with its job",
         "chains",
-        Post,
+        Admission,
         "waits_to_be_written",
         "record.key = None if key is None else key._replace(job_id=self._job.job_id)",
         "record.key = None",
@@ -200,8 +199,8 @@ MORE_FAULTS = (
     Fault(
         "the place of a refused post stays kept",
         "chains",
-        Post,
-        "_take_back",
+        Admission,
+        "take_back",
         "queue.mailbox.give_place(queue.name)",
         "pass",
     ),
@@ -288,7 +287,7 @@ MORE_FAULTS = (
     Fault(
         "a letter that was driven again stays",
         "failures",
-        Post,
+        Admission,
         "waits_to_be_written",
         "record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)",
         "record.redriven = ()",

@@ -33,6 +33,7 @@ class JobAccount:
     flush_first = False  # report quiet first, so that partial batches are released before the end
     active = 0
     parked = 0
+    posts = 1  # accepted or on their way; the one that makes the job counts from the start, and 0: none was accepted
     named = False  # by its owner, who may post more of it after it has completed
     begun = False  # its first activation has begun, whatever has become of it since
     status = JobStatus.PENDING
@@ -117,10 +118,29 @@ class JobAccount:
         with self._lock:
             if self.status.finished:
                 return False
-            self.status = status
-            self.ended, self.pause_asked = True, False  # what it shares with others is not held back by it
-            self._obey()
+            self._end(status)
             return True
+
+    def join(self) -> bool:
+        """One more post is on its way, with the credit of its item; False if the job has failed, was cancelled or
+        refused."""
+        with self._lock:
+            if self.ended:
+                return False
+            self.posts += 1
+            self.active += 1
+            return True
+
+    def refuse(self) -> bool:
+        """A post was refused, whose credit the caller removes next. True: no other was accepted or is on its way, and
+        the job, which nobody was given, ends with it."""
+        with self._lock:
+            if self.status.finished:
+                return False
+            self.posts -= 1
+            if not self.posts:
+                self._end(JobStatus.CANCELLED)
+            return not self.posts
 
     def settle(self) -> tuple[JobAccount, ...]:
         """Give back the credit that :meth:`remove` kept while partial batches were being released."""
@@ -149,6 +169,11 @@ class JobAccount:
         with self._lock:
             self.waits -= 1
             self._obey()
+
+    def _end(self, status: JobStatus) -> None:
+        self.status = status
+        self.ended, self.pause_asked = True, False  # what it shares with others is not held back by it
+        self._obey()
 
     def _obey(self) -> None:
         self.paused = self.pause_asked and not self.waits

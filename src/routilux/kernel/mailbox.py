@@ -52,8 +52,8 @@ class SlotQueue:
     """The length and limits of one slot in one worker; guarded by its mailbox's lock."""
 
     __slots__ = (
-        "beyond", "capacity", "cyclic", "dropped", "feeders", "full", "held", "length", "mailbox", "name", "on_full",
-        "received", "refused", "resume_length",
+        "beyond", "capacity", "cyclic", "dropped", "feeders", "full", "held", "kept", "length", "mailbox", "name",
+        "on_full", "received", "refused", "resume_length",
     )  # fmt: skip
 
     def __init__(self, name: str, capacity: int, resume_length: int, on_full: str) -> None:
@@ -62,6 +62,7 @@ class SlotQueue:
         self.resume_length = resume_length
         self.on_full = on_full
         self.length = 0  # of what is here, and of what is on its way to a place that was kept for it
+        self.kept = 0  # such places
         self.beyond = False  # more of this slot is kept elsewhere, and comes after what is here
         self.full = False  # from reaching the capacity until it has fallen to the resume length
         self.refused = (
@@ -215,6 +216,7 @@ class Mailbox:
             if (slot.beyond or slot.length >= slot.capacity) and self._refuses(slot):
                 return False
             slot.length += 1
+            slot.kept += 1
             if slot.length >= slot.capacity:
                 self._fill(slot)
             return True
@@ -224,7 +226,9 @@ class Mailbox:
     def give_place(self, slot_name: str) -> None:
         """The item that a place was kept for does not come."""
         with self._lock:
-            self._count_out(self.slots[slot_name])
+            slot = self.slots[slot_name]
+            slot.kept -= 1
+            self._count_out(slot)
 
     def take_in(self, item: Item) -> int:
         """Queue an item whose place was kept: QUEUED, READY or PARKED. Its account must have been moved before."""
@@ -235,10 +239,13 @@ class Mailbox:
             slot.received += 1
             if slot.held is not None:
                 slot.held.append(item)
-                return QUEUED
-            if self._gather(item):
-                return PARKED
-            return READY if self._promise() else QUEUED
+                code = QUEUED
+            elif self._gather(item):
+                code = PARKED
+            else:
+                code = READY if self._promise() else QUEUED
+            slot.kept -= 1
+            return code
         finally:
             self._lock.release()
 
@@ -274,7 +281,9 @@ class Mailbox:
             oldest, ended = self._take_oldest(slot)
             if oldest is not None:
                 slot.dropped += 1
-                if not keep_place:
+                if keep_place:
+                    slot.kept += 1
+                else:
                     self._count_out(slot)
             return oldest, ended
 
@@ -561,6 +570,7 @@ class Mailbox:
         with self._lock:
             slot = self.slots[item[1]]
             slot.received += 1
+            slot.kept -= 1
             if slot.held is None:
                 slot.held = deque()
             slot.held.append(item)

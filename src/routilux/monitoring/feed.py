@@ -12,6 +12,7 @@ from threading import Event, Lock
 from types import TracebackType
 from typing import Protocol
 
+from routilux.model.checks import checked_timeout
 from routilux.ports import Record, Row, RowObserver, record_of
 
 
@@ -49,7 +50,7 @@ class Listener:
     def take(self, timeout: float | None = 0.0) -> list[Record]:
         """All records that are there, oldest first; waits up to ``timeout`` seconds for the first one."""
         if timeout != 0.0:
-            self._wait(timeout)
+            self._wait(checked_timeout(timeout))
         records = []
         while self._rows:
             records.append(record_of(self._rows.popleft()))

@@ -292,7 +292,7 @@ class AsyncActivation(LiveActivation):
         """
         super().emit_failure(failure)
         for route, item in self._taken_outbox():
-            self.node.worker.accept(route.mailbox.take_in(item), route.queue, item, self)
+            self.node.worker.put_in(route.mailbox, item)
 
     def _taken_outbox(self) -> deque[tuple[Route, Item]]:
         outbox, self.outbox = self.outbox, None

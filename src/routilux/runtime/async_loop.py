@@ -78,11 +78,13 @@ class AsyncLoop:
     def __init__(self, launch: Callable[[Mailbox], None], clock: Callable[[], float]) -> None:
         self._launch = launch
         self._clock = clock
-        self._loop = asyncio.new_event_loop()
+        self._context = (
+            Context()
+        )  # of what is not logic: it must not run in that of an activation, or keep one
+        self._loop = self._context.run(asyncio.new_event_loop)
         self._tasks = AsyncTasks(self._loop)
         self._todo: deque[Callable[[], Any]] = deque()
         self._woken = False
-        self._context = Context()  # of what is not logic: it must not run in that of an activation
         self._started = Event()
         self._thread = Thread(target=self._run_loop, name="routilux-async", daemon=True)
         self._thread.start()

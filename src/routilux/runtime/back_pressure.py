@@ -7,7 +7,7 @@ wait ends with an error where nothing that could run would help.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -17,11 +17,13 @@ from routilux.kernel.mailbox import FULL, Mailbox, SlotQueue
 from routilux.model.context import running
 from routilux.model.graph import cycle_path
 from routilux.runtime import waiting_for
+from routilux.runtime.directory import job_ended
 from routilux.runtime.pool import Place
-from routilux.runtime.waiting import Condition, Lines, Signal, Waits, on_thread
+from routilux.runtime.waiting import Bell, Condition, Lines, Signal, Waits, on_thread
 
 if TYPE_CHECKING:
     from routilux.runtime.activation import LiveActivation
+    from routilux.runtime.job import JobContext
     from routilux.runtime.worker import Worker
 
 T = TypeVar("T")
@@ -56,19 +58,25 @@ class LongWait:
 
 
 class Waiter:
-    """An activation that waits for room in a slot of its worker.
+    """An activation that waits for room in a slot: of its worker, or in ``post()`` also of another one.
 
     ``in_turn``: it waits for nothing but room. ``offering``: it tries to have some, or has it.
     """
 
-    __slots__ = ("activation", "in_turn", "offering", "place", "slot")
+    __slots__ = ("activation", "call", "in_turn", "offering", "place", "slot")
 
-    def __init__(self, activation: LiveActivation | None, slot: SlotQueue, place: Place) -> None:
+    def __init__(self, activation: LiveActivation | None, slot: SlotQueue, place: Place, call: str) -> None:
         self.activation = activation
         self.slot = slot
         self.place = place
+        self.call = call
         self.in_turn = False
         self.offering = False
+
+    @property
+    def worker(self) -> Worker:
+        """The worker that is to make room."""
+        return self.slot.mailbox.node.worker  # type: ignore[no-any-return]
 
 
 class BackPressure:
@@ -110,9 +118,9 @@ class BackPressure:
         holds: Condition | None = None,
     ) -> Waits[int]:
         """An activation needs room in a full slot: wait until the offer is taken."""
-        waiter = Waiter(activation, slot, Place(self._worker.queue))
+        waiter = Waiter(activation, slot, Place(self._worker.queue), "emit()")
         wanted = partial(_check_wanted, activation, in_task=in_task)
-        waits = self._waits_for_room(slot, offer, None, waiter, wanted=wanted, holds=holds)
+        waits = self._waits_for_room(slot, offer, None, waiter, wanted, inside=True, holds=holds)
         with self._wait_of(activation), self._blocks(waiter):
             return (yield from self.away(waits, waiter.place, in_task=in_task))
 
@@ -129,28 +137,44 @@ class BackPressure:
                 member.end_wait()
 
     def waits_to_post(
-        self, slot: SlotQueue, offer: Callable[[], int], deadline: float | None, lines: Lines | None
+        self,
+        slot: SlotQueue,
+        offer: Callable[[], int],
+        job: JobContext,
+        deadline: float | None,
+        lines: Lines | None,
     ) -> Waits[int]:
-        """``post`` needs room in a full slot. Inside an activation, of whatever worker, it lends what that has.
+        """``post`` needs room in a full slot for an item of a job. Inside an activation, of whatever worker, it lends
+        what that has.
 
-        ``lines``: of the event loop whose task posts, None for a thread.
+        ``lines``: of the event loop whose task posts, None for a thread. Raises also what makes the post pointless: its
+        worker or runtime has stopped, its job has ended, or the activation that posts is not to go on.
         """
         outer: Any = running.get()
-        if outer is None:
-            return (yield from self._waits_for_room(slot, offer, deadline, None, lines=lines))
-        home: Worker = outer.node.worker
-        place = Place(home.queue)
-        waiter = Waiter(outer, slot, place) if home is self._worker else None
-        waits = self._waits_for_room(slot, offer, deadline, waiter, lines=lines)
-        with self._blocks(waiter):
-            return (yield from home.back_pressure.away(waits, place, in_task=lines is not None))
+        wanted = partial(self._check_post, job, outer, in_task=lines is not None)
+        turn = self._worker.engine.driver.signal()
+        with _woken_by_ends([job] if outer is None else [job, *_jobs(outer)], self._worker.bell, turn):
+            if outer is None:
+                waits = self._waits_for_room(slot, offer, deadline, None, wanted, lines=lines, turn=turn)
+                return (yield from waits)
+            home: BackPressure = outer.node.worker.back_pressure
+            waiter = Waiter(outer, slot, Place(outer.node.worker.queue), "post()")
+            waits = self._waits_for_room(slot, offer, deadline, waiter, wanted, lines=lines, turn=turn)
+            with home._blocks(waiter):
+                return (yield from home.away(waits, waiter.place, in_task=lines is not None))
+
+    def _check_post(self, job: JobContext, outer: LiveActivation | None, *, in_task: bool) -> None:
+        _check_wanted(outer, in_task=in_task)
+        directory = self._worker.engine.directory
+        directory.check_takes(self._worker)
+        if job.account.ended:
+            raise job_ended(job)
+        if outer is not None:
+            directory.check_takes(outer.node.worker)
 
     @contextmanager
-    def _blocks(self, waiter: Waiter | None) -> Iterator[None]:
+    def _blocks(self, waiter: Waiter) -> Iterator[None]:
         """An activation of this very worker can make no room while it waits for some."""
-        if waiter is None:
-            yield
-            return
         self.blocked[waiter] = None
         try:
             yield
@@ -163,24 +187,26 @@ class BackPressure:
         offer: Callable[[], int],
         deadline: float | None,
         waiter: Waiter | None,
+        wanted: Callable[[], None],
         *,
-        wanted: Callable[[], None] | None = None,
+        inside: bool = False,
         lines: Lines | None = None,
+        turn: Signal | None = None,
         holds: Condition | None = None,
     ) -> Waits[int]:
         """Offer an item until it is taken; returns the code of the offer.
 
-        ``wanted``, of logic that emits, raises when it is not to go on. Raises DeadlockError (there) or QueueFullError
-        (for a post) when nothing that runs could make room, and QueueFullError at the deadline.
+        ``wanted`` raises when the wait is not to go on. ``inside``: for logic that emits. Raises DeadlockError (there,
+        and in a ring of workers) or QueueFullError (for a post) when nothing that runs could make room, and
+        QueueFullError at the deadline. ``turn`` also ends the wait of a task for its turn.
         """
-        worker, code, inside = self._worker, FULL, wanted is not None
+        worker, code = self._worker, FULL
 
         def taken() -> bool:
             nonlocal code
-            if wanted is not None:
-                wanted()
+            wanted()
             if worker.stopped:
-                raise worker.full_error(slot, "its worker has stopped")
+                raise worker.engine.directory.not_running(worker)
             if waiter is not None:
                 waiter.in_turn = waiter.offering = True
             code = offer()
@@ -190,10 +216,12 @@ class BackPressure:
             return code != FULL
 
         def give_up(signal: Signal) -> bool:
-            if worker.stuck(inside=inside) and not signal.is_set():
+            others_hear_first = waiter is None and self.blocked
+            if not others_hear_first and self.stuck(inside=inside) and not signal.is_set():
                 raise self.deadlock(slot, inside=inside)
-            if worker.rest.waiting:
-                worker.rest.ring()  # a drain does not wait for this one behind a pause or a gate
+            for other in [worker] if waiter is None else list(worker.engine.workers.values()):
+                if other.rest.waiting:
+                    other.rest.ring()  # a drain does not wait for this one behind a pause or a gate
             long_wait.begin()
             return False
 
@@ -202,7 +230,7 @@ class BackPressure:
 
         long_wait = LongWait(worker, slot)
         waits = worker.bell.in_turn(
-            lines, slot, taken, deadline, before_sleep=give_up, holds=holds or has_room
+            lines, slot, taken, deadline, before_sleep=give_up, holds=holds or has_room, turn=turn
         )
         try:
             if not (yield from waits):
@@ -251,7 +279,7 @@ class BackPressure:
 
     def _want_no_more(self, place: Place) -> None:
         if place.want_no_more():
-            self._worker.engine.driver.submit(self._worker.queue)
+            self._worker.engine.driver.submit(place.queue)
 
     def room(self, freed: tuple[SlotQueue, ...]) -> None:
         """There is room: what waits for it goes on before anything else starts in its place."""
@@ -276,23 +304,39 @@ class BackPressure:
 
         For an activation, ``inside``, a pause does not matter: what makes room for it may start all the same.
 
-        Everything that runs waits inside ``emit()`` for a full slot, and nothing can be started. The mailboxes
-        are looked at one after the other; if one has started something meanwhile, the picture is not valid.
+        Everything that runs waits inside ``emit()`` or ``post()`` for a full slot, and nothing can be started: here,
+        and in all workers whose room is waited for in that way. The mailboxes are looked at one after the other; if
+        one has started something meanwhile, the picture is not valid.
         """
-        worker = self._worker
-        if worker.gates.activations or (worker.queue.held and not inside):
+        workers = self.waited_for()
+        before = [worker.back_pressure._happened() for worker in workers]  # noqa: SLF001
+        if not all(worker.stands_still(inside=inside and worker is self._worker) for worker in workers):
             return False
-        mailboxes = [node.mailbox for node in worker.nodes.values()]
-        if any(mailbox.keeps_back for mailbox in mailboxes):
-            return False
-        before = self._happened(mailboxes)
-        if not self.all_wait(mailboxes) or any(mailbox.startable() for mailbox in mailboxes):
-            return False
-        return before == self._happened(mailboxes)
+        after = [worker.back_pressure._happened() for worker in workers]  # noqa: SLF001
+        return before == after and workers == self.waited_for()
 
-    def all_wait(self, mailboxes: Sequence[Mailbox]) -> bool:
+    def waited_for(self) -> list[Worker]:
+        """This worker, the workers in whose slots its activations wait for room, those in whose slots theirs do, and
+        so on."""
+        found = [self._worker]
+        for worker in found:
+            for waiter in list(worker.back_pressure.blocked):
+                if waiter.worker not in found:
+                    found.append(waiter.worker)
+        return found
+
+    def stands_still(self, *, inside: bool) -> bool:
+        """Whether nothing in this worker runs, apart from what waits for room, or can be started."""
+        worker = self._worker
+        if worker.stopped or worker.gates.activations or (worker.queue.held and not inside):
+            return False
+        if any(node.mailbox.keeps_back for node in worker.nodes.values()):
+            return False
+        return self.all_wait() and not any(node.mailbox.startable() for node in worker.nodes.values())
+
+    def all_wait(self) -> bool:
         """Whether all that runs waits for room that is not there, and none is about to try."""
-        running_now = sum(mailbox.running for mailbox in mailboxes)
+        running_now = sum(node.mailbox.running for node in self._worker.nodes.values())
         blocked = list(self.blocked)
         if any(not waiter.slot.crowded or waiter.offering for waiter in blocked):
             return False
@@ -317,7 +361,7 @@ class BackPressure:
                 self._flushes = False
                 worker.end_flush()
             return False
-        if worker.stopped or self.blocked or not worker.stuck(inside=False):
+        if worker.stopped or self.blocked or not self.stuck(inside=False):
             return False
         if worker.flush_one():
             self._flushes = True
@@ -339,7 +383,7 @@ class BackPressure:
         self._doomed = None
         worker = self._worker
         full = self._hopeless(mailbox)
-        if full is None or worker.stopped or self.blocked or not worker.stuck(inside=False):
+        if full is None or worker.stopped or self.blocked or not self.stuck(inside=False):
             return None
         return self._deadlock(full)
 
@@ -361,16 +405,41 @@ class BackPressure:
                     return slot
         return None
 
-    def _happened(self, mailboxes: list[Mailbox]) -> tuple[int, int]:
-        return sum(mailbox.starts for mailbox in mailboxes), self._rooms
+    def _happened(self) -> tuple[int, int]:
+        return sum(node.mailbox.starts for node in self._worker.nodes.values()), self._rooms
 
     def deadlock(self, slot: SlotQueue, *, inside: bool) -> QueueFullError | DeadlockError:
         worker = self._worker
+        path = self._path(slot)
+        if path:
+            return DeadlockError(
+                f"slot {slot.qualified_name!r} of flow {worker.flow_id!r} is full ({slot.length} items) and nothing "
+                f"that runs could make room: {path}. Post fewer items per activation, or raise max_queue_length",
+                flow_id=worker.flow_id,
+                slot=slot.qualified_name,
+                worker_id=worker.worker_id,
+            )
         if not inside:
             return worker.full_error(
                 slot, "nothing that runs could make room (its items wait for other items)"
             )
         return self._deadlock(slot)
+
+    def _path(self, slot: SlotQueue) -> str:
+        """Who waits for whom from this slot on, where that leads through other workers; else empty."""
+        steps, seen = [], [slot]
+        while True:
+            worker: Worker = seen[-1].mailbox.node.worker
+            waiters = {w.activation.mailbox: w for w in list(worker.back_pressure.blocked) if w.activation}
+            if not waiters:
+                break
+            waiter = waiters.get(seen[-1].mailbox) or next(iter(waiters.values()))
+            routine_id = next(mailbox.routine_id for mailbox, one in waiters.items() if one is waiter)
+            steps.append(f"{routine_id} of worker {worker.worker_id!r} {waiting_for.wait_of(waiter)}")
+            if waiter.slot in seen:
+                break
+            seen.append(waiter.slot)
+        return ", and ".join(steps) if len(self.waited_for()) > 1 else ""
 
     def _deadlock(self, slot: SlotQueue) -> DeadlockError:
         worker = self._worker
@@ -392,6 +461,27 @@ def _check_wanted(activation: LiveActivation | None, *, in_task: bool) -> None:
         return
     if activation.job.ended or (activation.abandoned is not None and not in_task):
         raise activation.unwanted()
+
+
+def _jobs(activation: LiveActivation) -> list[JobContext]:
+    return [member.job for member in activation.job.members]
+
+
+@contextmanager
+def _woken_by_ends(jobs: Iterable[JobContext], bell: Bell, turn: Signal) -> Iterator[None]:
+    """What waits for the bell, or for its turn to hear it, looks again when one of these jobs ends."""
+
+    def wake() -> None:
+        turn.set()
+        bell.ring()
+
+    for job in jobs:
+        job.on_end(wake)
+    try:
+        yield
+    finally:
+        for job in jobs:
+            job.forget(wake)
 
 
 def lending_its_place(waits: Waits[T], lines: Lines | None) -> Waits[T]:

@@ -96,8 +96,9 @@ class JobBook:
         job.account.named = True  # it may have been
         with self._lock:
             if job.status.finished:
-                job.counted = OUT
-                self._finished.append((self._driver.clock.time(), job.job_id, 0, None))
+                job.counted, size = OUT, job.kept_size()
+                self._finished.append((self._driver.clock.time(), job.job_id, size, None))
+                self._bytes += size
                 return
             job.counted = OPEN if job.account.begun else PENDING
             self.open += 1
@@ -119,10 +120,13 @@ class JobBook:
             self.bell.ring()
 
     def refuse(self, job: JobContext) -> None:
-        """Take back a job whose item was not accepted."""
-        self.jobs.pop(job.job_id, None)
+        """Take back a job of which no item was accepted; what waits for it is told that it is cancelled."""
+        job.completed_at = self._driver.clock.time()
+        job.account.context = self.context
         with self._lock:
             self._count_out(job)
+        self.jobs.pop(job.job_id, None)
+        job.announce_end()
         if self.bell.waiting:
             self.bell.ring()
 

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from routilux import tracebacks
 from routilux.errors import ExecutionTimeoutError, SerializationError
 from routilux.kernel.account import Account, joined
-from routilux.kernel.mailbox import READY
 from routilux.model.item import DeadLetter, Item, Output
 from routilux.model.status import ExecutionStatus, JobStatus
 from routilux.runtime import turns
@@ -136,7 +135,7 @@ def restore(worker: Worker, body: Mapping[str, Any]) -> None:
     worker.state.fill(body)
     worker.number = count(int(body["next_number"])).__next__
     for row in body["dead_letters"]:
-        worker.letters.add(_restored_letter(row))
+        worker.keep_letter(_restored_letter(row))
     jobs = {row["job_id"]: _restored_job(worker, row) for row in body["jobs"]}
     if worker.one_shot and body["jobs"]:
         worker.state.job = jobs[body["jobs"][0]["job_id"]]  # type: ignore[attr-defined]
@@ -195,11 +194,7 @@ def _restored_job(worker: Worker, row: Mapping[str, Any]) -> JobContext:
 def _restore_item(worker: Worker, mailbox: Any, row: Mapping[str, Any], jobs: dict[str, JobContext]) -> None:
     item = _restored_item(worker, row, jobs)
     item[3].add()
-    code, ended = mailbox.restore(item)
-    if ended:
-        worker.at_rest(ended)
-    if code == READY:
-        worker.schedule(mailbox)
+    worker.put_in(mailbox, item)
 
 
 def _restored_item(worker: Worker, row: Mapping[str, Any], jobs: dict[str, JobContext]) -> Item:

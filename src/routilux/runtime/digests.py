@@ -7,18 +7,26 @@ here, such as a table of another library, is only the same as itself: the key th
 from __future__ import annotations
 
 import weakref
+from collections import deque
 from collections.abc import Mapping, Set
+from dataclasses import fields
+from datetime import datetime, time
 from enum import Enum
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
-from routilux.errors import InvalidTypeError, shown
+from routilux.errors import InvalidTypeError, describe, shown
 
 SIZE = 12  # bytes of each part
 VERSION = "2:"  # digests of older stores have no version, and stand for the payload alone
 PARTS = {"slot": "for another slot", "payload": "with another payload", "metadata": "with other metadata"}
+DEEPEST = 150  # containers within containers
+LONGEST_INT = 2_000  # bits, written in decimals
+LONGEST_STEP = 60  # characters of a key in a path
+STEPS_SHOWN = 12
+_PLAIN = frozenset((str, int, float, bool, complex, type(None)))
 EXACT_TEXTS = frozenset(
-    {"datetime", "decimal", "fractions", "ipaddress", "pathlib", "pathlib._local", "uuid"}
+    {"datetime", "decimal", "fractions", "ipaddress", "pathlib", "pathlib._local", "uuid", "zoneinfo"}
 )
 """Modules whose values say all that they are in their ``repr``."""
 
@@ -49,72 +57,154 @@ def content_of(place: str, payload: Any, metadata: Any) -> Content:
     """Raises InvalidTypeError, naming the place in the payload, for what has no digest and no identity to go by."""
     walk = _Walk()
     parts = [walk.digest(place, "$"), walk.digest(payload, "$"), walk.digest(metadata, "metadata")]
-    return Content(VERSION + b"".join(parts).hex(), tuple(walk.objects))
+    return Content(VERSION + b"".join(parts).hex(), tuple(map(weakref.ref, walk.objects)))
+
+
+class _Path(NamedTuple):
+    """Where a value is; written out for an error only."""
+
+    before: _Path | str
+    step: Any
+    form: str = ".{}"
+
+    def __str__(self) -> str:
+        steps: list[str] = []
+        at: _Path | str = self
+        while isinstance(at, _Path):
+            step = (
+                at.step
+                if type(at.step) is str and len(at.step) <= LONGEST_STEP
+                else shown(at.step, LONGEST_STEP)
+            )
+            steps.append(at.form.format(step))
+            at = at.before
+        return f"{at}{''.join(reversed(steps[-STEPS_SHOWN:]))}{'…' if len(steps) > STEPS_SHOWN else ''}"
 
 
 class _Walk:
     def __init__(self) -> None:
-        self.objects: list[weakref.ref[Any]] = []
+        self.objects: list[
+            Any
+        ] = []  # which are only the same as themselves, in an order that is not that of dicts
+        self._inside: set[int] = set()  # ids of the containers that lie around the value that is looked at
 
-    def digest(self, value: Any, path: str) -> bytes:
+    def digest(self, value: Any, path: _Path | str) -> bytes:
         try:
             return self._digest(value, path)
         except RecursionError:
-            raise InvalidTypeError(
-                f"a payload with an idempotency_key is nested too deeply, or contains itself, at {path}; post a "
-                "flatter one, or without a key"
-            ) from None
+            raise _not_digested(value, path, "is nested too deeply for the stack of its caller") from None
 
-    def _digest(self, value: Any, path: str) -> bytes:
-        kind = type(value)
+    def _digest(self, value: Any, path: _Path | str) -> bytes:
+        try:
+            kind = type(value)
+            if kind in _PLAIN:
+                return _digest_of_plain(value, kind)
+            if id(value) in self._inside:
+                raise _not_digested(value, path, "contains itself")
+            if len(self._inside) >= DEEPEST:
+                raise _not_digested(value, path, f"lies more than {DEEPEST} levels deep")
+            self._inside.add(id(value))
+            try:
+                return self._digest_of_parts(value, kind, path)
+            finally:
+                self._inside.discard(id(value))
+        except (InvalidTypeError, RecursionError):
+            raise
+        except Exception as error:  # the classes of a user may raise anything
+            raise _not_digested(value, path, f"cannot be read: {describe(error)}") from error
+
+    def _digest_of_parts(self, value: Any, kind: type, path: _Path | str) -> bytes:
         if isinstance(value, Enum):
-            return _hashed(_name(kind), value.name.encode())
-        if value is None or isinstance(value, (int, float, complex)):
-            return _hashed(kind.__name__, repr(value).encode())
-        if isinstance(value, str):
-            return _hashed("str", value.encode("utf-8", "surrogatepass"))
+            name = value._name_ or repr(value._value_)  # a combination of flags may have no name
+            return _hashed(_name(kind), name.encode())
+        if isinstance(value, (str, int, float, complex)):
+            return _digest_of_plain(value, kind)
         if isinstance(value, Mapping):
-            pairs = [
-                self._digest(key, path) + self._digest(item, f"{path}.{key}") for key, item in value.items()
-            ]
-            return _hashed("mapping", *sorted(pairs))
-        if isinstance(value, (list, tuple)):
-            items = [self._digest(item, f"{path}[{at}]") for at, item in enumerate(value)]
+            pairs = [(path, key, _Path(path, key), item) for key, item in value.items()]
+            return _hashed("mapping", *self._unordered(pairs))
+        if isinstance(value, (list, tuple, deque)):
+            items = [self._digest(item, _Path(path, at, "[{}]")) for at, item in enumerate(value)]
             return _hashed("list" if kind in (list, tuple) else _name(kind), *items)
         if isinstance(value, Set):
-            return _hashed("set", *sorted(self._digest(item, path) for item in value))
-        return self._digest_of_object(value, path)
+            return _hashed("set", *self._unordered([(path, item) for item in value]))
+        if isinstance(value, range):
+            return _hashed("range", repr((len(value), *value[:1], *value[1:2])).encode())
+        if isinstance(value, (datetime, time)) and value.tzinfo is not None and kind.__module__ == "datetime":
+            naive = repr(value.replace(tzinfo=None)).encode()
+            return _hashed(_name(kind), naive, self._digest(value.tzinfo, _Path(path, "tzinfo")))
+        return self._digest_of_object(value, kind, path)
 
-    def _digest_of_object(self, value: Any, path: str) -> bytes:
-        kind = type(value)
-        fields = getattr(kind, "__dataclass_fields__", None)
-        if fields is not None:
-            items = [self._digest(getattr(value, name, None), f"{path}.{name}") for name in fields]
+    def _unordered(self, entries: list[tuple[Any, ...]]) -> list[bytes]:
+        """The digests of entries that have no order, each of places and values; objects in them come in the order of
+        the digests, and of where they are in memory."""
+        found, before = [], self.objects
+        for entry in entries:
+            self.objects = []
+            digest = b"".join(
+                self._digest(value, path) for path, value in zip(entry[::2], entry[1::2], strict=True)
+            )
+            found.append((digest, self.objects))
+        self.objects = before
+        found.sort(key=lambda entry: (entry[0], [id(each) for each in entry[1]]))
+        for _, objects in found:
+            self.objects += objects
+        return [digest for digest, _ in found]
+
+    def _digest_of_object(self, value: Any, kind: type, path: _Path | str) -> bytes:
+        if hasattr(kind, "__dataclass_fields__"):
+            names = [field.name for field in fields(value) if field.compare]
+            items = [self._digest(getattr(value, name, None), _Path(path, name)) for name in names]
             return _hashed(_name(kind), *items)
         if kind.__module__ in EXACT_TEXTS:
             return _hashed(_name(kind), repr(value).encode())
-        data = _bytes_of(value)
+        data = _bytes_of(value, kind)
         if data is not None:
             return _hashed(*data)
         try:
-            self.objects.append(weakref.ref(value))
+            weakref.ref(value)
         except TypeError:
-            raise InvalidTypeError(
-                f"a payload with an idempotency_key has {shown(value)} at {path}, a {_name(kind)}, which cannot be "
-                "compared with what comes again under the key; give numbers, texts, lists, dicts or dataclasses, or "
-                "post without a key"
+            raise _not_digested(
+                value, path, "cannot be compared with what comes again under the key"
             ) from None
+        self.objects.append(value)
         return _hashed("object", _name(kind).encode())
 
 
-def _bytes_of(value: Any) -> tuple[str, bytes, memoryview] | None:
+def _not_digested(value: Any, path: _Path | str, why: str) -> InvalidTypeError:
+    return InvalidTypeError(
+        f"a payload with an idempotency_key has {shown(value)} at {path}, a {_name(type(value))}, which {why}; give "
+        "numbers, texts, lists, dicts or dataclasses, or post without a key"
+    )
+
+
+def _digest_of_plain(value: Any, kind: type) -> bytes:
+    """Of a text, a number or None: as its built-in class shows it, whatever a class of the user does."""
+    if isinstance(value, str):
+        return _hashed("str", str.encode(value, "utf-8", "surrogatepass"))
+    name = kind.__name__ if kind in _PLAIN else _name(kind)
+    if isinstance(value, int) and int.bit_length(value) > LONGEST_INT:
+        return _hashed(name, int.__format__(value, "x").encode())  # Python refuses to write it in decimals
+    own: Any = next(
+        (number for number in (bool, int, float, complex) if isinstance(value, number)), type(None)
+    )
+    return _hashed(name, own.__repr__(value).encode())
+
+
+def _bytes_of(value: Any, kind: type) -> tuple[str, bytes, Any] | None:
     """What bytes, arrays and the like hold; None for what shows no plain memory."""
+    dtype = getattr(value, "dtype", None)
+    if dtype is not None:
+        if (
+            kind.__module__ != "numpy" or dtype.hasobject
+        ):  # a class on top of it may have more than its memory
+            return None
+        return "array", f"{dtype} {value.shape}".encode(), value.tobytes()
     try:
         view = memoryview(value)
         if "O" in view.format or "P" in view.format:
             return None
         shape = f"{view.format} {view.shape}".encode()
-        return "memory", shape, view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
+        return "memory", shape, view.cast("B") if view.c_contiguous and view.nbytes else view.tobytes()
     except (TypeError, ValueError, BufferError):
         return None
 

@@ -29,6 +29,11 @@ def job_left(job: JobContext, call: str) -> StateError:
     )
 
 
+def job_ended(job: JobContext) -> StateError:
+    job_id = job.job_id
+    return StateError(f"job {job_id!r} is {job.status}; post with a new job_id, or with none", job_id=job_id)
+
+
 class Directory:
     """Safe from any thread."""
 
@@ -138,6 +143,12 @@ class Directory:
 
     def check_runs(self, worker: Worker) -> None:
         if worker.stopped:
+            raise self.not_running(worker)
+
+    def check_takes(self, worker: Worker) -> None:
+        """Refuse a post that has begun, and whose worker or runtime has stopped since."""
+        if worker.closing or worker.stopped:
+            self._engine.check_open("post()")
             raise self.not_running(worker)
 
     def worker_that_runs(self, job: JobContext, call: str) -> Worker:

@@ -7,8 +7,8 @@ from time import monotonic
 from typing import Any
 
 from routilux.errors import StateError
+from routilux.model.checks import checked_timeout
 from routilux.model.flow import Flow, bind_execution
-from routilux.runtime.checks import checked_timeout
 from routilux.runtime.runtime import Runtime
 from routilux.runtime.state import JobState, WorkerState
 

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakSet
 
 from routilux.errors import InsideActivationError
+from routilux.model.checks import checked_timeout
 from routilux.model.context import running
 from routilux.ports import Observer, Row, RowObserver, Store, Tap, load, record_of
 from routilux.runtime import cut, turns, waiting_for
 from routilux.runtime.book import JobBook
-from routilux.runtime.checks import checked_timeout
 from routilux.runtime.failures import WARNING, FailureLog, failed_with, write
+from routilux.runtime.letters import LetterRoom
 from routilux.runtime.waiting import Bell
 from routilux.tracebacks import headline
 
@@ -52,6 +53,7 @@ class Engine:
         *,
         max_pending: int,
         max_finished_bytes: int,
+        max_dead_letter_bytes: int,
         debug: bool,
         default_strategy: str,
         store: Store | None = None,
@@ -61,7 +63,8 @@ class Engine:
         self.now = driver.clock.monotonic
         self.bell = Bell(driver.signal, driver.clock.monotonic)  # the book's
         self.failures = FailureLog(driver)
-        self.book = JobBook(driver, max_pending, max_finished_bytes, self.bell, self._forget_execution)
+        self.book = JobBook(driver, max_pending, max_finished_bytes, self.bell, self._forget)
+        self.letter_room = LetterRoom(max_dead_letter_bytes)
         self.debug = debug
         self.default_strategy = default_strategy
         self.sink: Taker | None = None  # takes records, if somebody observes
@@ -70,6 +73,9 @@ class Engine:
         self.stopped: dict[str, Worker] = {}
         self.elsewhere: dict[LiveActivation, None] = {}  # what task runners run that the driver does not know
         self.directory: Directory  # of who can be reached by name; the runtime's
+        self.check_open: Callable[
+            [str], None
+        ]  # raises when the runtime accepts nothing any more; the runtime's
         self.journal: Journal | None = None if store is None else load("journal")(self, store)
         self._observers: tuple[Observer | RowObserver, ...] = ()
         self._warned: set[str] = set()
@@ -100,11 +106,14 @@ class Engine:
         self.directory.leave(worker)
         self.workers.pop(worker.worker_id, None)
         for worker_id in list(self.stopped)[:-STOPPED_LIMIT]:
-            self.stopped.pop(worker_id, None)
+            self._forget(worker_id)
+        self.bell.ring()  # posts that wait for room among the pending jobs, and would go to this worker
 
-    def _forget_execution(self, worker_id: str) -> None:
-        """Its job is forgotten."""
-        self.stopped.pop(worker_id, None)
+    def _forget(self, worker_id: str) -> None:
+        """A stopped worker is not kept any more: too many newer ones are, or the job of its execution is forgotten."""
+        worker = self.stopped.pop(worker_id, None)
+        if worker is not None:
+            worker.letters.forget()
 
     def run_nested(self, worker: Worker, mailbox: Mailbox, *, in_place: bool) -> bool:
         return turns.nested(worker, mailbox, self.driver.seat(), in_place=in_place)

@@ -14,13 +14,13 @@ from routilux.errors import (
     StateError,
 )
 from routilux.kernel.account import JobAccount
+from routilux.model.checks import checked_timeout
 from routilux.model.context import running
 from routilux.model.item import Output
 from routilux.model.logged import LoggedRecord
 from routilux.model.status import JobStatus
-from routilux.runtime.checks import checked_timeout
 from routilux.runtime.job_logs import JobLogs
-from routilux.runtime.sizes import estimated_size, size_of_error
+from routilux.runtime.sizes import estimated_size
 
 if TYPE_CHECKING:
     import asyncio
@@ -112,6 +112,7 @@ class JobContext:
         self.account = account
         if metadata:
             self.metadata = dict(metadata)
+            self.bulky = True
         self.created_at = driver.clock.time()
         self._driver = driver
         self._waiting: dict[Callable[[], None], None] | None = {}
@@ -257,9 +258,8 @@ class JobContext:
     def kept_size(self) -> int:
         """Bytes, roughly, of what a job keeps that has ended."""
         kept = vars(self)
-        names = ("metadata", "data", "errors", "outputs", "_trace")
-        size = sum(estimated_size(kept[name]) for name in names if kept.get(name))
-        size += sum(size_of_error(error) for error in (self.error, *kept.get("errors", ())[:10]))
+        names = ("metadata", "data", "error", "errors", "outputs", "_trace")
+        size = sum(estimated_size(kept[name]) for name in names if name in kept)
         return size if self._logs is None else size + self._logs.final_size()
 
     def leave_behind(self, driver: Driver) -> None:
@@ -287,7 +287,7 @@ class JobContext:
         if self.status is JobStatus.CANCELLED:
             raise JobCancelledError(f"job {self.job_id!r} was cancelled", job_id=self.job_id)
         if self.status is JobStatus.FAILED and self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(None)  # not with the frames of those who have asked before
         return self.outputs
 
     def add_output(self, output: Output) -> None:
@@ -305,6 +305,13 @@ class JobContext:
 
     def __repr__(self) -> str:
         return f"<JobContext {self.job_id} {self.status}{parked_text(self)} of {self.flow_id}>"
+
+
+def say_accepted(cancelled: BaseException, job: JobContext) -> None:
+    """The task that posts was cancelled too late."""
+    cancelled.add_note(
+        f"the post had been accepted when it was cancelled: job {job.job_id!r} is {job.status}"
+    )
 
 
 def parked_text(job: JobContext | None) -> str:

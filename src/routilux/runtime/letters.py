@@ -1,65 +1,107 @@
-"""The dead letters of a worker."""
+"""The dead letters of the workers of a runtime, within a number for each worker and a number of bytes for all."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import Lock
+from threading import RLock
 
 from routilux.model.item import DeadLetter
+from routilux.runtime.sizes import estimated_size
 
-LETTER_LIMIT = 10_000
+LETTER_LIMIT = 10_000  # of a worker
+LETTER_BYTES = 256 * 2**20  # of a runtime
+
+
+class LetterRoom:
+    """The dead letters of all workers in memory, oldest first, and what they may take."""
+
+    def __init__(self, max_bytes: int) -> None:
+        # The handler of a signal may shut down a runtime, which sets aside what is left.
+        self.lock = RLock()
+        self.max_bytes = max_bytes
+        self.bytes = 0
+        self._kept: OrderedDict[_Kept, None] = OrderedDict()
+
+    def add(self, kept: _Kept) -> list[DeadLetter]:
+        """Returns the oldest ones, which there is no room for any more. The caller holds the lock."""
+        self._kept[kept] = kept.worker[kept] = None
+        self.bytes += kept.size
+        dropped = []
+        if len(kept.worker) > LETTER_LIMIT:
+            dropped.append(self.remove(next(iter(kept.worker))))
+        while self.bytes > self.max_bytes and len(self._kept) > 1:
+            dropped.append(self.remove(next(iter(self._kept))))
+        return dropped
+
+    def remove(self, kept: _Kept) -> DeadLetter:
+        """The caller holds the lock."""
+        del self._kept[kept], kept.worker[kept]
+        self.bytes -= kept.size
+        return kept.letter
 
 
 class Letters:
-    """The newest dead letters, oldest first. Safe from any thread.
+    """The newest dead letters of a worker, oldest first. Safe from any thread.
 
     A letter is known by the number of its item: payloads are not compared, because not all of them can be.
     """
 
-    def __init__(self) -> None:
-        self._kept: deque[_Kept] = deque(maxlen=LETTER_LIMIT)
+    def __init__(self, room: LetterRoom) -> None:
+        self._room = room
+        self._kept: OrderedDict[_Kept, None] = OrderedDict()
+        self._forgotten = False
 
     def __iter__(self) -> Iterator[DeadLetter]:
-        return iter([kept.letter for kept in list(self._kept)])
+        with self._room.lock:
+            return iter([kept.letter for kept in self._kept])
 
-    @property
-    def full(self) -> bool:
-        return len(self._kept) == LETTER_LIMIT
+    def add(self, letter: DeadLetter) -> list[DeadLetter]:
+        """Keep this one. Returns the oldest ones, of any worker, that there is no room any more."""
+        kept = _Kept(letter, self._kept)
+        with self._room.lock:
+            return [] if self._forgotten else self._room.add(kept)  # what still ran in it has just ended
 
-    def add(self, letter: DeadLetter) -> None:
-        """Keep this one; forget the oldest if it is one too many."""
-        self._kept.append(_Kept(letter))
+    def forget(self) -> None:
+        """The worker is not known any more, and neither are its letters."""
+        with self._room.lock:
+            self._forgotten = True
+            for kept in list(self._kept):
+                self._room.remove(kept)
 
     def item_ids(self) -> set[int]:
         return {letter.item_id for letter in self}
 
     @contextmanager
     def taken_out(self, letter: DeadLetter) -> Iterator[bool]:
-        """Whether it is there, and nobody else takes it out; then it is gone after the block, unless that raises."""
-        found = next((kept for kept in list(self._kept) if kept.claim(letter)), None)
+        """Whether it is there, and no other caller takes it out; then it is gone after the block, unless it raises."""
+        with self._room.lock:
+            found = next((kept for kept in self._kept if kept.is_free(letter)), None)
+            if found is not None:
+                found.claimed = True
         try:
             yield found is not None
         except BaseException:
             if found is not None:
-                found.claimed.release()
+                found.claimed = False
             raise
         if found is not None:
-            try:
-                self._kept.remove(found)
-            except ValueError:
-                pass  # it was the oldest, and was forgotten meanwhile
+            with self._room.lock:
+                if found in self._kept:  # else it was the oldest, and was dropped meanwhile
+                    self._room.remove(found)
 
 
 class _Kept:
     """A letter in its place; equal to nothing but itself."""
 
-    __slots__ = ("claimed", "letter")
+    __slots__ = ("claimed", "letter", "size", "worker")
 
-    def __init__(self, letter: DeadLetter) -> None:
+    def __init__(self, letter: DeadLetter, worker: OrderedDict[_Kept, None]) -> None:
         self.letter = letter
-        self.claimed = Lock()
+        self.worker = worker  # all of its worker
+        self.claimed = False  # moved under the lock
+        self.size = estimated_size(letter)
 
-    def claim(self, letter: DeadLetter) -> bool:
-        return self.letter.item_id == letter.item_id and self.claimed.acquire(False)
+    def is_free(self, letter: DeadLetter) -> bool:
+        return not self.claimed and self.letter.item_id == letter.item_id

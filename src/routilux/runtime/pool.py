@@ -213,10 +213,10 @@ class RunQueue:
 class Place:
     """The place of an activation that waits for room: what makes room may run in it meanwhile."""
 
-    __slots__ = ("lent", "wanted", "_queue")
+    __slots__ = ("lent", "queue", "wanted")
 
     def __init__(self, queue: RunQueue) -> None:
-        self._queue = queue
+        self.queue = queue
         self.lent = False
         self.wanted = False
 
@@ -225,24 +225,24 @@ class Place:
         if self.lent:
             return False
         self.lent = True
-        return self._queue.lend()
+        return self.queue.lend()
 
     def want(self) -> None:
         """There is room. Called by the thread that made it."""
         if self.lent and not self.wanted:
             self.wanted = True
-            self._queue.want()
+            self.queue.want()
 
     def want_no_more(self) -> bool:
         """True: the caller lists the queue in the pool."""
         if not self.wanted:
             return False
         self.wanted = False
-        return self._queue.want_no_more()
+        return self.queue.want_no_more()
 
     def given_back(self) -> bool:
         """Whether the activation has its place again; False while somebody runs in it."""
-        if self.lent and self._queue.give_back():
+        if self.lent and self.queue.give_back():
             self.lent = False
         return not self.lent
 
@@ -250,7 +250,7 @@ class Place:
         """Have it back, whoever runs in it."""
         if self.lent:
             self.lent = False
-            self._queue.take_back()
+            self.queue.take_back()
 
 
 class Seat:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from routilux.errors import (
     ExecutionError,
@@ -26,6 +25,7 @@ from routilux.model.status import JobStatus
 from routilux.ports import KeyRow
 from routilux.runtime.back_pressure import lending_its_place
 from routilux.runtime.digests import Content, content_of
+from routilux.runtime.directory import job_ended
 from routilux.runtime.job import JobContext
 from routilux.runtime.state import WorkerState
 
@@ -52,6 +52,23 @@ class Posted(NamedTuple):
     @property
     def status(self) -> JobStatus:
         return self.job_context.status
+
+
+class Post(NamedTuple):
+    """One item that is to come in: where to, as what job, and how long it may wait.
+
+    ``job_id``: of the job to join or to make; None makes one. ``lines``: of the event loop whose task posts, None for
+    a thread.
+    """
+
+    worker: Worker
+    node: Node
+    slot: str
+    payload: dict[str, Any]
+    job_id: str | None
+    metadata: Mapping[str, Any] | None
+    deadline: float | None
+    lines: Lines | None
 
 
 class _Ended(NamedTuple):
@@ -108,17 +125,24 @@ class _KeyedPost:
         return job
 
 
+_Key: TypeAlias = tuple[str, str]
+"""The id of a flow, and an idempotency key that was used on it."""
+
+
 class KeyTaken(Exception):
     """An idempotency key came first from somebody else, who shares the store."""
 
 
 class Posting:
-    """``check_open`` raises when the runtime accepts nothing any more."""
+    """Of one runtime; safe from any thread."""
 
-    def __init__(self, engine: Engine, check_open: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._check_open = check_open
-        self._keys: dict[tuple[str, str], _KeyedPost] = {}
+        self._under_way: dict[
+            _Key, _KeyedPost
+        ] = {}  # the first post with a key, until it is posted or refused
+        self._keys: dict[_Key, _KeyedPost] = {}  # what was posted with a key, the oldest first
+        self._keys_lock = engine.driver.lock()
 
     def post(
         self,
@@ -133,57 +157,35 @@ class Posting:
     ) -> Posted | Waits[Posted]:
         """A post without an idempotency key: a new job, or one more item of a job that this worker knows.
 
-        It is posted when this returns, unless it has to wait for something first: then what that waits for.
-        ``lines``: of the event loop whose task posts, None for a thread.
+        It is posted when this returns, unless it has to wait for something first: then what that waits for. See
+        :class:`Post` for the arguments; nearly every post needs none to be made.
         """
         created = None if job_id is not None else self._created_at_once(worker, None, metadata, lines)
         if created is None:
-            return self._waits_to_post(worker, node, slot, payload, job_id, metadata, deadline, lines)
+            return self._waits_to_post(Post(worker, node, slot, payload, job_id, metadata, deadline, lines))
         job = created[0]
-        waits = worker.admit(node, slot, payload, job, deadline, lines, undo=self._take_back)
+        waits = worker.admit(node, slot, payload, job, deadline, lines)
         if waits is not None:
             return self._waits_to_enter(worker, job, waits)
         if worker.stopped or job.account.ended:
             self._look_after(worker, job)
         return Posted(worker.state, job)
 
-    def _waits_to_post(
-        self,
-        worker: Worker,
-        node: Node,
-        slot: str,
-        payload: dict[str, Any],
-        job_id: str | None,
-        metadata: Mapping[str, Any] | None,
-        deadline: float | None,
-        lines: Lines | None,
-    ) -> Waits[Posted]:
+    def _waits_to_post(self, post: Post) -> Waits[Posted]:
         while True:
-            known = None if job_id is None else self.known_job(worker, job_id)
-            if known is not None:
-                yield from self._join(worker, node, slot, payload, known, deadline, lines)
-                return Posted(worker.state, known)
-            job, new = yield from self._new_job(worker, job_id, metadata, deadline, lines)
-            if new:
-                yield from self._offered(worker, node, slot, payload, job, deadline, lines)
-                return Posted(worker.state, job)
+            job, new = None if post.job_id is None else self.known_job(post.worker, post.job_id), False
+            if job is None:
+                job, new = yield from self._new_job(post)
+            if new or job.account.join():
+                return (yield from self._offered(post, job))
+            yield from self._waits_to_be_taken_back(job)
 
     def _waits_to_enter(self, worker: Worker, job: JobContext, waits: Waits[None]) -> Waits[Posted]:
         yield from waits
         self._look_after(worker, job)
         return Posted(worker.state, job)
 
-    def once(
-        self,
-        worker: Worker,
-        node: Node,
-        slot: str,
-        payload: dict[str, Any],
-        idempotency_key: str,
-        metadata: Mapping[str, Any] | None,
-        deadline: float | None,
-        lines: Lines | None,
-    ) -> Waits[Posted]:
+    def once(self, post: Post, idempotency_key: str) -> Waits[Posted]:
         """The first post with a key makes the job; others wait for it and get the same."""
         if not isinstance(idempotency_key, str):
             raise refused(InvalidTypeError, "idempotency_key", idempotency_key, "text")
@@ -192,67 +194,61 @@ class Posting:
             raise refused(
                 InvalidValueError, "idempotency_key", idempotency_key, "text of 1 character or more", fix=fix
             )
-        place, notes = node.mailbox.slots[slot].qualified_name, dict(metadata or {})
+        worker, payload, notes = post.worker, post.payload, dict(post.metadata or {})
+        place = post.node.mailbox.slots[post.slot].qualified_name
         stored_key = worker.key(idempotency_key, place, payload, notes)
         content = content_of(place, payload, notes) if stored_key is None else Content(stored_key.digest)
         key = (worker.flow.flow_id, idempotency_key)
         bell = self._engine.bell
         mine = _KeyedPost(content)
-        while (first := self._keys.setdefault(key, mine)) is not mine:
-            if not (yield from bell.waits_for(lambda: first.state is not None or first.refused, deadline)):
+        while (first := self._first_with(key, mine)) is not mine:
+            if not (
+                yield from bell.waits_for(lambda: first.state is not None or first.refused, post.deadline)
+            ):
                 raise self._too_many_pending("the first post with this idempotency_key still waits for room")
             if first.state is not None:
                 return self._same(first, content, key)
         try:
-            posted = yield from self._first(
-                worker, node, slot, payload, metadata, deadline, lines, stored_key
-            )
+            posted = yield from self._first(post, stored_key)
             mine.posted_as(posted)
         except BaseException:
             mine.refused = True
-            del self._keys[key]
             raise
         finally:
+            with self._keys_lock:
+                del self._under_way[key]
+                if not mine.refused and stored_key is None:  # else the store remembers it
+                    self._keys[key] = mine
+                    if len(self._keys) > REMEMBERED_KEYS:
+                        del self._keys[next(iter(self._keys))]
             bell.ring()
-        if stored_key is not None:
-            del self._keys[key]  # the store remembers it
-        while len(self._keys) > REMEMBERED_KEYS:
-            with suppress(RuntimeError):  # another thread has changed it between two steps of this one
-                self._keys.pop(next(iter(self._keys)), None)
         return posted
 
-    def _first(
-        self,
-        worker: Worker,
-        node: Node,
-        slot: str,
-        payload: dict[str, Any],
-        metadata: Mapping[str, Any] | None,
-        deadline: float | None,
-        lines: Lines | None,
-        key: KeyRow | None,
-    ) -> Waits[Posted]:
+    def _first_with(self, key: _Key, mine: _KeyedPost) -> _KeyedPost:
+        """The first post with this key, which is ``mine`` if no other has used it."""
+        with self._keys_lock:
+            return self._keys.get(key) or self._under_way.setdefault(key, mine)
+
+    def _first(self, post: Post, key: KeyRow | None) -> Waits[Posted]:
         """Nobody here uses this key at the moment; the store may know it, from before or from elsewhere."""
         while True:
-            known = None if key is None else worker.job_of_key(key, payload)
+            known = None if key is None else post.worker.job_of_key(key, post.payload)
             if known is not None:
-                return Posted(worker.state, known)
-            job, _ = yield from self._new_job(worker, None, metadata, deadline, lines)
+                return Posted(post.worker.state, known)
+            job, _ = yield from self._new_job(post)
             try:
-                yield from self._offered(worker, node, slot, payload, job, deadline, lines, key=key)
+                return (yield from self._offered(post, job, key=key))
             except KeyTaken:
                 continue
-            return Posted(worker.state, job)
 
     def redrive(
         self, worker: Worker, node: Node, letter: DeadLetter, deadline: float | None
     ) -> Waits[Posted]:
         """A dead letter becomes an item of a new job, and is a dead letter no longer."""
         metadata = {"redriven_from": list(letter.job_ids)}
-        job, _ = yield from self._new_job(worker, None, metadata, deadline, None)
-        payload = dict(letter.data)
-        yield from self._offered(worker, node, letter.slot, payload, job, deadline, None, redriven=letter)
-        return Posted(worker.state, job)
+        post = Post(worker, node, letter.slot, dict(letter.data), None, metadata, deadline, None)
+        job, _ = yield from self._new_job(post)
+        return (yield from self._offered(post, job, redriven=letter))
 
     def _same(self, first: _KeyedPost, content: Content, key: tuple[str, str]) -> Posted:
         how = first.content.difference(content)
@@ -261,32 +257,21 @@ class Posting:
         assert first.state is not None
         return Posted(first.state, first.job(self._engine.driver))
 
-    def begin(
-        self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None
-    ) -> Waits[JobContext]:
+    def begin(self, post: Post) -> Waits[JobContext]:
         """The job of a one-shot execution; waits while too many jobs are pending."""
-        job, _ = yield from self._new_job(worker, job_id, metadata, None, None)
+        job, _ = yield from self._new_job(post)
         return job
 
-    def offer_first(
-        self, worker: Worker, node: Node, slot: str, payload: dict[str, Any], job: JobContext
-    ) -> Waits[None]:
+    def offer_first(self, post: Post, job: JobContext) -> Waits[Posted]:
         """Put the first item of a one-shot execution into its slot."""
-        yield from self._offered(worker, node, slot, payload, job, None, None)
+        return self._offered(post, job)
 
-    def _new_job(
-        self,
-        worker: Worker,
-        job_id: str | None,
-        metadata: Mapping[str, Any] | None,
-        deadline: float | None,
-        lines: Lines | None,
-    ) -> Waits[tuple[JobContext, bool]]:
+    def _new_job(self, post: Post) -> Waits[tuple[JobContext, bool]]:
         """See :meth:`JobBook.create`; waits while too many jobs are pending."""
-        created = self._created_at_once(worker, job_id, metadata, lines)
+        created = self._created_at_once(post.worker, post.job_id, post.metadata, post.lines)
         if created is not None:
             return created
-        return (yield from self._waits_to_create(worker, job_id, metadata, deadline, lines))
+        return (yield from self._waits_to_create(post))
 
     def _created_at_once(
         self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None, lines: Lines | None
@@ -296,21 +281,15 @@ class Posting:
             return None
         return self._engine.book.create(worker, job_id, metadata)
 
-    def _waits_to_create(
-        self,
-        worker: Worker,
-        job_id: str | None,
-        metadata: Mapping[str, Any] | None,
-        deadline: float | None,
-        lines: Lines | None,
-    ) -> Waits[tuple[JobContext, bool]]:
+    def _waits_to_create(self, post: Post) -> Waits[tuple[JobContext, bool]]:
         created: tuple[JobContext, bool] | None = None
-        inside = running.get() is not None
+        inside, worker, lines = running.get() is not None, post.worker, post.lines
 
         def there_is_room() -> bool:
             nonlocal created
-            self._check_open()
-            created = self._engine.book.create(worker, job_id, metadata)
+            self._engine.check_open("post()")
+            self._engine.directory.check_takes(worker)
+            created = self._engine.book.create(worker, post.job_id, post.metadata)
             return created is not None
 
         def help_or_give_up(_: Any) -> bool:
@@ -322,12 +301,17 @@ class Posting:
             lines,
             self,
             there_is_room,
-            deadline,
+            post.deadline,
             before_sleep=help_or_give_up,
             holds=self._engine.book.has_room,
         )
-        if not (yield from (waits if lines is None else lending_its_place(waits, lines))):
-            raise self._too_many_pending("none started within the time-out")
+        try:
+            if not (yield from (waits if lines is None else lending_its_place(waits, lines))):
+                raise self._too_many_pending("none started within the time-out")
+        except BaseException:
+            if created is not None and created[1]:
+                worker.refused(created[0])
+            raise
         assert created is not None
         return created
 
@@ -339,52 +323,15 @@ class Posting:
         )
 
     def _offered(
-        self,
-        worker: Worker,
-        node: Node,
-        slot: str,
-        payload: dict[str, Any],
-        job: JobContext,
-        deadline: float | None,
-        lines: Lines | None,
-        *,
-        key: KeyRow | None = None,
-        redriven: DeadLetter | None = None,
-    ) -> Waits[None]:
-        """Put the first item of a new job into its slot."""
-        undo = self._take_back
-        waits = worker.admit(node, slot, payload, job, deadline, lines, undo=undo, key=key, redriven=redriven)
+        self, post: Post, job: JobContext, *, key: KeyRow | None = None, redriven: DeadLetter | None = None
+    ) -> Waits[Posted]:
+        """Put an item into its slot: the first of a new job, or one more of a job that it has joined."""
+        worker, node, slot, payload, _, _, deadline, lines = post
+        waits = worker.admit(node, slot, payload, job, deadline, lines, key=key, redriven=redriven)
         if waits is not None:
             yield from waits
         self._look_after(worker, job)
-
-    def _join(
-        self,
-        worker: Worker,
-        node: Node,
-        slot: str,
-        payload: dict[str, Any],
-        job: JobContext,
-        deadline: float | None,
-        lines: Lines | None,
-    ) -> Waits[None]:
-        """Put one more item of a job that exists into a slot."""
-        job.account.add()
-        waits = worker.admit(node, slot, payload, job, deadline, lines, undo=self._give_credit_back)
-        if waits is not None:
-            yield from waits
-        self._look_after(worker, job)
-
-    def _give_credit_back(self, worker: Worker, job: JobContext) -> None:
-        worker.at_rest(job.account.remove())
-
-    def _take_back(self, worker: Worker, job: JobContext) -> None:
-        """Nothing of a new job was accepted."""
-        worker.jobs.pop(job.job_id, None)
-        if job.account.end(JobStatus.CANCELLED):  # else it was cancelled in between, and is in the book
-            self._engine.book.refuse(job)
-        if worker.one_shot:
-            worker.close()
+        return Posted(worker.state, job)
 
     def _look_after(self, worker: Worker, job: JobContext) -> None:
         """Who stopped the worker or ended the job may have looked before the item was there."""
@@ -400,10 +347,20 @@ class Posting:
     def known_job(self, worker: Worker, job_id: str) -> JobContext | None:
         self.check_job_id(job_id)
         job = self._engine.book.jobs.get(job_id) or worker.stored_job(job_id)
+        if job is not None and not job.account.posts:
+            return job  # it is being taken back, and cannot be joined
         if job is not None and (job.worker_id != worker.worker_id or job.account.ended):
-            what = f"is {job.status}" if job.account.ended else f"belongs to worker {job.worker_id!r}"
+            if job.account.ended:
+                raise job_ended(job)
+            what = f"belongs to worker {job.worker_id!r}"
             raise StateError(f"job {job_id!r} {what}; post with a new job_id, or with none", job_id=job_id)
         return job
+
+    def _waits_to_be_taken_back(self, job: JobContext) -> Waits[bool]:
+        """Wait until the id of a refused job is free; one that was cancelled keeps its own."""
+        jobs = self._engine.book.jobs
+        gone = lambda: jobs.get(job.job_id) is not job or job.account.posts > 0  # noqa: E731
+        return (yield from self._engine.bell.waits_for(gone, None))
 
 
 def key_conflict(flow_id: str, key: str, job_id: str, how: str) -> IdempotencyConflictError:

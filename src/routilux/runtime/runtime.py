@@ -23,6 +23,7 @@ from routilux.errors import (
     refused,
     unknown,
 )
+from routilux.model.checks import checked_count, checked_flag, checked_timeout
 from routilux.model.context import running
 from routilux.model.flow import Flow
 from routilux.model.item import DeadLetter
@@ -31,14 +32,13 @@ from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Gate, Observer, RowObserver, Store, Tap, TaskRunner, job_ids_of, load
 from routilux.runtime import cut, draining, turns
 from routilux.runtime.book import FINISHED_BYTES
-from routilux.runtime.checks import checked_count, checked_flag, checked_timeout
 from routilux.runtime.directory import Directory
 from routilux.runtime.driver import Driver, ThreadDriver
 from routilux.runtime.engine import Engine, Health
 from routilux.runtime.failures import WARNING, write
 from routilux.runtime.job import JobContext
-from routilux.runtime.letters import LETTER_LIMIT
-from routilux.runtime.posting import Posted, Posting, check_metadata, checked_payload
+from routilux.runtime.letters import LETTER_BYTES
+from routilux.runtime.posting import Post, Posted, Posting, check_metadata, checked_payload
 from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
 from routilux.runtime.remains import Remains
 from routilux.runtime.state import JobState, WorkerState
@@ -77,8 +77,9 @@ class Runtime:
     ``thread_pool_size``: threads for all workers, 1 to 1024, by default one per core. ``max_queue_size``: jobs
     that may have been accepted and not yet started; ``post`` waits beyond that. ``max_finished_bytes``: what finished
     jobs may keep in memory, by an estimate of their outputs, data, traces and errors, and of the states of one-shot
-    executions; the oldest are forgotten first, and a store still has them. ``enable_monitoring``: keep a feed of
-    what happens as ``runtime.monitor``. ``registry``: where names of flows are looked up, by default
+    executions; the oldest are forgotten first, and a store still has them. ``max_dead_letter_bytes``: what the dead
+    letters of all workers may take in memory; the oldest are dropped, and the log says so. ``enable_monitoring``: keep
+    a feed of what happens as ``runtime.monitor``. ``registry``: where names of flows are looked up, by default
     ``FlowRegistry.get_instance()``. ``store``: where every step is written, as a URL (``"sqlite:///routilux.db"``,
     ``"postgresql://…"``), which this runtime opens and closes, or an open ``Store``, which it does not close; None
     keeps everything in memory. ``durability``: what an acknowledged step of a store given by its URL survives,
@@ -100,6 +101,7 @@ class Runtime:
         thread_pool_size: int | None = None,
         max_queue_size: int = 1000,
         max_finished_bytes: int = FINISHED_BYTES,
+        max_dead_letter_bytes: int = LETTER_BYTES,
         enable_monitoring: bool = False,
         registry: FlowRegistry | None = None,
         store: str | Store | None = None,
@@ -118,12 +120,14 @@ class Runtime:
             self._create_driver(),
             max_pending=max_queue_size,
             max_finished_bytes=checked_count("Runtime(max_finished_bytes)", max_finished_bytes, 0),
+            max_dead_letter_bytes=checked_count("Runtime(max_dead_letter_bytes)", max_dead_letter_bytes, 0),
             debug=debug,
             default_strategy=self.default_strategy,
             store=opened or store,  # type: ignore[arg-type]
         )
+        self._engine.check_open = self._check_open
         self._directory = self._engine.directory = Directory(self._engine, registry)
-        self._posting = Posting(self._engine, partial(self._check_open, "post()"))
+        self._posting = Posting(self._engine)
         self._closed: str | None = None  # why nothing is accepted any more
         self._forked = False
         self._gave_up = False  # stopped, and did not wait any longer for what still ran
@@ -234,15 +238,16 @@ class Runtime:
         if self._opener is not None:
             self._opener.begin(worker, job_id, seconds)
         self._enter(worker)
+        post = Post(worker, worker.nodes[target[0]], target[1], data, job_id, metadata, None, None)
         try:
-            job = on_thread(self._posting.begin(worker, job_id, metadata))
+            job = on_thread(self._posting.begin(post))
         except BaseException:
             worker.close()
             raise
         state.job = job
         if seconds is not None:
             worker.fail_after(seconds)
-        on_thread(self._posting.offer_first(worker, worker.nodes[target[0]], target[1], data, job))
+        on_thread(self._posting.offer_first(post, job))
         return state
 
     def _known_execution(self, flow: Flow, job_id: str, on_flow_change: str) -> JobState | None:
@@ -381,8 +386,11 @@ class Runtime:
         When it returns, the item is queued and the job is counted; with a store both are committed. When it raises
         nothing was accepted: UnknownFlowError, UnknownRoutineError, UnknownSlotError, StateError (no worker, ended
         job), InvalidTypeError, QueueFullError, IdempotencyConflictError, RuntimeClosedError; with a store also
-        SerializationError and StoreError. Only StoreUnknownError leaves open whether it was: repeat the post with the
-        same ``idempotency_key``, which a store keeps for 7 days.
+        SerializationError and StoreError. What others have posted into the same job stays. A wait ends with
+        WorkerNotRunningError when the worker stops, RuntimeClosedError when the runtime is shut down, StateError when
+        the job is cancelled; in logic also with DeadlockError in a ring of workers that wait for each other, and with
+        JobCancelledError when the logic is not to go on. Only StoreUnknownError leaves open whether it was: repeat the
+        post with the same ``idempotency_key``, which a store keeps for 7 days.
         """
         posted = self._begin_post(
             flow, routine_id, slot, data, worker_id, job_id, metadata, idempotency_key, timeout, None
@@ -420,7 +428,8 @@ class Runtime:
         if metadata is not None:
             check_metadata(metadata)
         if idempotency_key is not None:
-            return self._posting.once(worker, node, slot, payload, idempotency_key, metadata, deadline, lines)
+            post = Post(worker, node, slot, payload, None, metadata, deadline, lines)
+            return self._posting.once(post, idempotency_key)
         return self._posting.post(worker, node, slot, payload, job_id, metadata, deadline, lines)
 
     # -- look up -------------------------------------------------------------------------------------------
@@ -499,7 +508,11 @@ class Runtime:
     def dead_letters(
         self, *, worker: str | WorkerState | None = None, job: str | JobContext | None = None
     ) -> list[DeadLetter]:
-        """Items that were set aside, oldest first; the newest 10,000 of each worker are kept, in a store all."""
+        """Items that were set aside, oldest first.
+
+        The newest 10,000 of each worker are kept, in ``max_dead_letter_bytes``, and those of a one-shot execution as
+        long as its job; a store keeps all.
+        """
         worker_id = worker.worker_id if isinstance(worker, WorkerState) else worker
         job_id = job.job_id if isinstance(job, JobContext) else job
         if self._opener is not None:
@@ -507,12 +520,13 @@ class Runtime:
         if worker_id is not None and not isinstance(worker, WorkerState):
             self._directory.worker(worker_id)  # refuses an id that nobody has
         workers = [*self._engine.stopped.values(), *self._engine.workers.values()]
-        return [
+        found = [
             letter
             for worker in workers
             for letter in worker.letters
             if worker_id in (None, letter.worker_id) and (job_id is None or job_id in letter.job_ids)
         ]
+        return sorted(found, key=lambda letter: letter.time)
 
     def redrive(self, *letters: DeadLetter, timeout: float | None = None) -> list[Posted]:
         """Put set-aside items back into their slots, each as a new job that names the old one.
@@ -790,10 +804,10 @@ class Runtime:
         told = [worker for worker in workers if worker.jobs] if wait and not inside else []  # by the drain
         for worker in workers:
             worker.hold()
+            worker.closing = True  # all of them first: logic of one may wait in post() for another
         remains = Remains(worker for worker in workers if worker not in told)
         for worker in workers:
             worker.for_good = self._opener is not None and self._opener.is_over(worker)
-            worker.closing = True
             worker.end_drained() if wait and not inside else worker.cancel_jobs()
             worker.close()
         self._tell_lost("the runtime was shut down", remains)
@@ -1043,7 +1057,8 @@ def _as_post(letter: DeadLetter) -> str:
 def _letter_gone(letter: DeadLetter) -> StateError:
     return StateError(
         f"worker {letter.worker_id!r} does not keep the dead letter of item {letter.item_id} any more: it was driven "
-        f"again already, or {LETTER_LIMIT} newer ones have come. Look at runtime.dead_letters(), or post its data: "
+        "again already, or was dropped for newer ones, which the log says. Look at runtime.dead_letters(), or post its "
+        "data: "
         f"{_as_post(letter)}",
         worker_id=letter.worker_id,
     )

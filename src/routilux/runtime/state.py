@@ -8,11 +8,11 @@ from threading import RLock
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from routilux.errors import InsideActivationError, InvalidTypeError, StateError
+from routilux.model.checks import checked_count, checked_duration, checked_timeout
 from routilux.model.context import running
 from routilux.model.item import Output, ParkedItem
 from routilux.model.routine_state import RoutineState
 from routilux.model.status import ExecutionStatus, WorkerStatus
-from routilux.runtime.checks import checked_count, checked_duration, checked_timeout
 from routilux.runtime.job import JobContext, parked_text
 from routilux.runtime.memory_state import MemoryState, WatchedState, look_at_change, look_at_read, watched
 from routilux.runtime.output import OutputHandler, OutputRecord

@@ -25,7 +25,7 @@ from routilux.ports import Activated, Task
 from routilux.runtime.activation import LiveActivation
 from routilux.runtime.failures import ERROR, WARNING, failed_with
 from routilux.runtime.incomplete import IncompleteSetError
-from routilux.tracebacks import described_at, headline, traceback_of
+from routilux.tracebacks import described_at, drop_frames, headline, traceback_of
 
 if TYPE_CHECKING:
     from routilux.model.recovery import ErrorDecision
@@ -359,9 +359,11 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
     if activation.job.ended:
         if not _is_told(activation, error):
             tell(worker, activation, error, WARNING, "its job has ended already")
+        drop_frames(error)
         return end(worker, activation, now, "failed", error)
     if isinstance(error, IncompleteSetError):
-        return end(worker, activation, now, INCOMPLETE, error.with_traceback(None))  # all of it is ours
+        drop_frames(error)
+        return end(worker, activation, now, INCOMPLETE, error)
     if worker.leaves_what_fails:
         activation.abandoned = OVER
         return False
@@ -398,6 +400,7 @@ def _send_on(worker: Worker, activation: LiveActivation, error: BaseException, n
     heard = activation.node.routes[ERROR_EVENT]
     unheard = "" if heard else ", which is connected to nothing"
     tell(worker, activation, error, WARNING, f"its data goes to the event {ERROR_EVENT!r}{unheard}")
+    drop_frames(error)
     return end(worker, activation, now, "failed", error, sent_on=True)
 
 
@@ -506,8 +509,12 @@ def _decide(worker: Worker, activation: LiveActivation, error: BaseException) ->
 
 
 def _wrapped(activation: LiveActivation, error: BaseException) -> BaseException:
-    """What a job fails with: the user's exception is its cause; an error of ours needs no wrapping."""
+    """What a job fails with: the user's exception is its cause; an error of ours needs no wrapping.
+
+    It has been logged by now, and what is kept of it has no frames any more.
+    """
     if activation.abandoned is not None:
+        drop_frames(activation.abandoned)
         return activation.abandoned
     wrapped = SlotHandlerError(
         f"routine {activation.mailbox.routine_id!r} failed in attempt {activation.attempt}: {described_at(error)}",
@@ -516,6 +523,7 @@ def _wrapped(activation: LiveActivation, error: BaseException) -> BaseException:
         job_ids=tuple(member.job.job_id for member in activation.job.members),
         attempt=activation.attempt,
     )
+    drop_frames(error)
     wrapped.__cause__ = error
     return wrapped
 

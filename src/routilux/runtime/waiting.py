@@ -13,11 +13,14 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Generator, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from threading import Lock, Thread, local
+from time import monotonic
 from typing import Any, Generic, Protocol, TypeAlias, TypeVar
 from weakref import WeakKeyDictionary
 
-from routilux.runtime.checks import LONGEST_SECONDS
+from routilux.model.checks import LONGEST_SECONDS
 
+SLICE_SECONDS = 0.5
+"""CPython misses a signal that arrives just before its main thread blocks: Ctrl-C is heard at the end of a slice."""
 T = TypeVar("T")
 Condition: TypeAlias = Callable[[], bool]
 
@@ -66,9 +69,17 @@ class ThreadSignal:
         return not self._lock.locked()
 
     def wait(self, timeout: float | None, holds: Condition | None = None) -> bool:
-        if timeout is None:
-            return self._lock.acquire()
-        return self._lock.acquire(timeout=min(max(timeout, 0.0), LONGEST_SECONDS))
+        left = LONGEST_SECONDS if timeout is None else max(timeout, 0.0)
+        if self._lock.acquire(timeout=min(left, SLICE_SECONDS)):
+            return True
+        return left > SLICE_SECONDS and self._wait_in_slices(left - SLICE_SECONDS)
+
+    def _wait_in_slices(self, seconds: float) -> bool:
+        until = monotonic() + seconds
+        while (left := until - monotonic()) > SLICE_SECONDS:
+            if self._lock.acquire(timeout=SLICE_SECONDS):
+                return True
+        return self._lock.acquire(timeout=max(left, 0.0))
 
 
 class Bell:
@@ -127,15 +138,17 @@ class Bell:
         *,
         before_sleep: Callable[[Signal], bool] | None = None,
         holds: Condition | None = None,
+        turn: Signal | None = None,
     ) -> Waits[bool]:
         """:meth:`waits_for`, first come first served among the tasks of one event loop that wait ``about`` the same.
 
-        Only the first in the line hears the bell, so that a ring costs what it lets go and not what waits.
+        Only the first in the line hears the bell, so that a ring costs what it lets go and not what waits. Setting
+        ``turn`` makes another one look at the condition before its turn, which is then to raise.
         """
         waits = self.waits_for(condition, deadline, before_sleep=before_sleep, holds=holds)
         if lines is None:
             return (yield from waits)
-        with lines.place(about, self._signal()) as place:
+        with lines.place(about, turn or self._signal()) as place:
             if not place.is_first and not (yield place.signal, self._left(deadline), None):
                 return False
             return (yield from waits)

@@ -15,6 +15,7 @@ from routilux.model.policy import ActivationPolicy, AllSlotsReadyPolicy, BatchSi
 if TYPE_CHECKING:
     from routilux.kernel.mailbox import Look, SlotQueue
     from routilux.model.item import Item
+    from routilux.runtime.back_pressure import Waiter
     from routilux.runtime.nodes import Node
     from routilux.runtime.worker import Worker
 
@@ -84,13 +85,18 @@ def in_slot(worker: Worker, slot: SlotQueue) -> str:
 
 def _running(worker: Worker) -> Iterator[str]:
     now = worker.engine.now()
-    waits = {waiter.activation: waiter.slot for waiter in list(worker.back_pressure.blocked)}
+    waits = {waiter.activation: waiter for waiter in list(worker.back_pressure.blocked)}
     for activation in worker.running():
-        slot = waits.get(activation)
-        room = (
-            "" if slot is None else f" and waits in emit() for room in {slot.qualified_name}, {_fill(slot)}"
-        )
+        waiter = waits.get(activation)
+        room = "" if waiter is None else f" and {wait_of(waiter)}, {_fill(waiter.slot)}"
         yield f"{activation.mailbox.routine_id} has run for {now - activation.started:.1f} s{room}"
+
+
+def wait_of(waiter: Waiter) -> str:
+    """What an activation waits for in the middle of its logic."""
+    there, home = waiter.worker, waiter.place.queue.worker
+    other = "" if there is home else f" of worker {there.worker_id!r} of flow {there.flow_id!r}"
+    return f"waits in {waiter.call} for room in {waiter.slot.qualified_name}{other}"
 
 
 def _of_node(worker: Worker, node: Node) -> Iterator[str]:

@@ -25,7 +25,7 @@ from routilux.runtime.activation import LiveActivation, activation_class
 from routilux.runtime.back_pressure import BackPressure
 from routilux.runtime.failures import ERROR, WARNING
 from routilux.runtime.gates import Gates
-from routilux.runtime.job import JobContext
+from routilux.runtime.job import JobContext, say_accepted
 from routilux.runtime.letters import LETTER_LIMIT, Letters
 from routilux.runtime.nodes import Node, build_nodes
 from routilux.runtime.pool import RunQueue
@@ -138,7 +138,7 @@ class Worker:
         """Items of a routine wait for others anew: those that they waited with are paused, gone or there again."""
 
     def new_letters(self) -> Letters:
-        return Letters()
+        return Letters(self.engine.letter_room)
 
     def activation_type(self, is_async: bool, *, tapped: bool) -> type[LiveActivation]:
         """What a mailbox of this worker hands out."""
@@ -291,14 +291,13 @@ class Worker:
         deadline: float | None,
         lines: Lines | None,
         *,
-        undo: Callable[[Worker, JobContext], None],
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
     ) -> Waits[None] | None:
         """Put an item from outside into a slot; its job's account has been moved.
 
-        None if it is in, else what that waits for. Where it raises nothing was accepted, and ``undo`` was called with
-        this worker and the job, unless nobody knows yet (StoreUnknownError).
+        None if it is in, else what that waits for. Where it raises nothing was accepted, and :meth:`refused` was
+        called, unless nobody knows yet (StoreUnknownError).
         """
         try:
             item: Item = (self.number(), slot, payload, job.account, "post", self.engine.now())
@@ -308,41 +307,55 @@ class Worker:
                 if queue.on_full == "error":
                     raise self.full_error(queue)
                 if queue.on_full == "block":
-                    return self._wait_and_admit(node, queue, item, deadline, lines, undo)
-            if code == READY:
-                self.schedule(node.mailbox)
-            elif code != QUEUED:
-                self.accept(code, queue, item, None)
-            elif self.held_up and not self.queue.in_flight:
-                self.came_to_rest()
-            if self.sink is not None:
-                self.observe_post(job, item, queue)
+                    return self._wait_and_admit(node, queue, item, deadline, lines)
+            self._entered(code, queue, item)
         except BaseException:
-            undo(self, job)
+            self.refused(job)
             raise
         return None
 
     def _wait_and_admit(
-        self,
-        node: Node,
-        queue: SlotQueue,
-        item: Item,
-        deadline: float | None,
-        lines: Lines | None,
-        undo: Callable[[Worker, JobContext], None],
+        self, node: Node, queue: SlotQueue, item: Item, deadline: float | None, lines: Lines | None
     ) -> Waits[None]:
         job: JobContext = item[3].job
+        accepted = False
+
+        def offer() -> int:
+            nonlocal accepted
+            code: int = node.offer(item)
+            if code != FULL:
+                accepted = True
+                self._entered(code, queue, item)
+            return code
+
         try:
-            offer = partial(node.offer, item)
-            code = yield from self.back_pressure.waits_to_post(queue, offer, deadline, lines)
-            self.accept(code, queue, item, None)
-            if self.held_up and not self.queue.in_flight:
-                self.came_to_rest()
-            if self.sink is not None:
-                self.observe_post(job, item, queue)
-        except BaseException:
-            undo(self, job)
+            yield from self.back_pressure.waits_to_post(queue, offer, job, deadline, lines)
+        except BaseException as error:
+            if accepted:
+                say_accepted(error, job)
+            else:
+                self.refused(job)
             raise
+
+    def _entered(self, code: int, slot: SlotQueue, item: Item) -> None:
+        """An item from outside is in, or is not to wait until it is."""
+        if code == READY:
+            self.schedule(slot.mailbox)
+        elif code != QUEUED:
+            self.accept(code, slot, item, None)
+        if self.held_up and not self.queue.in_flight:
+            self.came_to_rest()
+        if self.sink is not None:
+            self.observe_post(item, slot)
+
+    def refused(self, job: JobContext) -> None:
+        """A post was refused: its own credit is taken back, and the job only if nothing else was posted into it."""
+        if job.account.refuse():
+            self.jobs.pop(job.job_id, None)
+            self.engine.book.refuse(job)
+            if self.one_shot:
+                self.close()
+        self.at_rest(job.account.remove())
 
     def accept(self, code: int, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> None:
         """What an offer said, where it is not simply QUEUED."""
@@ -354,6 +367,15 @@ class Worker:
                 self.at_rest(ended)
         elif code == FULL:
             self._enter_full(slot, item, activation)
+
+    def put_in(self, mailbox: Mailbox, item: Item) -> int:
+        """Queue an item, whatever the capacity says; its account has been moved. QUEUED, READY or PARKED."""
+        code, ended = mailbox.restore(item)
+        if ended:
+            self.at_rest(ended)
+        if code == READY:
+            self.schedule(mailbox)
+        return code
 
     def must_wait(self, code: int, slot: SlotQueue) -> bool:
         return code == FULL and slot.on_full == "block"
@@ -396,9 +418,9 @@ class Worker:
         """Whether more than its slots hold is of use to this routine: it finds there what those in them wait for."""
         return False
 
-    def stuck(self, *, inside: bool) -> bool:
-        """Whether nothing that runs or waits for a time can make room; ``inside``: for an activation."""
-        return self.back_pressure.stuck(inside=inside)
+    def stands_still(self, *, inside: bool) -> bool:
+        """Whether nothing that runs or waits for a time here can make room; ``inside``: for an activation."""
+        return self.back_pressure.stands_still(inside=inside)
 
     def full_error(self, slot: SlotQueue, why: str = "it is full") -> QueueFullError:
         return QueueFullError(
@@ -510,11 +532,7 @@ class Worker:
         traceback: str | None = None,
     ) -> None:
         """Set an item aside. ``traceback`` is that of the error, where it is not the error's own."""
-        if self.letters.full:
-            self.engine.warn(
-                f"worker {self.worker_id} keeps {LETTER_LIMIT} dead letters; the oldest is dropped"
-            )
-        self.letters.add(
+        self.keep_letter(
             DeadLetter(
                 self.worker_id,
                 self.flow.flow_id,
@@ -534,6 +552,24 @@ class Worker:
             for member in item[3].members:
                 member.job.add_error(lost)
         self.dropped(item, mailbox.slots[item[1]], f"dead letter: {reason}")
+
+    def keep_letter(self, letter: DeadLetter) -> None:
+        for dropped in self.letters.add(letter):
+            self._tell_dropped(dropped)
+
+    def _tell_dropped(self, letter: DeadLetter) -> None:
+        """There was no room for the oldest dead letter any more."""
+
+        def message() -> str:
+            most = f"{LETTER_LIMIT:,} of a worker, and {self.engine.letter_room.max_bytes:,} bytes"
+            return (
+                f"the oldest dead letter is dropped: item {letter.item_id} of {letter.routine_id}.{letter.slot} "
+                f"(worker {letter.worker_id}). At most {most} of a runtime are kept: redrive() them in time, give the "
+                "runtime a larger max_dead_letter_bytes, or a store, which keeps all"
+            )
+
+        kind = f"dead letters of flow {letter.flow_id!r} were dropped"
+        self.engine.failures.tell(WARNING, kind, message, about={"follows": "dropped"})
 
     def tell_lost(
         self, place: str, reason: str, error: BaseException | None, account: Account
@@ -607,8 +643,8 @@ class Worker:
             self.dead_letter(mailbox, item, INCOMPLETE, None)
         self.settle(items)
 
-    def observe_post(self, job: JobContext, item: Item, slot: SlotQueue) -> None:
-        self.observe(JobChanged(item[5], self.worker_id, job.job_id, JobStatus.PENDING.value))
+    def observe_post(self, item: Item, slot: SlotQueue) -> None:
+        self.observe(JobChanged(item[5], self.worker_id, item[3].job.job_id, JobStatus.PENDING.value))
         self.observe(Emitted(item[5], self.worker_id, item[3], "post", slot.qualified_name, item[0]))
 
     def _note(self, job: JobContext, status: JobStatus) -> None:
@@ -707,23 +743,32 @@ class Worker:
     def at_a_stop(self) -> bool:
         """Whether nothing moves on its own any more: it runs, is due, or waits for a time that no drain hurries.
 
-        What a pause or a gate holds does not move on its own, and neither does ``emit()`` that waits for room behind
-        it. The mailboxes are looked at one after the other; the picture is valid if nothing was started meanwhile.
+        What a pause or a gate holds does not move on its own, and neither does ``emit()`` or ``post()`` that waits for
+        room behind it, in this worker or another. The mailboxes are looked at one after the other; the picture is
+        valid if nothing was started meanwhile.
         """
         mailboxes = [node.mailbox for node in self.nodes.values()]
         starts = sum(mailbox.starts for mailbox in mailboxes)
-        if not self.resting() and not self._all_wait_inside(mailboxes):
+        if (not self.resting() and not self._all_wait_inside()) or self._goes_on():
             return False
-        if self.queue.paused:
-            return True
-        at_gates = Counter(activation.mailbox for activation in list(self.gates.activations))
-        if any(mailbox.goes_on(at_gates[mailbox]) for mailbox in mailboxes):
-            return False
-        return starts == sum(mailbox.starts for mailbox in mailboxes)
+        return self.queue.paused or starts == sum(mailbox.starts for mailbox in mailboxes)
 
-    def _all_wait_inside(self, mailboxes: Sequence[Mailbox]) -> bool:
-        """Whether all that runs waits in ``emit()`` for room, behind what a pause or a gate holds."""
-        return bool(self.back_pressure.blocked) and self.is_held and self.back_pressure.all_wait(mailboxes)
+    def _all_wait_inside(self) -> bool:
+        """Whether all that runs waits in ``emit()`` or ``post()`` for room, behind what a pause or a gate holds."""
+        if not self.back_pressure.blocked:
+            return False
+        workers = self.back_pressure.waited_for()
+        if not any(worker.is_held for worker in workers):
+            return False
+        moving = any(worker._goes_on() for worker in workers if worker is not self)  # noqa: SLF001
+        return not moving and all(worker.back_pressure.all_wait() for worker in workers)
+
+    def _goes_on(self) -> bool:
+        """Whether something here moves although nothing that runs ends."""
+        if self.queue.paused:
+            return False
+        at_gates = Counter(activation.mailbox for activation in list(self.gates.activations))
+        return any(node.mailbox.goes_on(at_gates[node.mailbox]) for node in self.nodes.values())
 
     def misses_items(self) -> bool:
         """Whether an open job counts items that are in no slot: a post has yet to put them there. Nothing runs."""

@@ -147,6 +147,23 @@ def test_place_is_refused_and_reported_like_an_item() -> None:
     assert mailbox.take_freed() == (mailbox.slots["s"],)
 
 
+def test_place_is_kept_until_its_item_comes_or_does_not() -> None:
+    mailbox = mailbox_of(2)
+    slot = mailbox.slots["s"]
+    assert mailbox.keep_place("s")
+    assert mailbox.keep_place("s")
+    assert (slot.length, slot.kept) == (2, 2)
+    mailbox.take_in(item(0))
+    assert (slot.length, slot.kept) == (2, 1)
+    mailbox.give_place("s")
+    assert (slot.length, slot.kept) == (1, 0)
+    mailbox.keep_place("s")
+    mailbox.displace("s", keep_place=True)
+    assert (slot.length, slot.kept) == (2, 2)
+    mailbox.hold_kept(item(1))
+    assert (slot.length, slot.kept) == (2, 1)
+
+
 def test_gate_that_finds_no_place_hears_of_the_next() -> None:
     mailbox = mailbox_of(1)
     mailbox.offer(item(0))

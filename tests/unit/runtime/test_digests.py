@@ -8,16 +8,19 @@ import json
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
-from enum import Enum
+from enum import Enum, Flag
 from hashlib import blake2b
 from pathlib import Path, PurePosixPath
 from typing import Any
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,15 +118,221 @@ def _source(value: Any) -> str:
             return repr(value)
 
 
-def test_what_contains_itself_and_what_nothing_can_refer_to_is_refused_with_its_place() -> None:
-    endless: list[Any] = []
-    endless.append(endless)
-    with pytest.raises(InvalidTypeError, match="contains itself"):
-        digest(endless)
-    with pytest.raises(
-        InvalidTypeError, match=r"at \$\.a\[1\], a builtins\.object, .* or post without a key"
-    ):
-        digest({"a": [1, object()]})
+class Text(str):
+    def encode(self, *how: Any) -> bytes:
+        raise ZeroDivisionError
+
+    __slots__ = ()
+
+
+class Id(int):
+    """A number that shows itself as it likes."""
+
+    def __repr__(self) -> str:
+        return f"<Id at {id(self)}>"
+
+
+class Access(Flag):
+    READ = 1
+    WRITE = 2
+
+
+@dataclass
+class Cached:
+    number: int
+    seen: int = field(default=0, compare=False)
+
+
+class Zone(tzinfo):
+    """As pytz has them: its text says nothing."""
+
+    def utcoffset(self, when: Any) -> timedelta:
+        return timedelta(hours=1)
+
+
+ZONE = Zone()
+EQUAL = [
+    lambda: 10**5_000,
+    lambda: -(10**5_000),
+    lambda: Id(7),
+    lambda: Text("a"),
+    lambda: float("nan"),
+    lambda: [float("nan"), {"x": float("inf")}],
+    lambda: deque([1, 2]),
+    lambda: range(3),
+    lambda: Access(0),
+    lambda: Access.READ | Access.WRITE,
+    lambda: np.zeros((0, 3)),
+    lambda: np.zeros(0, dtype="<U3"),
+    lambda: np.array(["2020-01-01", "NaT"], dtype="datetime64[D]"),
+    lambda: np.datetime64("2020-01-01"),
+    lambda: np.timedelta64(1, "s"),
+    lambda: np.arange(12).reshape(3, 4)[:, ::2],
+    lambda: np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f8")]),
+    lambda: np.float64(1.5),
+    lambda: memoryview(b""),
+    lambda: ZoneInfo("UTC"),
+    lambda: datetime(2020, 1, 1, tzinfo=ZoneInfo("UTC")),
+    lambda: "x" * 10**7,
+    lambda: {"x" * 10**6: 1},
+    lambda: nested(140),
+]
+
+
+def nested(levels: int) -> list[Any]:
+    value: list[Any] = []
+    for _ in range(levels):
+        value = [value]
+    return value
+
+
+@pytest.mark.parametrize("make", EQUAL, ids=[f"value-{n}" for n in range(len(EQUAL))])
+def test_what_is_made_anew_has_the_same_digest(make: Callable[[], Any]) -> None:
+    assert digest(make()) == digest(make())
+    assert content_of("r.input", make(), {}).objects == ()
+
+
+def test_different_values_have_different_digests() -> None:
+    assert len({digest(make()) for make in EQUAL}) == len(EQUAL)
+
+
+def test_what_is_equal_has_the_same_digest() -> None:
+    assert digest(range(0, 3, 2)) == digest(range(0, 4, 2)) != digest(range(0, 5, 2))
+    assert digest(range(0)) == digest(range(5, 5)) != digest(range(1))
+    assert digest(Cached(1, 2)) == digest(Cached(1, 3)) != digest(Cached(2, 2))
+    assert digest(np.array([1, 2, 3, 4])[::2]) == digest(np.array([1, 3]))
+    assert digest(np.array([1, 2])) != digest(np.array([1, 2], dtype="i2")) != digest(np.array([[1, 2]]))
+    assert digest(10**5_000) != digest(10**5_000 + 1) != digest(Id(1)) != digest(1)
+
+
+same = st.sampled_from([Table() for _ in range(5)])
+mixed = st.recursive(
+    same | st.integers() | st.text(max_size=3) | st.floats(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=4),
+    max_leaves=15,
+)
+
+
+@given(mixed, mixed, st.randoms())
+def test_the_order_of_keys_does_not_matter_to_objects_of_unknown_structure(
+    one: Any, two: Any, random: Any
+) -> None:
+    kept, again = content_of("r.input", one, {}), content_of("r.input", _shuffled(one, random), {})
+    assert kept.difference(again) is None
+    other = content_of("r.input", two, {})
+    assert (kept.difference(other) is None) == (_form_with_ids(one) == _form_with_ids(two))
+
+
+def _shuffled(value: Any, random: Any) -> Any:
+    if isinstance(value, list):
+        return [_shuffled(item, random) for item in value]
+    if not isinstance(value, dict):
+        return value
+    pairs = [(key, _shuffled(item, random)) for key, item in value.items()]
+    random.shuffle(pairs)
+    return dict(pairs)
+
+
+def _form_with_ids(value: Any) -> str:
+    if isinstance(value, dict):
+        return f"{{{sorted((key, _form_with_ids(item)) for key, item in value.items())}}}"
+    if isinstance(value, list):
+        return f"[{[_form_with_ids(item) for item in value]}]"
+    return str(id(value)) if isinstance(value, Table) else repr(value)
+
+
+def test_objects_in_sets_and_keys_have_no_order_either() -> None:
+    tables = [object.__new__(Keyed) for _ in range(8)]
+    one, two = (
+        content_of("r.input", dict.fromkeys(tables), {}),
+        content_of("r.input", dict.fromkeys(tables[::-1]), {}),
+    )
+    assert one.difference(two) is None
+    one, two = content_of("r.input", set(tables), {}), content_of("r.input", {*reversed(tables)}, {})
+    assert one.difference(two) is None
+    assert one.difference(content_of("r.input", set(tables[1:]), {})) is not None
+
+
+class Keyed:
+    pass
+
+
+class Unreadable(dict[str, int]):
+    def items(self) -> Any:
+        raise ZeroDivisionError("no items")
+
+
+class Changed(Mapping[str, int]):
+    def __getitem__(self, key: str) -> int:
+        raise KeyError(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter("ab")
+
+    def __len__(self) -> int:
+        return 2
+
+
+@dataclass
+class Property:
+    number: int
+
+    @property
+    def number(self) -> int:  # type: ignore[no-redef]
+        raise ZeroDivisionError
+
+    @number.setter
+    def number(self, value: int) -> None:
+        pass
+
+
+class Odd:
+    @property
+    def __class__(self) -> Any:  # type: ignore[override]
+        raise ZeroDivisionError
+
+
+def endless() -> list[Any]:
+    value: list[Any] = []
+    value.append({"again": value})
+    return value
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: endless(), r"at \$\.a\[1\]\[0\]\.again, a builtins\.list, which contains itself"),
+        (
+            lambda: nested(10_000),
+            r"at \$\.a\[1\](\[0\]){10}…, a builtins\.list, which lies more than 150 levels deep",
+        ),
+        (
+            lambda: object(),
+            r"at \$\.a\[1\], a builtins\.object, which cannot be compared .* or post without a key",
+        ),
+        (
+            lambda: Unreadable(),
+            r"at \$\.a\[1\], a .*Unreadable, which cannot be read: ZeroDivisionError: no items",
+        ),
+        (lambda: Changed(), r"at \$\.a\[1\], a .*Changed, which cannot be read: KeyError"),
+        (lambda: Property(1), r"at \$\.a\[1\], a .*Property, which cannot be read: ZeroDivisionError"),
+        (lambda: Odd(), r"at \$\.a\[1\], a .*Odd, which cannot be read: ZeroDivisionError"),
+        (lambda: {"k" * 1_000: object()}, r"at \$\.a\[1\]\.'k{58}…, a builtins\.object"),
+    ],
+    ids=range(8),
+)
+def test_what_has_no_digest_is_refused_with_its_place_and_its_type(
+    make: Callable[[], Any], said: str
+) -> None:
+    with pytest.raises(InvalidTypeError, match=said):
+        digest({"a": [1, make()]})
+
+
+@given(st.integers() | st.floats() | st.booleans() | st.none() | st.text())
+def test_digests_of_plain_values_are_those_that_stores_have(value: Any) -> None:
+    shown = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else repr(value).encode()
+    made = blake2b(type(value).__name__.encode() + b"\0" + shown, digest_size=12).hexdigest()
+    assert digest(value)[26:50] == made
 
 
 @pytest.fixture
@@ -181,7 +390,7 @@ def test_in_memory_an_object_of_another_library_is_the_same_as_itself_and_as_no_
     with Runtime() as runtime:
         runtime.exec(flow)
         table = Table()
-        payload = {"table": table, "n": float("nan")}
+        payload = {"table": table, "n": float("nan"), "when": datetime(2020, 1, 1, tzinfo=ZONE)}
         first = runtime.post(flow, "r", "input", payload, idempotency_key="k")
         assert runtime.post(flow, "r", "input", dict(payload), idempotency_key="k").job_id == first.job_id
         with pytest.raises(IdempotencyConflictError):

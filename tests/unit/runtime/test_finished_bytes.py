@@ -6,21 +6,24 @@ import gc
 import logging
 import os
 import tracemalloc
+import weakref
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from contextvars import ContextVar, copy_context
+from inspect import iscoroutinefunction
 from typing import Any
 
 import pytest
 
-from routilux import ErrorHandler, Flow, Routine, Runtime, current
+from routilux import ErrorHandler, Flow, JobContext, Routine, Runtime, current
 from routilux.activation_policies import immediate_policy
-from routilux.errors import InvalidValueError
+from routilux.errors import InvalidValueError, SlotHandlerError
 from routilux.runtime.sizes import MOST_LOOKED_AT, SAMPLE, estimated_size
 from routilux.store.memory import MemoryStore
-from tests.waiting import SECONDS
+from tests.waiting import SECONDS, eventually
 
 MEGA = 2**20
-JOBS = 60
+JOBS = 40
 
 
 @pytest.fixture
@@ -32,16 +35,27 @@ def measured() -> Iterator[Callable[[], int]]:
         tracemalloc.stop()
 
 
-def flow_of(logic: Callable[[Routine, Any], object]) -> Flow:
+def flow_of(logic: Callable[[Routine, Any], object], strategy: str = "stop") -> Flow:
     flow = Flow("f")
     routine = Routine()
     routine.add_slot("input")
     routine.add_event("out")
-    routine.set_error_handler(ErrorHandler("stop"))
+    routine.add_event("error")
+    routine.set_error_handler(ErrorHandler(strategy))
     routine.set_activation_policy(immediate_policy())
-    routine.set_logic(lambda slot_data, message, state: logic(routine, state))
+    routine.set_logic(logic_of(logic, routine))
     flow.add_routine(routine, "r")
     return flow
+
+
+def logic_of(logic: Callable[[Routine, Any], Any], routine: Routine) -> Callable[..., Any]:
+    if not iscoroutinefunction(logic):
+        return lambda slot_data, message, state: logic(routine, state)
+
+    async def awaited(slot_data: Any, message: Any, state: Any) -> None:
+        await logic(routine, state)
+
+    return awaited
 
 
 def blob() -> bytes:
@@ -60,21 +74,131 @@ def traces(routine: Routine, state: Any) -> None:
     current().job.trace("blob", blob=blob())
 
 
+class Holder:
+    """An object that says nothing about its size."""
+
+    def __init__(self) -> None:
+        self.blob = blob()
+
+
+class Slotted:
+    __slots__ = ("blob",)
+
+    def __init__(self) -> None:
+        self.blob = blob()
+
+
+def sets_objects(routine: Routine, state: Any) -> None:
+    current().job.set_data("held", [Slotted()])
+
+
 def fails(routine: Routine, state: Any) -> None:
-    data = {"blob": blob()}
+    data = {"blob": blob(), "held": Holder()}
     raise ValueError(len(data))
+
+
+async def fails_async(routine: Routine, state: Any) -> None:
+    data = {"blob": blob(), "held": Holder()}
+    raise ValueError(len(data))
+
+
+def fails_in_a_handler(routine: Routine, state: Any) -> None:
+    try:
+        fails(routine, state)
+    except ValueError as error:
+        raise ExceptionGroup("two", [error, LookupError("b")]) from error
+
+
+def fails_with_an_original(routine: Routine, state: Any) -> None:
+    try:
+        fails(routine, state)
+    except ValueError as error:
+        again = LookupError("x")
+        again.orig = [error]  # type: ignore[attr-defined]
+        raise again from None
+
+
+def error_with(**attributes: Any) -> Exception:
+    error = LookupError("x")
+    vars(error).update(attributes)
+    return error
+
+
+def fails_with_an_argument(routine: Routine, state: Any) -> None:
+    raise ValueError([blob()])
+
+
+def fails_with_an_attribute(routine: Routine, state: Any) -> None:
+    raise error_with(held=Holder())
+
+
+def fails_with_a_slot(routine: Routine, state: Any) -> None:
+    raise error_with(held=Slotted())
+
+
+def fails_with_a_note(routine: Routine, state: Any) -> None:
+    error = ValueError("x")
+    error.add_note(os.urandom(MEGA // 2).hex())
+    raise error
+
+
+def fails_with_a_cause(routine: Routine, state: Any) -> None:
+    raise ValueError("x") from error_with(blob=blob())
+
+
+def fails_in_a_context(routine: Routine, state: Any) -> None:
+    try:
+        raise error_with(blob=blob())
+    except LookupError:
+        raise ValueError("x") from None
+
+
+def fails_as_a_group(routine: Routine, state: Any) -> None:
+    raise ExceptionGroup("two", [ExceptionGroup("one", [error_with(blob=blob())]), ValueError("x")])
+
+
+def fails_with_many_behind(routine: Routine, state: Any) -> None:
+    error = None
+    for _ in range(40):
+        before, error = error, error_with(blob=os.urandom(MEGA // 40))
+        error.__cause__ = before
+    assert error is not None
+    raise error
+
+
+def fails_for_what_it_has_not(routine: Routine, state: Any) -> None:
+    Holder().nothing  # type: ignore[attr-defined]  # noqa: B018 the exception has the object
 
 
 def shares(routine: Routine, state: Any) -> None:
     state.shared_data["blob"] = blob()
 
 
-@pytest.mark.parametrize("logic", [emits, sets_data, traces, fails])
+COUNTED = [
+    emits,
+    sets_data,
+    sets_objects,
+    traces,
+    fails_with_an_argument,
+    fails_with_an_attribute,
+    fails_with_a_slot,
+    fails_with_a_note,
+    fails_with_a_cause,
+    fails_in_a_context,
+    fails_as_a_group,
+    fails_with_many_behind,
+    fails_for_what_it_has_not,
+]
+
+
+@pytest.mark.parametrize(
+    ("logic", "strategy"), [*((logic, "stop") for logic in COUNTED), (COUNTED[-1], "continue")]
+)
 def test_jobs_that_have_ended_keep_no_more_than_the_limit(
-    measured: Callable[[], int], caplog: pytest.LogCaptureFixture, logic: Any
+    measured: Callable[[], int], caplog: pytest.LogCaptureFixture, logic: Any, strategy: str
 ) -> None:
     caplog.set_level(logging.CRITICAL, logger="routilux")  # pytest keeps what is logged, with its frames
-    flow = flow_of(logic)
+    flow = flow_of(logic, strategy)
     with Runtime(max_finished_bytes=8 * MEGA) as runtime:
         runtime.exec(flow)
         before = measured()
@@ -82,6 +206,80 @@ def test_jobs_that_have_ended_keep_no_more_than_the_limit(
             runtime.post(flow, "r", "input", {}).job_context.wait(SECONDS)
         assert measured() - before < 12 * MEGA
         assert 4 <= len(runtime.list_jobs()) <= 8
+
+
+@pytest.mark.parametrize("store", [None, MemoryStore], ids=["memory", "store"])
+@pytest.mark.parametrize(
+    ("logic", "strategy"),
+    [
+        (fails, "stop"),
+        (fails, "continue"),
+        (fails, "skip"),
+        (fails, "emit"),
+        (fails_async, "stop"),
+        (fails_in_a_handler, "stop"),
+        (fails_with_an_original, "continue"),
+    ],
+)
+def test_a_failure_keeps_no_frame_alive(
+    measured: Callable[[], int], caplog: pytest.LogCaptureFixture, logic: Any, strategy: str, store: Any
+) -> None:
+    """Its traceback is kept as text: what the frames had in them is gone, and so is what they were given."""
+    caplog.set_level(logging.CRITICAL, logger="routilux")
+    flow = flow_of(logic, strategy)
+    with Runtime(store=None if store is None else store()) as runtime:
+        runtime.exec(flow)
+        before = measured()
+        jobs = [runtime.post(flow, "r", "input", {}).job_context for _ in range(20)]
+        assert all(job.wait(SECONDS) for job in jobs)
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+        assert measured() - before < 2 * MEGA
+        for job in jobs:
+            error = job.error or job.errors[0]
+            assert isinstance(error, SlotHandlerError)
+            assert isinstance(error.__cause__, Exception)
+            assert error.__cause__.__traceback__ is None
+            assert error.traceback is not None
+            assert "raise ValueError(len(data))" in error.traceback or "from None" in error.traceback
+
+
+def test_what_was_posted_with_a_job_counts(measured: Callable[[], int]) -> None:
+    flow = flow_of(lambda routine, state: None)
+    with Runtime(max_finished_bytes=8 * MEGA) as runtime:
+        runtime.exec(flow)
+        before = measured()
+        for _ in range(JOBS):
+            runtime.post(flow, "r", "input", {}, metadata={"blob": blob()}).job_context.wait(SECONDS)
+        assert measured() - before < 12 * MEGA
+        assert 4 <= len(runtime.list_jobs()) <= 8
+
+
+class Caller:
+    """What a caller has in its context."""
+
+
+_caller: ContextVar[Caller | None] = ContextVar("caller", default=None)
+
+
+@pytest.mark.parametrize("strategy", ["stop", "continue", "skip", "emit"])
+@pytest.mark.parametrize("logic", [emits, fails, fails_async])
+def test_a_job_that_has_ended_does_not_keep_what_its_caller_had(
+    caplog: pytest.LogCaptureFixture, logic: Any, strategy: str
+) -> None:
+    caplog.set_level(logging.CRITICAL, logger="routilux")
+    flow = flow_of(logic, strategy)
+    with Runtime() as runtime:
+        runtime.exec(flow)
+
+        def post() -> tuple[JobContext, weakref.ref[Caller]]:
+            caller = Caller()
+            _caller.set(caller)
+            return runtime.post(flow, "r", "input", {}).job_context, weakref.ref(caller)
+
+        job, caller = copy_context().run(post)
+        assert job.wait(SECONDS)
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+        eventually(lambda: gc.collect() < 0 or caller() is None, "the caller's context is gone")
 
 
 @pytest.mark.parametrize("logic", [emits, shares])

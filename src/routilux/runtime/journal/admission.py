@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from routilux.kernel.mailbox import FULL, QUEUED
 from routilux.model.status import JobStatus
 from routilux.ports import ItemRow, KeyRow
+from routilux.runtime.job import say_accepted
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.record import Record
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from routilux.runtime.waiting import Lines, Waits
 
 
-class Post:
+class Admission:
     """One item on its way into a slot of a worker, on behalf of a caller that waits in ``post()``.
 
     ``kept`` says whether a place is kept for it in memory; False sends it to the store, None drops it. It is numbered
@@ -29,7 +29,6 @@ class Post:
     def __init__(self, worker: JournaledWorker, node: Node, slot: str, payload: Payload, job: Any) -> None:
         self._worker = worker
         self._job = job
-        self._is_first = not job.serial  # the item makes the job, and does not join it
         self._place = node.places[slot]
         self._queue = node.mailbox.slots[slot]
         self._form = worker.encode(payload, f"post() to {self._place!r}")
@@ -41,36 +40,30 @@ class Post:
 
     def waits_for_place(self, deadline: float | None, lines: Lines | None) -> Waits[None]:
         """Raises QueueFullError where there is none, or none until the deadline."""
-        self._kept = yield from self._place_kept(deadline, lines)
-
-    def _place_kept(self, deadline: float | None, lines: Lines | None) -> Waits[bool | None]:
         worker, queue = self._worker, self._queue
         lined_up = lines is not None and queue in lines.waiting
-        if not lined_up and queue.mailbox.keep_place(queue.name):
-            return True
+        if not lined_up and self._offer() != FULL:
+            return
         match queue.on_full:
             case "error":
                 raise worker.full_error(queue)
             case "drop_new":
-                return None
+                return
             case "drop_old":
-                self._displaces = True
-                return False
+                self._displaces, self._kept = True, False
             case _:
-                yield from worker.back_pressure.waits_to_post(queue, self._offer, deadline, lines)
-                return True
+                yield from worker.back_pressure.waits_to_post(queue, self._offer, self._job, deadline, lines)
 
     def _offer(self) -> int:
-        return QUEUED if self._queue.mailbox.keep_place(self._queue.name) else FULL
+        if not self._queue.mailbox.keep_place(self._queue.name):
+            return FULL
+        self._kept = True
+        return QUEUED
 
     # -- handing over ----------------------------------------------------------------------------------------
 
     def waits_to_be_written(
-        self,
-        key: KeyRow | None,
-        redriven: DeadLetter | None,
-        undo: Callable[[], None],
-        deadline: float | None,
+        self, key: KeyRow | None, redriven: DeadLetter | None, deadline: float | None
     ) -> Waits[None]:
         """Returns when it is written and delivered; raises what it was refused with, and StoreError at the deadline."""
         record = Record(self._worker)
@@ -79,13 +72,9 @@ class Post:
         record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)
         record.then(self._deliver)
 
-        def taken_back() -> None:
-            self._take_back()
-            undo()
-
         hand_over = partial(self._hand_over, record)
         cancelled = yield from self._worker.journal.waits_for(
-            record, hand_over, taken_back, deadline=deadline
+            record, hand_over, self.take_back, deadline=deadline
         )
         if cancelled is not None:
             self._withdraw(key, cancelled)
@@ -94,21 +83,21 @@ class Post:
     def _withdraw(self, key: KeyRow | None, cancelled: BaseException) -> None:
         """The task that posts was cancelled too late: the item is written.
 
-        A job that has not begun is cancelled, unless it has a key: who repeats the post with it gets this job.
+        A job that has not begun is cancelled with it, unless others have posted into it too, or it has a key: who
+        repeats the post with that gets this job.
         """
         job = self._job
-        if self._is_first and key is None and not job.account.begun:
+        if job.account.posts == 1 and key is None and not job.account.begun:
             self._worker.end_jobs([job], JobStatus.CANCELLED)
         if job.status is not JobStatus.CANCELLED:
-            cancelled.add_note(
-                f"the post had been accepted when it was cancelled: job {job.job_id!r} is {job.status}"
-            )
+            say_accepted(cancelled, job)
 
     def _hand_over(self, record: Record) -> None:
         worker = self._worker
         with worker.journal.lock:
-            if worker.stopped:  # what is written behind the worker's end nobody would ever see
-                raise worker.engine.directory.not_running(worker)
+            worker.engine.directory.check_takes(
+                worker
+            )  # what is written behind its end nobody would ever see
             if self._displaces:
                 self._displace()
             self._number(record)
@@ -163,11 +152,11 @@ class Post:
             else:
                 worker.handover.waits_in_store(queue, item)
             if worker.sink is not None:
-                worker.observe_post(job, item, queue)
+                worker.observe_post(item, queue)
         if job.account.ended:
             worker.sweep()
 
-    def _take_back(self) -> None:
+    def take_back(self) -> None:
         """Nothing of it was written, and the item, if it had come so far, does not come."""
         worker, queue = self._worker, self._queue
         if self._item is not None:
@@ -179,3 +168,4 @@ class Post:
             worker.room(queue.mailbox)
         elif self._item is not None:
             worker.backlog.load_if_room(queue)
+        worker.refused(self._job)

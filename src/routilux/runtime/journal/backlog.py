@@ -89,6 +89,11 @@ class Backlog:
         return any(slot.beyond for slot in self.stretches)
 
     @property
+    def expects(self) -> bool:
+        """Whether a place is kept for an item that is on its way."""
+        return any(slot.kept for slot in self.stretches)
+
+    @property
     def draws(self) -> bool:
         """Whether items that wait in the store may come: there is room for them, or they complete sets."""
         return any(slot.draws for slot in self.stretches) or self._worker.joins.at_work

@@ -17,10 +17,8 @@ if TYPE_CHECKING:
 class StoredLetters(Letters):
     """Without a limit: they stay until they are put back or removed."""
 
-    full = False
-
     def __init__(self, worker: JournaledWorker) -> None:
-        super().__init__()
+        super().__init__(worker.engine.letter_room)
         self._worker = worker
         self._taken: dict[int, DeadLetter] = {}
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from routilux.errors import FlowChangedError, StateError, StoreCorruptError, StoreError
 from routilux.kernel.account import Account, joined
-from routilux.kernel.mailbox import QUEUED, READY, Mailbox, SlotQueue
+from routilux.kernel.mailbox import QUEUED, Mailbox, SlotQueue
 from routilux.model.item import Item
 from routilux.model.status import ExecutionStatus, JobStatus
 from routilux.ports import ItemKey, ItemRow, NoteKey, StoredJob, WorkerRow
@@ -143,15 +143,10 @@ class Revival:
         worker, mailbox = self._worker, slot.mailbox
         worker.joins.remember(slot, item)
         try:
-            code, ended = mailbox.restore(item)
+            return worker.put_in(mailbox, item)
         except Exception as error:  # noqa: BLE001 an older version, or another flow, has let it in
             worker.endings.unfit(mailbox, item, error)
             return QUEUED
-        if ended:
-            worker.at_rest(ended)
-        if code == READY:
-            worker.schedule(mailbox)
-        return code
 
     def readable(self, row: ItemRow) -> Item | None:
         """An item as it would be queued; None if it cannot be read any more, which is found out by its turn."""

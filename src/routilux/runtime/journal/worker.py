@@ -18,7 +18,7 @@ from routilux.runtime import turns
 from routilux.runtime.activation import LiveActivation
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
-from routilux.runtime.journal.admission import Post
+from routilux.runtime.journal.admission import Admission
 from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.conflicts import Conflicts, StateConflict
 from routilux.runtime.journal.draft import Draft
@@ -317,27 +317,30 @@ class JournaledWorker(Worker):
         deadline: float | None,
         lines: Lines | None,
         *,
-        undo: Callable[[Worker, Any], None],
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
     ) -> Waits[None]:
-        """The item and its job are written when this has ended. ``undo``: nothing of it is, and will not be."""
+        """The item and its job are written when this has ended."""
         try:
-            post = Post(self, node, slot, payload, job)
-            yield from post.waits_for_place(deadline, lines)
+            admission = Admission(self, node, slot, payload, job)
         except BaseException:
-            undo(self, job)
+            self.refused(job)
             raise
-        yield from post.waits_to_be_written(key, redriven, partial(undo, self, job), deadline)
+        try:
+            yield from admission.waits_for_place(deadline, lines)
+        except BaseException:
+            admission.take_back()
+            raise
+        yield from admission.waits_to_be_written(key, redriven, deadline)
 
     def takes_beyond(self, mailbox: Mailbox) -> bool:
         return self.joins.knows(mailbox)
 
-    def stuck(self, *, inside: bool) -> bool:
-        """Nothing makes room: and nothing that could is still to be written or loaded."""
-        if self._journal_owes or self.backlog.draws:
+    def stands_still(self, *, inside: bool) -> bool:
+        """Nothing makes room: and nothing that could is about to come, still to be written, or to be loaded."""
+        if self.backlog.expects or self._journal_owes or self.backlog.draws:
             return False
-        return super().stuck(inside=inside)
+        return super().stands_still(inside=inside)
 
     def room(self, mailbox: Mailbox) -> None:
         for slot in mailbox.slots.values():

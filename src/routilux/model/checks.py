@@ -26,20 +26,13 @@ def checked_flag(where: str, value: object) -> bool:
 
 def checked_duration(where: str, value: object) -> float:
     """Return a number of seconds, 0 or more."""
-    seconds = _seconds(where, value)
-    if seconds < 0:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise refused(InvalidTypeError, where, value, "a number of seconds")
+    if not value >= 0:  # not a number is not
         raise refused(InvalidValueError, where, value, "0 seconds or more")
-    return seconds
+    return value
 
 
 def checked_timeout(timeout: object) -> float | None:
-    """Return a time-out in seconds; one below 0 has passed already."""
-    return None if timeout is None else min(_seconds("timeout", timeout), LONGEST_SECONDS)
-
-
-def _seconds(where: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise refused(InvalidTypeError, where, value, "a number of seconds")
-    if value != value:
-        raise refused(InvalidValueError, where, value, "a number of seconds")
-    return value
+    """Return a time-out in seconds, 0 or more; None: as long as it takes."""
+    return None if timeout is None else min(checked_duration("timeout", timeout), LONGEST_SECONDS)

@@ -1,0 +1,69 @@
+"""Ctrl-C ends every wait on the main thread, also where the system does not interrupt the call that it waits in."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from routilux import Flow, Routine, Runtime
+from routilux.activation_policies import immediate_policy
+from routilux.runtime.waiting import ThreadSignal
+from tests.processes import interruptible
+
+pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
+
+
+class Step(Routine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_slot("input", max_queue_length=1)
+        self.set_activation_policy(immediate_policy())
+
+    def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None: ...
+
+
+def interrupt_without_waking() -> None:
+    """The signal is taken by another thread, so that the call in which the main thread blocks goes on."""
+    Thread(target=signal.raise_signal, args=(signal.SIGINT,)).start()
+
+
+def is_interrupted(wait: Callable[[], object]) -> bool:
+    try:
+        interrupt_without_waking()
+        wait()
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("timeout", [None, 1_000.0])
+def test_a_signal_that_no_call_was_interrupted_by_ends_a_wait(timeout: float | None) -> None:
+    with interruptible():
+        assert is_interrupted(lambda: ThreadSignal().wait(timeout))
+
+
+WAITS: dict[str, Callable[[Runtime, Any, Any], object]] = {
+    "wait_until_all_jobs_finished": lambda runtime, worker, job: runtime.wait_until_all_jobs_finished(),
+    "job.wait": lambda runtime, worker, job: job.wait(),
+    "job.result": lambda runtime, worker, job: job.result(1_000),
+    "worker.wait": lambda runtime, worker, job: worker.wait(),
+    "post": lambda runtime, worker, job: runtime.post(worker.flow_id, "step", "input", {}, timeout=1_000),
+}
+
+
+@pytest.mark.parametrize("wait", WAITS)
+def test_it_ends_every_call_that_waits(wait: str) -> None:
+    flow = Flow("interrupted")
+    flow.add_routine(Step(), "step")
+    with Runtime() as runtime:
+        worker = runtime.exec(flow)
+        runtime.pause(worker)
+        job = runtime.post(flow, "step", "input", {}).job_context
+        with interruptible():
+            assert is_interrupted(lambda: WAITS[wait](runtime, worker, job))
+        runtime.resume(worker)

@@ -1,0 +1,348 @@
+"""Posts that wait: a refused one takes back only its own, and says why nothing came of it."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from routilux import Flow, Runtime
+from routilux.errors import (
+    ConfigurationError,
+    JobCancelledError,
+    QueueFullError,
+    RuntimeClosedError,
+    StateError,
+    WorkerNotRunningError,
+)
+from routilux.runtime import posting
+from routilux.store.memory import MemoryStore
+from routilux.testing.simulated import SimulatedRuntime, simulated
+from tests.acceptance.parts import flow_of, step
+from tests.waiting import SECONDS, eventually
+
+stores = pytest.mark.parametrize("store", [None, MemoryStore])
+
+
+def noting(**options: Any) -> Any:
+    return step(lambda routine, payload, state: state.shared_log.append(payload["n"]), **options)
+
+
+def two_slots() -> Flow:
+    """``a`` has room for one item, ``b`` for many."""
+    return flow_of(noting(max_queue_length=1), noting())
+
+
+def options_of(store: Any) -> dict[str, Any]:
+    return {} if store is None else {"store": store()}
+
+
+class Outcome:
+    """What a call on a thread of its own, virtual or not, came to."""
+
+    def __init__(self, call: Callable[[], Any]) -> None:
+        self.call = call
+        self.value: Any = None
+        self.error: BaseException | None = None
+        self.ended = False
+
+    def __call__(self) -> None:
+        try:
+            self.value = self.call()
+        except Exception as error:
+            self.error = error
+        self.ended = True
+
+
+def on_virtual_thread(runtime: SimulatedRuntime, call: Callable[[], Any]) -> Outcome:
+    outcome = Outcome(call)
+    runtime.simulation.on_new_thread(outcome)
+    return outcome
+
+
+# -- a refused post takes back only its own --------------------------------------------------------------------
+
+
+@stores
+@pytest.mark.parametrize("seed", range(20))
+def test_a_refused_post_leaves_its_job_to_what_others_have_posted_into_it(store: Any, seed: int) -> None:
+    flow = two_slots()
+    with simulated(seed, **options_of(store)) as runtime:
+        worker = runtime.exec(flow)
+        runtime.pause(worker)
+        runtime.post(flow, "a", "input", {"n": 0})
+        post = partial(runtime.post, flow, job_id="J")
+        late = on_virtual_thread(runtime, lambda: post("a", "input", {"n": 1}, timeout=5))
+        runtime.run(1)
+        joined = post("b", "input", {"n": 2}).job_context
+        runtime.run(10)
+        assert isinstance(late.error, QueueFullError)
+        assert (joined.status, runtime.get_job("J")) == ("pending", joined)
+        runtime.resume(worker)
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+        assert (joined.status, sorted(worker.shared_log)) == ("completed", [0, 2])
+
+
+@stores
+@pytest.mark.parametrize("seed", range(20))
+def test_a_job_of_which_every_post_was_refused_ends_for_what_waits_for_it_and_its_id_is_free(
+    store: Any, seed: int
+) -> None:
+    flow = two_slots()
+    with simulated(seed, **options_of(store)) as runtime:
+        worker = runtime.exec(flow)
+        runtime.pause(worker)
+        runtime.post(flow, "a", "input", {"n": 0})
+        posts = [
+            on_virtual_thread(
+                runtime,
+                lambda t=t: runtime.post(flow, "a", "input", {"n": t}, job_id="J", timeout=t),
+            )
+            for t in (4, 3, 5)
+        ]
+        runtime.run(1)
+        job = runtime.get_job("J")
+        assert job is not None
+        waits = on_virtual_thread(runtime, job.wait)
+        runtime.run(10)
+        assert [type(post.error) for post in posts] == [QueueFullError] * 3
+        assert (waits.value, job.status, runtime.get_job("J")) == (True, "cancelled", None)
+        again = runtime.post(flow, "b", "input", {"n": 9}, job_id="J").job_context
+        runtime.resume(worker)
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+        assert (again.status, sorted(worker.shared_log)) == ("completed", [0, 9])
+
+
+@stores
+@pytest.mark.parametrize("seed", range(200))
+def test_posts_into_one_job_that_come_while_it_is_refused_are_posted_or_refused_whole(
+    store: Any, seed: int
+) -> None:
+    flow = two_slots()
+    with simulated(seed, interruption=0.5, **options_of(store)) as runtime:
+        worker = runtime.exec(flow)
+        runtime.pause(worker)
+        runtime.post(flow, "a", "input", {"n": 0})
+        refused = on_virtual_thread(
+            runtime, lambda: runtime.post(flow, "a", "input", {"n": 1}, job_id="J", timeout=1)
+        )
+        joins = [Outcome(lambda: runtime.post(flow, "b", "input", {"n": 2}, job_id="J")) for _ in range(3)]
+        for join in joins:
+            runtime.interrupt_with(partial(runtime.simulation.on_new_thread, join))
+        runtime.run(10)
+        runtime.resume(worker)
+        runtime.run()
+        assert isinstance(refused.error, QueueFullError)
+        started = [join for join in joins if join.ended]
+        assert [join.error for join in started] == [None] * len(started)
+        assert sorted(worker.shared_log) == [0, *[2] * len(started)]
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+
+
+@stores
+def test_a_cancelled_apost_leaves_its_job_to_what_others_have_posted_into_it(store: Any) -> None:
+    flow = two_slots()
+
+    async def main() -> None:
+        async with Runtime(**options_of(store)) as runtime:
+            worker = runtime.exec(flow)
+            await runtime.apause(worker)
+            await runtime.apost(flow, "a", "input", {"n": 0})
+            late = asyncio.ensure_future(runtime.apost(flow, "a", "input", {"n": 1}, job_id="J"))
+            while runtime.get_job("J") is None:
+                await asyncio.sleep(0)
+            joined = (await runtime.apost(flow, "b", "input", {"n": 2}, job_id="J")).job_context
+            late.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await late
+            runtime.resume(worker)
+            await joined
+            assert sorted(worker.shared_log) == [0, 2]
+
+    run(main)
+
+
+# -- keys ------------------------------------------------------------------------------------------------------
+
+
+def test_a_key_whose_post_waits_is_kept_however_many_others_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(posting, "REMEMBERED_KEYS", 3)
+    flow = two_slots()
+    with simulated(1) as runtime:
+        worker = runtime.exec(flow)
+        runtime.pause(worker)
+        runtime.post(flow, "a", "input", {"n": 0})
+        post = partial(runtime.post, flow, idempotency_key="first")
+        waiting = [
+            on_virtual_thread(runtime, partial(post, "a", "input", {"n": 1}, timeout=t)) for t in (9, 5)
+        ]
+        for n in range(10):
+            runtime.post(flow, "b", "input", {"n": n}, idempotency_key=f"other {n}")
+        waiting.append(on_virtual_thread(runtime, partial(post, "a", "input", {"n": 1})))
+        runtime.run(10)
+        assert [type(outcome.error) for outcome in waiting[:2]] == [QueueFullError] * 2
+        runtime.resume(worker)
+        runtime.run()
+        assert waiting[2].value.status == "completed"
+        assert runtime.post(flow, "a", "input", {"n": 1}, idempotency_key="first").job_id == (
+            waiting[2].value.job_id
+        )
+        assert sorted(worker.shared_log) == sorted([0, 1, *range(10)])
+        newest = runtime.post(flow, "b", "input", {"n": 9}, idempotency_key="other 9")
+        assert newest.status == "completed"
+        assert sorted(worker.shared_log) == sorted([0, 1, *range(10)])
+
+
+# -- what ends a wait -------------------------------------------------------------------------------------------
+
+ENDS: dict[str, tuple[Callable[[Any, Any], Any], type[Exception], str]] = {
+    "stop": (lambda r, worker: r.stop(worker, drain=False), WorkerNotRunningError, "has stopped"),
+    "cancel the worker": (lambda r, worker: r.cancel(worker), StateError, "has stopped|'J' is cancelled"),
+    "shutdown": (lambda r, worker: r.shutdown(wait=False), RuntimeClosedError, "has been shut down"),
+    "cancel the job": (lambda r, worker: r.cancel("J"), StateError, "'J' is cancelled"),
+}
+ends = pytest.mark.parametrize("end", ENDS)
+
+
+@stores
+@ends
+def test_a_post_that_waits_for_room_says_what_has_ended(store: Any, end: str) -> None:
+    act, error, text = ENDS[end]
+    flow = two_slots()
+    with Runtime(**options_of(store)) as runtime, posted_when_paused(runtime, flow) as worker:
+        outcome = Outcome(lambda: runtime.post(flow, "a", "input", {"n": 1}, job_id="J"))
+        thread = Thread(target=outcome)
+        thread.start()
+        eventually(lambda: runtime._engine.workers[worker.worker_id].bell.waiting)
+        act(runtime, worker)
+        thread.join(SECONDS)
+        assert isinstance(outcome.error, error)
+        assert re.search(text, str(outcome.error))
+
+
+@contextmanager
+def posted_when_paused(runtime: Runtime, flow: Flow) -> Iterator[Any]:
+    worker = runtime.exec(flow)
+    runtime.pause(worker)
+    runtime.post(flow, "a", "input", {"n": 0})
+    yield worker
+
+
+@stores
+@ends
+def test_aposts_that_wait_for_room_say_what_has_ended_also_behind_others(store: Any, end: str) -> None:
+    act, error, text = ENDS[end]
+    flow = two_slots()
+
+    async def main() -> None:
+        runtime = Runtime(**options_of(store))
+        with posted_when_paused(runtime, flow) as worker:
+            first = asyncio.ensure_future(runtime.apost(flow, "a", "input", {"n": 1}, job_id="first"))
+            second = asyncio.ensure_future(runtime.apost(flow, "a", "input", {"n": 1}, job_id="J"))
+            while runtime.get_job("J") is None:
+                await asyncio.sleep(0)
+            await asyncio.to_thread(act, runtime, worker)
+            [failed] = await asyncio.gather(second, return_exceptions=True)
+            assert isinstance(failed, error)
+            assert re.search(text, str(failed))
+            first.cancel()
+            await asyncio.gather(first, return_exceptions=True)
+        await runtime.ashutdown(wait=False)
+
+    run(main)
+
+
+@ends
+def test_a_post_that_waits_among_the_pending_jobs_says_what_has_ended(end: str) -> None:
+    act, error, text = ENDS[end]
+    flow, other = two_slots(), flow_of(noting(), flow_id="other")
+    with Runtime(max_queue_size=1) as runtime:
+        runtime.pause(runtime.exec(other))
+        worker = runtime.exec(flow)
+        runtime.post(other, "a", "input", {"n": 0})
+        outcome = Outcome(lambda: runtime.post(flow, "a", "input", {"n": 1}, job_id="J"))
+        thread = Thread(target=outcome)
+        thread.start()
+        eventually(lambda: runtime._engine.bell.waiting)
+        if end == "cancel the job":  # there is none yet
+            act, error, text = ENDS["stop"]
+        act(runtime, worker)
+        thread.join(SECONDS)
+        assert isinstance(outcome.error, error)
+        assert re.search(text, str(outcome.error))
+        runtime.shutdown(wait=False)
+
+
+def test_a_post_in_logic_that_is_cancelled_ends() -> None:
+    full = two_slots()
+    with Runtime() as runtime:
+
+        def logic(routine: Any, payload: Any, state: Any) -> None:
+            runtime.post(full, "a", "input", {"n": 1})
+
+        flow = flow_of(step(logic), flow_id="posting")
+        with posted_when_paused(runtime, full) as worker:
+            runtime.exec(flow)
+            job = runtime.post(flow, "a", "input", {}).job_context
+            eventually(lambda: runtime._engine.workers[worker.worker_id].bell.waiting)
+            runtime.cancel(job)
+            eventually(lambda: not runtime.list_running())
+            with pytest.raises(JobCancelledError):
+                job.result(SECONDS)
+            assert len(runtime.list_jobs(flow=full)) == 1
+            runtime.resume(worker)
+
+
+# -- time-outs ----------------------------------------------------------------------------------------------------
+
+CALLS: dict[str, Callable[[Runtime, Flow, Any, Any, Any], Any]] = {
+    "post": lambda r, f, w, j, t: r.post(f, "a", "input", {"n": 1}, timeout=t),
+    "post with a key": lambda r, f, w, j, t: r.post(
+        f, "a", "input", {"n": 1}, timeout=t, idempotency_key="k"
+    ),
+    "redrive": lambda r, f, w, j, t: r.redrive(timeout=t),
+    "drain": lambda r, f, w, j, t: r.wait_until_all_jobs_finished(t),
+    "pause": lambda r, f, w, j, t: r.pause(w, timeout=t),
+    "stop": lambda r, f, w, j, t: r.stop(w, timeout=t),
+    "shutdown": lambda r, f, w, j, t: r.shutdown(timeout=t),
+    "job.wait": lambda r, f, w, j, t: j.wait(t),
+    "job.result": lambda r, f, w, j, t: j.result(t),
+    "state.wait": lambda r, f, w, j, t: w.wait(t),
+    "execute": lambda r, f, w, j, t: flow_of(noting(), flow_id="e").execute("a", {"n": 1}, timeout=t),
+    "wait_for_completion": lambda r, f, w, j, t: f.wait_for_completion(w, t),
+    "listener.take": lambda r, f, w, j, t: r.monitor.listen().take(t),
+    "apost": lambda r, f, w, j, t: run(lambda: r.apost(f, "a", "input", {"n": 1}, timeout=t)),
+    "ajoin": lambda r, f, w, j, t: run(lambda: r.ajoin(t)),
+    "apause": lambda r, f, w, j, t: run(lambda: r.apause(w, timeout=t)),
+    "astop": lambda r, f, w, j, t: run(lambda: r.astop(w, timeout=t)),
+    "ashutdown": lambda r, f, w, j, t: run(lambda: r.ashutdown(timeout=t)),
+}
+
+
+@pytest.mark.parametrize("timeout", [-1, -0.001, math.nan, "5", True])
+@pytest.mark.parametrize("call", CALLS)
+def test_a_time_out_that_is_none_is_refused_and_named(call: str, timeout: Any) -> None:
+    flow = flow_of(noting())
+    with Runtime(enable_monitoring=True) as runtime:
+        worker = runtime.exec(flow)
+        job = runtime.post(flow, "a", "input", {"n": 0}).job_context
+        job.wait(SECONDS)
+        with pytest.raises(ConfigurationError, match=r"timeout.*seconds"):
+            CALLS[call](runtime, flow, worker, job, timeout)
+        assert worker.status == "running"
+        assert len(runtime.list_jobs()) == 1
+
+
+def run(main: Callable[[], Awaitable[Any]]) -> Any:
+    async def limited() -> Any:
+        async with asyncio.timeout(SECONDS):
+            return await main()
+
+    return asyncio.run(limited())
