@@ -73,9 +73,12 @@ class Home:
         with pytest.raises(StoreError):
             self.post(1, timeout=SHORT)
 
-    def recover(self) -> None:
+    def recover_writes(self) -> None:
         self.store.mood = "well"
         self.store.released.set()
+
+    def recover(self) -> None:
+        self.recover_writes()
         eventually(lambda: self.runtime.health().status == "ok", "the store takes records again")
 
 
@@ -171,11 +174,28 @@ def test_a_post_that_was_left_open_is_accepted_once_with_its_key(home: Home) -> 
 
 def test_a_pause_that_is_withdrawn_does_not_hold(home: Home) -> None:
     home.become("hangs")
-    with pytest.raises(StoreError, match="it is not paused"):
+    with pytest.raises(StoreError, match="the pause is withdrawn"):
         home.runtime.pause(home.worker, timeout=SHORT)
     home.recover()
     assert home.post(3).wait(SECONDS)
     assert home.worker.status == "running"
+
+
+def test_a_pause_that_is_withdrawn_leaves_the_one_before_it(home: Home) -> None:
+    home.store.mood = "hangs"
+    first = in_background(lambda: home.runtime.pause(home.worker))
+    assert home.store.hanging.wait(SECONDS)
+    with pytest.raises(StoreError, match="the pause is withdrawn"):
+        home.runtime.pause(home.worker, timeout=SHORT)
+    home.recover_writes()
+    eventually(lambda: first, "the first pause returns")
+    assert first == ["None"]
+    assert home.worker.status == "paused"
+    waits = home.post(3)
+    assert home.runtime.list_jobs(status="pending") == [waits]
+    row = home.store.worker("worker")
+    assert row is not None
+    assert row.status == "paused"
 
 
 def test_posts_hear_of_a_full_store_behind_more_records_than_a_batch_takes(

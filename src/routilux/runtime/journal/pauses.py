@@ -39,7 +39,9 @@ class StoredPause:
         self._take_effect = take_effect
         self._hold = hold
         self._written = False
-        self._newest: Record | None = None  # that is not yet written
+        self._open: dict[
+            Record, bool
+        ] = {}  # handed over and not yet written, and what each says; oldest first
 
     def restore(self, paused: bool) -> None:
         """Take over what the store has, or what the caller writes by other means."""
@@ -63,7 +65,7 @@ class StoredPause:
                 hand_over,
                 partial(self._refused, record),
                 deadline=deadline,
-                withdrawn="it is not paused" if paused else "it is still paused",
+                withdrawn="the pause is withdrawn" if paused else "it is still paused",
             )
             if cancelled is not None:
                 raise cancelled
@@ -73,37 +75,39 @@ class StoredPause:
         with worker.journal.lock:
             if worker.stopped:  # it is not this runtime's to pause any more
                 raise worker.engine.directory.not_running(worker)
-            self.on_record, self._newest = paused, record
+            self.on_record = self._open[record] = paused
             self._add_row(record)
             record.then(partial(self._in_the_store, record, paused))
             worker.journal.append(record)
 
     def _in_the_store(self, record: Record, paused: bool) -> None:
-        self._written = paused
-        if self._newest is record:
-            self._newest = None
+        with self._worker.journal.lock:
+            self._written = paused
+            del self._open[record]
+            decides = not self._open
+        if decides:
             self._take_effect(paused)
 
     def _refused(self, record: Record) -> None:
         """Nothing of it was written. Rows that were handed over behind it have said what it says.
 
-        At its time-out this is not on the committer, where another change may take effect meanwhile: the last word is
-        what is written.
+        At its time-out this is not on the committer: what was handed over before it may be open still, and then
+        decides; and what is written meanwhile has the last word.
         """
         worker = self._worker
         with worker.journal.lock:
-            if self._newest not in (record, None):
-                return
-            handed_over, self._newest = self._newest is record, None
-            self.on_record = paused = self._written
-            if handed_over and worker.journal.broken is None:
+            is_newest = record in self._open and next(reversed(self._open)) is record
+            self._open.pop(record, None)
+            if is_newest or not self._open:
+                self.on_record = next(reversed(self._open.values()), self._written)
+            if is_newest and worker.journal.over is None:
                 again = Record(worker)
                 self._add_row(again)
                 worker.journal.append(again)
+            paused, decides = self._written, not self._open
         worker.journal.wake()
-        while not worker.stopped:
+        while decides and not worker.stopped:
             self._take_effect(paused)
             with worker.journal.lock:
-                if self._newest is not None or self._written == paused:
-                    return
+                decides = not self._open and self._written != paused
                 paused = self._written
