@@ -473,10 +473,8 @@ def _retry(
     for member in activation.job.members:
         worker.trace(member.job, "retry", **details, error=describe(error))
     activation.attempt += 1
-    worker.retry_decided(activation, delay)
     activation.abandoned = OVER  # until it starts again
-    more = mailbox.stall(activation, retry=True)
-    arm_retry(worker, activation, now + delay)
+    more = worker.retry_later(activation, now + delay, delay)
     if activation.job.ended:  # it ended while the retry was being set up
         worker.sweep()
         worker.forget_retry(activation)
@@ -484,7 +482,7 @@ def _retry(
 
 
 def arm_retry(worker: Worker, activation: LiveActivation, when: float) -> None:
-    """Run a stalled activation again at this time."""
+    """Run a stalled activation again at this time, unless it was taken out or its worker has stopped meanwhile."""
 
     def due() -> None:
         worker.retries.pop(activation, None)
@@ -493,6 +491,8 @@ def arm_retry(worker: Worker, activation: LiveActivation, when: float) -> None:
         elif worker.bell.waiting:  # it has to wait for its turn: an activation that waits for room looks anew
             worker.bell.ring()
 
+    if worker.stopped or activation not in activation.mailbox.stalled:
+        return
     worker.retries[activation] = (when, None)
     timer = worker.engine.driver.call_at(when, due)
     if activation in worker.retries:

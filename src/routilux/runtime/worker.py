@@ -212,8 +212,14 @@ class Worker:
         self.settle(activation.batch)
         return more
 
-    def retry_decided(self, activation: LiveActivation, delay: float) -> None:
-        """An activation is to run again, ``attempt`` is counted up, and it will be stalled for ``delay`` seconds."""
+    def retry_later(self, activation: LiveActivation, when: float, delay: float) -> bool:
+        """An activation is to run again at this time, in ``delay`` seconds; ``attempt`` is counted up.
+
+        True: its mailbox has more, and the caller sees to it.
+        """
+        more = activation.mailbox.stall(activation, retry=True)
+        turns.arm_retry(self, activation, when)
+        return more
 
     @property
     def leaves_what_fails(self) -> bool:

@@ -318,6 +318,24 @@ def test_5_what_was_done_once_is_not_done_again() -> None:
     assert (calls, list(home.worker.shared_log)) == ([1], [1])
 
 
+def test_5_a_retry_starts_when_the_store_has_it() -> None:
+    attempts: list[int] = []
+
+    def logic(routine: Routine, n: int, state: Any) -> None:
+        attempts.append(current().attempt)
+        if current().attempt == 1:
+            home.store.refusals = [StoreError("busy")] * 10
+            raise RuntimeError("not yet")
+        assert [note.kind for note, _ in home.store.notes("orders")] == ["activation"]
+
+    home = Home(flow_of(logic, ErrorHandler("retry", retry_delay=0.0)))
+    job = home.post()
+    home.runtime.run(1.0)
+    assert attempts == [1]
+    home.runtime.run()
+    assert (attempts, job.status) == ([1, 2], "completed")
+
+
 def test_6_order_is_kept_through_a_retry_and_a_crash() -> None:
     def logic(routine: Routine, n: int, state: Any) -> None:
         if n == 2 and current().attempt == 1:

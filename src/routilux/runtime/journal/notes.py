@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from routilux.ports import NoteKey
+from routilux.runtime import turns
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.record import Record
@@ -51,15 +52,21 @@ class ActivationNotes:
         if activation.mailbox.go_on(activation):
             self._worker.schedule(activation.mailbox)
 
-    def retry(self, activation: Any, delay: float) -> None:
-        """It is to run again on the same items after ``delay`` seconds, and nothing of this attempt stays."""
+    def retry(self, activation: Any, when: float, delay: float) -> bool:
+        """It is to run again on the same items at this time, once that is written; nothing of this attempt stays."""
+        worker, journal = self._worker, self._worker.journal
         activation.draft = Draft()
-        if self._worker.conflicts.first is activation:
-            self._worker.conflicts.over(activation)
+        if worker.conflicts.first is activation:
+            worker.conflicts.over(activation)
         activation.claimed = activation.noted = True
-        record = Record(self._worker)
+        record = Record(worker)
         record.notes = {self._note(activation): self._about(activation, delay)}
-        self._worker.journal.hand_over(record)
+        record.then(partial(turns.arm_retry, worker, activation, when))
+        with journal.lock:  # as for a claim
+            more: bool = activation.mailbox.stall(activation, retry=True)
+            journal.append(record)
+        journal.wake()
+        return more
 
     def _about(self, activation: Any, delay: float) -> bytes:
         worker, mailbox = self._worker, activation.mailbox

@@ -204,8 +204,8 @@ class JournaledWorker(Worker):
         self.notes.claim(activation)
         return False
 
-    def retry_decided(self, activation: Any, delay: float) -> None:
-        self.notes.retry(activation, delay)
+    def retry_later(self, activation: Any, when: float, delay: float) -> bool:
+        return self.notes.retry(activation, when, delay)
 
     def drop_activation(self, activation: Any) -> None:
         super().drop_activation(activation)
