@@ -60,8 +60,8 @@ FAULTS = (
         "an activation is settled before its end",
         worker.Worker,
         "conclude",
-        "        more = mailbox.finish(activation, now, outcome)\n",
-        "        self.settle(activation.batch)\n        more = mailbox.finish(activation, now, outcome)\n",
+        "        more = mailbox.finish(activation, now, name)\n",
+        "        self.settle(activation.batch)\n        more = mailbox.finish(activation, now, name)\n",
         Features(failures=True),
     ),
     Fault(

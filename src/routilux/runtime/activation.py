@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routilux.errors import (
     JobCancelledError,
@@ -34,6 +34,23 @@ if TYPE_CHECKING:
 
 OUTBOX_LIMIT = 1_000
 LONGEST_REASON = 1_000
+
+
+class Outcome(NamedTuple):
+    """How an activation has ended for good. ``name`` is what the history says of it.
+
+    Its items are set aside with ``error``, unless they were ``sent_on``: emitted once more, on the event ``error``.
+    ``noted`` is added to the errors of its jobs, ``fatal`` fails them.
+    """
+
+    name: str
+    error: BaseException | None = None
+    noted: BaseException | None = None
+    fatal: BaseException | None = None
+    sent_on: bool = False
+
+
+COMPLETED = Outcome("completed")
 
 
 class LiveActivation(Activation):

@@ -22,7 +22,7 @@ from routilux.model.recovery import ERROR_EVENT, Continue, Emit, Retry, Skip, St
 from routilux.model.slot import merge
 from routilux.model.status import JobStatus
 from routilux.ports import Activated, Task
-from routilux.runtime.activation import LiveActivation
+from routilux.runtime.activation import LiveActivation, Outcome
 from routilux.runtime.failures import ERROR, WARNING, failed_with
 from routilux.runtime.incomplete import IncompleteSetError
 from routilux.tracebacks import described_at, drop_frames, headline, traceback_of
@@ -360,10 +360,10 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
         if not _is_told(activation, error):
             tell(worker, activation, error, WARNING, "its job has ended already")
         drop_frames(error)
-        return end(worker, activation, now, "failed", error)
+        return end(worker, activation, now, Outcome("failed", error))
     if isinstance(error, IncompleteSetError):
         drop_frames(error)
-        return end(worker, activation, now, INCOMPLETE, error)
+        return end(worker, activation, now, Outcome(INCOMPLETE, error))
     if worker.leaves_what_fails:
         activation.abandoned = OVER
         return False
@@ -375,16 +375,16 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
             return _retry(worker, activation, error, now, delay)
         case Skip():
             tell(worker, activation, error, WARNING, "skipped, and what it had is set aside", lost=True)
-            return end(worker, activation, now, "skipped", error, noted=_wrapped(activation, error))
+            return end(worker, activation, now, Outcome("skipped", error, noted=_wrapped(activation, error)))
         case Continue():
             follows = "the job goes on, and what it had is set aside"
             tell(worker, activation, error, WARNING, follows, lost=True)
-            return end(worker, activation, now, "failed", error, noted=_wrapped(activation, error))
+            return end(worker, activation, now, Outcome("failed", error, noted=_wrapped(activation, error)))
         case Emit():
             return _send_on(worker, activation, error, now)
         case Stop():
             tell(worker, activation, error, ERROR, "the job fails")
-            return end(worker, activation, now, "failed", error, fatal=_wrapped(activation, error))
+            return end(worker, activation, now, Outcome("failed", error, fatal=_wrapped(activation, error)))
 
 
 def _send_on(worker: Worker, activation: LiveActivation, error: BaseException, now: float) -> bool:
@@ -396,12 +396,12 @@ def _send_on(worker: Worker, activation: LiveActivation, error: BaseException, n
         activation.abandoned = None
         follows = f"the event {ERROR_EVENT!r} could not take it ({describe(raised)}), and the job fails"
         tell(worker, activation, error, ERROR, follows)
-        return end(worker, activation, now, "failed", error, fatal=_wrapped(activation, error))
+        return end(worker, activation, now, Outcome("failed", error, fatal=_wrapped(activation, error)))
     heard = activation.node.routes[ERROR_EVENT]
     unheard = "" if heard else ", which is connected to nothing"
     tell(worker, activation, error, WARNING, f"its data goes to the event {ERROR_EVENT!r}{unheard}")
     drop_frames(error)
-    return end(worker, activation, now, "failed", error, sent_on=True)
+    return end(worker, activation, now, Outcome("failed", error, sent_on=True))
 
 
 def _is_told(activation: LiveActivation, error: BaseException) -> bool:
@@ -441,24 +441,11 @@ def tell(
     worker.engine.failures.tell(level, failed_with(who, error), message, error, about)
 
 
-def end(
-    worker: Worker,
-    activation: LiveActivation,
-    now: float,
-    outcome: str,
-    error: BaseException | None,
-    *,
-    noted: BaseException | None = None,
-    fatal: BaseException | None = None,
-    sent_on: bool = False,
-) -> bool:
-    """See :meth:`Worker.conclude`; it is in the history before anybody hears that a job has ended by it.
-
-    ``sent_on``: the items have been emitted once more, and are not set aside.
-    """
+def end(worker: Worker, activation: LiveActivation, now: float, outcome: Outcome) -> bool:
+    """See :meth:`Worker.conclude`; it is in the history before anybody hears that a job has ended by it."""
     activation.abandoned = OVER
-    _note(worker, activation, now, outcome, error)
-    more = worker.conclude(activation, now, outcome, None if sent_on else error, noted=noted, fatal=fatal)
+    _note(worker, activation, now, outcome.name, outcome.error)
+    more = worker.conclude(activation, now, outcome)
     if worker.bell.waiting:
         worker.bell.ring()
     return more

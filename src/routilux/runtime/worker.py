@@ -21,7 +21,7 @@ from routilux.model.policy import INCOMPLETE
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Dropped, Emitted, JobChanged, KeyRow, Record, Row, Tap, WorkerChanged
 from routilux.runtime import turns, waiting_for
-from routilux.runtime.activation import LiveActivation, activation_class
+from routilux.runtime.activation import COMPLETED, LiveActivation, Outcome, activation_class
 from routilux.runtime.back_pressure import BackPressure
 from routilux.runtime.failures import ERROR, WARNING
 from routilux.runtime.gates import Gates
@@ -171,7 +171,7 @@ class Worker:
 
     def complete(self, activation: LiveActivation, now: float) -> bool:
         """Logic that ran somewhere else has ended well; True: its mailbox has more, and the caller sees to it."""
-        return turns.end(self, activation, now, "completed", None)
+        return turns.end(self, activation, now, COMPLETED)
 
     def interrupted(self, activation: LiveActivation, error: BaseException) -> bool:
         """Whether it is not the logic that failed: what it did does not count, and it is to run again."""
@@ -181,29 +181,22 @@ class Worker:
         """Start an interrupted activation anew; True: its mailbox has more, and the caller sees to it."""
         raise AssertionError("no activation of a worker in memory is interrupted")
 
-    def conclude(
-        self,
-        activation: LiveActivation,
-        now: float,
-        outcome: str,
-        error: BaseException | None,
-        *,
-        noted: BaseException | None = None,
-        fatal: BaseException | None = None,
-    ) -> bool:
+    def conclude(self, activation: LiveActivation, now: float, outcome: Outcome) -> bool:
         """An activation has ended for good, its items have, and whatever follows from how it ended.
 
-        ``noted`` is added to the errors of its jobs, ``fatal`` fails them. It is in the counters before anybody
-        hears that a job has ended by it. True: its mailbox has more, and the caller sees to it.
+        It is in the counters before anybody hears that a job has ended by it. True: its mailbox has more, and the
+        caller sees to it.
         """
         mailbox, members = activation.mailbox, activation.job.members
-        more = mailbox.finish(activation, now, outcome)
-        if error is not None and activation.job.ended:
-            self.set_aside(mailbox, activation.batch)
-        elif error is not None:
-            trace = traceback_of(noted or fatal or error)
-            for item in activation.batch:
-                self.dead_letter(mailbox, item, outcome, error, trace)
+        name, error, noted, fatal, sent_on = outcome
+        more = mailbox.finish(activation, now, name)
+        if error is not None and not sent_on:
+            if activation.job.ended:
+                self.set_aside(mailbox, activation.batch)
+            else:
+                trace = traceback_of(noted or fatal or error)
+                for item in activation.batch:
+                    self.dead_letter(mailbox, item, name, error, trace)
         for member in members:
             if noted is not None:
                 member.job.add_error(noted)

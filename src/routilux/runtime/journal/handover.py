@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from routilux.kernel.mailbox import Mailbox, SlotQueue
     from routilux.model.item import Item, Payload
+    from routilux.runtime.activation import Outcome
     from routilux.runtime.journal.worker import JournaledWorker
     from routilux.runtime.nodes import Route
 
@@ -40,16 +41,7 @@ class Handover:
     def __init__(self, worker: JournaledWorker) -> None:
         self._worker = worker
 
-    def hand_over(
-        self,
-        activation: Any,
-        outcome: str,
-        error: BaseException | None,
-        *,
-        noted: BaseException | None = None,
-        fatal: BaseException | None = None,
-        note: Callable[[], None] | None = None,
-    ) -> bool:
+    def hand_over(self, activation: Any, outcome: Outcome, note: Callable[[], None] | None = None) -> bool:
         """What it did becomes one record. The next activation of its routine starts after this.
 
         ``note`` is called when it is written, before anything follows from it. False: what it rests on has changed
@@ -58,6 +50,9 @@ class Handover:
         worker = self._worker
         journal, record, job = worker.journal, Record(worker), activation.job
         draft, activation.draft = activation.draft, Draft()
+        name, error, noted, fatal, sent_on = outcome
+        if sent_on:
+            error = None
         wanted = error is None and not job.ended
         if not wanted:
             activation.merged = None  # what the store does not keep stays out of memory too
@@ -65,9 +60,7 @@ class Handover:
             self.seal(draft)
         if error is not None:
             trace = traceback_of(noted or fatal or error)
-            record.letters = worker.endings.letters(
-                activation.mailbox, activation.batch, outcome, error, trace
-            )
+            record.letters = worker.endings.letters(activation.mailbox, activation.batch, name, error, trace)
         elif not wanted:
             record.letters = worker.endings.letters_of_ended(activation.mailbox, activation.batch)
         if note is not None:

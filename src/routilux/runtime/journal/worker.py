@@ -15,7 +15,7 @@ from routilux.model.item import DeadLetter, Item, Payload
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Activated, KeyRow, NoteKey, WorkerRow
 from routilux.runtime import turns
-from routilux.runtime.activation import LiveActivation
+from routilux.runtime.activation import COMPLETED, LiveActivation, Outcome
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
 from routilux.runtime.journal.admission import Admission
@@ -180,9 +180,9 @@ class JournaledWorker(Worker):
         activation.abandoned = OVER
         if not activation.draft.maps:
             self._note_completed(activation, now)
-            return self.handover.hand_over(activation, "completed", None)
+            return self.handover.hand_over(activation, COMPLETED)
         note = partial(self._note_completed, activation, now)
-        return self.handover.hand_over(activation, "completed", None, note=note)
+        return self.handover.hand_over(activation, COMPLETED, note)
 
     def interrupted(self, activation: Any, error: BaseException) -> bool:
         return activation.in_conflict or isinstance(error, StateConflict)
@@ -231,18 +231,9 @@ class JournaledWorker(Worker):
             note = NoteKey(self.worker_id, "merged", routine_id, slot)
             activation.draft.notes[note] = self.encode(merged, f"merged slot '{routine_id}.{slot}'")
 
-    def conclude(
-        self,
-        activation: Any,
-        now: float,
-        outcome: str,
-        error: BaseException | None,
-        *,
-        noted: BaseException | None = None,
-        fatal: BaseException | None = None,
-    ) -> bool:
-        self.handover.hand_over(activation, outcome, error, noted=noted, fatal=fatal)
-        more: bool = activation.mailbox.finish(activation, now, outcome)
+    def conclude(self, activation: Any, now: float, outcome: Outcome) -> bool:
+        self.handover.hand_over(activation, outcome)
+        more: bool = activation.mailbox.finish(activation, now, outcome.name)
         return more
 
     def give_up(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
