@@ -458,9 +458,11 @@ def test_debug_mode_warns_of_a_change_to_the_state_of_another_routine() -> None:
     flow = Flow("two")
     flow.add_routine(made, "left")
     flow.add_routine(remembering(lambda routine, payload: None), "count")
-    with SimulatedRuntime(debug=True) as runtime, pytest.warns(RuntimeWarning, match=foreign):
+    with SimulatedRuntime(debug=True) as runtime:
         runtime.exec(flow)
-        runtime.post(flow, "left", "input", {}).job_context.wait(SECONDS)
+        job = runtime.post(flow, "left", "input", {}).job_context
+        with pytest.warns(RuntimeWarning, match=foreign):
+            job.wait(SECONDS)
 
 
 def test_debug_mode_is_quiet_about_right_updates() -> None:
