@@ -116,10 +116,12 @@ def sequences(orders: Orders, thread: int, rng: random.Random) -> Iterator[tuple
 
 def report(runtime: Runtime, state: Any, drained: bool) -> dict[str, Any]:
     letters = runtime.dead_letters(worker=state)
+    tally = state.get_routine_state("tally", {})
+    faults = sorted(tally.pop("faults", []))
     return {
         "drained": drained,
-        "tally": state.get_routine_state("tally", {}),
-        "faults": sorted(state.get_routine_state("faults", {})),
+        "tally": tally,
+        "faults": faults,
         "log": list(state.shared_log),
         "tokens": dict(state.shared_data),
         "letters": [[works.name_of(letter.data), letter.reason, letter.error] for letter in letters],

@@ -180,7 +180,7 @@ class PublicCalls(RuleBasedStateMachine):
 
     @rule(name=st.sampled_from("xyz"), value=st.integers())
     def write_state(self, name: str, value: int) -> None:
-        self.worker.update_routine_state("outside", {name: value})
+        self.worker.update_routine_state("pass_on", {name: value})
         self.noted[name] = value
 
     # -- ends ------------------------------------------------------------------------------------------------
@@ -216,7 +216,7 @@ class PublicCalls(RuleBasedStateMachine):
 
     def _is_as_before(self) -> None:
         assert self.worker.status == ("paused" if self.paused_worker else "running")
-        assert self.worker.get_routine_state("outside", {}) == self.noted
+        assert self.worker.get_routine_state("pass_on", {}) == self.noted
         for job in self.paused_jobs:
             found = self.runtime.get_job(job)
             assert found is not None

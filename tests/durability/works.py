@@ -186,7 +186,8 @@ class Tally(Step):
             state.shared_data[name] = work["token"]
 
     def _complain(self, state: Any, what: str, name: str) -> None:
-        state.update_routine_state("faults", {f"{what}: {name}": True})
+        faults = state.get_routine_state("tally", {}).get("faults", [])
+        state.update_routine_state("tally", {"faults": [*faults, f"{what}: {name}"]})
 
 
 def build() -> Flow:

@@ -118,6 +118,14 @@ class ErrorHandler(Value):
         retries = self.strategy is ErrorStrategy.RETRY
         return (self.on_exhausted if retries else self.strategy) is ErrorStrategy.EMIT
 
+    @property
+    def without_effect(self) -> list[str]:
+        """Settings of a retry that were changed, where the strategy is another one."""
+        if self.strategy is ErrorStrategy.RETRY:
+            return []
+        plain = ErrorHandler(self.strategy)
+        return [name for name in self.__slots__ if getattr(self, name) != getattr(plain, name)]
+
     def decide(self, exception: BaseException, attempt: int, random: float) -> ErrorDecision:
         """What to do after a failed attempt. ``attempt`` counts from 1, ``random`` is from 0 to below 1."""
         if self.strategy is not ErrorStrategy.RETRY:

@@ -27,12 +27,12 @@ from routilux.model.event import Event
 from routilux.model.logic import Logic, SlotData, logic_of_handlers, logic_problem
 from routilux.model.policy import ActivationPolicy, ImmediatePolicy, lanes_problem
 from routilux.model.recovery import ErrorHandler
+from routilux.model.routine_state import RoutineState
 from routilux.model.slot import Merge, Slot
 from routilux.model.types import DeclaredType
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
-    from routilux.model.routine_state import RoutineState
 
 P = TypeVar("P", Slot, Event)
 
@@ -65,6 +65,14 @@ class Routine:
     __timeout: float | None
     __flow: Flow | None
     __routine_id: str
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if cls.state is not Routine.state:
+            raise InvalidValueError(
+                f"the class {cls.__name__} has an attribute 'state' of its own: self.state is what a routine "
+                "remembers in a worker; take another name, such as 'my_state'"
+            )
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -410,13 +418,15 @@ class Routine:
 
     def __setattr__(self, name: str, value: object) -> None:
         activation = _running_get()
-        if activation is not None and activation.routine is self:
-            self._assigned_while_running(name, activation.debug)
         if name == "state":
+            if isinstance(value, RoutineState) and activation is not None and activation.routine is self:
+                return  # self.state |= ...
             raise InvalidValueError(
                 f"{type(self).__name__}.state cannot be assigned: it is what the routine remembers in a worker. Assign "
                 "to its keys, inside logic: self.state['key'] = value; for an attribute take another name"
             )
+        if activation is not None and activation.routine is self:
+            self._assigned_while_running(name, activation.debug)
         if hasattr(Routine, name) and name != "logic" and not name.startswith("__"):
             raise InvalidValueError(
                 f"{type(self).__name__}.{name} cannot be assigned: every routine has {name!r} already; "

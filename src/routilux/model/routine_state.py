@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from typing import Any, Self
 
 from routilux.errors import InvalidTypeError, refused, shown
 
@@ -24,6 +24,11 @@ class RoutineState(MutableMapping[Any, Any]):
     """
 
     __slots__ = ()
+
+    def __ior__(self, other: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Self:
+        """``self.state |= {"key": value}``: the same as :meth:`update`."""
+        self.update(other)
+        return self
 
     @abstractmethod
     def add(self, key: Any, n: float = 1) -> None:

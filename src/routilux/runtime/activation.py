@@ -62,6 +62,7 @@ class LiveActivation(Activation):
     failure: BaseException | None = None  # that it sends out of the event ``error``
     done_once: dict[str, Any] | None = None
     reads: set[Any] | None = None  # keys of its routine's state, where a mistake with them is looked for
+    lines: dict[int, Any] | None = None  # that its threads print, where that is kept
     checkpointed: Any = None  # what the last checkpoint of this attempt or an earlier one has noted
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable
-from functools import partial
 from threading import get_ident, local
 from typing import TYPE_CHECKING, Any, TextIO, cast
 
+from routilux.model.context import running
 from routilux.model.logged import LoggedRecord
 from routilux.runtime.capture import Capture, logs_of
 
@@ -27,9 +27,15 @@ class HeardOutput:
         self._capture = capture
 
     def write(self, text: str) -> int:
-        with self._capture.first_to_hear() as first:
+        turn = self._capture.turn
+        if turn.taken:
+            return self.stream.write(text)
+        turn.taken = True
+        try:
             written = self.stream.write(text)
-        if first and isinstance(text, str):  # what else there is to write is a matter of the stream
+        finally:
+            turn.taken = False
+        if isinstance(text, str):  # what else there is to write is a matter of the stream
             self._capture.keep(text)
         return written
 
@@ -44,32 +50,51 @@ class HeardOutput:
 class _Turn(local):
     """Where two of these stand in one chain, the outer one hears for both."""
 
-    depth = 0
+    taken = False
 
-    def __enter__(self) -> bool:
-        self.depth += 1
-        return self.depth == 1
 
-    def __exit__(self, *raised: object) -> None:
-        self.depth -= 1
+class _Line:
+    """What one thread prints in one attempt of an activation. Looked up once: logic prints in small pieces."""
+
+    __slots__ = ("_activation", "attempt", "key", "logs")
+
+    def __init__(self, activation: LiveActivation) -> None:
+        self._activation = activation
+        self.attempt = activation.attempt
+        self.key = activation.routine_id, activation.key, activation.attempt, get_ident()
+        self.logs = list(logs_of(activation))
+
+    def record(self, message: str) -> LoggedRecord:
+        activation = self._activation
+        time = activation.node.worker.engine.driver.clock.time()
+        return LoggedRecord(time, "INFO", "print", message, activation.routine_id, self.attempt)
 
 
 class PrintCapture(Capture):
     def __init__(self) -> None:
         super().__init__()
-        self._turn = _Turn()
-
-    def first_to_hear(self) -> _Turn:
-        return self._turn
+        self.turn = _Turn()
 
     def keep(self, text: str) -> None:
-        activation = self.activation()
+        activation: Any = running.get()
         if activation is None:
             return
-        line = (activation.routine_id, activation.key, activation.attempt, get_ident())
-        record_of = partial(_record, activation, activation.node.worker.engine.driver.clock.time())
-        for logs in logs_of(activation):
-            logs.write(line, str.__str__(text), record_of)
+        line = None if activation.lines is None else activation.lines.get(get_ident())
+        if line is None or line.attempt != activation.attempt:
+            line = self._begun(activation)
+            if line is None:
+                return
+        for logs in line.logs:
+            logs.write(line.key, str.__str__(text), line.record)
+
+    def _begun(self, activation: LiveActivation) -> _Line | None:
+        """None if what it prints is not to be kept."""
+        if self.activation() is None:
+            return None
+        line = _Line(activation)
+        lines: dict[int, Any] = vars(activation).setdefault("lines", {})
+        lines[get_ident()] = line
+        return line
 
     def _put_in_place(self) -> None:
         if sys.stdout is not None and not isinstance(sys.stdout, HeardOutput):
@@ -80,10 +105,6 @@ class PrintCapture(Capture):
             sys.stdout, HeardOutput
         ):  # else something else stands there now, and is not ours to remove
             sys.stdout = sys.stdout.stream
-
-
-def _record(activation: LiveActivation, time: float, message: str) -> LoggedRecord:
-    return LoggedRecord(time, "INFO", "print", message, activation.routine_id, activation.attempt)
 
 
 CAPTURE = PrintCapture()

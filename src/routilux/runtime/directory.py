@@ -72,6 +72,14 @@ class Directory:
             return registry.get(flow_id)
         return next((worker.flow for worker in self._all() if worker.flow_id == flow_id), None)
 
+    def check_known(self, flow: str | Flow | None, worker: str | WorkerState | None) -> None:
+        """Refuse names that nothing has: no flow or worker that was there, and no job that is kept."""
+        jobs = list(self._engine.book.jobs.values())
+        if isinstance(flow, str) and all(job.flow_id != flow for job in jobs):
+            self._posted_to(flow)
+        if isinstance(worker, str) and all(job.worker_id != worker for job in jobs):
+            self.worker(worker)
+
     def worker_of(self, flow: str | Flow, worker_id: str | None) -> Worker:
         """The worker that a post goes to."""
         flow_id = flow if isinstance(flow, str) else self.flow(flow).flow_id

@@ -16,6 +16,8 @@ LATE_BYTES: Final = (
     4 * 2**10
 )  # for what is said after the end of the job, whose size has been counted by then
 LONGEST: Final = 16_384  # characters of a message
+MOST_PARTS: Final = 32  # of a line, that are put together at once
+LONGEST_PART: Final = 64  # characters of one that may wait for that
 RECORD_BYTES: Final = 200  # that a record takes beside its texts
 
 
@@ -31,6 +33,9 @@ class JobLogs:
         self._records: OrderedDict[int, LoggedRecord] = OrderedDict()
         self._open: dict[Hashable, int] = {}  # lines whose end has not been printed, and their records
         self._lines: dict[int, Hashable] = {}  # the other way round
+        self._tails: dict[
+            int, list[str]
+        ] = {}  # what came to open lines since, and is not in their records yet
         self._number = 0
         self._bytes = 0
         self._limit = LATE_BYTES if ended else MOST_BYTES
@@ -39,6 +44,7 @@ class JobLogs:
     def records(self) -> list[LoggedRecord]:
         """Oldest first."""
         with self._lock:
+            self._put_tails()
             return list(self._records.values())
 
     def add(self, record: LoggedRecord) -> None:
@@ -48,29 +54,49 @@ class JobLogs:
     def write(self, line: Hashable, text: str, record_of: Callable[[str], LoggedRecord]) -> None:
         """Make a record of each line of a text. The first goes on where the open ``line`` has stopped, and the last
         is left open unless it has ended."""
-        *whole, rest = text.split("\n")
         with self._lock:
+            if "\n" not in text:
+                if text:
+                    self._go_on(line, text, record_of)
+                return
+            *whole, rest = text.split("\n")
             for part in whole:
                 self._go_on(line, part, record_of)
-                self._lines.pop(self._open.pop(line, -1), None)
+                number = self._open.pop(line, -1)
+                self._lines.pop(number, None)
+                self._put_tail(number)
             if rest:
                 self._go_on(line, rest, record_of)
 
     def final_size(self) -> int:
         """Bytes, now that the job has ended. What is said from here on takes the place of what is older."""
         with self._lock:
+            self._put_tails()
             self._limit = max(self._bytes, LATE_BYTES)
             return self._bytes + len(self._records) * RECORD_BYTES
 
     def _go_on(self, line: Hashable, part: str, record_of: Callable[[str], LoggedRecord]) -> None:
-        number = self._open.get(line, -1)
-        record = self._records.get(number)
-        if record is None:
+        number = self._open.get(line)
+        if number is None:
             number = self._open[line] = self._next_number()
             self._lines[number] = line
             self._put(number, record_of(cut(part)))
         elif part:
-            self._put(number, record._replace(message=cut(record.message + part)))
+            tail = self._tails.setdefault(number, [])
+            tail.append(part)
+            if len(tail) >= MOST_PARTS or len(part) > LONGEST_PART:
+                self._put_tail(number)
+
+    def _put_tails(self) -> None:
+        for number in list(self._tails):
+            self._put_tail(number)
+
+    def _put_tail(self, number: int) -> None:
+        """What came to a line goes into its record."""
+        tail = self._tails.pop(number, None)
+        if tail is not None:
+            record = self._records[number]
+            self._put(number, record._replace(message=cut("".join((record.message, *tail)))))
 
     def _next_number(self) -> int:
         self._number += 1
@@ -85,6 +111,7 @@ class JobLogs:
             self._bytes -= _size(gone)
             self.dropped += 1
             self._open.pop(self._lines.pop(oldest, None), None)
+            self._tails.pop(oldest, None)
 
 
 def cut(text: str) -> str:

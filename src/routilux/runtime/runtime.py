@@ -458,6 +458,9 @@ class Runtime:
         of others, or those that have none. ``cursor``: only those that come after this one, such
         as the last of the page before. A job of a worker that is not open here has ``left`` set, and ``blocked``
         where its flow has changed.
+
+        Without a store, a flow or a worker that is given by a name which nothing here has raises UnknownFlowError or
+        UnknownWorkerError. In a store the jobs of another program may be all that is left of them: there are none then.
         """
         if status is not None and status not in [known.value for known in JobStatus]:
             raise unknown("job status", status, [known.value for known in JobStatus])
@@ -487,6 +490,8 @@ class Runtime:
             and worker_id in (None, job.worker_id)
             and parked in (None, job.parked > 0)
         ]
+        if not found:
+            self._directory.check_known(flow, worker)
         if cursor is not None and cursor in found:
             found = found[found.index(cursor) + 1 :]
         return found[:limit]

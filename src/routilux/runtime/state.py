@@ -46,6 +46,9 @@ class WorkerControl(Protocol):
 
     def counters(self, routine_id: str) -> dict[str, Any]: ...
 
+    def check_routine(self, routine_id: str) -> None:
+        """Raises UnknownRoutineError for one that the flow does not have."""
+
     def parked_items(self) -> list[ParkedItem]: ...
 
 
@@ -201,7 +204,7 @@ class WorkerState:
             return default if state is None else copied(state)
 
     def update_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
-        """Merge these keys into a routine's state."""
+        """Merge these keys into a routine's state. Raises UnknownRoutineError where the flow has no such routine."""
         self._check_change(routine_id, values)
         with self.lock:
             self._routine_states.setdefault(routine_id, {}).update(values)
@@ -212,13 +215,15 @@ class WorkerState:
         return kind(self._routine_states, routine_id, self.lock)
 
     def set_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
-        """Replace a routine's state."""
+        """Replace a routine's state. Raises UnknownRoutineError where the flow has no such routine."""
         self._check_change(routine_id, values)
         with self.lock:
             self._routine_states[routine_id] = dict(values)
 
     def _check_change(self, routine_id: str, values: Mapping[str, Any]) -> None:
         check_state(routine_id, values)
+        if self.control is not None:
+            self.control.check_routine(routine_id)
         if running.get() is not None:
             look_at_change(self, routine_id, values)
 

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.errors import ExecutionError, ExecutionTimeoutError, QueueFullError, describe
+from routilux.errors import ExecutionError, ExecutionTimeoutError, QueueFullError, describe, unknown
 from routilux.kernel.account import Account, JobAccount
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
 from routilux.model.item import NOTED, DeadLetter, Item, ParkedItem, Payload
@@ -896,6 +896,12 @@ class Worker:
     def counters(self, routine_id: str) -> dict[str, Any]:
         node = self.nodes.get(routine_id)
         return {} if node is None else node.counters()
+
+    def check_routine(self, routine_id: str) -> None:
+        if routine_id not in self.nodes:
+            fix = "keep what belongs to no routine in shared_data"
+            where = f"in flow {self.flow_id!r}"
+            raise unknown("routine", routine_id, self.nodes, where=where, fix=fix, flow_id=self.flow_id)
 
     def parked_items(self) -> list[ParkedItem]:
         mailboxes = [node.mailbox for node in self.nodes.values()]

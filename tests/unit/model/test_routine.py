@@ -534,3 +534,25 @@ def test_a_routine_is_named_by_its_class_until_it_has_an_id() -> None:
     flow = Flow()
     flow.add_routine(step, "s")
     assert (str(step), repr(step), step.flow) == ("routine 's' (Step)", "<Step 's'>", flow)
+
+
+def test_a_class_attribute_named_state_is_refused_where_the_class_is_made() -> None:
+    with pytest.raises(InvalidValueError, match="the class Own has an attribute 'state' of its own"):
+
+        class Own(Routine):
+            state = {}  # type: ignore[assignment]  # noqa: RUF012
+
+    with pytest.raises(InvalidValueError, match="the class Property has an attribute 'state'"):
+
+        class Property(Routine):
+            @property
+            def state(self) -> int:  # type: ignore[override]
+                return 1
+
+    class Plain:
+        state = 1
+
+    with pytest.raises(InvalidValueError, match="the class Mixed has an attribute 'state'"):
+
+        class Mixed(Plain, Routine):  # type: ignore[misc]
+            pass

@@ -14,10 +14,19 @@ import pytest
 
 from routilux import ErrorHandler, Flow, Routine, Runtime, WorkerState, current, routine
 from routilux.activation_policies import immediate_policy
-from routilux.errors import InvalidTypeError, InvalidValueError, NotInActivationError, SerializationError
+from routilux.errors import (
+    InvalidTypeError,
+    InvalidValueError,
+    NotInActivationError,
+    SerializationError,
+    UnknownFlowError,
+    UnknownRoutineError,
+    UnknownWorkerError,
+)
 from routilux.store.memory import MemoryStore
 from routilux.testing import SimulatedRuntime
 from routilux.testing.tester import RoutineTester
+from tests.waiting import SECONDS
 
 Logic = Callable[[Routine, dict[str, Any]], Any]
 PLACES = ("memory", "memory store", "sqlite")
@@ -446,11 +455,14 @@ def test_debug_mode_warns_of_an_update_that_could_be_lost(update: Any) -> None:
 def test_debug_mode_warns_of_a_change_to_the_state_of_another_routine() -> None:
     made = remembering(lambda routine, payload: current().state.update_routine_state("count", {"n": 1}))
     foreign = r"'left' changes the state of routine 'count'.*self\.state"
-    with (
-        RoutineTester(made, routine_id="left") as tester,
-        pytest.warns(RuntimeWarning, match=foreign),
-    ):
-        tester.call("input", {})
+    flow = Flow("two")
+    flow.add_routine(made, "left")
+    flow.add_routine(remembering(lambda routine, payload: None), "count")
+    with SimulatedRuntime(debug=True) as runtime:
+        runtime.exec(flow)
+        job = runtime.post(flow, "left", "input", {}).job_context
+        with pytest.warns(RuntimeWarning, match=foreign):
+            job.wait(SECONDS)
 
 
 def test_debug_mode_is_quiet_about_right_updates() -> None:
@@ -463,3 +475,47 @@ def test_debug_mode_is_quiet_about_right_updates() -> None:
         tester.call("input", {})
         tester.call("input", {})
         assert tester.routine_state == {"n": 2, "m": 2, "last": {}}
+
+
+def test_a_mapping_can_be_merged_into_it(place: dict[str, Any]) -> None:
+    def merges(routine: Routine, payload: dict[str, Any]) -> None:
+        routine.state |= {"a": payload["n"], "b": 2}  # type: ignore[misc]
+        state = current().routine_state
+        state |= [("c", 3)]
+
+    flow = Flow("f")
+    flow.add_routine(remembering(merges), "mine")
+    with Runtime(**place, debug=True) as runtime:
+        worker = runtime.exec(flow)
+        runtime.post(flow, "mine", "input", {"n": 1}).job_context.result(SECONDS)
+        assert worker.get_routine_state("mine") == {"a": 1, "b": 2, "c": 3}
+
+
+def test_the_state_of_a_routine_that_the_flow_does_not_have_is_refused(place: dict[str, Any]) -> None:
+    flow = Flow("f")
+    flow.add_routine(remembering(lambda routine, payload: None), "mine")
+    with Runtime(**place) as runtime:
+        worker = runtime.exec(flow)
+        for change in (worker.update_routine_state, worker.set_routine_state):
+            with pytest.raises(
+                UnknownRoutineError, match="no routine 'mime' in flow 'f'; there is only 'mine'; keep"
+            ):
+                change("mime", {"n": 1})
+        assert worker.routine_states == {}
+
+
+def test_names_of_flows_and_workers_that_nothing_has_are_refused() -> None:
+    flow = Flow("etl")
+    flow.add_routine(remembering(lambda routine, payload: None), "mine")
+    with Runtime() as runtime:
+        worker = runtime.exec(flow, worker_id="w")
+        assert runtime.list_jobs(flow="etl") == runtime.list_jobs(worker="w") == []
+        with pytest.raises(UnknownFlowError, match=r"no flow 'elt' .*'etl'"):
+            runtime.list_jobs(flow="elt")
+        with pytest.raises(UnknownWorkerError, match="no worker 'x' in this runtime; there is only 'w'"):
+            runtime.list_jobs(worker="x")
+        assert runtime.list_jobs(flow=Flow("other")) == []
+        runtime.stop(worker)
+        assert runtime.list_jobs(flow="etl", worker="w", status="failed") == []
+    with Runtime(store=MemoryStore()) as runtime:
+        assert runtime.list_jobs(flow="elt") == runtime.list_jobs(worker="x") == []
