@@ -139,7 +139,7 @@ FAULTS = (
     Fault(
         "a cancelled job goes on",
         account.JobAccount,
-        "end",
+        "_end",
         "self.ended, self.pause_asked = True, False",
         "self.ended, self.pause_asked = False, False",
         Features(cancels=True),
