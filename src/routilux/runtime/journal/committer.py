@@ -164,14 +164,18 @@ class Committer:
         self._batch = []
         for record in batch:
             record.release()
-            worker = record.worker
-            if worker is not None:
-                with self._journal.lock:
-                    worker.unreleased -= 1
-                    left = worker.unreleased
-                if not left:
-                    worker.caught_up()
+            self._done_with(record)
         self._prune_sometimes()
+
+    def _done_with(self, record: Record) -> None:
+        """A record is released, or refused: its worker may have caught up."""
+        worker = record.worker
+        if worker is not None:
+            with self._journal.lock:
+                worker.unreleased -= 1
+                left = worker.unreleased
+            if not left:
+                worker.caught_up()
 
     # -- what the store does not take --------------------------------------------------------------------
 
@@ -195,13 +199,8 @@ class Committer:
         """These are neither in the log nor in the batch any more."""
         for record in records:
             assert record.refuse is not None
-            self._forget(record)
             record.refuse(error)
-
-    def _forget(self, record: Record) -> None:
-        if record.worker is not None:
-            with self._journal.lock:
-                record.worker.unreleased -= 1
+            self._done_with(record)
 
     def _put_back(self, records: Sequence[Record]) -> None:
         """The batch is no more; these of it are written later."""
@@ -298,9 +297,9 @@ class Committer:
         ]
         self._put_back([record for record in batch if record not in lost])
         for record in lost:
-            self._forget(record)
             if record.refuse is not None:
                 record.refuse(error)
+            self._done_with(record)
         worker = self._engine.workers.get(error.worker_id or "")
         if worker is not None:
             self._engine.warn(f"worker {error.worker_id} is given up: {error}")

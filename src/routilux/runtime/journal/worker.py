@@ -469,7 +469,7 @@ class JournaledWorker(Worker):
         yield from self.journal.waits_to_flush(deadline)
 
     def caught_up(self) -> None:
-        """The journal may owe this worker nothing any more: what waits for that looks anew. On the committer."""
+        """The journal may owe this worker nothing any more: what waits for that looks anew."""
         if self.held_up and self.resting():
             self.came_to_rest()
         if self.bell.waiting or self.rest.waiting:
