@@ -17,6 +17,7 @@ from routilux.errors import DeadlockError, ExecutionTimeoutError, QueueFullError
 from routilux.model.context import running
 from routilux.model.policy import ActivationPolicy
 from routilux.ports import Activated, Dropped, Emitted, Record
+from routilux.runtime.waiting import heard_by
 from routilux.store.memory import MemoryStore
 from routilux.testing.simulated import SimulatedRuntime, SimulationLimit, simulated
 
@@ -485,7 +486,7 @@ def test_who_waits_for_room_looks_anew_when_what_was_kept_is_let_go(what: str) -
         job = runtime.post(flow, "consumer", "input", {}).job_context
         runtime.run()
         signal = runtime.simulation.signal()
-        with state.control.bell.heard_by(signal):
+        with heard_by(signal, [state.control.bell]):
             if what == "gate":
                 runtime.let_go(state, "consumer")
             else:
@@ -629,3 +630,105 @@ def test_logic_that_gives_up_waiting_for_room_has_its_place_again_before_it_goes
         job = runtime.post(flow, "producer", "input", {}).job_context
         runtime.run()
         assert (job.status, len(job.errors), beside) == ("completed", 1, [0])
+
+
+# -- posts inside logic while too many jobs are pending ------------------------------------------------------------
+
+
+def floods(
+    flow: Flow, n: int, runtime: Callable[[], SimulatedRuntime], refused: list[str]
+) -> Callable[..., object]:
+    def logic(slot_data: Any, message: Any, state: Any) -> None:
+        for i in range(n) if not slot_data["input"][0] else ():
+            try:
+                runtime().post(flow, "take", "input", {"n": i})
+            except QueueFullError as error:
+                refused.append(str(error))
+
+    return logic
+
+
+def floods_async(
+    flow: Flow, n: int, runtime: Callable[[], SimulatedRuntime], refused: list[str]
+) -> Callable[..., object]:
+    async def logic(slot_data: Any, message: Any, state: Any) -> None:
+        for i in range(n) if not slot_data["input"][0] else ():
+            try:
+                await runtime().apost(flow, "take", "input", {"n": i})
+            except QueueFullError as error:
+                refused.append(str(error))
+
+    return logic
+
+
+each_flood = pytest.mark.parametrize("flood", [floods, floods_async])
+
+
+@pytest.mark.parametrize("strategy", ["sequential", "concurrent"])
+@pytest.mark.parametrize("where", ["its own worker", "another worker"])
+@each_flood
+@every_seed
+def test_logic_that_posts_more_jobs_than_may_be_pending_waits_until_they_start(
+    seed: int, flood: Callable[..., Any], where: str, strategy: str
+) -> None:
+    seen: list[int] = []
+    refused: list[str] = []
+    flow, other = Flow("f", execution_strategy=strategy), Flow("other", execution_strategy=strategy)
+    target = flow if where == "its own worker" else other
+    source = routine(ignore)
+    take = routine(lambda _, slot_data: seen.append(slot_data["input"][0]["n"]))
+    flow.add_routine(source, "source")
+    target.add_routine(take, "take")
+    with simulated(seed, max_queue_size=3) as runtime:
+        source.set_logic(flood(target, 10, lambda: runtime, refused))
+        runtime.exec(flow)
+        if target is other:
+            runtime.exec(other)
+        job = runtime.post(flow, "source", "input", {})
+        assert runtime.wait_until_all_jobs_finished()
+    assert (job.status, refused, seen) == ("completed", [], list(range(10)))
+
+
+@each_flood
+@every_seed
+def test_it_is_refused_where_nothing_could_start_one_of_them(seed: int, flood: Callable[..., Any]) -> None:
+    """Its own routine, which runs one activation at a time, is to take what it posts."""
+    refused: list[str] = []
+    flow = Flow("f")
+    source = routine(ignore)
+    flow.add_routine(source, "take")
+    with simulated(seed, max_queue_size=3) as runtime:
+        source.set_logic(flood(flow, 5, lambda: runtime, refused))
+        runtime.exec(flow)
+        job = runtime.post(flow, "take", "input", {})
+        assert runtime.wait_until_all_jobs_finished()
+    assert job.status == "completed"
+    assert [text.count("nothing that runs could start one of them") for text in refused] == [1, 1]
+
+
+@pytest.mark.parametrize("end", ["resume", "cancel", "stop"])
+@each_flood
+@every_seed
+def test_it_waits_behind_a_pause_of_another_worker(seed: int, flood: Callable[..., Any], end: str) -> None:
+    refused: list[str] = []
+    flow, other = Flow("f"), Flow("other")
+    source = routine(ignore)
+    flow.add_routine(source, "source")
+    other.add_routine(routine(ignore), "take")
+    with simulated(seed, max_queue_size=3) as runtime:
+        source.set_logic(flood(other, 5, lambda: runtime, refused))
+        runtime.exec(flow)
+        held = runtime.exec(other)
+        runtime.pause(held)
+        job = runtime.post(flow, "source", "input", {})
+        runtime.run()
+        assert job.status == "running"
+        if end == "resume":
+            runtime.resume(held)
+        elif end == "cancel":
+            runtime.cancel(job.job_context)
+        else:
+            runtime.cancel(held)
+        runtime.run()
+        assert job.status == {"resume": "completed", "cancel": "cancelled", "stop": "failed"}[end]
+        assert refused == []

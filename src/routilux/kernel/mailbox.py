@@ -695,13 +695,6 @@ class Mailbox:
         """Whether something waits here until somebody resumes its job or lets it go at a gate."""
         return bool(self._held or self._held_prepared or any(slot.held for slot in self.slots.values()))
 
-    def has_work_now(self) -> bool:
-        """Whether :meth:`next` could hand out something at this moment."""
-        with self._lock:
-            if self.closed or self.running >= self.concurrency:
-                return False
-            return bool(self.prepared) or (self._has_work() and not any(slot.full for slot in self.feeds))
-
     @property
     def held_up(self) -> bool:
         """Whether something could start here, if there were room in the slots that it feeds."""

@@ -7,7 +7,7 @@ wait ends with an error where nothing that could run would help.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +23,7 @@ from routilux.runtime.waiting import Bell, Condition, Lines, Signal, Waits, on_t
 
 if TYPE_CHECKING:
     from routilux.runtime.activation import LiveActivation
+    from routilux.runtime.engine import Engine
     from routilux.runtime.job import JobContext
     from routilux.runtime.worker import Worker
 
@@ -31,41 +32,39 @@ LONG_SECONDS = 5.0
 
 
 class LongWait:
-    """Says once what a long wait for room is for, and who is behind it; a wait that never sleeps arms nothing."""
+    """Logs once that a wait for room is long; a wait that never sleeps arms nothing. ``about`` says what it is for."""
 
-    __slots__ = ("_slot", "_timer", "_worker")
+    __slots__ = ("_about", "_engine", "_timer")
 
-    def __init__(self, worker: Worker, slot: SlotQueue) -> None:
-        self._worker, self._slot = worker, slot
+    def __init__(self, engine: Engine, about: Callable[[], str]) -> None:
+        self._engine, self._about = engine, about
         self._timer: Any = None
 
     def begin(self) -> None:
         """The wait is about to sleep, perhaps not for the first time."""
         if self._timer is None:
-            engine = self._worker.engine
-            self._timer = engine.driver.call_at(engine.now() + LONG_SECONDS, self._tell)
+            self._timer = self._engine.driver.call_at(self._engine.now() + LONG_SECONDS, self._tell)
 
     def end(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
 
     def _tell(self) -> None:
-        worker, slot = self._worker, self._slot
-        worker.engine.warn(
-            f"a post or emit has waited {LONG_SECONDS:g} s for room in slot {slot.qualified_name!r}, which "
-            f"holds at most {slot.capacity:,} items: {waiting_for.report(worker)}"
-        )
+        self._engine.warn(f"a post or emit has waited {LONG_SECONDS:g} s {self._about()}")
 
 
 class Waiter:
-    """An activation that waits for room in a slot: of its worker, or in ``post()`` also of another one.
+    """An activation that waits for room: in a slot of its worker, in ``post()`` also of another one, or among the
+    pending jobs of the runtime, where ``slot`` is None.
 
     ``in_turn``: it waits for nothing but room. ``offering``: it tries to have some, or has it.
     """
 
     __slots__ = ("activation", "call", "in_turn", "offering", "place", "slot")
 
-    def __init__(self, activation: LiveActivation | None, slot: SlotQueue, place: Place, call: str) -> None:
+    def __init__(
+        self, activation: LiveActivation | None, slot: SlotQueue | None, place: Place, call: str
+    ) -> None:
         self.activation = activation
         self.slot = slot
         self.place = place
@@ -74,9 +73,21 @@ class Waiter:
         self.offering = False
 
     @property
-    def worker(self) -> Worker:
-        """The worker that is to make room."""
-        return self.slot.mailbox.node.worker  # type: ignore[no-any-return]
+    def home(self) -> Worker:
+        """The worker of the activation."""
+        return self.place.queue.worker  # type: ignore[no-any-return]
+
+    @property
+    def workers(self) -> list[Worker]:
+        """The workers that are to make room: any of them may start a pending job."""
+        if self.slot is None:
+            return list(self.home.engine.workers.values())
+        return [self.slot.mailbox.node.worker]
+
+    @property
+    def has_room(self) -> bool:
+        """Whether there is room, though another may be faster to have it."""
+        return not (self.home.engine.book.crowded if self.slot is None else self.slot.crowded)
 
 
 class BackPressure:
@@ -163,6 +174,50 @@ class BackPressure:
             with home._blocks(waiter):
                 return (yield from home.away(waits, waiter.place, in_task=lines is not None))
 
+    def waits_to_create(
+        self,
+        create: Callable[[], bool],
+        about: Hashable,
+        deadline: float | None,
+        lines: Lines | None,
+        long_wait: LongWait,
+    ) -> Waits[bool]:
+        """``post`` inside an activation of this worker needs room among the pending jobs; False at the deadline.
+
+        ``create`` is called until it answers True. Raises QueueFullError where nothing that runs could start one of
+        them, and what ends the activation.
+        """
+        engine, in_task = self._worker.engine, lines is not None
+        outer: Any = running.get()
+        waiter = Waiter(outer, None, Place(self._worker.queue), "post()")
+
+        def created() -> bool:
+            _check_wanted(outer, in_task=in_task)
+            waiter.offering = True
+            waiter.offering = create()
+            return waiter.offering
+
+        def give_up(signal: Signal) -> bool:
+            if self.stuck(inside=True) and not signal.is_set():
+                raise engine.book.full_error("nothing that runs could start one of them")
+            _tell_drains(engine.workers.values())
+            long_wait.begin()
+            return False
+
+        turn = engine.driver.signal()
+        waits = engine.bell.in_turn(
+            lines,
+            about,
+            created,
+            deadline,
+            before_sleep=give_up,
+            holds=engine.book.has_room,
+            turn=turn,
+            also=lambda: [worker.bell for worker in list(engine.workers.values())],
+        )
+        with _woken_by_ends(_jobs(outer), engine.bell, turn), self._blocks(waiter):
+            return (yield from self.away(waits, waiter.place, in_task=in_task))
+
     def _check_post(self, job: JobContext, outer: LiveActivation | None, *, in_task: bool) -> None:
         _check_wanted(outer, in_task=in_task)
         directory = self._worker.engine.directory
@@ -219,16 +274,20 @@ class BackPressure:
             others_hear_first = waiter is None and self.blocked
             if not others_hear_first and self.stuck(inside=inside) and not signal.is_set():
                 raise self.deadlock(slot, inside=inside)
-            for other in [worker] if waiter is None else list(worker.engine.workers.values()):
-                if other.rest.waiting:
-                    other.rest.ring()  # a drain does not wait for this one behind a pause or a gate
+            _tell_drains([worker] if waiter is None else worker.engine.workers.values())
             long_wait.begin()
             return False
 
         def has_room() -> bool:
             return worker.stopped or not slot.crowded
 
-        long_wait = LongWait(worker, slot)
+        def about() -> str:
+            return (
+                f"for room in slot {slot.qualified_name!r}, which holds at most {slot.capacity:,} items: "
+                f"{waiting_for.report(worker)}"
+            )
+
+        long_wait = LongWait(worker.engine, about)
         waits = worker.bell.in_turn(
             lines, slot, taken, deadline, before_sleep=give_up, holds=holds or has_room, turn=turn
         )
@@ -290,15 +349,6 @@ class BackPressure:
 
     # -- whether any can come ----------------------------------------------------------------------------------
 
-    def help(self) -> bool:
-        """Run what is ready inside an activation on this thread, the furthest downstream first; False if nothing is."""
-        worker = self._worker
-        outer: Any = running.get()
-        in_place = outer.node.worker is worker
-        nodes = reversed(worker.nodes.values())  # built upstream first
-        ready = [node.mailbox for node in nodes if not node.detached and node.mailbox.has_work_now()]
-        return any(worker.engine.run_nested(worker, mailbox, in_place=in_place) for mailbox in ready)
-
     def stuck(self, *, inside: bool) -> bool:
         """Whether nothing that runs or waits for a time can make room: only somebody from outside could.
 
@@ -321,8 +371,7 @@ class BackPressure:
         found = [self._worker]
         for worker in found:
             for waiter in list(worker.back_pressure.blocked):
-                if waiter.worker not in found:
-                    found.append(waiter.worker)
+                found += [other for other in waiter.workers if other not in found]
         return found
 
     def stands_still(self, *, inside: bool) -> bool:
@@ -338,7 +387,7 @@ class BackPressure:
         """Whether all that runs waits for room that is not there, and none is about to try."""
         running_now = sum(node.mailbox.running for node in self._worker.nodes.values())
         blocked = list(self.blocked)
-        if any(not waiter.slot.crowded or waiter.offering for waiter in blocked):
+        if any(waiter.has_room or waiter.offering for waiter in blocked):
             return False
         return running_now <= len({waiter.activation for waiter in blocked})
 
@@ -430,13 +479,14 @@ class BackPressure:
         steps, seen = [], [slot]
         while True:
             worker: Worker = seen[-1].mailbox.node.worker
-            waiters = {w.activation.mailbox: w for w in list(worker.back_pressure.blocked) if w.activation}
+            blocked = list(worker.back_pressure.blocked)
+            waiters = {w.activation.mailbox: w for w in blocked if w.activation and w.slot}
             if not waiters:
                 break
             waiter = waiters.get(seen[-1].mailbox) or next(iter(waiters.values()))
             routine_id = next(mailbox.routine_id for mailbox, one in waiters.items() if one is waiter)
             steps.append(f"{routine_id} of worker {worker.worker_id!r} {waiting_for.wait_of(waiter)}")
-            if waiter.slot in seen:
+            if waiter.slot is None or waiter.slot in seen:
                 break
             seen.append(waiter.slot)
         return ", and ".join(steps) if len(self.waited_for()) > 1 else ""
@@ -463,6 +513,13 @@ def _check_wanted(activation: LiveActivation | None, *, in_task: bool) -> None:
         raise activation.unwanted()
 
 
+def _tell_drains(workers: Iterable[Worker]) -> None:
+    """A drain does not wait for what waits for room behind a pause or a gate."""
+    for worker in list(workers):
+        if worker.rest.waiting:
+            worker.rest.ring()
+
+
 def _jobs(activation: LiveActivation) -> list[JobContext]:
     return [member.job for member in activation.job.members]
 
@@ -482,12 +539,3 @@ def _woken_by_ends(jobs: Iterable[JobContext], bell: Bell, turn: Signal) -> Iter
     finally:
         for job in jobs:
             job.forget(wake)
-
-
-def lending_its_place(waits: Waits[T], lines: Lines | None) -> Waits[T]:
-    """A wait that may happen inside an activation: then others run in its place meanwhile."""
-    outer: Any = running.get()
-    if outer is None:
-        return waits
-    worker: Worker = outer.node.worker
-    return worker.back_pressure.away(waits, Place(worker.queue), in_task=lines is not None)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from routilux.errors import QueueFullError
 from routilux.kernel.account import JobAccount
 from routilux.kernel.locks import take_contended
 from routilux.model.context import context_of_caller
@@ -79,6 +80,17 @@ class JobBook:
             self.pending -= 1
             self.open -= 1
         return entered, False
+
+    @property
+    def crowded(self) -> bool:
+        """Whether there is no place for one more pending job."""
+        return self.pending >= self.max_pending
+
+    def full_error(self, why: str) -> QueueFullError:
+        return QueueFullError(
+            f"{self.pending} jobs are pending, of at most max_queue_size={self.max_pending}: {why}. "
+            "Give post() a longer timeout, or the runtime a larger max_queue_size or more threads"
+        )
 
     def has_room(self) -> bool:
         """Whether those who wait for room for a pending job have been woken."""

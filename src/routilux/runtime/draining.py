@@ -7,11 +7,11 @@ armed, partial batches are released, and open jobs are left all the same. Then i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import ExitStack
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from routilux.runtime import waiting_for
+from routilux.runtime.waiting import heard_by
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
@@ -97,9 +97,7 @@ def _waits_until_it_changes(
     """Wait until a look says something else, or other workers are there; False at the deadline."""
     while True:
         signal = engine.driver.signal()
-        with ExitStack() as heard:
-            for bell in [engine.bell, *(worker.rest for worker in workers)]:
-                heard.enter_context(bell.heard_by(signal))
+        with heard_by(signal, [engine.bell, *(worker.rest for worker in workers)]):
             if list(engine.workers.values()) != workers or look(engine, workers) is not rest:
                 return True
             left = None if deadline is None else deadline - engine.now()

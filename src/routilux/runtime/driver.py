@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from routilux.ports import Clock, TaskRunner, load
 from routilux.runtime.attendant import Attendant, Step
 from routilux.runtime.book import unique_prefix
-from routilux.runtime.pool import Seat, ThreadPool
+from routilux.runtime.pool import ThreadPool
 from routilux.runtime.timers import Timers
 from routilux.runtime.waiting import Signal, ThreadSignal
 
@@ -66,9 +66,6 @@ class Driver(Protocol):
 
     def attendant(self, name: str, step: Step) -> Attending:
         """Somebody who calls ``step`` until it returns False, whenever woken."""
-
-    def seat(self) -> Seat:
-        """Where the calling thread notes what it runs."""
 
     def away(self) -> AbstractContextManager[None]:
         """Around a wait inside logic on the calling thread: another thread may work in its stead."""
@@ -125,13 +122,9 @@ class ThreadDriver:
     def attendant(self, name: str, step: Step) -> Attending:
         return Attendant(name, step, self.clock.monotonic)
 
-    def seat(self) -> Seat:
-        return self._pool.seats.get(get_ident()) or Seat()
-
     def running(self) -> list[Any]:
-        on_threads = [
-            activation for seat in list(self._pool.seats.values()) for activation in seat.activations()
-        ]
+        on_seats = [seat.activation for seat in list(self._pool.seats.values())]
+        on_threads = [activation for activation in on_seats if activation is not None]
         return on_threads + (self._loop.activations() if self._loop is not None else [])
 
     def on_loop(self) -> bool:

@@ -11,7 +11,7 @@ from routilux.errors import InsideActivationError
 from routilux.model.checks import checked_timeout
 from routilux.model.context import running
 from routilux.ports import Observer, Row, RowObserver, Store, Tap, load, record_of
-from routilux.runtime import cut, turns, waiting_for
+from routilux.runtime import cut, waiting_for
 from routilux.runtime.book import JobBook
 from routilux.runtime.failures import WARNING, FailureLog, failed_with, write
 from routilux.runtime.letters import LetterRoom
@@ -19,7 +19,6 @@ from routilux.runtime.waiting import Bell
 from routilux.tracebacks import headline
 
 if TYPE_CHECKING:
-    from routilux.kernel.mailbox import Mailbox
     from routilux.model.flow import Flow
     from routilux.model.validation import Issue
     from routilux.runtime.activation import LiveActivation
@@ -114,9 +113,6 @@ class Engine:
         worker = self.stopped.pop(worker_id, None)
         if worker is not None:
             worker.letters.forget()
-
-    def run_nested(self, worker: Worker, mailbox: Mailbox, *, in_place: bool) -> bool:
-        return turns.nested(worker, mailbox, self.driver.seat(), in_place=in_place)
 
     def snapshot(self, worker: Worker, use: Callable[[dict[str, Any]], T]) -> T:
         return cut.take(worker, use)

@@ -105,20 +105,6 @@ class RunQueue:
             self.in_flight += 1
             return True
 
-    def step_in(self) -> bool:
-        """Begin a turn on a thread that has something of another worker in hand; False while none may start."""
-        with self._lock:
-            if self._shut():
-                return False
-            self.in_flight += 1
-            return True
-
-    def forget(self, mailbox: Mailbox) -> None:
-        """Somebody else takes the turn that this routine is waiting for."""
-        with self._lock:
-            if mailbox in self.ready:
-                self.ready.remove(mailbox)
-
     def lend(self) -> bool:
         """An activation waits for room; True: the caller lists this queue in the pool."""
         with self._lock:
@@ -254,16 +240,12 @@ class Place:
 
 
 class Seat:
-    """What a thread runs right now: the innermost activation, and those that wait below it for room."""
+    """What a thread runs right now."""
 
-    __slots__ = ("activation", "outer")
+    __slots__ = ("activation",)
 
     def __init__(self) -> None:
         self.activation: Any = None
-        self.outer: list[Any] = []
-
-    def activations(self) -> list[Any]:
-        return [activation for activation in (*self.outer, self.activation) if activation is not None]
 
 
 class ThreadPool:

@@ -12,7 +12,6 @@ from routilux.errors import (
     IdempotencyConflictError,
     InvalidTypeError,
     InvalidValueError,
-    QueueFullError,
     StateError,
     describe,
     refused,
@@ -23,7 +22,8 @@ from routilux.model.context import running
 from routilux.model.item import DeadLetter
 from routilux.model.status import JobStatus
 from routilux.ports import KeyRow
-from routilux.runtime.back_pressure import lending_its_place
+from routilux.runtime import waiting_for
+from routilux.runtime.back_pressure import LongWait
 from routilux.runtime.digests import Content, content_of
 from routilux.runtime.directory import job_ended
 from routilux.runtime.job import JobContext
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from routilux.runtime.driver import Driver
     from routilux.runtime.engine import Engine
     from routilux.runtime.nodes import Node
-    from routilux.runtime.waiting import Lines, Waits
+    from routilux.runtime.waiting import Lines, Signal, Waits
     from routilux.runtime.worker import Worker
 
 REMEMBERED_KEYS = 100_000
@@ -205,7 +205,9 @@ class Posting:
             if not (
                 yield from bell.waits_for(lambda: first.state is not None or first.refused, post.deadline)
             ):
-                raise self._too_many_pending("the first post with this idempotency_key still waits for room")
+                raise self._engine.book.full_error(
+                    "the first post with this idempotency_key still waits for room"
+                )
             if first.state is not None:
                 return self._same(first, content, key)
         try:
@@ -283,44 +285,53 @@ class Posting:
 
     def _waits_to_create(self, post: Post) -> Waits[tuple[JobContext, bool]]:
         created: tuple[JobContext, bool] | None = None
-        inside, worker, lines = running.get() is not None, post.worker, post.lines
+        worker, lines, engine = post.worker, post.lines, self._engine
+        outer: Any = running.get()
 
         def there_is_room() -> bool:
             nonlocal created
-            self._engine.check_open("post()")
-            self._engine.directory.check_takes(worker)
-            created = self._engine.book.create(worker, post.job_id, post.metadata)
+            engine.check_open("post()")
+            engine.directory.check_takes(worker)
+            created = engine.book.create(worker, post.job_id, post.metadata)
             return created is not None
 
-        def help_or_give_up(_: Any) -> bool:
-            if inside and lines is None and (worker.queue.held or not worker.back_pressure.help()):
-                raise self._too_many_pending("a routine cannot wait for them")
-            return inside and lines is None
+        def about() -> str:
+            book = engine.book
+            return (
+                f"until fewer than max_queue_size={book.max_pending} jobs are pending, which a job is until its first "
+                f"activation begins: {waiting_for.report(worker)}"
+            )
 
-        waits = self._engine.bell.in_turn(
-            lines,
-            self,
-            there_is_room,
-            post.deadline,
-            before_sleep=help_or_give_up,
-            holds=self._engine.book.has_room,
-        )
+        def sleeps(_: Signal) -> bool:
+            long_wait.begin()
+            return False
+
+        long_wait = LongWait(engine, about)
+        if outer is None:
+            waits = engine.bell.in_turn(
+                lines,
+                self,
+                there_is_room,
+                post.deadline,
+                before_sleep=sleeps,
+                holds=engine.book.has_room,
+            )
+        elif lines is None and engine.driver.on_loop():
+            raise engine.book.full_error("async logic waits for them in apost() only")
+        else:
+            home: Worker = outer.node.worker
+            waits = home.back_pressure.waits_to_create(there_is_room, self, post.deadline, lines, long_wait)
         try:
-            if not (yield from (waits if lines is None else lending_its_place(waits, lines))):
-                raise self._too_many_pending("none started within the time-out")
+            if not (yield from waits):
+                raise engine.book.full_error("none started within the time-out")
         except BaseException:
             if created is not None and created[1]:
                 worker.refused(created[0])
             raise
+        finally:
+            long_wait.end()
         assert created is not None
         return created
-
-    def _too_many_pending(self, why: str) -> QueueFullError:
-        book = self._engine.book
-        return QueueFullError(
-            f"{book.pending} jobs are pending, of at most max_queue_size={book.max_pending}: {why}. "
-            "Give post() a longer timeout, or the runtime a larger max_queue_size or more threads"
-        )
 
     def _offered(
         self, post: Post, job: JobContext, *, key: KeyRow | None = None, redriven: DeadLetter | None = None

@@ -6,7 +6,6 @@ hand-off between threads. User code runs here, outside every lock, and nowhere e
 
 from __future__ import annotations
 
-from contextvars import Context
 from itertools import count
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
@@ -63,41 +62,6 @@ def leave(worker: Worker) -> None:
         worker.bell.ring()
     if (worker.rest.waiting or worker.held_up) and not worker.queue.in_flight:
         worker.came_to_rest()
-
-
-def nested(worker: Worker, mailbox: Mailbox, seat: Seat, *, in_place: bool) -> bool:
-    """One turn inside another activation that waits for room; False if there was nothing to run.
-
-    ``in_place``: in the place of that activation. Otherwise it counts like a turn on a thread of its own.
-    """
-    if not in_place and not worker.queue.step_in():
-        return False
-    if mailbox.node.detached:
-        return _started(worker, mailbox)
-    before = mailbox.activations, mailbox.running
-    seat.outer.append(seat.activation)
-    worker.queue.forget(mailbox)
-    try:
-        # In a context of its own: what is not logic must not take the waiting activation for the running one.
-        if Context().run(_turn, worker, mailbox, seat, worker.engine.now() + worker.quantum):
-            worker.schedule(mailbox)
-    finally:
-        seat.activation = seat.outer.pop()
-        if not in_place:
-            leave(worker)
-    ran = before != (mailbox.activations, mailbox.running)
-    if ran and worker.bell.waiting:
-        worker.bell.ring()  # whoever waits until nothing of a job runs has still seen it on this seat
-    return ran
-
-
-def _started(worker: Worker, mailbox: Mailbox) -> bool:
-    """The turn of a routine with detached logic, which has been counted: start one activation."""
-    before = mailbox.starts
-    worker.queue.forget(mailbox)
-    launch(worker, mailbox, once=True)
-    leave(worker)
-    return mailbox.starts != before
 
 
 def _turn(worker: Worker, mailbox: Mailbox, seat: Seat, limit: float) -> bool:

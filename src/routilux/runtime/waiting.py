@@ -10,7 +10,7 @@ What waits on a thread and in a task alike is written once, as a generator that 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Callable, Generator, Hashable, Iterator
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from threading import Lock, Thread, local
 from time import monotonic
@@ -110,16 +110,18 @@ class Bell:
         *,
         before_sleep: Callable[[Signal], bool] | None = None,
         holds: Condition | None = None,
+        also: Callable[[], Iterable[Bell]] = tuple,
     ) -> Waits[bool]:
         """Return True once the condition holds, False at the deadline (monotonic seconds).
 
         ``before_sleep`` may do some of the work that is waited for; True from it means "look again". A condition that
-        changes something when it comes true, such as an offer, gives ``holds``, which only looks.
+        changes something when it comes true, such as an offer, gives ``holds``, which only looks. The bells of
+        ``also`` are heard too.
         """
         look = condition if holds is None else holds
         while not condition():
             signal = self._signal()
-            with self.heard_by(signal):
+            with heard_by(signal, [self, *also()]):
                 if condition():
                     return True
                 if before_sleep is not None and before_sleep(signal):
@@ -139,13 +141,14 @@ class Bell:
         before_sleep: Callable[[Signal], bool] | None = None,
         holds: Condition | None = None,
         turn: Signal | None = None,
+        also: Callable[[], Iterable[Bell]] = tuple,
     ) -> Waits[bool]:
         """:meth:`waits_for`, first come first served among the tasks of one event loop that wait ``about`` the same.
 
         Only the first in the line hears the bell, so that a ring costs what it lets go and not what waits. Setting
         ``turn`` makes another one look at the condition before its turn, which is then to raise.
         """
-        waits = self.waits_for(condition, deadline, before_sleep=before_sleep, holds=holds)
+        waits = self.waits_for(condition, deadline, before_sleep=before_sleep, holds=holds, also=also)
         if lines is None:
             return (yield from waits)
         with lines.place(about, turn or self._signal()) as place:
@@ -156,14 +159,17 @@ class Bell:
     def _left(self, deadline: float | None) -> float | None:
         return None if deadline is None else deadline - self._clock()
 
-    @contextmanager
-    def heard_by(self, signal: Signal) -> Iterator[None]:
-        """Within the block every ring sets the signal."""
-        self.waiting[signal] = None
-        try:
-            yield
-        finally:
-            self.waiting.pop(signal, None)
+
+@contextmanager
+def heard_by(signal: Signal, bells: Sequence[Bell]) -> Iterator[None]:
+    """Within the block every ring of one of these sets the signal."""
+    for bell in bells:
+        bell.waiting[signal] = None
+    try:
+        yield
+    finally:
+        for bell in bells:
+            bell.waiting.pop(signal, None)
 
 
 # -- carrying it out -----------------------------------------------------------------------------------------

@@ -88,15 +88,21 @@ def _running(worker: Worker) -> Iterator[str]:
     waits = {waiter.activation: waiter for waiter in list(worker.back_pressure.blocked)}
     for activation in worker.running():
         waiter = waits.get(activation)
-        room = "" if waiter is None else f" and {wait_of(waiter)}, {_fill(waiter.slot)}"
+        room = "" if waiter is None else f" and {wait_of(waiter)}"
+        if waiter is not None and waiter.slot is not None:
+            room += f", {_fill(waiter.slot)}"
         yield f"{activation.mailbox.routine_id} has run for {now - activation.started:.1f} s{room}"
 
 
 def wait_of(waiter: Waiter) -> str:
     """What an activation waits for in the middle of its logic."""
-    there, home = waiter.worker, waiter.place.queue.worker
+    slot, home = waiter.slot, waiter.home
+    if slot is None:
+        book = home.engine.book
+        return f"waits in {waiter.call} until fewer than max_queue_size={book.max_pending} jobs are pending"
+    there = slot.mailbox.node.worker
     other = "" if there is home else f" of worker {there.worker_id!r} of flow {there.flow_id!r}"
-    return f"waits in {waiter.call} for room in {waiter.slot.qualified_name}{other}"
+    return f"waits in {waiter.call} for room in {slot.qualified_name}{other}"
 
 
 def _of_node(worker: Worker, node: Node) -> Iterator[str]:

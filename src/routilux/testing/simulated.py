@@ -305,7 +305,7 @@ class SimulatedDriver:
 
     def running(self) -> list[Any]:
         seats = [*self._seats, *(strand.seat for strand in self._parked)]
-        on_seats = [activation for seat in seats for activation in seat.activations()]
+        on_seats = [seat.activation for seat in seats if seat.activation is not None]
         return on_seats + (self._tasks.activations() if self._tasks is not None else [])
 
     def on_loop(self) -> bool:
