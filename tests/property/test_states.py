@@ -59,7 +59,7 @@ def play(seed: int, *, is_async: bool) -> int:
     rng = Random(seed)
     programs = [draw_program(rng) for _ in range(rng.randrange(2, 12))]
     runs: list[int] = []
-    with SimulatedRuntime(seed, interruption=0.2, store=MemoryStore(), thread_pool_size=8) as runtime:
+    with SimulatedRuntime(seed, interruption=0.08, store=MemoryStore(), thread_pool_size=8) as runtime:
         flow = Flow("states")
         for routine_id in ROUTINES:
             pause = runtime.simulation.maybe_interrupt
@@ -102,7 +102,7 @@ def player(programs: list[Program], runs: list[int], pause: Callable[[], None], 
 
     def logic(slot_data: Any, message: Any, state: Any) -> None:
         for _ in steps(slot_data, state):
-            for _ in range(3):
+            for _ in range(6):
                 pause()
 
     async def async_logic(slot_data: Any, message: Any, state: Any) -> None:
