@@ -300,7 +300,7 @@ class BackPressure:
         return any(worker.engine.run_nested(worker, mailbox, in_place=in_place) for mailbox in ready)
 
     def stuck(self, *, inside: bool) -> bool:
-        """Whether nothing that runs or waits for a time can make room: only somebody from outside could.
+        """Whether nothing that runs or waits for a time can make room: only a caller from outside could.
 
         For an activation, ``inside``, a pause does not matter: what makes room for it may start all the same.
 

@@ -87,7 +87,7 @@ def nested(worker: Worker, mailbox: Mailbox, seat: Seat, *, in_place: bool) -> b
             leave(worker)
     ran = before != (mailbox.activations, mailbox.running)
     if ran and worker.bell.waiting:
-        worker.bell.ring()  # whoever waits until nothing of a job runs has still seen it on this seat
+        worker.bell.ring()  # a caller that waits until nothing of a job runs has still seen it on this seat
     return ran
 
 
@@ -204,7 +204,7 @@ def carry_out(
 def put_back(activation: LiveActivation) -> bool:
     """A job is over or paused since this was handed out: it must not start any more, or not yet.
 
-    Whoever pauses or ends a job sets that first and looks at what runs then; here it is the other way round.
+    The caller that pauses or ends a job sets that first and looks at what runs then; here it is the other way round.
     """
     worker, mailbox, job = activation.node.worker, activation.mailbox, activation.job
     over = job.ended
@@ -452,7 +452,7 @@ def end(
     fatal: BaseException | None = None,
     sent_on: bool = False,
 ) -> bool:
-    """See :meth:`Worker.conclude`; it is in the history before anybody hears that a job has ended by it.
+    """See :meth:`Worker.conclude`; it is in the history before any waiter hears that a job has ended by it.
 
     ``sent_on``: the items have been emitted once more, and are not set aside.
     """
@@ -615,7 +615,7 @@ class Done:
     def __call__(self, error: BaseException | None) -> None:
         if self._calls() == 0:
             activation = self._activation
-            activation.node.worker.engine.elsewhere.pop(activation, None)  # before anybody looks what runs
+            activation.node.worker.engine.elsewhere.pop(activation, None)  # before a caller looks what runs
             end_detached(activation, error)
 
 
