@@ -96,7 +96,7 @@ class Dropped(NamedTuple):
 
 
 def job_ids_of(account: Account) -> tuple[str, ...]:
-    """The jobs that an item or an activation belongs to; looked up when somebody asks, not for every hop."""
+    """The jobs that an item or an activation belongs to; looked up when it is asked for, not for every hop."""
     return tuple(member.job.job_id for member in account.members)
 
 
@@ -113,7 +113,7 @@ def record_of(row: Row) -> Record:
 
 
 class RowObserver(Protocol):
-    """An observer that takes rows as they are and makes records when somebody reads them. It must not raise."""
+    """An observer that takes rows as they are and makes records when they are read. It must not raise."""
 
     def take_row(self, row: Row) -> object: ...
 

@@ -50,7 +50,7 @@ def test_doctor_tells_all_about_it(url: str) -> None:
     assert {what: state for what, (state, _) in after.items()} == dict.fromkeys(
         ["server", "clock", "format", "owners", "contents"], "ok"
     )
-    assert after["owners"][1] == "nobody has it open"
+    assert after["owners"][1] == "no process has it open"
 
 
 def test_what_looks_does_not_make_a_store(url: str) -> None:

@@ -135,5 +135,5 @@ def import_option(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _silence_stdout() -> None:
-    """Whoever read has gone: what is still buffered goes nowhere, and no error comes of it at the end."""
+    """The reader has gone: what is still buffered goes nowhere, and no error comes of it at the end."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

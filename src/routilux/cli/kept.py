@@ -49,7 +49,7 @@ class KeptRun:
         return f"{self.run_id}/{line}"
 
     def end(self, runtime: Runtime) -> bool:
-        """End the run for good; False where something of it is left that somebody may go on with."""
+        """End the run for good; False where something of it is left that can be gone on with."""
         if runtime.dead_letters(worker=self.run_id) or self._store.places(self.run_id):
             return False
         return runtime.stop(self.run_id)

@@ -111,7 +111,7 @@ def _aligned(head: list[str], cells: list[list[str]], right: list[bool]) -> Iter
 
 
 def _drawn(head: list[str], cells: list[list[str]], right: list[bool]) -> list[str]:
-    """Within the width of the terminal; whoever looks at a terminal reads few rows, and rich takes its time."""
+    """Within the width of the terminal; a reader at a terminal reads few rows, and rich takes its time."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text

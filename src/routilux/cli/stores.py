@@ -46,7 +46,7 @@ def opened(url: str | None) -> Iterator[Store | None]:
 
 @contextmanager
 def looked_into(url: str) -> Iterator[tuple[Store, Runtime]]:
-    """A store to read, whoever has it open, and a runtime in which nothing of it runs."""
+    """A store to read, even if another process has it open, and a runtime in which nothing of it runs."""
     store = look_into(url)
     try:
         with Runtime(thread_pool_size=1, store=store) as runtime:

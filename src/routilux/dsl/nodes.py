@@ -249,7 +249,7 @@ def tree_of(data: object, report: Report) -> Node:
 
 
 def _walk(data: object) -> Iterator[tuple[str, Any]]:
-    """Without recursion, lazily: whoever takes the steps stops at the limits, so cycles end too."""
+    """Without recursion, lazily: the caller that takes the steps stops at the limits, so cycles end too."""
     waiting: list[tuple[str, Any]] = [("value", data)]
     while waiting:
         action, given = waiting.pop()

@@ -281,7 +281,7 @@ class RoutineRegistry:
         try:
             found = self.get(name)
         except ConfigurationError:
-            return False  # a broken neighbour; whoever asks for it by name hears of that
+            return False  # a broken neighbour; a caller that asks for it by name hears of that
         return found.factory is kind and not found.config
 
     def _refuse_taken(self, name: str) -> None:

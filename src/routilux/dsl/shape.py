@@ -306,7 +306,7 @@ class Shape:
             made = make(**options)
         except (ConfigurationError, TypeError, ValueError):
             raise
-        except Exception as error:  # the code of whoever registered it
+        except Exception as error:  # the code of the user that registered it
             raise ConfigurationError(f"policy {name!r} cannot be made: {describe(error)}") from error
         if not isinstance(made, ActivationPolicy):
             raise ConfigurationError(f"policy {name!r} made {value(made)}, which is no activation policy")

@@ -1,6 +1,6 @@
 """Exact plain data: what a value is, and the bounds of what an operation reads and makes.
 
-No attribute of a value is read. A value is asked for its type, which runs nobody's code, and the type is
+No attribute of a value is read. A value is asked for its type, which runs no code of the user, and the type is
 compared by `is`, because hashing a type or comparing it by `==` asks its metaclass. What is not exactly a
 `dict`, `list`, `tuple`, `str`, `int`, `float`, `bool` or `None` may be carried from a name to the result and
 be compared by `is None`, and that is all.

@@ -25,7 +25,7 @@ class JobAccount:
 
     ``active`` counts items that can move on their own (queued where a policy would take them, held back by a
     pause, in a timer or a retry) and running activations. ``parked`` counts items that wait in a slot until
-    an item of somebody else releases them; they do not hold the job open.
+    an item of another job releases them; they do not hold the job open.
     """
 
     # Defaults live on the class: an account is made for every post. ``halted`` is in the instance, where every hop
@@ -133,7 +133,7 @@ class JobAccount:
 
     def refuse(self) -> bool:
         """A post was refused, whose credit the caller removes next. True: no other was accepted or is on its way, and
-        the job, which nobody was given, ends with it."""
+        the job, which no caller was given, ends with it."""
         with self._lock:
             if self.status.finished:
                 return False
@@ -183,13 +183,13 @@ class JobAccount:
         if self.status.finished:
             return NONE
         if self.flush_first:
-            self.active = 1  # kept until settle(): nobody else can see the job at rest meanwhile
+            self.active = 1  # kept until settle(): no caller can see the job at rest meanwhile
         else:
             self._complete()
         return (self,)
 
     def _complete(self) -> None:
-        """It has come to rest. Nobody can resume a job that has ended, so what is parked of it is not held back."""
+        """It has come to rest. A job that has ended cannot be resumed, so what is parked of it is not held back."""
         self.status = JobStatus.COMPLETED
         self.pause_asked = False
         self._obey()

@@ -5,8 +5,8 @@ built-in policies are therefore kept incrementally here: ``add`` takes one item 
 ``pending``, the mailbox's queue of batches that may be activated at once. The rule itself is written down once,
 in ``model.policy``; that these gatherings obey it is property-tested.
 
-An item that no rule would take yet is *parked*: ``add`` says so, and whoever completes its set unparks it before
-the set becomes visible. Every method runs under the mailbox's lock and calls no user code.
+An item that no rule would take yet is *parked*: ``add`` says so, and the caller that completes its set unparks it
+before the set becomes visible. Every method runs under the mailbox's lock and calls no user code.
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
 Guarantees
     * Every method is short, never blocks, calls no user code and reads no clock.
     * All state is moved under one lock, which is given (the simulated runtime gives its own kind).
-    * At most one caller is told to queue the mailbox at a time: ``queued`` says that somebody has promised to
-      call :meth:`Mailbox.next`. A promise is never lost: whoever clears ``queued`` looks for work afterwards.
+    * At most one caller is told to queue the mailbox at a time: ``queued`` says that a caller has promised to
+      call :meth:`Mailbox.next`. A promise is never lost: the caller that clears ``queued`` looks for work afterwards.
     * Items of one slot are handed out in the order in which they were offered. A retry, an activation that a
       gate holds, and a held item keep everything behind them. With a concurrency of more than 1 a retry and what a
       gate holds keep nothing behind them; with lanes, their key alone, and order holds per key.
@@ -17,7 +17,7 @@ Guarantees
 
 A routine with one slot, the immediate policy and no concurrency is handed out in *runs*: its thread claims all that
 is pending under one lock and takes one item after the other without a lock. What is claimed and not started still
-counts as queued, and anybody who needs it back takes it back under the lock.
+counts as queued, and a caller that needs it back takes it back under the lock.
 """
 
 from __future__ import annotations
@@ -354,7 +354,7 @@ class Mailbox:
     def follow(self, activation: Activation, now: float) -> Activation | None:
         """:meth:`finish` and the next of a run, for the thread that claimed it; None: go on with :meth:`finish`.
 
-        Takes no lock: the one thread that pops competes only with whoever takes everything back.
+        Takes no lock: the one thread that pops competes only with a caller that takes everything back.
         """
         if not self.claimed or self._held:
             return None
@@ -692,7 +692,7 @@ class Mailbox:
 
     @property
     def keeps_back(self) -> bool:
-        """Whether something waits here until somebody resumes its job or lets it go at a gate."""
+        """Whether something waits here until its job is resumed or it is let go at a gate."""
         return bool(self._held or self._held_prepared or any(slot.held for slot in self.slots.values()))
 
     @property

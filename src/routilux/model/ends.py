@@ -1,4 +1,4 @@
-"""Finding the event and the slot that somebody means, and saying what they may have meant."""
+"""Finding the event and the slot that a caller means, and naming the nearest ones."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ def same_cycle(flow: Flow) -> dict[str, int]:
 
 
 def upstream_first(flow: Flow) -> list[str]:
-    """All routine ids so that whoever feeds another comes before it; those of a cycle stay together."""
+    """All routine ids so that a routine comes before those that it feeds; those of a cycle stay together."""
     place = {routine_id: number for number, routine_id in enumerate(flow.routines)}
     components = _strongly_connected(successors(flow))  # Tarjan closes what is downstream first
     return [routine_id for ids in reversed(components) for routine_id in sorted(ids, key=place.__getitem__)]

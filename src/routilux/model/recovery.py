@@ -1,4 +1,4 @@
-"""What happens to an activation that failed: a decision, carried out by somebody else."""
+"""What happens to an activation that failed: a decision, carried out by the runtime."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class ErrorStrategy(StrEnum):
 
 
 ERROR_EVENT: Final = (
-    "error"  # where what failed leaves with EMIT; unconnected, what is emitted there reaches nobody
+    "error"  # where what failed leaves with EMIT; unconnected, what is emitted there reaches no routine
 )
 
 

@@ -94,7 +94,7 @@ def _typed_dict_field(name: str, hint: Any, kind: Any) -> Field:
 
 
 def _dataclass_fields(kind: Any) -> Iterator[tuple[str, Field]]:
-    from dataclasses import MISSING, fields  # loaded already by whoever made the dataclass
+    from dataclasses import MISSING, fields  # loaded already by the module that made the dataclass
 
     hints = _hints(kind)
     for field in fields(kind):

@@ -1,6 +1,6 @@
-"""The feed: what happens in a runtime, as records for whoever listens.
+"""The feed: what happens in a runtime, as records for listeners.
 
-Nobody listening costs nothing: the feed observes the runtime only while it has listeners. A slow listener loses
+Without listeners it costs nothing: the feed observes the runtime only while it has listeners. A slow listener loses
 the oldest records, counted, and never holds anything up.
 """
 

@@ -440,7 +440,7 @@ class ApproveConfig:
 
 
 class Approve(Configured[ApproveConfig]):
-    """Holds payloads until somebody posts a decision ``{"approved": bool, "key": ...}`` to slot ``decision``."""
+    """Holds payloads until a decision ``{"approved": bool, "key": ...}`` is posted to slot ``decision``."""
 
     config_type = ApproveConfig
 

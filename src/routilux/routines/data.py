@@ -387,7 +387,7 @@ class Sort(Configured[SortConfig]):
 
     def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> None:
         # Every run is in order, and less than half as long as the one before it. Runs are tuples, which
-        # nobody changes, so reading the state does not copy them.
+        # are never changed, so reading the state does not copy them.
         runs: list[Run] = self.memory(state).get("runs", [])
         runs.append(self._merged([self._fitting(slot_data["input"], runs)]))
         while len(runs) > 1 and (policy_message == FLUSH or len(runs[-2]) < 2 * len(runs[-1])):

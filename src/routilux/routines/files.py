@@ -60,7 +60,7 @@ _BAD_BYTE = re.compile("[\udc80-\udcff]")
 
 
 class Lines:
-    """The lines of an open file. ``number`` counts them; ``problem`` stays until somebody takes it."""
+    """The lines of an open file. ``number`` counts them; ``problem`` stays until it is taken."""
 
     def __init__(self, file: TextIO, settings: ReadConfig) -> None:
         self.number = 0

@@ -32,7 +32,7 @@ class Draft:
 
     ``size`` is what has been written for sure. Whatever is behind that comes from an attempt that failed, and is
     cut off before more is written. ``seen`` is what the target was when the draft was begun: if it is something
-    else at the end, somebody else writes to the same path, and nothing of theirs is replaced.
+    else at the end, another program writes to the same path, and nothing of theirs is replaced.
     """
 
     def __init__(self, target: Path, temporary: Path, size: int, seen: Sequence[int] | None) -> None:
@@ -74,7 +74,7 @@ class Draft:
             if file.seek(0, os.SEEK_END) < self.size:
                 raise ExecutionError(
                     f"{str(self.temporary)!r} has lost the end of what was written to it, in a power cut perhaps, or "
-                    "somebody has cut it; start a new worker"
+                    "it was cut by another program; start a new worker"
                 )
             file.truncate(self.size)
             file.seek(self.size)
@@ -85,7 +85,7 @@ class Draft:
         """Let the file appear under its name, on disk to the last byte."""
         if _seen(self.target) not in (None, self._seen):
             raise ExecutionError(
-                f"{str(self.target)!r} was written by somebody else while its new content was collected in "
+                f"{str(self.target)!r} was written by another program while its new content was collected in "
                 f"{str(self.temporary)!r}; nothing was replaced; give every writer a path of its own"
             )
         with self.temporary.open("r+b") as file:
@@ -115,7 +115,7 @@ def _end_last_line(path: Path) -> None:
 
 
 def _seen(path: Path) -> list[int] | None:
-    """What changes when somebody writes or replaces a file."""
+    """What changes when a file is written or replaced."""
     try:
         found = path.stat()
     except FileNotFoundError:

@@ -1,6 +1,6 @@
 """Regular expressions that take linear time: the one place that knows RE2.
 
-Whoever writes the text must not decide how long a match takes. RE2 has no look-around and no back references;
+The author of the text must not decide how long a match takes. RE2 has no look-around and no back references;
 a pattern that needs them is refused when the config is set.
 """
 

@@ -56,7 +56,7 @@ class Configured(Routine, Generic[S]):
         """Check what no single key tells, and declare the slots and events that depend on the config."""
 
     def policy(self, settings: S) -> ActivationPolicy:
-        """The policy that holds as long as nobody sets another one."""
+        """The policy that holds as long as no other one is set."""
         return immediate_policy()
 
     @property

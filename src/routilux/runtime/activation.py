@@ -220,7 +220,7 @@ class LiveActivation(Activation):
         return {**state.get_routine_state(routine_id, {}), **state.counters(routine_id)}
 
     def ask_to_stop(self) -> bool:
-        """Ask logic that runs somewhere else to stop; False if there is nobody to ask."""
+        """Ask logic that runs somewhere else to stop; False if it cannot be asked."""
         cancel = self.cancel  # it is taken away by the thread on which the logic ends
         if cancel is None:
             return False

@@ -68,7 +68,7 @@ class AsyncTasks:
             failure = error
         finally:
             task.activation.landed()
-        self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]  # before anybody looks what runs
+        self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]  # before a caller looks what runs
         done(failure)
 
 

@@ -9,7 +9,7 @@ Step = Callable[[], bool]
 
 
 class Attendant:
-    """Calls ``step`` until it returns False, whenever somebody has called :meth:`wake`.
+    """Calls ``step`` until it returns False, whenever :meth:`wake` was called.
 
     No wake-up is lost: one that comes during a step makes for another one.
     """

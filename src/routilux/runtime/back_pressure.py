@@ -350,7 +350,7 @@ class BackPressure:
     # -- whether any can come ----------------------------------------------------------------------------------
 
     def stuck(self, *, inside: bool) -> bool:
-        """Whether nothing that runs or waits for a time can make room: only somebody from outside could.
+        """Whether nothing that runs or waits for a time can make room: only a caller from outside could.
 
         For an activation, ``inside``, a pause does not matter: what makes room for it may start all the same.
 

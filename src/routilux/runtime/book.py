@@ -66,7 +66,7 @@ class JobBook:
         finally:
             self._lock.release()
         account = JobAccount(self._driver.lock(), context=context_of_caller(), flush_first=worker.one_shot)
-        account.active = 1  # before anybody can know the job
+        account.active = 1  # before any caller can know the job
         if job_id is None:
             job_id = f"{self._prefix}{next(self._numbers):x}"
         else:
@@ -162,7 +162,7 @@ class JobBook:
         job.counted = OUT
 
     def ended(self, job: JobContext, execution: str | None = None, size: int = 0) -> None:
-        """The job has its final status: stamp it, wake whoever waits for it, forget old ones.
+        """The job has its final status: stamp it, wake its waiters, forget old ones.
 
         ``execution`` is the worker that has ended with it and is kept as long as the job is, ``size`` what its state
         takes.

@@ -26,7 +26,7 @@ class Rest(Enum):
 
     MOVING = "moving"
     DONE = "done"  # every job has ended
-    HELD = "held"  # by a pause or a gate, which somebody can end
+    HELD = "held"  # by a pause or a gate, which a caller can end
     STUCK = "stuck"  # open jobs are left, and nothing can move
 
 

@@ -65,7 +65,7 @@ class Driver(Protocol):
         """Runs asynchronous logic."""
 
     def attendant(self, name: str, step: Step) -> Attending:
-        """Somebody who calls ``step`` until it returns False, whenever woken."""
+        """Calls ``step`` until it returns False, whenever woken."""
 
     def away(self) -> AbstractContextManager[None]:
         """Around a wait inside logic on the calling thread: another thread may work in its stead."""

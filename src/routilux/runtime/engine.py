@@ -66,7 +66,7 @@ class Engine:
         self.letter_room = LetterRoom(max_dead_letter_bytes)
         self.debug = debug
         self.default_strategy = default_strategy
-        self.sink: Taker | None = None  # takes records, if somebody observes
+        self.sink: Taker | None = None  # takes records, if there are observers
         self.taps: tuple[Tap, ...] = ()  # are shown what is emitted
         self.workers: dict[str, Worker] = {}
         self.stopped: dict[str, Worker] = {}
@@ -128,7 +128,7 @@ class Engine:
             )
 
     def deadline(self, timeout: float | None) -> float | None:
-        """When a time-out that somebody gave will have passed; refuses what is none."""
+        """When a given time-out will have passed; refuses what is none."""
         seconds = checked_timeout(timeout)
         return None if seconds is None else self.now() + seconds
 

@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 class Gates:
     """Of one worker. ``activations`` are those that a gate holds; items that it holds are kept by their mailboxes.
 
-    A gate may be taken away while it is asked: whoever has put something behind it looks once more, and lets it go.
+    A gate may be taken away while it is asked: the caller that has put something behind it looks once more, and lets it
+    go.
     """
 
     def __init__(self, worker: Worker) -> None:
@@ -27,7 +28,7 @@ class Gates:
         self.activations: dict[LiveActivation, None] = {}
 
     def set_gate(self, node: Node, gate: Gate | None) -> None:
-        """Ask this gate at a routine and its slots, or nobody; routes lead through it only while it is set."""
+        """Ask this gate at a routine and its slots, or none (None); routes lead through it only while it is set."""
         node.mailbox.gate = gate
         entrance = self._worker.entrance(node.mailbox)
         node.set_offer(entrance if gate is None else partial(self._offer_through, gate, node, entrance))

@@ -80,7 +80,7 @@ class JobContext:
 
     # Defaults live on the class: a job is made for every post, and most never need these.
     error: BaseException | None = None
-    blocked: str | None = None  # why nobody can go on with a job that waits in a store
+    blocked: str | None = None  # why a job cannot be gone on with that waits in a store
     bulky = False  # it has more than its counts and times, and its size is looked at when it ends
     counted = PENDING  # in the book of jobs, and moved under its lock
     waits_for: Callable[[str], str] | None = None  # what its worker, given by its id, waits for
@@ -218,7 +218,7 @@ class JobContext:
         return self._outcome()
 
     def __await__(self) -> Generator[Any, None, list[Output]]:
-        import asyncio  # only whoever awaits needs it, and it is slow to import
+        import asyncio  # only await needs it, and it is slow to import
 
         activation: Any = running.get()
         if activation is not None and self.account in activation.job.members:
@@ -233,7 +233,7 @@ class JobContext:
             try:
                 loop.call_soon_threadsafe(_resolve, future)
             except RuntimeError:
-                pass  # the loop was closed with the task in it: nobody waits any more
+                pass  # the loop was closed with the task in it: there is no waiter any more
 
         self.on_end(wake)
         try:
@@ -267,12 +267,12 @@ class JobContext:
         self._driver = driver
 
     def leave(self) -> None:
-        """Whoever waits here does so in vain: the job goes on elsewhere, or later."""
+        """Its waiters here wait in vain: the job goes on elsewhere, or later."""
         self.left = True
         self.announce_end()
 
     def announce_end(self) -> None:
-        """Wake whoever waits. Called once, by the runtime, after status and error are set."""
+        """Wake the waiters. Called once, by the runtime, after status and error are set."""
         waiting, self._waiting = self._waiting, None
         for callback in list(waiting or ()):
             callback()

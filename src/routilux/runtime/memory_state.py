@@ -66,7 +66,7 @@ class MemoryState(RoutineState):
             self[key] = checked_number(where, self._values.get(key, 0)) + n
 
     def change(self, key: Any, fn: Callable[[Any], Any], default: Any = None) -> Any:
-        while True:  # user code runs outside the lock, so somebody else may come in between
+        while True:  # user code runs outside the lock, so another caller may come in between
             before = self._values.get(key, _NONE)
             old = default if before is _NONE else before
             value = checked_change(f"state of routine {self._routine_id!r}[{shown(key)}]", old, fn(old))

@@ -255,7 +255,7 @@ def _checks_first(routes: Sequence[Route]) -> bool:
 
 
 def _connect_back_pressure(flow: Flow, nodes: dict[str, Node]) -> None:
-    """Who waits for room in whose slots. Inside a cycle nobody does, or the loop would stand still."""
+    """Who waits for room in whose slots. Inside a cycle none does, or the loop would stand still."""
     cycle = same_cycle(flow)
     feeders: dict[SlotQueue, dict[Mailbox, None]] = {}
     for routine_id, node in nodes.items():

@@ -5,7 +5,7 @@ Guarantees
       another by no more than one quantum per thread.
     * No wake-up is lost: a thread announces that it is idle before it looks for work a last time.
     * At most one thread is being woken at a time. The one that wakes looks whether there is work for another. So
-      short logic, which never lets go of the interpreter, wakes hardly anybody, and blocking logic, which does,
+      short logic, which never lets go of the interpreter, wakes hardly any thread, and blocking logic, which does,
       wakes the next thread at once.
     * A thread that waits inside logic lends its seat: a spare thread works meanwhile, and the waiting one goes on when
       a seat is free. So ``size`` threads run, however many wait, and none waits on top of another.
@@ -30,9 +30,9 @@ class RunQueue:
     """The ready routines of one worker, and how many of its activations may run at once.
 
     ``limit`` is 1 for a sequential worker and None for no limit. While it is ``held`` nothing is handed out: it is
-    ``paused``, or somebody makes a cut. Neither of them ends the other.
+    ``paused``, or a cut is made. Neither of them ends the other.
 
-    Asynchronous logic that waits for room cannot help itself: it lends its place to whoever makes room, also
+    Asynchronous logic that waits for room cannot help itself: it lends its place to what makes room, also
     while the queue is held, for it has to end before the worker is at rest.
     """
 
@@ -131,7 +131,7 @@ class RunQueue:
             return self._list()
 
     def take_back(self) -> None:
-        """A waiting activation goes on, whoever is in its place."""
+        """A waiting activation goes on, whatever is in its place."""
         with self._lock:
             self.lent -= 1
 
@@ -227,13 +227,13 @@ class Place:
         return self.queue.want_no_more()
 
     def given_back(self) -> bool:
-        """Whether the activation has its place again; False while somebody runs in it."""
+        """Whether the activation has its place again; False while another one runs in it."""
         if self.lent and self.queue.give_back():
             self.lent = False
         return not self.lent
 
     def take_back(self) -> None:
-        """Have it back, whoever runs in it."""
+        """Have it back, whatever runs in it."""
         if self.lent:
             self.lent = False
             self.queue.take_back()

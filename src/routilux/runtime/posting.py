@@ -83,7 +83,7 @@ class _Ended(NamedTuple):
 
 
 class _KeyedPost:
-    """A post with an idempotency key; whoever comes second waits until it is posted or refused.
+    """A post with an idempotency key; the second caller waits until it is posted or refused.
 
     It keeps neither the payload nor the job, only what they were.
     """
@@ -130,7 +130,7 @@ _Key: TypeAlias = tuple[str, str]
 
 
 class KeyTaken(Exception):
-    """An idempotency key came first from somebody else, who shares the store."""
+    """An idempotency key came first from another process that shares the store."""
 
 
 class Posting:
@@ -232,7 +232,7 @@ class Posting:
             return self._keys.get(key) or self._under_way.setdefault(key, mine)
 
     def _first(self, post: Post, key: KeyRow | None) -> Waits[Posted]:
-        """Nobody here uses this key at the moment; the store may know it, from before or from elsewhere."""
+        """No caller here uses this key at the moment; the store may know it, from before or from elsewhere."""
         while True:
             known = None if key is None else post.worker.job_of_key(key, post.payload)
             if known is not None:

@@ -89,7 +89,7 @@ class Runtime:
     they print, too; it is printed all the same.
 
     As a context manager it drains and stops at the end of the block, and stops without draining when the block
-    is left by an exception. Workers that somebody has named, and whatever is unfinished, are left in the store.
+    is left by an exception. Workers that were given an id, and whatever is unfinished, are left in the store.
 
     Raises StoreError for a store that cannot be opened or written: StoreLockedError where another process has it,
     StoreCorruptError where it is damaged.
@@ -523,7 +523,7 @@ class Runtime:
         if self._opener is not None:
             return self._opener.letters(worker_id, job_id)
         if worker_id is not None and not isinstance(worker, WorkerState):
-            self._directory.worker(worker_id)  # refuses an id that nobody has
+            self._directory.worker(worker_id)  # refuses an unknown id
         workers = [*self._engine.stopped.values(), *self._engine.workers.values()]
         found = [
             letter
@@ -771,7 +771,7 @@ class Runtime:
         """Accept nothing new and stop; ``wait`` drains first.
 
         False if something still ran after ``timeout`` seconds (without ``wait``: one second, if not given); what
-        that was is in the log. Calling it again does nothing. In a routine it never waits; whoever shuts down
+        that was is in the log. Calling it again does nothing. In a routine it never waits; a caller that shuts down
         outside after that waits for what the routine could not wait for. Safe in the handler of a signal.
 
         With a store, what is not finished stays there; its jobs have ``left`` set, and who waits for them is told. It
@@ -964,7 +964,7 @@ class Runtime:
 
     def set_gate(self, worker: str | WorkerState, routine_id: str, gate: Gate | None) -> None:
         """Ask this gate before activations of the routine start and before items enter its slots; None: ask
-        nobody any more, and let go what is held."""
+        no caller any more, and let go what is held."""
         found = self._directory.live(worker)
         node = self._directory.node(found, routine_id)
         found.gates.set_gate(node, gate)

@@ -86,7 +86,7 @@ class SharedLog(Sequence[Any]):
         return f"SharedLog({self._view()!r})"
 
     def _view(self) -> list[Any]:
-        """What whoever reads it here sees."""
+        """What a reader sees here."""
         return self._entries
 
 
@@ -407,7 +407,7 @@ def check_state(routine_id: Any, values: Any) -> None:
 
 
 def copied(value: Any) -> Any:
-    """A copy down through plain dicts and lists, so that nobody changes a state from outside."""
+    """A copy down through plain dicts and lists, so that no caller changes a state from outside."""
     if type(value) is dict:
         return {key: copied(item) for key, item in value.items()}
     if type(value) is list:

@@ -168,7 +168,7 @@ def carry_out(
 def put_back(activation: LiveActivation) -> bool:
     """A job is over or paused since this was handed out: it must not start any more, or not yet.
 
-    Whoever pauses or ends a job sets that first and looks at what runs then; here it is the other way round.
+    The caller that pauses or ends a job sets that first and looks at what runs then; here it is the other way round.
     """
     worker, mailbox, job = activation.node.worker, activation.mailbox, activation.job
     over = job.ended
@@ -406,7 +406,7 @@ def tell(
 
 
 def end(worker: Worker, activation: LiveActivation, now: float, outcome: Outcome) -> bool:
-    """See :meth:`Worker.conclude`; it is in the history before anybody hears that a job has ended by it."""
+    """See :meth:`Worker.conclude`; it is in the history before any waiter hears that a job has ended by it."""
     activation.abandoned = OVER
     _note(worker, activation, now, outcome.name, outcome.error)
     more = worker.conclude(activation, now, outcome)
@@ -566,7 +566,7 @@ class Done:
     def __call__(self, error: BaseException | None) -> None:
         if self._calls() == 0:
             activation = self._activation
-            activation.node.worker.engine.elsewhere.pop(activation, None)  # before anybody looks what runs
+            activation.node.worker.engine.elsewhere.pop(activation, None)  # before a caller looks what runs
             end_detached(activation, error)
 
 

@@ -85,7 +85,7 @@ class ThreadSignal:
 class Bell:
     """Wakes everybody who waits for a condition on what this bell belongs to.
 
-    ``waiting`` is read on the hot path: it is empty as long as nobody waits, and then nobody rings.
+    ``waiting`` is read on the hot path: it is empty as long as there are no waiters, and then it is not rung.
     """
 
     __slots__ = ("_clock", "_signal", "waiting")

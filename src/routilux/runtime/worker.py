@@ -59,7 +59,7 @@ class Worker:
         self.worker_id = state.worker_id
         self.flow_id = flow.flow_id
         self.one_shot = isinstance(state, JobState)
-        self.sink: Callable[[Row], object] | None = engine.sink  # takes records, if somebody observes
+        self.sink: Callable[[Row], object] | None = engine.sink  # takes records, if there are observers
         self.taps: tuple[Tap, ...] = ()
         self.bell = Bell(driver.signal, driver.clock.monotonic)
         self.rest = Bell(driver.signal, driver.clock.monotonic)  # rings only when nothing runs any more
@@ -115,7 +115,7 @@ class Worker:
             self.bell.ring()
 
     def changed(self) -> None:
-        """Whoever waits for room here, or for an end, looks anew."""
+        """Those that wait for room here, or for an end, look anew."""
         self.bell.ring()
         self.rest.ring()
 
@@ -184,7 +184,7 @@ class Worker:
     def conclude(self, activation: LiveActivation, now: float, outcome: Outcome) -> bool:
         """An activation has ended for good, its items have, and whatever follows from how it ended.
 
-        It is in the counters before anybody hears that a job has ended by it. True: its mailbox has more, and the
+        It is in the counters before any waiter hears that a job has ended by it. True: its mailbox has more, and the
         caller sees to it.
         """
         mailbox, members = activation.mailbox, activation.job.members
@@ -296,7 +296,7 @@ class Worker:
         """Put an item from outside into a slot; its job's account has been moved.
 
         None if it is in, else what that waits for. Where it raises nothing was accepted, and :meth:`refused` was
-        called, unless nobody knows yet (StoreUnknownError).
+        called, unless its outcome is unknown (StoreUnknownError).
         """
         try:
             item: Item = (self.number(), slot, payload, job.account, "post", self.engine.now())
@@ -661,7 +661,7 @@ class Worker:
 
     @contextmanager
     def held_for_a_cut(self) -> Iterator[None]:
-        """Start nothing within the block, whoever resumes meanwhile; what was paused, or is, stays so after it."""
+        """Start nothing within the block, also if it is resumed meanwhile; what was paused, or is, stays so."""
         self.queue.begin_cut()
         try:
             yield

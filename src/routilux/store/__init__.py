@@ -1,8 +1,8 @@
 """Where workers, items and jobs are kept, and how a store is opened and operated.
 
-``open_store`` gives the store that a URL names. ``look_into`` gives it to read, whoever has it open. ``check``,
-``export``, ``restore``, ``repair``, ``prune`` and ``cancel`` operate one without a runtime; ``examine`` tells
-all about it.
+``open_store`` gives the store that a URL names. ``look_into`` gives it to read, also while another process has it open.
+``check``, ``export``, ``restore``, ``repair``, ``prune`` and ``cancel`` operate one without a runtime; ``examine``
+tells all about it.
 """
 
 from routilux.store.facts import Fact

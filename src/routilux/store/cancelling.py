@@ -1,4 +1,4 @@
-"""What it takes to cancel jobs in a store that nobody runs."""
+"""What it takes to cancel jobs in a store that no process runs."""
 
 from __future__ import annotations
 

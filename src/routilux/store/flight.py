@@ -59,7 +59,7 @@ class MappedRecorder(FlightRecorder):
         self._write(seat, b"\0\0")
 
     def _write(self, seat: int, data: bytes) -> None:
-        """Nothing once it is closed: logic that nobody waited for may still end then."""
+        """Nothing once it is closed: logic that was not waited for may still end then."""
         start = (seat + 1) * SEAT_SIZE
         try:
             self._map[start : start + len(data)] = data

@@ -121,7 +121,7 @@ def _moment_reader(cls: type[Moment]) -> Callable[[str], Moment]:
 
 
 def _zone(key: str) -> Any:
-    from zoneinfo import ZoneInfo  # only whoever stores zones pays for it
+    from zoneinfo import ZoneInfo  # only a store with zones pays for it
 
     return ZoneInfo(key)  # refuses what could leave the folder of zones
 

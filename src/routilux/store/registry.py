@@ -110,7 +110,7 @@ def structure(cls: Any) -> Kind | None:
 
 
 def _dataclass_kind(cls: Any) -> Kind:
-    from dataclasses import fields  # loaded already by whoever made the dataclass
+    from dataclasses import fields  # loaded already by the module that made the dataclass
 
     names = [field.name for field in fields(cls)]
     late = {field.name for field in fields(cls) if not field.init}

@@ -46,7 +46,7 @@ class SimulationLimit(SimulationStuck):
 class VirtualClock:
     """Time that only moves when the simulation says so; starts at 0, which is shown as 2020-01-01.
 
-    ``shown_at_zero`` may be moved at any moment: somebody sets the clock on the wall.
+    ``shown_at_zero`` may be moved at any moment: a test sets the clock on the wall.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class VirtualClock:
 class SimulatedLock:
     """Before the engine takes a lock and after it has let go of it, another virtual thread may be let in.
 
-    Not while a lock is held further out: whoever came in could need that one, and would wait for ever.
+    Not while a lock is held further out: a strand that came in could need that one, and would wait for ever.
     """
 
     __slots__ = ("_driver", "_held")

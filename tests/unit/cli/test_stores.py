@@ -112,7 +112,7 @@ class TestDoctor:
         assert {what: state for what, (state, _) in found.items()} == dict.fromkeys(
             ["rights", "space", "owner", "format", "contents"], "ok"
         )
-        assert found["owner"][1] == "nobody has it open"
+        assert found["owner"][1] == "no process has it open"
         assert found["rights"][1] == f"{folder} can be written"
 
     def test_a_place_where_one_can_be_is_well(self) -> None:

@@ -350,7 +350,7 @@ class TestWriting:
         second.write(b'{"n": 2}\n')
         first.finish()
         written = path.read_text()
-        with pytest.raises(ExecutionError, match="was written by somebody else"):
+        with pytest.raises(ExecutionError, match="was written by another program"):
             second.finish()
         assert path.read_text() == written
         assert second.temporary.read_bytes().endswith(b'{"n": 2}\n')

@@ -1,4 +1,4 @@
-"""Workers whose every step is written to a store before anybody sees what follows from it.
+"""Workers whose every step is written to a store before what follows from it is visible.
 
 The kernel is the same as in memory. What differs is when effects are released: an activation gathers what it
 changes (:mod:`.draft`) and hands it over as one record (:mod:`.record`); one committer per runtime writes records

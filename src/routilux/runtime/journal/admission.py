@@ -95,9 +95,7 @@ class Admission:
     def _hand_over(self, record: Record) -> None:
         worker = self._worker
         with worker.journal.lock:
-            worker.engine.directory.check_takes(
-                worker
-            )  # what is written behind its end nobody would ever see
+            worker.engine.directory.check_takes(worker)  # what is written behind its end would never be seen
             if self._displaces:
                 self._displace()
             self._number(record)

@@ -36,7 +36,7 @@ class Committer:
     """Of one journal, from whose ``log`` it takes. :meth:`step` runs on one thread at a time.
 
     A batch is written as a whole. What cannot be written now goes back to the front of the log, but for records whose
-    owners wait and can be told; a batch of which nobody knows whether it is durable is settled before anything else.
+    owners wait and can be told; a batch of which it is unknown whether it is durable is settled before anything else.
     Whenever the store has taken nothing, all who wait hear it, wherever their records are. Records leave the log, and
     come back to it, under the journal's lock.
     """
@@ -53,7 +53,7 @@ class Committer:
         self._log = log
         self._tasks: deque[Callable[[], None]] = deque()
         self._batch: list[Record] = []  # on its way to the store
-        self._unsettled = False  # nobody knows whether the batch is durable
+        self._unsettled = False  # it is unknown whether the batch is durable
         self._waiting_mailboxes: deque[tuple[Any, Any]] = deque()
         self._will_ask = False  # a timer is set
         self._asks = False  # whether the store takes records again: with what waits, or with nothing
@@ -237,7 +237,7 @@ class Committer:
         return True
 
     def _settle(self) -> bool:
-        """Find out what became of a batch whose commit nobody has answered."""
+        """Find out what became of a batch whose commit was not answered."""
         batch = self._batch
         try:
             durable = self._store.settle()

@@ -137,7 +137,7 @@ class StoredList:
         return [EntryRow(self._worker.worker_id, self._kind, self._owner, number, data)]
 
     def own(self) -> list[Any]:
-        """What the running activation has added and nobody else sees yet."""
+        """What the running activation has added and no other activation sees yet."""
         activation: Any = running.get()
         if activation is None or activation.node.worker is not self._worker:
             return []

@@ -1,4 +1,4 @@
-"""What runs, noted for whoever finds out why the process died; and that what may have killed it runs alone.
+"""What runs, noted to find out why the process died; and that what may have killed it runs alone.
 
 A process that dies leaves behind the notes of all that it ran, and only one of them was the cause. So an item on
 which processes have died before, all but the last time that is allowed, gets a flight of its own: it waits until
@@ -7,7 +7,7 @@ an item that waits for others, or runs for an hour, must not stand in the way of
 
 Guarantees
     * Of two that begin at the same time one sees the other: each enters itself before it looks.
-    * Whoever is told to wait is let go later, in its order within its routine.
+    * An activation that is told to wait is let go later, in its order within its routine.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ALONE_SECONDS = 10.0  # that others wait for one that runs alone, and it for the
 
 
 class Flights:
-    """``wake`` makes the committer call :meth:`step`. Without a recorder nothing is noted, and nobody waits."""
+    """``wake`` makes the committer call :meth:`step`. Without a recorder nothing is noted, and nothing waits."""
 
     def __init__(self, recorder: FlightRecorder | None, driver: Driver, wake: Callable[[], None]) -> None:
         self._recorder = recorder

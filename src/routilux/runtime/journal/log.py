@@ -1,4 +1,4 @@
-"""The journal of a runtime: records in their order, handed over by anybody and written by one committer.
+"""The journal of a runtime: records in their order, handed over by any thread and written by one committer.
 
 Guarantees
     * Records are written in the order in which they were handed over, as a prefix: what a record rests on is
@@ -6,7 +6,7 @@ Guarantees
     * What follows from a record is released after it is written, in the same order, on the committer alone.
     * While a batch is written the next one gathers; an idle journal writes at once.
     * A record is lost in no other way than by being refused to the one who waits for it, or by the end of the runtime.
-    * Nobody waits longer than for their time-out, or than until the journal ends.
+    * No caller waits longer than for their time-out, or than until the journal ends.
 
 The lock is taken before those of mailboxes and states, and never the other way round.
 """
@@ -36,7 +36,7 @@ def _nothing() -> None:
 
 
 class Journal:
-    """Owned by an engine. ``store`` is written by the committer only and read by anybody."""
+    """Owned by an engine. ``store`` is written by the committer only and read by any thread."""
 
     def __init__(self, engine: Engine, store: Store) -> None:
         driver = engine.driver
@@ -83,7 +83,7 @@ class Journal:
         self.wake()
 
     def slip_in(self, record: Record) -> None:
-        """Hand over a record whose place in the order does not matter; also for whoever holds the lock."""
+        """Hand over a record whose place in the order does not matter; also for a caller that holds the lock."""
         self._log.append(record)
         self.wake()
 

@@ -39,7 +39,7 @@ class ActivationNotes:
         record.notes = {self._note(activation): self._about(activation, 0.0)}
         activation.noted = True
         record.then(partial(self._claim_written, activation))
-        with journal.lock:  # whoever withdraws it removes its note behind this record
+        with journal.lock:  # the caller that withdraws it removes its note behind this record
             more = mailbox.stall(activation, retry=False)
             journal.append(record)
         journal.wake()

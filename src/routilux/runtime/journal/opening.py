@@ -51,7 +51,7 @@ class _Closed:
 
 
 def create(engine: Engine, flow: Flow, worker_id: str, one_shot: bool) -> JournaledWorker:
-    """A worker that is not yet known to anybody."""
+    """A worker that is not yet known to any caller."""
     clock = engine.driver.clock
     kind = JournaledJobState if one_shot else JournaledWorkerState
     state = kind(worker_id, flow.flow_id, clock=clock.monotonic, wall_time=clock.time)
@@ -256,7 +256,7 @@ class Opener:
     # -- the end -------------------------------------------------------------------------------------------
 
     def is_over(self, worker: Any) -> bool:
-        """Whether nobody has named a worker, and it holds nothing that anybody could go on with."""
+        """Whether no caller has named a worker, and it holds nothing to go on with."""
         if worker.about.get("named") or worker.jobs or worker.queue.paused or worker.unreleased:
             return False
         try:
@@ -266,7 +266,7 @@ class Opener:
 
     def close(self, deadline: float | None) -> bool:
         """Write what was handed over; False if the store did not take it until the deadline. Others may run the
-        workers then all the same: what was not written is not known to anybody."""
+        workers then all the same: what was not written is not known to any caller."""
         ended = self._journal.close(deadline)
         for worker in list(self._claimed):
             worker.give_up_claim()

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 class Record:
     """See ``ports.Changes`` for what the rows mean.
 
-    ``then`` adds what follows, once it is written. ``refuse`` is set where somebody waits who can be told
+    ``then`` adds what follows, once it is written. ``refuse`` is set where a caller waits that can be told
     that nothing of it was written; a record without it is kept until the store takes it.
     """
 
@@ -44,7 +44,7 @@ class Record:
     size = 0  # bytes of payloads, roughly
     follows: Sequence[Callable[[], object]] = ()
     refuse: Callable[[BaseException], None] | None = None
-    leave_open: Callable[[BaseException], None] | None = None  # tells who waits that nobody knows yet
+    leave_open: Callable[[BaseException], None] | None = None  # tells the waiter that its outcome is unknown
     on_break: Callable[[], None] | None = None  # wakes who waits, when the store will take nothing any more
     wake: Callable[[], object] | None = (
         None  # tells who waits that it is written, and all that follows is done

@@ -25,11 +25,11 @@ OPEN = (JobStatus.PENDING.value, JobStatus.RUNNING.value)
 
 
 class Revival:
-    """Brings rows of one worker back into memory; used by whoever opens it, and by the committer after that."""
+    """Brings rows of one worker back into memory; used by the thread that opens it, and by the committer after that."""
 
     def __init__(self, worker: JournaledWorker) -> None:
         self._worker = worker
-        self._idle_jobs_known = True  # there are no open jobs without items that nobody has looked at
+        self._idle_jobs_known = True  # there are no open jobs without items that were not looked at
 
     # -- opening -------------------------------------------------------------------------------------------
 
@@ -188,7 +188,7 @@ class Revival:
         if known is not None:
             return known
         worker = self._worker
-        with worker.journal.lock:  # somebody else may bring it here at the same time
+        with worker.journal.lock:  # another thread may bring it here at the same time
             known = self._known(job_id)
             if known is not None:
                 return known
@@ -248,7 +248,7 @@ class Revival:
         return [one.row.job_id for one in stored if one.row.job_id not in worker.jobs]
 
     def everything_is_here(self) -> None:
-        """Open jobs of which nothing is left have come to rest when nobody was there to see it."""
+        """Open jobs of which nothing is left have come to rest when no runtime was there to see it."""
         if self._idle_jobs_known:
             return
         self._idle_jobs_known = True

@@ -264,7 +264,7 @@ class JournaledWorker(Worker):
     def mark_ended(
         self, jobs: Iterable[JobContext], status: JobStatus, error: BaseException | None
     ) -> list[JobContext]:
-        """Under the journal's lock, so that their rows are written before anybody takes out their items."""
+        """Under the journal's lock, so that their rows are written before any caller takes out their items."""
         with self.journal.lock:
             ended = super().mark_ended(jobs, status, error)
             for job in ended:
@@ -342,7 +342,7 @@ class JournaledWorker(Worker):
     # -- its row ---------------------------------------------------------------------------------------------
 
     def take_number(self) -> int:
-        """The caller holds the journal's lock. The worker's row goes ahead in a record that nobody can refuse."""
+        """The caller holds the journal's lock. The worker's row goes ahead in a record that cannot be refused."""
         number = self.next_number
         self.next_number = number + 1
         if number >= self.number_limit:

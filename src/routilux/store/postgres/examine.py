@@ -77,7 +77,7 @@ def _newest() -> int:
 
 def _owners(connection: psycopg.Connection) -> Fact:
     owners = [f"{name} (host {host}, process {pid})" for name, host, pid in connection.execute(_OWNERS)]
-    return Fact("ok", "owners", ", ".join(owners) or "nobody has it open")
+    return Fact("ok", "owners", ", ".join(owners) or "no process has it open")
 
 
 def _damage(url: str) -> Iterator[Fact]:

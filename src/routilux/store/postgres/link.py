@@ -65,7 +65,7 @@ class Link:
                 try:
                     farewell(self._connection)
                 except psycopg.Error:
-                    pass  # it was lost without anybody noticing
+                    pass  # it was lost unnoticed
                 self._connection.close()
 
     def _open(self) -> psycopg.Connection:

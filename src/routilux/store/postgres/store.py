@@ -60,11 +60,11 @@ class PostgresStore(Reading, Store):
     this process, and the last moments before a crash of the server can be lost.
 
     A claimed worker belongs to this store alone, and its lease is renewed three times within ``lease_seconds``. When
-    this process stops, others can take it over after that time, by the clock of the server. Whoever has lost a
+    this process stops, others can take it over after that time, by the clock of the server. A process that has lost a
     worker can write nothing to it: StoreFencedError. ``owner`` names this process in messages. Give one only if the
     name is never in use twice at the same time: who comes with the same name takes over at once, without waiting.
 
-    A worker that nobody has claimed can be written; it is claimed for as long as the transaction lasts.
+    A worker that no process has claimed can be written; it is claimed for as long as the transaction lasts.
 
     Lost connections are made again by the next call, which tries for 5 seconds.
 
@@ -197,7 +197,7 @@ class PostgresStore(Reading, Store):
         return self._writer.run(self._ownership.last_batch) == self._batch > 0
 
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
-        """As ``ports.Store`` says. The limits hold for all that is in the database, whoever runs it."""
+        """As ``ports.Store`` says. The limits hold for all that is in the database, whichever process runs it."""
 
         def action(connection: psycopg.Connection) -> int:
             with connection.transaction():
@@ -227,7 +227,7 @@ class PostgresStore(Reading, Store):
         return None if flights is None else flights.recorder
 
     def _open_flights(self) -> Flights | None:
-        """When a runtime asks: whoever only looks at the store must not take what a runtime wants to know."""
+        """When a runtime asks: a caller that only looks at the store must not take what a runtime wants to know."""
         with self._flights_lock:
             if self._flights is None and self._flights_wanted:
                 self._flights_wanted = False

@@ -41,7 +41,7 @@ def statements_of(changes: Changes) -> Iterator[Statement]:
     """In the order in which they have to run; without the keys."""
     if changes.forgotten:
         yield from forgetting(changes.forgotten)
-    if changes.workers:  # before all that belongs to a worker: whoever prunes it holds its row
+    if changes.workers:  # before all that belongs to a worker: a process that prunes it holds its row
         yield _SQL["put_workers"], sealed(WorkerRow, changes.workers.values())
     if changes.items:
         yield _SQL["put_items"], sealed(ItemRow, changes.items)

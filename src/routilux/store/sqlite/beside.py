@@ -61,7 +61,7 @@ os.register_at_fork(after_in_child=_let_go_in_child)
 
 
 def owner_of(database: Path) -> str | None:
-    """Who has the database, for people; None if nobody has."""
+    """Who has the database, for people; None if no process has."""
     try:
         file = os.open(beside(database, ".lock"), os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:

@@ -60,7 +60,7 @@ def _nothing(path: Path) -> Fact:
 
 
 def _owner(path: Path) -> Fact:
-    return Fact("ok", "owner", owner_of(path) or "nobody has it open")
+    return Fact("ok", "owner", owner_of(path) or "no process has it open")
 
 
 def _format(path: Path) -> Fact:

@@ -1,4 +1,4 @@
-"""A database that is read and not run, whoever owns it."""
+"""A database that is read and not run, even if a process owns it."""
 
 from __future__ import annotations
 

@@ -66,7 +66,7 @@ def rows(path: Path) -> Iterator[AnyRow]:
 def salvage(path: Path) -> Iterator[AnyRow | StoreCorruptError]:
     """Every row that can be read, and an error for each row or run of rows that cannot. No store may have it open.
 
-    How many items a job has is not read: whoever reads the items can count them.
+    How many items a job has is not read: a reader of the items can count them.
     """
     lock = OwnerLock(path)
     try:

@@ -29,7 +29,7 @@ UPDATE owner SET (backend_pid, backend_start) = (
     SELECT pid, backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid())
 WHERE owner_id = %s
 
--- Takes the workers that nobody runs; gives those that were taken. An owner of the same name is this program, started
+-- Takes the workers that no process runs; gives those that were taken. An owner of the same name is this program, started
 -- again. In one order for all, so that two processes wait for each other and not crosswise.
 -- :take
 INSERT INTO lease (worker_id, owner_id, epoch)
@@ -47,7 +47,7 @@ DELETE FROM lease WHERE worker_id = %s AND epoch = %s
 -- :give_back
 DELETE FROM lease WHERE worker_id = ANY (%b::text[]) AND owner_id = %b
 
--- The lock keeps the lease as it is until the end of the transaction: nobody takes it over in between.
+-- The lock keeps the lease as it is until the end of the transaction: it is not taken over in between.
 -- :held
 SELECT lease.worker_id FROM unnest(%b::text[], %b::bigint[]) AS held (worker_id, epoch)
 JOIN lease ON lease.worker_id = held.worker_id AND lease.epoch = held.epoch

@@ -26,7 +26,7 @@ WHERE entry.worker_id = old.worker_id AND entry.owner = old.job_id AND entry.kin
 -- :jobs
 DELETE FROM job WHERE job_id = ANY (%b::text[])
 
--- The lock keeps off whoever would write the worker anew.
+-- The lock keeps off a process that would write the worker anew.
 -- :stopped_workers
 SELECT worker_id FROM worker
 WHERE status = 'stopped' AND NOT EXISTS (SELECT FROM job WHERE job.worker_id = worker.worker_id)
