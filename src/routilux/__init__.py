@@ -1,6 +1,5 @@
 """Routilux, an event-driven workflow engine: routines with slots and events, wired into flows, run by a runtime."""
 
-from importlib import import_module
 from typing import Any
 
 from routilux._version import __version__
@@ -79,5 +78,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """The names of ``routilux.dsl``, which is imported when the first of them is used."""
     if name in ("DslError", "ObjectFactory", "RoutineRegistry"):
+        from importlib import import_module
+
         return getattr(import_module("routilux.dsl"), name)
     raise AttributeError(f"module 'routilux' has no attribute {name!r}")

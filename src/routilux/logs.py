@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from routilux.model.context import RunningActivation, running
+from routilux.model.context import running
 from routilux.model.logged import LoggedRecord
+
+if TYPE_CHECKING:
+    from routilux.model.context import RunningActivation
 
 __all__ = ["ContextFilter", "LoggedRecord", "labels"]
 

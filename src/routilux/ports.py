@@ -3,11 +3,9 @@
 What lies above ``kernel`` and below the edges meets here and nowhere else: the runtime, the stores and the
 monitoring know these contracts and not each other. ``load`` is the one place that names the implementations that
 come with the package; each is imported when it is first used, which keeps ``import routilux`` light.
+So do annotations that are no texts: ``NamedTuple`` compiles each text.
 """
 
-from __future__ import annotations
-
-import importlib
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -359,6 +357,18 @@ class Changes:
         self.keys: list[KeyRow] = []
 
 
+FLIGHT_SEATS = 1_024
+
+
+class FlightRecorder(Protocol):
+    """Remembers what each thread runs, without a flush: a dead process leaves it behind, a dead machine does not."""
+
+    def enter(self, seat: int, text: str) -> None:
+        """The thread in this seat, below ``FLIGHT_SEATS``, begins; called for every activation."""
+
+    def leave(self, seat: int) -> None: ...
+
+
 class Store(Protocol):
     """Keeps workers, their items, states and jobs. Every method is safe from any thread.
 
@@ -461,18 +471,6 @@ class Store(Protocol):
         """Give back everything. What was written stays."""
 
 
-FLIGHT_SEATS = 1_024
-
-
-class FlightRecorder(Protocol):
-    """Remembers what each thread runs, without a flush: a dead process leaves it behind, a dead machine does not."""
-
-    def enter(self, seat: int, text: str) -> None:
-        """The thread in this seat, below ``FLIGHT_SEATS``, begins; called for every activation."""
-
-    def leave(self, seat: int) -> None: ...
-
-
 _IMPLEMENTATIONS = {
     "log capture": "routilux.runtime.captured_logs:CAPTURE",
     "print capture": "routilux.runtime.captured_prints:CAPTURE",
@@ -491,6 +489,8 @@ _IMPLEMENTATIONS = {
 
 def load(name: str) -> Any:
     """Import the implementation that comes with the package under this name."""
+    import importlib  # not before something is loaded
+
     module, _, attribute = _IMPLEMENTATIONS[name].partition(":")
     return getattr(importlib.import_module(module), attribute)
 

@@ -17,6 +17,7 @@ _LONGEST_LINE: Final = 2_000  # the text of an exception may be a whole payload
 _HEADLINE: Final = 300
 _FRAMES: Final = (40, 8, 2)  # the innermost frames of each exception: as many as fit
 _MOST_STACKS: Final = 256
+_UNNAMED: Final = ("__main__", "builtins")
 _MOST_BEHIND: Final = 100_000  # exceptions, and containers that they have
 _CONTAINERS: Final = (tuple, list, dict)
 _stacks: dict[tuple[tuple[CodeType, int], ...], str] = {}
@@ -35,11 +36,14 @@ def of_user(error: BaseException) -> TracebackType | None:
     That of an error which we have raised on purpose ends at the user's line as well: it says itself what is wrong.
     None if there is no such line.
     """
-    steps = list(_steps(error))
-    own = [n for n, step in enumerate(steps) if not _is_machinery(step)]
     if isinstance(error, RoutiluxError):
+        steps = list(_steps(error))
+        own = [n for n, step in enumerate(steps) if not _is_machinery(step)]
         return _chained(steps[own[0] : own[-1] + 1]) if own else None
-    return steps[own[0]] if own else error.__traceback__
+    step = error.__traceback__
+    while step is not None and _is_machinery(step):
+        step = step.tb_next
+    return step or error.__traceback__
 
 
 def is_of_user(filename: str) -> bool:
@@ -87,12 +91,13 @@ def formatted(error: BaseException) -> str | None:
 
     At most :data:`LONGEST` characters: of a long one the innermost frames stay. It shows no variables.
     """
-    if of_user(error) is None and error.__cause__ is None and not isinstance(error, BaseExceptionGroup):
+    trace = of_user(error)
+    if trace is None and error.__cause__ is None and not isinstance(error, BaseExceptionGroup):
         return None
     text = ""
     try:
         for frames in _FRAMES:
-            text = _plain(error, frames) if _is_plain(error) else _whole(error, frames)
+            text = (_plain if _is_plain(error) else _whole)(error, trace, frames)
             if len(text) <= LONGEST:
                 return text
     except BaseException as raised:  # noqa: BLE001 parts of an exception are user code
@@ -100,38 +105,42 @@ def formatted(error: BaseException) -> str | None:
     return f"{text[: LONGEST // 2]}\n…\n{text[3 - LONGEST // 2 :]}"
 
 
-def _whole(error: BaseException, frames: int) -> str:
+def _whole(error: BaseException, trace: TracebackType | None, frames: int) -> str:
     import traceback  # only failures need it
 
-    trace = of_user(error)
     whole = traceback.TracebackException(type(error), error, trace, limit=-frames, compact=True)
     return "".join(map(_cut, whole.format()))
 
 
 def _is_plain(error: BaseException) -> bool:
-    """Whether its traceback is a stack and its text: no exception stands behind it, and Python guesses nothing."""
+    """Whether its traceback is a stack and its text: nothing stands behind it, and Python adds nothing to it."""
     alone = error.__cause__ is None and (error.__context__ is None or error.__suppress_context__)
-    return alone and not isinstance(error, _NOT_PLAIN)
+    return alone and not isinstance(error, _NOT_PLAIN) and not hasattr(error, "__notes__")
 
 
-def _plain(error: BaseException, frames: int) -> str:
+def _plain(error: BaseException, trace: TracebackType | None, frames: int) -> str:
     """The same as :func:`_whole`, at a tenth of its cost: most failures come from the same lines again and again."""
-    import traceback
-
-    steps = []
-    step = of_user(error)
+    steps, step = [], trace
     while step is not None:
         steps.append((step.tb_frame.f_code, step.tb_lasti))
         step = step.tb_next
     key = tuple(steps[-frames:])
     stack = _stacks.get(key)
     if stack is None:
-        lines = traceback.format_list(traceback.extract_tb(of_user(error), limit=-frames))
+        import traceback
+
+        lines = traceback.format_list(traceback.extract_tb(trace, limit=-frames))
         stack = "".join(["Traceback (most recent call last):\n", *map(_cut, lines)])
         if len(_stacks) >= _MOST_STACKS:
             _stacks.clear()
         _stacks[key] = stack
-    return stack + "".join(map(_cut, traceback.format_exception_only(error)))
+    kind = type(error)
+    name = kind.__qualname__ if kind.__module__ in _UNNAMED else f"{kind.__module__}.{kind.__qualname__}"
+    try:
+        said = str(error)
+    except BaseException:  # noqa: BLE001 as Python itself shows it
+        said = "<exception str() failed>"
+    return stack + _cut(f"{name}: {said}\n" if said else f"{name}\n")
 
 
 # -- what an exception keeps alive ---------------------------------------------------------------------------
@@ -149,11 +158,10 @@ def exceptions_of(error: BaseException) -> list[BaseException]:
             found.append(value)
         for part in get_referents(value):
             kind = type(part)
-            if id(part) in seen or len(seen) > _MOST_BEHIND:
-                continue
-            if issubclass(kind, BaseException) or (kind in _CONTAINERS and len(part) <= _MOST_BEHIND):
-                seen.add(id(part))
-                queue.append(part)
+            if (kind in _CONTAINERS and len(part) <= _MOST_BEHIND) or issubclass(kind, BaseException):
+                if id(part) not in seen and len(seen) <= _MOST_BEHIND:
+                    seen.add(id(part))
+                    queue.append(part)
     return found  # type: ignore[return-value]
 
 

@@ -67,8 +67,33 @@ def in_the_library() -> None:
     json.loads("{")
 
 
+class Unreadable(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+def unreadable() -> None:
+    raise Unreadable
+
+
+def without_a_text() -> None:
+    raise ValueError
+
+
 @pytest.mark.parametrize(
-    "call", [plain, with_cause, in_context, without_context, group, with_a_note, guessed, in_the_library]
+    "call",
+    [
+        plain,
+        with_cause,
+        in_context,
+        without_context,
+        group,
+        with_a_note,
+        guessed,
+        in_the_library,
+        unreadable,
+        without_a_text,
+    ],
 )
 def test_it_is_what_python_shows(call: Callable[[], None]) -> None:
     error = raised(call)

@@ -12,20 +12,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Hashable, Iterable, Iterator, Sequence
-from typing import NamedTuple
 
 from routilux.errors import InvalidValueError
 from routilux.kernel.account import JobAccount
 from routilux.kernel.gathering import Batch, Decide, Gathering, Later, gathering_for
 from routilux.model.item import Item
 from routilux.model.policy import ActivationPolicy, lane_key
-
-
-class Crowd(NamedTuple):
-    """The key that most of what is queued waits for, and how many activations wait for it."""
-
-    key: Hashable
-    waiting: int
 
 
 class Lanes:
@@ -167,11 +159,11 @@ class Lanes:
         self._barred = {self.key_of(item) for item in held}
         self._kept = handed_out | self._barred
 
-    def crowd(self) -> Crowd | None:
-        """Who fills the slots; None if nothing waits for a key."""
+    def crowd(self) -> tuple[Hashable, int] | None:
+        """The key that most of what is queued waits for, and how many activations wait for it; None if none does."""
         lanes = ((len(waiting), key) for key, waiting in self._behind.items() if waiting)
         waiting, key = max(lanes, key=lambda lane: lane[0], default=(0, None))
-        return Crowd(key, waiting) if waiting else None
+        return (key, waiting) if waiting else None
 
     # -- lining up -----------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ counts as queued, and a caller that needs it back takes it back under the lock.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from routilux.kernel.account import NONE, Account, JobAccount, joined
@@ -37,7 +37,7 @@ from routilux.kernel.gathering import (
     Later,
     UserDecided,
 )
-from routilux.kernel.lanes import Crowd, Lanes
+from routilux.kernel.lanes import Lanes
 from routilux.kernel.locks import Lock, take_contended
 from routilux.model.decision import Decision
 from routilux.model.item import Item, Payload
@@ -721,7 +721,7 @@ class Mailbox:
         with self._lock:
             return {} if self._gathering is None else Counter(item[1] for item in self._gathering.parked())
 
-    def crowd(self) -> Crowd | None:
+    def crowd(self) -> tuple[Hashable, int] | None:
         """The key that fills the slots of a routine with lanes; None without lanes, and if no key is waited for."""
         with self._lock:
             return None if self._lanes is None else self._lanes.crowd()

@@ -1,7 +1,5 @@
 """Building a flow in one expression, with all problems reported at its end."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, Final, NamedTuple, Self, TypeAlias

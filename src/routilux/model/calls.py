@@ -1,7 +1,5 @@
 """Looking at the callables that users give: what can be passed to them, and whether they are async."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 

@@ -18,8 +18,6 @@ language of ``routilux.expressions`` (in a list or dict: its texts). ``check`` i
 ``ConfigurationError``, ``TypeError`` or ``ValueError`` for a value that has the right type and is still wrong.
 """
 
-from __future__ import annotations
-
 import typing
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from functools import cache
@@ -60,7 +58,7 @@ class ConfigProblem(NamedTuple):
     path: tuple[str | int, ...] = ()
 
 
-def declared_fields(routine_class: type[Routine]) -> list[ConfigField] | None:
+def declared_fields(routine_class: "type[Routine]") -> list[ConfigField] | None:
     """The keys that the config of a routine class may have; ``None`` if the class does not say it."""
     kind = routine_class.config_type
     return None if kind is None else list(fields_of(kind))
@@ -95,7 +93,7 @@ def fields_of(kind: type) -> tuple[ConfigField, ...]:
 
 
 def check_config(
-    routine_class: type[Routine], values: Mapping[str, Any], *, complete: bool = True
+    routine_class: "type[Routine]", values: Mapping[str, Any], *, complete: bool = True
 ) -> list[ConfigProblem]:
     """Everything about ``values`` that the class's declaration does not allow; nothing if it declares nothing.
 

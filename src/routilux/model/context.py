@@ -15,45 +15,45 @@ if TYPE_CHECKING:
     from routilux.model.routine import Routine
     from routilux.model.routine_state import RoutineState
 
+    # Nothing else asks for it, and a protocol takes long to make.
+    class RunningActivation(Protocol):
+        """What a routine needs to know of the activation that it runs in; the runtime's to implement."""
 
-class RunningActivation(Protocol):
-    """What a routine needs to know of the activation that it runs in; the runtime's to implement."""
+        @property
+        def routine(self) -> Routine: ...
 
-    @property
-    def routine(self) -> Routine: ...
+        @property
+        def routine_id(self) -> str: ...
 
-    @property
-    def routine_id(self) -> str: ...
+        @property
+        def worker_id(self) -> str: ...
 
-    @property
-    def worker_id(self) -> str: ...
+        @property
+        def flow_id(self) -> str: ...
 
-    @property
-    def flow_id(self) -> str: ...
+        @property
+        def job_ids(self) -> tuple[str, ...]:
+            """All jobs whose items it took, that of the oldest first."""
 
-    @property
-    def job_ids(self) -> tuple[str, ...]:
-        """All jobs whose items it took, that of the oldest first."""
+        @property
+        def attempt(self) -> int:
+            """1 for the first run."""
 
-    @property
-    def attempt(self) -> int:
-        """1 for the first run."""
+        @property
+        def debug(self) -> bool:
+            """Whether a mistake that could be warned about is raised instead."""
 
-    @property
-    def debug(self) -> bool:
-        """Whether a mistake that could be warned about is raised instead."""
+        @property
+        def routine_state(self) -> RoutineState:
+            """What the routine remembers in the worker; raises when the activation has ended."""
 
-    @property
-    def routine_state(self) -> RoutineState:
-        """What the routine remembers in the worker; raises when the activation has ended."""
+        def emit(self, event: Event | str, data: Payload) -> None:
+            """Send ``data`` to whatever is connected to the event, given by name or as the declared object."""
 
-    def emit(self, event: Event | str, data: Payload) -> None:
-        """Send ``data`` to whatever is connected to the event, given by name or as the declared object."""
+        def send_output(self, output_type: str, data: Payload) -> None: ...
 
-    def send_output(self, output_type: str, data: Payload) -> None: ...
-
-    def routine_stats(self, routine: Routine, state: Any) -> dict[str, Any]:
-        """State and counters of a routine in the worker of ``state``; None means the current worker."""
+        def routine_stats(self, routine: Routine, state: Any) -> dict[str, Any]:
+            """State and counters of a routine in the worker of ``state``; None means the current worker."""
 
 
 running: ContextVar[RunningActivation | None] = ContextVar("routilux_activation", default=None)

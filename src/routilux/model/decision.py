@@ -1,7 +1,5 @@
 """What a policy is shown, and what it may answer."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, TypeAlias, overload

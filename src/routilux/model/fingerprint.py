@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,8 +12,6 @@ if TYPE_CHECKING:
 
 def fingerprint(flow: Flow) -> str:
     """A stable hash over ids, slots, events, connections and policies; not over code, limits or order."""
-    from hashlib import blake2b  # opens OpenSSL, and is only needed where something is stored
-
     routines = sorted(_shape(routine) for routine in flow.routines.values())
     connections = sorted(
         (*connection.ends, sorted((connection.mapping or {}).items())) for connection in flow.connections

@@ -16,11 +16,10 @@ from routilux.errors import (
     refused,
     unknown,
 )
-from routilux.model import diagram, entry, graph, validation
+from routilux.model import entry, graph, validation
 from routilux.model.calls import parameters_of_constructor
 from routilux.model.connection import Connection, check_mapping, check_types
 from routilux.model.ends import find_event, find_slot
-from routilux.model.fingerprint import fingerprint
 from routilux.model.names import checked_name
 from routilux.model.recovery import ErrorHandler
 from routilux.model.routine import Routine, checked_seconds
@@ -298,6 +297,8 @@ class Flow:
 
     def fingerprint(self) -> str:
         """Equal for flows of the same shape, in every process; see :mod:`routilux.model.fingerprint`."""
+        from routilux.model.fingerprint import fingerprint  # only where something is stored
+
         return fingerprint(self)
 
     def cycle_path(self, routine_id: str) -> str | None:
@@ -305,13 +306,19 @@ class Flow:
         return graph.cycle_path(self, routine_id)
 
     def to_mermaid(self) -> str:
+        from routilux.model import diagram  # few draw one
+
         return diagram.to_mermaid(self)
 
     def to_dot(self) -> str:
+        from routilux.model import diagram
+
         return diagram.to_dot(self)
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, str]:
         """For notebooks."""
+        from routilux.model import diagram
+
         return {
             "text/vnd.mermaid": diagram.to_mermaid(self),
             "text/html": diagram.to_html(self),

@@ -14,8 +14,6 @@ index  name      what
 =====  ========  =================================================================================
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple, TypeAlias
 
 Payload: TypeAlias = dict[str, Any]
@@ -39,7 +37,7 @@ class SharedOutput(Output):
     mark: str
 
     @classmethod
-    def of(cls, output: Output, mark: str) -> SharedOutput:
+    def of(cls, output: Output, mark: str) -> "SharedOutput":
         shared = cls(*output)
         shared.mark = mark
         return shared

@@ -5,8 +5,6 @@ library is imported. What cannot be proved wrong fits: an unresolved forward ref
 protocol.
 """
 
-from __future__ import annotations
-
 import sys
 import typing
 from collections.abc import Iterator, Mapping

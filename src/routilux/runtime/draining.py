@@ -7,8 +7,7 @@ armed, partial batches are released, and open jobs are left all the same. Then i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from enum import Enum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from routilux.runtime import waiting_for
 from routilux.runtime.waiting import heard_by
@@ -21,13 +20,11 @@ if TYPE_CHECKING:
 LANDING_SECONDS = 1.0  # in which a post that has made its job puts the item into its slot, or waits for room
 
 
-class Rest(Enum):
-    """What a look at all workers says."""
-
-    MOVING = "moving"
-    DONE = "done"  # every job has ended
-    HELD = "held"  # by a pause or a gate, which a caller can end
-    STUCK = "stuck"  # open jobs are left, and nothing can move
+# What a look at all workers says.
+MOVING: Final = "moving"
+DONE: Final = "done"  # every job has ended
+HELD: Final = "held"  # by a pause or a gate, which a caller can end
+STUCK: Final = "stuck"  # open jobs are left, and nothing can move
 
 
 def waits_until_finished(engine: Engine, deadline: float | None, *, patient: bool) -> Waits[bool]:
@@ -43,15 +40,15 @@ def waits_until_finished(engine: Engine, deadline: float | None, *, patient: boo
             drained.append((yield from worker.waits_to_drain(deadline)))
         if engine.broken is not None:
             raise engine.broken
-        rest = look(engine, workers) if all(drained) else Rest.MOVING
-        if rest is Rest.DONE:
+        rest = look(engine, workers) if all(drained) else MOVING
+        if rest is DONE:
             return True
-        if rest is Rest.MOVING:
+        if rest is MOVING:
             if not all(drained):
                 tell(engine, patient=patient)
                 return False
             continue
-        waits = patient and rest is Rest.HELD
+        waits = patient and rest is HELD
         if waits:
             tell(engine, patient=False)
         until = deadline if waits else _earlier(deadline, engine.now() + LANDING_SECONDS)
@@ -60,15 +57,15 @@ def waits_until_finished(engine: Engine, deadline: float | None, *, patient: boo
                 continue
         if not waits:
             tell(engine, patient=False)
-        return rest is Rest.HELD and not patient
+        return rest is HELD and not patient
 
 
-def look(engine: Engine, workers: Iterable[Worker]) -> Rest:
+def look(engine: Engine, workers: Iterable[Worker]) -> str:
     if not all(worker.at_a_stop() for worker in workers):
-        return Rest.MOVING
+        return MOVING
     if not engine.book.open:
-        return Rest.DONE
-    return Rest.HELD if any(worker.is_held for worker in workers if worker.jobs) else Rest.STUCK
+        return DONE
+    return HELD if any(worker.is_held for worker in workers if worker.jobs) else STUCK
 
 
 def tell(engine: Engine, *, patient: bool) -> None:
@@ -92,7 +89,7 @@ def _is_landing(workers: Iterable[Worker]) -> bool:
 
 
 def _waits_until_it_changes(
-    engine: Engine, workers: list[Worker], rest: Rest, deadline: float | None
+    engine: Engine, workers: list[Worker], rest: str, deadline: float | None
 ) -> Waits[bool]:
     """Wait until a look says something else, or other workers are there; False at the deadline."""
     while True:

@@ -17,15 +17,15 @@ from routilux.kernel.account import JobAccount
 from routilux.model.checks import checked_timeout
 from routilux.model.context import running
 from routilux.model.item import Output
-from routilux.model.logged import LoggedRecord
 from routilux.model.status import JobStatus
-from routilux.runtime.job_logs import JobLogs
 from routilux.runtime.sizes import estimated_size
 
 if TYPE_CHECKING:
     import asyncio
 
+    from routilux.model.logged import LoggedRecord
     from routilux.runtime.driver import Driver
+    from routilux.runtime.job_logs import JobLogs
 
 C = TypeVar("C")
 
@@ -166,6 +166,8 @@ class JobContext:
         """Where what its routines say is kept."""
         if self._logs is not None:
             return self._logs
+        from routilux.runtime.job_logs import JobLogs  # only where something is captured
+
         self.bulky = True
         logs: JobLogs = vars(self).setdefault("_logs", JobLogs(ended=self.finished))
         return logs

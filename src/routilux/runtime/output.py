@@ -1,12 +1,12 @@
 """Where an execution's outputs go besides its output log."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
-from queue import Empty, Queue
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from routilux.errors import InvalidTypeError
+
+if TYPE_CHECKING:
+    from queue import Queue
 
 
 class OutputRecord(NamedTuple):
@@ -49,7 +49,9 @@ class CallbackOutputHandler:
 class QueueOutputHandler:
     """Puts each output into a ``queue.Queue``: your own, or one without limit."""
 
-    def __init__(self, queue: Queue[OutputRecord] | None = None) -> None:
+    def __init__(self, queue: "Queue[OutputRecord] | None" = None) -> None:
+        from queue import Queue  # only where outputs go into one
+
         self.queue: Queue[OutputRecord] = queue if queue is not None else Queue()
 
     def handle(self, output: OutputRecord) -> None:
@@ -57,6 +59,8 @@ class QueueOutputHandler:
 
     def drain(self) -> list[OutputRecord]:
         """Everything that is in the queue now, oldest first."""
+        from queue import Empty
+
         outputs = []
         while True:
             try:

@@ -24,12 +24,12 @@ from routilux.model.status import JobStatus
 from routilux.ports import KeyRow
 from routilux.runtime import waiting_for
 from routilux.runtime.back_pressure import LongWait
-from routilux.runtime.digests import Content, content_of
 from routilux.runtime.directory import job_ended
 from routilux.runtime.job import JobContext
 from routilux.runtime.state import WorkerState
 
 if TYPE_CHECKING:
+    from routilux.runtime.digests import Content
     from routilux.runtime.driver import Driver
     from routilux.runtime.engine import Engine
     from routilux.runtime.nodes import Node
@@ -71,17 +71,6 @@ class Post(NamedTuple):
     lines: Lines | None
 
 
-class _Ended(NamedTuple):
-    """What a key remembers of its job when the job itself is forgotten."""
-
-    status: JobStatus
-    error: str | None
-    created_at: float
-    started_at: float | None
-    completed_at: float | None
-    outputs: int
-
-
 class _KeyedPost:
     """A post with an idempotency key; the second caller waits until it is posted or refused.
 
@@ -94,7 +83,8 @@ class _KeyedPost:
         self.state: WorkerState | None = None  # from when it is posted
         self.job_id = ""
         self._job: Callable[[], JobContext | None] = bool  # type: ignore[assignment]
-        self._ended: _Ended | None = None
+        # Status, error, the times when it was created, started and completed, and how many outputs it had.
+        self._ended: tuple[JobStatus, str | None, float, float | None, float | None, int] | None = None
 
     def posted_as(self, posted: Posted) -> None:
         job = posted.job_context
@@ -105,7 +95,7 @@ class _KeyedPost:
     def _note_end(self, job: JobContext) -> None:
         error = None if job.error is None else describe(job.error)
         times = job.created_at, job.started_at, job.completed_at
-        self._ended = _Ended(job.status, error, *times, len(job.outputs) + job.outputs_dropped)
+        self._ended = (job.status, error, *times, len(job.outputs) + job.outputs_dropped)
 
     def job(self, driver: Driver) -> JobContext:
         """The job; if it is forgotten, how it ended."""
@@ -116,11 +106,10 @@ class _KeyedPost:
         assert self._ended is not None  # else it is open, and in the book
         account = JobAccount(driver.lock())
         job = account.job = JobContext(self.job_id, self.state.worker_id, self.state.flow_id, account, driver)
-        account.status = self._ended.status
-        job.error = (
-            None if self._ended.error is None else ExecutionError(self._ended.error, job_id=self.job_id)
+        account.status, error, job.created_at, job.started_at, job.completed_at, job.outputs_dropped = (
+            self._ended
         )
-        _, _, job.created_at, job.started_at, job.completed_at, job.outputs_dropped = self._ended
+        job.error = None if error is None else ExecutionError(error, job_id=self.job_id)
         job.announce_end()
         return job
 
@@ -194,6 +183,8 @@ class Posting:
             raise refused(
                 InvalidValueError, "idempotency_key", idempotency_key, "text of 1 character or more", fix=fix
             )
+        from routilux.runtime.digests import Content, content_of  # slow to import, and only keys need it
+
         worker, payload, notes = post.worker, post.payload, dict(post.metadata or {})
         place = post.node.mailbox.slots[post.slot].qualified_name
         stored_key = worker.key(idempotency_key, place, payload, notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections import deque
 from collections.abc import Mapping, Set
+from functools import lru_cache
 from gc import get_referents
 from itertools import chain, islice
 from types import BuiltinFunctionType, FrameType, FunctionType, ModuleType, TracebackType
@@ -16,15 +17,19 @@ MOST_LOOKED_AT = 1_000  # values altogether
 SAMPLE = 16  # entries of a container
 DEEPEST = 4  # containers within containers
 UNKNOWN = 256  # bytes of what does not say
-_CODE = (
+NUMBER = 32  # bytes of one, more or less
+TEXT = 49  # bytes of an empty one
+_NUMBERS = frozenset((int, float, bool, type(None)))
+_NO_PARTS = (
+    BaseException,
     type,
     ModuleType,
     FunctionType,
     BuiltinFunctionType,
     FrameType,
     TracebackType,
-)  # not of one value alone
-_PLAIN = frozenset((str, int, float, bool, type(None), bytes))  # most of what is met, with nothing inside
+)  # not of one value alone, or looked at elsewhere
+_MAPPING, _ENTRIES, _ERROR = "mapping", "entries", "error"
 
 
 def estimated_size(value: Any) -> int:
@@ -38,9 +43,6 @@ class _Look:
         self._exceptions: set[int] = set()  # that were counted: each is met along several ways
 
     def size(self, value: Any, depth: int) -> int:
-        self._left -= 1
-        if type(value) in _PLAIN:
-            return sys.getsizeof(value)
         size = max(_own_size(value), _nbytes(value))
         if depth >= DEEPEST or self._left <= 0:
             return size
@@ -49,20 +51,34 @@ class _Look:
     def _inside(self, value: Any, depth: int) -> int:
         """A sample is taken before it is looked at: another thread may change the container meanwhile."""
         try:
-            if isinstance(value, (dict, Mapping)):
-                length, some = len(value), list(islice(chain.from_iterable(value.items()), 2 * SAMPLE))
-            elif isinstance(value, (list, tuple, deque, Set)):
-                length, some = len(value), list(islice(value, SAMPLE))
-            elif issubclass(type(value), BaseException):
-                errors = self._news(exceptions_of(value))
-                length, some = len(errors), [part for error in errors[:SAMPLE] for part in _parts(error)]
-            else:
-                some = _parts(value)
-                length, some = len(some), some[:SAMPLE]
+            length, some = self._sample_of(value)
         except Exception:  # noqa: BLE001 the class of a user may do anything, and a container change right here
             return 0
-        looked_at = min(length, SAMPLE)
-        return sum(self.size(part, depth + 1) for part in some) * length // looked_at if looked_at else 0
+        self._left -= len(some)
+        total = 0
+        for (
+            part
+        ) in some:  # most of them are texts and numbers, of which Python takes its time to say the size
+            kind = type(part)
+            if kind is str:
+                total += TEXT + len(part) * (1 if part.isascii() else 2)
+            else:
+                total += NUMBER if kind in _NUMBERS else self.size(part, depth + 1)
+        return total * length // min(length, SAMPLE) if length else 0
+
+    def _sample_of(self, value: Any) -> tuple[int, list[Any]]:
+        """How many entries something has, and what is in some of them."""
+        kind: type = type(value)
+        shape = _shape(kind)
+        if shape is _MAPPING:
+            return len(value), list(islice(chain.from_iterable(value.items()), 2 * SAMPLE))
+        if shape is _ENTRIES:
+            return len(value), list(islice(value, SAMPLE))
+        if shape is _ERROR:
+            errors = self._news(exceptions_of(value))
+            return len(errors), [part for error in errors[:SAMPLE] for part in _parts(error)]
+        parts = _parts(value)
+        return len(parts), parts[:SAMPLE]
 
     def _news(self, errors: list[BaseException]) -> list[BaseException]:
         news = [error for error in errors if id(error) not in self._exceptions]
@@ -72,7 +88,17 @@ class _Look:
 
 def _parts(value: Any) -> list[Any]:
     """What an object has, in attributes or slots; of an exception without other exceptions."""
-    return [part for part in get_referents(value) if not issubclass(type(part), (*_CODE, BaseException))]
+    return [part for part in get_referents(value) if not issubclass(type(part), _NO_PARTS)]
+
+
+@lru_cache(maxsize=256)
+def _shape(kind: type) -> str | None:
+    """What there is in values of a type: remembered, because it takes long to ask for. None: attributes or slots."""
+    if issubclass(kind, Mapping):
+        return _MAPPING
+    if issubclass(kind, (list, tuple, deque, Set)):
+        return _ENTRIES
+    return _ERROR if issubclass(kind, BaseException) else None
 
 
 def _own_size(value: Any) -> int:
@@ -84,7 +110,7 @@ def _own_size(value: Any) -> int:
 
 def _nbytes(value: Any) -> int:
     try:
-        size = value.nbytes
+        size = getattr(value, "nbytes", 0)
     except Exception:  # noqa: BLE001 as above
         return 0
     return size if type(size) is int else 0

@@ -164,9 +164,7 @@ def _why_not_started(node: Node, look: Look) -> str:
         return f"; {node.routine_id} waits for room in {rooms}" if full else ""
     crowd = node.mailbox.crowd()
     by = node.routine.concurrency_by
-    return (
-        "" if crowd is None else f"; {counted(crowd.waiting, 'activation')} wait for {by}={shown(crowd.key)}"
-    )
+    return "" if crowd is None else f"; {counted(crowd[1], 'activation')} wait for {by}={shown(crowd[0])}"
 
 
 def _no_partner(worker: Worker, node: Node, slot: SlotQueue, look: Look, policy: AllSlotsReadyPolicy) -> str:

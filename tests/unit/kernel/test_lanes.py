@@ -10,7 +10,7 @@ import pytest
 from routilux.errors import InvalidValueError
 from routilux.kernel.account import JobAccount
 from routilux.kernel.activation import Activation
-from routilux.kernel.lanes import Crowd, lanes_for
+from routilux.kernel.lanes import lanes_for
 from routilux.kernel.mailbox import FULL, Discard, Mailbox, SlotQueue
 from routilux.model.item import Item
 from routilux.model.policy import ActivationPolicy, all_slots_ready_policy, immediate_policy
@@ -259,7 +259,7 @@ def test_key_that_fills_the_slot_is_known() -> None:
     assert lanes.mailbox.crowd() is None
     for customer in "abaab":
         lanes.offer(customer)
-    assert lanes.mailbox.crowd() == Crowd("a", 2)
+    assert lanes.mailbox.crowd() == ("a", 2)
 
 
 @pytest.mark.parametrize("payload", [{"other": 1}, {"customer": []}])
