@@ -19,8 +19,10 @@ from routilux.model.item import Output
 from routilux.model.logged import LoggedRecord
 from routilux.model.status import JobStatus
 from routilux.runtime.checks import checked_timeout
+from routilux.runtime.failures import WARNING, write
 from routilux.runtime.job_logs import JobLogs
 from routilux.runtime.sizes import estimated_size, size_of_error
+from routilux.tracebacks import headline
 
 if TYPE_CHECKING:
     import asyncio
@@ -275,7 +277,11 @@ class JobContext:
         """Wake whoever waits. Called once, by the runtime, after status and error are set."""
         waiting, self._waiting = self._waiting, None
         for callback in list(waiting or ()):
-            callback()
+            try:
+                callback()
+            except BaseException as error:  # noqa: BLE001 the others are called all the same
+                who = f"a callback at the end of job {self.job_id!r}"
+                write(WARNING, f"{who} raised {headline(error)}; the others are called", error)
 
     def _outcome(self) -> list[Output]:
         if self.left:

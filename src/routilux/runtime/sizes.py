@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from itertools import chain, islice
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from routilux.tracebacks import of_user
+from routilux.tracebacks import cause_of, of_user
 
 MOST_LOOKED_AT = 1_000  # values altogether
 SAMPLE = 16  # entries of a container
 DEEPEST = 4  # containers within containers
 UNKNOWN = 256  # bytes of what does not say
+_DATA = (Mapping, list, tuple, Set, str, bytes, bytearray)
 _PLAIN = frozenset((str, int, float, bool, type(None), bytes))  # most of what is met, with nothing inside
+_NOTHING: tuple[int, list[Any]] = (0, [])
+
+T = TypeVar("T")
 
 
 def estimated_size(value: Any) -> int:
@@ -26,14 +30,14 @@ def estimated_size(value: Any) -> int:
 def size_of_error(error: BaseException | None) -> int:
     """Bytes of what its traceback and those of its causes keep alive: the data in the frames of logic."""
     look, total = _Look(), 0
-    while error is not None:
+    seen: set[int] = set()  # causes may go round in a circle
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
         trace: TracebackType | None = of_user(error)
         while trace is not None:
-            for value in trace.tb_frame.f_locals.values():
-                if isinstance(value, (Mapping, list, tuple, Set, str, bytes, bytearray)) or _nbytes(value):
-                    total += look.size(value, 0)
+            total += sum(look.size_of_data(value) for value in trace.tb_frame.f_locals.values())
             trace = trace.tb_next
-        error = error.__cause__
+        error = cause_of(error)
     return total
 
 
@@ -45,37 +49,41 @@ class _Look:
         self._left -= 1
         if type(value) in _PLAIN:
             return sys.getsizeof(value)
-        size = max(_own_size(value), _nbytes(value))
+        size = max(_asked(sys.getsizeof, value, UNKNOWN), _asked(_nbytes, value, 0))
         if depth >= DEEPEST or self._left <= 0:
             return size
-        return size + self._inside(value, depth)
-
-    def _inside(self, value: Any, depth: int) -> int:
-        """A sample is taken before it is looked at: another thread may change the container meanwhile."""
-        try:
-            if isinstance(value, (dict, Mapping)):
-                length, some = len(value), list(islice(chain.from_iterable(value.items()), 2 * SAMPLE))
-            elif isinstance(value, (list, tuple, deque, Set)):
-                length, some = len(value), list(islice(value, SAMPLE))
-            else:
-                inner = getattr(value, "__dict__", None)
-                return self.size(inner, depth + 1) if type(inner) is dict else 0
-        except Exception:  # noqa: BLE001 the class of a user may do anything, and a container change right here
-            return 0
+        length, some = _asked(_sample, value, _NOTHING)
         looked_at = min(length, SAMPLE)
-        return sum(self.size(part, depth + 1) for part in some) * length // looked_at if looked_at else 0
+        inside = sum(self.size(part, depth + 1) for part in some)
+        return size + inside * length // looked_at if looked_at else size
+
+    def size_of_data(self, value: Any) -> int:
+        """Of a value that is a container, a text or an array; 0 of any other."""
+        return self.size(value, 0) if _asked(_is_data, value, unknown=False) else 0
 
 
-def _own_size(value: Any) -> int:
+def _asked(ask: Callable[[Any], T], value: Any, unknown: T) -> T:
+    """The class of a user may do anything, and another thread may change a container right here."""
     try:
-        return sys.getsizeof(value)
-    except Exception:  # noqa: BLE001 the class of a user may say anything
-        return UNKNOWN
+        return ask(value)
+    except BaseException:  # noqa: BLE001
+        return unknown
+
+
+def _sample(value: Any) -> tuple[int, list[Any]]:
+    """How long a container is, and some of what is in it: taken before it is looked at."""
+    if isinstance(value, (dict, Mapping)):
+        return len(value), list(islice(chain.from_iterable(value.items()), 2 * SAMPLE))
+    if isinstance(value, (list, tuple, deque, Set)):
+        return len(value), list(islice(value, SAMPLE))
+    inner = getattr(value, "__dict__", None)
+    return (1, [inner]) if type(inner) is dict else (0, [])
+
+
+def _is_data(value: Any) -> bool:
+    return isinstance(value, _DATA) or bool(_nbytes(value))
 
 
 def _nbytes(value: Any) -> int:
-    try:
-        size = value.nbytes
-    except Exception:  # noqa: BLE001 as above
-        return 0
+    size = value.nbytes
     return size if type(size) is int else 0
