@@ -298,19 +298,28 @@ def counted(number: int, noun: str) -> str:
 def shown(value: object, limit: int = _LONGEST_NAME) -> str:
     """``repr(value)``, shortened, and safe when the repr raises."""
     try:
-        text = repr(value)
+        text = str.__str__(repr(value))  # a subclass of str may do anything
     except BaseException as error:  # noqa: BLE001 - user code, and nothing may escape from a message
-        text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
+        text = f"<{name_of(value)} whose repr raises {name_of(error)}>"
     return text if len(text) <= limit else f"{text[: limit - 1]}…"
+
+
+_name = type.__dict__["__name__"].__get__
+
+
+def name_of(value: object) -> str:
+    """The name of its class, whatever the metaclass makes of ``__name__``."""
+    name: str = _name(type(value))
+    return name
 
 
 def describe(exception: BaseException) -> str:
     """``"ValueError: what it says"``, shortened, and safe when its ``__str__`` or ``__repr__`` raises."""
-    name = type(exception).__name__
+    name = name_of(exception)
     try:
-        text = str(exception)
+        text = str.__str__(str(exception))  # a subclass of str may do anything
     except BaseException as error:  # noqa: BLE001 - user code, and nothing may escape from a failure's own text
-        text = f"<its text cannot be read: {type(error).__name__}>"
+        text = f"<its text cannot be read: {name_of(error)}>"
     described = f"{name}: {text}" if text else name
     return described if len(described) <= _LONGEST_TEXT else f"{described[: _LONGEST_TEXT - 1]}…"
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from gc import get_referents
 from types import CodeType, TracebackType
-from typing import Final
+from typing import Any, Final
 
-from routilux.errors import ExecutionError, RoutiluxError, describe
+from routilux.errors import ExecutionError, RoutiluxError, describe, name_of
 
 LONGEST: Final = 16_384  # characters of a traceback
 _LONGEST_LINE: Final = 2_000  # the text of an exception may be a whole payload
@@ -24,6 +24,14 @@ _stacks: dict[tuple[tuple[CodeType, int], ...], str] = {}
 _NOT_PLAIN: Final = (BaseExceptionGroup, NameError, AttributeError, ImportError, SyntaxError)
 _BEHIND: Final = "\x1e"  # separates the text of an error from its traceback where both are one text
 
+# What Python itself has noted on an exception. The attributes may run code of the user's class.
+_READERS: Final = BaseException.__dict__
+cause_of: Callable[[BaseException], BaseException | None] = _READERS["__cause__"].__get__
+_context_of: Callable[[BaseException], BaseException | None] = _READERS["__context__"].__get__
+_suppresses_context: Callable[[BaseException], bool] = _READERS["__suppress_context__"].__get__
+_trace_of: Callable[[BaseException], TracebackType | None] = _READERS["__traceback__"].__get__
+_attributes_of: Callable[[BaseException], dict[str, Any]] = _READERS["__dict__"].__get__
+
 _PACKAGE: Final = os.path.dirname(__file__) + os.sep
 _MACHINERY: Final = tuple(f"{_PACKAGE}{part}{os.sep}" for part in ("runtime", "model", "kernel"))
 _LIBRARY: Final = (os.path.dirname(os.__file__) + os.sep, "<frozen ")
@@ -36,14 +44,19 @@ def of_user(error: BaseException) -> TracebackType | None:
     That of an error which we have raised on purpose ends at the user's line as well: it says itself what is wrong.
     None if there is no such line.
     """
-    if isinstance(error, RoutiluxError):
+    if is_a(error, RoutiluxError):
         steps = list(_steps(error))
         own = [n for n, step in enumerate(steps) if not _is_machinery(step)]
         return _chained(steps[own[0] : own[-1] + 1]) if own else None
-    step = error.__traceback__
+    trace = step = _trace_of(error)
     while step is not None and _is_machinery(step):
         step = step.tb_next
-    return step or error.__traceback__
+    return step or trace
+
+
+def is_a(error: BaseException, kinds: type | tuple[type, ...]) -> bool:
+    """``isinstance``, whatever the error says of its class."""
+    return issubclass(type(error), kinds)
 
 
 def is_of_user(filename: str) -> bool:
@@ -92,7 +105,7 @@ def formatted(error: BaseException) -> str | None:
     At most :data:`LONGEST` characters: of a long one the innermost frames stay. It shows no variables.
     """
     trace = of_user(error)
-    if trace is None and error.__cause__ is None and not isinstance(error, BaseExceptionGroup):
+    if trace is None and cause_of(error) is None and not is_a(error, BaseExceptionGroup):
         return None
     text = ""
     try:
@@ -101,7 +114,7 @@ def formatted(error: BaseException) -> str | None:
             if len(text) <= LONGEST:
                 return text
     except BaseException as raised:  # noqa: BLE001 parts of an exception are user code
-        return f"{describe(error)}\n(its traceback cannot be read: {type(raised).__name__})\n"
+        return f"{describe(error)}\n(its traceback cannot be read: {name_of(raised)})\n"
     return f"{text[: LONGEST // 2]}\n…\n{text[3 - LONGEST // 2 :]}"
 
 
@@ -114,8 +127,8 @@ def _whole(error: BaseException, trace: TracebackType | None, frames: int) -> st
 
 def _is_plain(error: BaseException) -> bool:
     """Whether its traceback is a stack and its text: nothing stands behind it, and Python adds nothing to it."""
-    alone = error.__cause__ is None and (error.__context__ is None or error.__suppress_context__)
-    return alone and not isinstance(error, _NOT_PLAIN) and not hasattr(error, "__notes__")
+    alone = cause_of(error) is None and (_context_of(error) is None or _suppresses_context(error))
+    return alone and not is_a(error, _NOT_PLAIN) and not hasattr(error, "__notes__")
 
 
 def _plain(error: BaseException, trace: TracebackType | None, frames: int) -> str:
@@ -182,7 +195,10 @@ def kept(error: BaseException) -> str:
 
 def traceback_of(error: BaseException) -> str | None:
     """The traceback that an error of ours was given, or that of a foreign exception."""
-    return error.traceback if isinstance(error, RoutiluxError) else formatted(error)
+    if is_a(error, RoutiluxError):
+        text = _attributes_of(error).get("traceback")
+        return text if type(text) is str else None
+    return formatted(error)
 
 
 def joined(text: str, traceback: str | None) -> str:
@@ -205,7 +221,7 @@ def read_back(text: str, job_id: str) -> ExecutionError:
 
 
 def _steps(error: BaseException) -> Iterator[TracebackType]:
-    step = error.__traceback__
+    step = _trace_of(error)
     while step is not None:
         yield step
         step = step.tb_next

@@ -756,6 +756,56 @@ def test_child_forked_inside_a_routine_ends_cleanly() -> None:
     assert ended_well(run(code), "{'code': 7}\n")
 
 
+@pytest.mark.parametrize("kind", ["Echo", "AsyncEcho"])
+def test_child_forked_inside_a_routine_can_wait_for_a_runtime_of_its_own(kind: str) -> None:
+    code = """
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        def forks(emit):
+            child = os.fork()
+            if child == 0:
+                with Runtime(thread_pool_size=1) as mine:
+                    flow = flow_of(Echo(), "mine")
+                    mine.exec(flow)
+                    job = mine.post(flow, "first", "input", {"n": 1}).job_context
+                    code = 7 if job.wait(60) and mine.wait_until_all_jobs_finished(60) else 8
+                os._exit(code)
+            _, status = os.waitpid(child, 0)
+            emit("output", code=os.waitstatus_to_exitcode(status))
+        class Plain(Echo):
+            def logic(self, slot_data, policy_message, state):
+                forks(self.emit)
+        class Async(Echo):
+            async def logic(self, slot_data, policy_message, state):
+                forks(self.emit)
+        with Runtime(thread_pool_size=1) as runtime:
+            flow = flow_of(KIND())
+            runtime.exec(flow)
+            say(runtime.post(flow, "first", "input", {}).job_context.result(60)[0].data)
+        """
+    code = code.replace("KIND", "Async" if kind == "AsyncEcho" else "Plain")
+    assert ended_well(run(code), "{'code': 7}\n")
+
+
+def test_child_forked_inside_a_routine_ends_when_the_logic_does() -> None:
+    """Its one thread is that of the pool, which has nothing to do there."""
+    code = """
+        import warnings
+        warnings.simplefilter("ignore", DeprecationWarning)
+        class Forks(Echo):
+            def logic(self, slot_data, policy_message, state):
+                child = os.fork()
+                if child:
+                    os.waitpid(child, 0)
+                    self.emit("output", n=1)
+        with Runtime(thread_pool_size=1) as runtime:
+            flow = flow_of(Forks())
+            runtime.exec(flow)
+            say(runtime.post(flow, "first", "input", {}).job_context.result(60)[0].data)
+        """
+    assert ended_well(run(code), "{'n': 1}\n")
+
+
 def test_runtime_made_after_a_fork_of_a_busy_parent_works() -> None:
     """Locks of the library that were held at the moment of the fork are not needed in the child."""
     code = """

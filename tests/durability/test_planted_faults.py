@@ -62,9 +62,10 @@ FAULTS = (
         "chains",
         Committer,
         "_commit",
-        "            taken = self._store.write(changes)\n",
-        "            for record in batch:\n                record.release()\n                record.follows = ()\n"
-        "            taken = self._store.write(changes)\n",
+        "            changes, keyed = merged(batch)\n",
+        "            changes, keyed = merged(batch)\n"
+        "            for record in batch:\n                self._carry_out(record)\n"
+        "                record.follows = ()\n",
     ),
     Fault(
         "the key is made of the attempt",

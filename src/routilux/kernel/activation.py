@@ -39,6 +39,7 @@ class Activation:
 
     # What every activation reads is set in the instance: to read a default of the class takes several times as long.
     lane: Any = None  # its key, in a routine with lanes
+    out = True  # its mailbox counts it as running
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
         self.mailbox = mailbox

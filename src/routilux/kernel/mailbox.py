@@ -24,7 +24,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from routilux.kernel.account import NONE, Account, JobAccount, joined
 from routilux.kernel.activation import Activation
@@ -42,6 +42,7 @@ from routilux.kernel.locks import Lock, take_contended
 from routilux.model.decision import Decision
 from routilux.model.item import Item, Payload
 
+T = TypeVar("T")
 QUEUED: Final = 0  # accepted; nothing to do
 READY: Final = 1  # accepted; the caller queues the mailbox
 PARKED: Final = 2  # accepted; waits for other items: the caller parks it in its account
@@ -490,6 +491,7 @@ class Mailbox:
         if not self._lock.acquire(False):
             take_contended(self._lock)
         try:
+            activation.out = False
             if outcome != "completed":
                 self.failed += outcome == "failed"
                 self.skipped += outcome == "skipped"
@@ -502,7 +504,7 @@ class Mailbox:
             if self._lanes is not None:
                 self._lanes.give_back(activation.lane, self.pending)
             if self.claimed or self._claim_size:
-                self._take_back()
+                self._end_run()
             return self._promise()
         finally:
             self._lock.release()
@@ -512,8 +514,9 @@ class Mailbox:
     def stall(self, activation: Activation, *, retry: bool) -> bool:
         """Keep a claimed activation back, for a retry or at a gate; with concurrency 1 all else waits behind it."""
         with self._lock:
-            self._take_back()
+            self._end_run()
             self.running -= 1
+            activation.out = False
             self.stalled[activation] = None
             self.retried += retry
             self.returned += not retry
@@ -522,8 +525,9 @@ class Mailbox:
     def put_back(self, activation: Activation, over: bool) -> bool:
         """Take back what was handed out and has not begun: its job is paused, or over. True: queue the mailbox."""
         with self._lock:
-            self._take_back()
+            self._end_run()
             self.running -= 1
+            activation.out = False
             self.returned += 1
             if over:
                 self._leave_lane(activation)
@@ -542,13 +546,14 @@ class Mailbox:
     def withdraw(self, unwanted: Callable[[Activation], bool]) -> list[Activation]:
         """Take out activations that wait to run again but must not: their jobs have ended."""
         with self._lock:
-            waiting = (*self.stalled, *self.prepared, *self._held_prepared)
-            removed = [activation for activation in waiting if unwanted(activation)]
+            stalled, wanted_stalled = _divided(self.stalled, unwanted)
+            prepared, wanted = _divided(self.prepared, unwanted)
+            held, self._held_prepared = _divided(self._held_prepared, unwanted)
+            removed = [*stalled, *prepared, *held]
+            if removed:
+                self.stalled, self.prepared = dict.fromkeys(wanted_stalled), deque(wanted)
             for activation in removed:
-                self.stalled.pop(activation, None)
                 self._leave_lane(activation)
-            self.prepared = deque(activation for activation in self.prepared if activation not in removed)
-            self._held_prepared = [a for a in self._held_prepared if a not in removed]
             return removed
 
     def hold(self, item: Item) -> bool:
@@ -763,6 +768,7 @@ class Mailbox:
         with self._lock:
             activation = self.make(self, batch, job, now)
             activation.attempt = attempt
+            activation.out = False
             if self._lanes is not None:
                 activation.lane = self._lanes.take_again(batch)
             self.stalled[activation] = None
@@ -785,15 +791,18 @@ class Mailbox:
         return self.queued
 
     def _start_prepared(self, now: float) -> Activation | None:
-        activation = self.prepared.popleft()
-        if activation.job.paused:
-            self._held_prepared.append(activation)
-            return self._start_prepared(now) if self.prepared else None
-        activation.started = now
-        activation.abandoned = None
-        self.running += 1
-        activation.spare = self.queued = self.running < self.concurrency and self._has_work()
-        return activation
+        while self.prepared:
+            activation = self.prepared.popleft()
+            if activation.job.paused:
+                self._held_prepared.append(activation)
+                continue
+            activation.started = now
+            activation.abandoned = None
+            activation.out = True
+            self.running += 1
+            activation.spare = self.queued = self.running < self.concurrency and self._has_work()
+            return activation
+        return None
 
     def _leave_lane(self, activation: Activation) -> None:
         if self._lanes is not None:
@@ -849,20 +858,35 @@ class Mailbox:
         if slot.full and started:
             self._make_room(slot)
 
+    def _end_run(self) -> None:
+        """What the activation that ends has not started goes back to the front of the queue. Nothing competes with
+        that: the run was this activation's."""
+        left = self.claimed
+        still = len(left)
+        if left:
+            left.extend(self.pending)
+            self.pending.clear()
+            self.claimed, self.pending = self.pending, left
+        self._count_run(still)
+
     def _take_back(self) -> None:
-        """End a run: what it has not started goes back to the front of the queue."""
-        slot = self._only_slot
-        if slot is None:
-            return
+        """End a run whose thread may go on taking from it meanwhile."""
         back: list[Batch] = []
         try:
             while True:
                 back.append(self.claimed.popleft())
         except IndexError:  # also when the thread of the run took the last one
             pass
-        slot.length -= self._claim_size - len(back)
-        self._claim_size = 0
         self.pending.extendleft(reversed(back))
+        self._count_run(len(back))
+
+    def _count_run(self, back: int) -> None:
+        """A run has ended, and so many of its items have gone back."""
+        slot = self._only_slot
+        if slot is None:
+            return
+        slot.length -= self._claim_size - back
+        self._claim_size = 0
         if slot.full:
             self._make_room(slot)
         elif slot.length >= slot.capacity:  # the run gave back one that had been counted out
@@ -914,9 +938,8 @@ class Mailbox:
 
     def _let_resumed_go(self) -> Discard | None:
         """Put back in its place what belongs to jobs that go on, before anything that came later passes it."""
-        still = [activation for activation in self._held_prepared if activation.job.paused]
-        self.prepared.extend(a for a in self._held_prepared if a not in still)
-        self._held_prepared = still
+        self._held_prepared, gone_on = _divided(self._held_prepared, _rests)
+        self.prepared.extend(gone_on)
         self._held, resumed = _divided(self._held, _paused)
         if not resumed:
             return None
@@ -947,10 +970,10 @@ class Mailbox:
         return self._gathering
 
 
-def _divided(items: Iterable[Item], by: Callable[[Item], bool]) -> tuple[list[Item], list[Item]]:
+def _divided(items: Iterable[T], by: Callable[[T], bool]) -> tuple[list[T], list[T]]:
     """Those that it is true of, and the others. Asks once: a job can be paused and resumed at any moment."""
-    yes: list[Item] = []
-    no: list[Item] = []
+    yes: list[T] = []
+    no: list[T] = []
     for item in items:
         (yes if by(item) else no).append(item)
     return yes, no
@@ -959,6 +982,10 @@ def _divided(items: Iterable[Item], by: Callable[[Item], bool]) -> tuple[list[It
 def _ended(item: Item) -> bool:
     ended: bool = item[3].ended
     return ended
+
+
+def _rests(activation: Activation) -> bool:
+    return activation.job.paused
 
 
 def _paused(item: Item) -> bool:

@@ -58,6 +58,9 @@ if TYPE_CHECKING:
 
 running: ContextVar[RunningActivation | None] = ContextVar("routilux_activation", default=None)
 
+left_behind: ContextVar[Exception | None] = ContextVar("routilux_left_behind", default=None)
+"""In a child process that was forked inside an activation: why there is none any more."""
+
 
 def context_of_caller() -> Context:
     """A copy of the context of the caller, without the activation that it may be called in."""

@@ -22,7 +22,7 @@ from routilux.errors import (
 )
 from routilux.model.calls import is_async
 from routilux.model.config import check_config, declared_fields, fields_of
-from routilux.model.context import running
+from routilux.model.context import left_behind, running
 from routilux.model.event import Event
 from routilux.model.logic import Logic, SlotData, logic_of_handlers, logic_problem
 from routilux.model.policy import ActivationPolicy, ImmediatePolicy, lanes_problem
@@ -487,8 +487,10 @@ class Routine:
                 routine_id=self.routine_id,
             )
 
-    def _not_in_activation(self, what: str, otherwise: str = "") -> NotInActivationError:
-        activation = _running_get()
+    def _not_in_activation(self, what: str, otherwise: str = "") -> Exception:
+        activation, gone = _running_get(), left_behind.get()
+        if gone is not None and activation is None:
+            return gone
         if activation is None:
             reason = (
                 "no activation runs in this thread; use it inside the logic. A thread that the logic starts "

@@ -226,7 +226,7 @@ class LiveActivation(Activation):
             return False
         try:
             cancel()
-        except Exception as error:  # noqa: BLE001 a runner that does not come with the package is user code
+        except BaseException as error:  # noqa: BLE001 a runner that does not come with the package is user code
             who = f"the task runner of routine {self.mailbox.routine_id!r}"
             self.node.worker.engine.user_code_failed(who, error, "it was asked to stop an activation")
         return True

@@ -14,6 +14,7 @@ from routilux.kernel.mailbox import FULL, QUEUED, Mailbox, SlotQueue
 from routilux.ports import Task
 from routilux.runtime import turns
 from routilux.runtime.activation import AsyncActivation
+from routilux.runtime.attendant import OnFault
 from routilux.runtime.waiting import in_task
 
 Done = Callable[[BaseException | None], None]
@@ -30,7 +31,12 @@ class AsyncTasks:
         return list(self._tasks.values())
 
     def start(self, task: Task, done: Done) -> Callable[[], None]:
-        created = self._loop.create_task(self._run(task, done), context=task.context)
+        run = self._run(task, done)
+        try:
+            created = self._loop.create_task(run, context=task.context)
+        except BaseException:
+            run.close()
+            raise
         self._tasks[created] = task.activation
         created.add_done_callback(lambda ended: self._tasks.pop(ended, None))
 
@@ -57,17 +63,18 @@ class AsyncTasks:
     async def _run(self, task: Task, done: Done) -> None:
         failure: BaseException | None = None
         try:
-            if (
-                task.activation.job.halted and turns.put_back(task.activation)
-            ) or not task.activation.takes_off():
-                self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
-                turns.leave(task.activation.node.worker)
-                return
-            await _Paced(task.activation, task.logic(task.slot_data, task.message, task.state))
+            try:
+                if (
+                    task.activation.job.halted and turns.put_back(task.activation)
+                ) or not task.activation.takes_off():
+                    self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
+                    turns.leave(task.activation.node.worker)
+                    return
+                await _Paced(task.activation, task.logic(task.slot_data, task.message, task.state))
+            finally:
+                task.activation.landed()
         except BaseException as error:  # noqa: BLE001 user code; SystemExit would end the loop for everybody
             failure = error
-        finally:
-            task.activation.landed()
         self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]  # before a caller looks what runs
         done(failure)
 
@@ -75,12 +82,14 @@ class AsyncTasks:
 class AsyncLoop:
     """A TaskRunner with a thread of its own. ``launch`` is called there for each mailbox that was submitted."""
 
-    def __init__(self, launch: Callable[[Mailbox], None], clock: Callable[[], float]) -> None:
+    def __init__(
+        self, launch: Callable[[Mailbox], None], clock: Callable[[], float], on_fault: OnFault
+    ) -> None:
         self._launch = launch
         self._clock = clock
-        self._context = (
-            Context()
-        )  # of what is not logic: it must not run in that of an activation, or keep one
+        self._on_fault = on_fault
+        self._ending = False
+        self._context = Context()  # of what is not logic: that of an activation is not for it, nor kept by it
         self._loop = self._context.run(asyncio.new_event_loop)
         self._tasks = AsyncTasks(self._loop)
         self._todo: deque[Callable[[], Any]] = deque()
@@ -103,9 +112,16 @@ class AsyncLoop:
     def start(self, task: Task, done: Done) -> Callable[[], None]:
         if self._thread.ident == get_ident():
             return self._tasks.start(task, done)
-        cancel: list[Callable[[], None]] = []
-        self._do(lambda: cancel.append(self._tasks.start(task, done)))
-        return lambda: self._do(lambda: cancel[0]())
+        cancels: list[Callable[[], None]] = []
+
+        def start() -> None:
+            try:
+                cancels.append(self._tasks.start(task, done))
+            except BaseException as error:  # noqa: BLE001 logic may give the loop a factory of tasks
+                done(error)
+
+        self._do(start)
+        return lambda: self._do(lambda: [cancel() for cancel in cancels])
 
     def close(self, deadline: float | None = None) -> bool:
         """Cancel what still runs and end the thread; False if that took longer than until the deadline."""
@@ -115,6 +131,12 @@ class AsyncLoop:
             if self._thread.ident != get_ident():
                 self._thread.join(timeout)
         return not self._thread.is_alive()
+
+    def leave_behind(self) -> None:
+        """Called in a forked child: its thread ends, if it is the one that has forked."""
+        self._ending = True
+        if self._thread.ident == get_ident():
+            self._loop.stop()
 
     # -- on the loop's thread ------------------------------------------------------------------------------
 
@@ -131,23 +153,34 @@ class AsyncLoop:
     def _work(self) -> None:
         self._woken = False
         for _ in range(len(self._todo)):
-            self._todo.popleft()()
+            self._survive(self._todo.popleft())
         if self._todo and not self._woken:
             self._woken = True
             self._loop.call_soon(self._work, context=self._context)
 
     def _cancel_all(self) -> None:
         self._tasks.cancel_all()
-        self._loop.call_soon(self._tasks.when_empty, self._loop.stop)
+        self._loop.call_soon(self._tasks.when_empty, self._end)
+
+    def _end(self) -> None:
+        self._ending = True
+        self._loop.stop()
 
     def _run_loop(self) -> None:
-        asyncio.set_event_loop(self._loop)
-        self._loop.call_soon(self._started.set)
+        """Until the runtime ends it. A task of the user's that raises SystemExit, or stops the loop, interrupts it."""
+        loop = self._loop
+        asyncio.set_event_loop(loop)
+        loop.call_soon(self._started.set)
+        while not (self._ending or loop.is_closed()):
+            self._survive(loop.run_forever)
+        self._survive(lambda: loop.run_until_complete(loop.shutdown_asyncgens()))
+        loop.close()
+
+    def _survive(self, call: Callable[[], Any]) -> None:
         try:
-            self._loop.run_forever()
-        finally:
-            self._loop.run_until_complete(self._loop.shutdown_asyncgens())
-            self._loop.close()
+            call()
+        except BaseException as error:  # noqa: BLE001 the loop goes on, whatever this is
+            self._on_fault("the event loop", error, "it goes on")
 
 
 class _Paced:

@@ -6,16 +6,20 @@ from collections.abc import Callable
 from threading import Lock, Thread, get_ident
 
 Step = Callable[[], bool]
+OnFault = Callable[[str, BaseException, str], object]
+"""Told what has come out of a step: what it was, the exception, and what follows."""
 
 
 class Attendant:
     """Calls ``step`` until it returns False, whenever :meth:`wake` was called.
 
-    No wake-up is lost: one that comes during a step makes for another one.
+    No wake-up is lost: one that comes during a step makes for another one. A step that raises is over, and the thread
+    goes on.
     """
 
-    def __init__(self, name: str, step: Step, clock: Callable[[], float]) -> None:
+    def __init__(self, name: str, step: Step, clock: Callable[[], float], on_fault: OnFault) -> None:
         self._step = step
+        self._on_fault = on_fault
         self._clock = clock
         self._sleeper = Lock()
         self._sleeper.acquire()
@@ -54,7 +58,10 @@ class Attendant:
         while True:
             self._sleeper.acquire()
             self._woken = False
-            while self._step():
-                pass
+            try:
+                while self._step():
+                    pass
+            except BaseException as error:  # noqa: BLE001 the thread goes on, whatever this is
+                self._on_fault(f"a step of {self._thread.name}", error, "the thread goes on")
             if self._closing:
                 return

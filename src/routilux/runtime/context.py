@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.errors import NotInActivationError
-from routilux.model.context import running
+from routilux.model.context import left_behind, running
 
 if TYPE_CHECKING:
     import logging
@@ -131,7 +131,7 @@ def current() -> ActivationContext:
     """The activation that runs here. Raises NotInActivationError outside of one."""
     activation: Any = running.get()
     if activation is None:
-        raise NotInActivationError(
+        raise left_behind.get() or NotInActivationError(
             "current() was called outside an activation; call it in a routine's logic, or in a thread or task "
             "that the logic started with contextvars.copy_context()"
         )

@@ -13,7 +13,7 @@ from threading import Lock, get_ident
 from typing import TYPE_CHECKING, Any, Protocol
 
 from routilux.ports import Clock, TaskRunner, load
-from routilux.runtime.attendant import Attendant, Step
+from routilux.runtime.attendant import Attendant, OnFault, Step
 from routilux.runtime.book import unique_prefix
 from routilux.runtime.pool import ThreadPool
 from routilux.runtime.timers import Timers
@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from routilux.kernel.locks import Lock as KernelLock
     from routilux.kernel.mailbox import Mailbox
     from routilux.runtime.pool import RunQueue
+
+
+def _unheard(who: str, error: BaseException, follows: str) -> None:
+    return None
 
 
 class Cancellable(Protocol):
@@ -41,6 +45,13 @@ class Driver(Protocol):
     @property
     def quantum(self) -> float:
         """Seconds that a routine may keep a thread while others wait."""
+
+    on_fault: OnFault
+    """Told what has come out of a step on one of the driver's threads, which goes on: what it was, the exception, and
+    what follows. The engine sets it."""
+
+    def note_fault(self, error: BaseException) -> None:
+        """A step of the engine that never raises has raised. It is logged already."""
 
     def may_follow(self, queue: RunQueue) -> bool:
         """Whether a thread may go on with another ready routine of the same worker."""
@@ -76,6 +87,9 @@ class Driver(Protocol):
     def on_loop(self) -> bool:
         """Whether the calling thread is the one of the event loop."""
 
+    def leave_behind(self) -> None:
+        """Called in a forked child: the thread that has forked ends with what it does, and takes no lock for that."""
+
     def close(self, deadline: float | None) -> bool:
         """Stop everything; False if something still ran at the deadline."""
 
@@ -95,8 +109,9 @@ class ThreadDriver:
 
     def __init__(self, size: int, run: Callable[..., None], run_async: Callable[..., Any]) -> None:
         self.clock: Clock = SystemClock()
-        self._pool = ThreadPool(size, run)
-        self._timers = Timers(self.clock.monotonic)
+        self.on_fault: OnFault = _unheard
+        self._pool = ThreadPool(size, run, self._fault)
+        self._timers = Timers(self.clock.monotonic, self._fault)
         self._run_async = run_async
         self._loop: Any = None
         self._loop_lock = Lock()
@@ -104,6 +119,9 @@ class ThreadDriver:
         self.submit = self._pool.submit
         self.away = self._pool.away
         self.call_at = self._timers.call_at
+
+    def note_fault(self, error: BaseException) -> None:
+        return None
 
     def may_follow(self, queue: RunQueue) -> bool:
         return True
@@ -120,7 +138,7 @@ class ThreadDriver:
         return self._async_loop()  # type: ignore[no-any-return]
 
     def attendant(self, name: str, step: Step) -> Attending:
-        return Attendant(name, step, self.clock.monotonic)
+        return Attendant(name, step, self.clock.monotonic, self._fault)
 
     def running(self) -> list[Any]:
         on_seats = [seat.activation for seat in list(self._pool.seats.values())]
@@ -130,16 +148,25 @@ class ThreadDriver:
     def on_loop(self) -> bool:
         return self._loop is not None and self._loop.ident == get_ident()
 
+    def leave_behind(self) -> None:
+        self.on_fault = _unheard
+        self._pool.leave_behind()
+        if self._loop is not None:
+            self._loop.leave_behind()
+
     def close(self, deadline: float | None) -> bool:
         self._timers.close()
         self._pool.close()
         left = self._pool.join(deadline, self.clock.monotonic)
         ended = self._loop is None or self._loop.close(deadline)
-        return ended and not left
+        return self._timers.join(deadline) and ended and not left
 
     def _async_loop(self) -> Any:
         if self._loop is None:
             with self._loop_lock:
                 if self._loop is None:
-                    self._loop = load("async runner")(self._run_async, self.clock.monotonic)
+                    self._loop = load("async runner")(self._run_async, self.clock.monotonic, self._fault)
         return self._loop
+
+    def _fault(self, who: str, error: BaseException, follows: str) -> None:
+        self.on_fault(who, error, follows)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakSet
 
-from routilux.errors import InsideActivationError
+from routilux.errors import InsideActivationError, name_of
 from routilux.model.checks import checked_timeout
 from routilux.model.context import running
 from routilux.ports import Observer, Row, RowObserver, Store, Tap, load, record_of
 from routilux.runtime import cut, waiting_for
 from routilux.runtime.book import JobBook
-from routilux.runtime.failures import WARNING, FailureLog, failed_with, write
+from routilux.runtime.failures import ERROR, WARNING, FailureLog, failed_with, write
 from routilux.runtime.letters import LetterRoom
 from routilux.runtime.waiting import Bell
-from routilux.tracebacks import headline
+from routilux.tracebacks import headline, is_a
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
@@ -37,6 +39,7 @@ class Health(NamedTuple):
 
 
 STOPPED_LIMIT = 1_000
+MOST_WARNED = 1_000
 _told: WeakSet[Flow] = WeakSet()  # flows whose findings were logged, in whatever runtime
 T = TypeVar("T")
 Taker: TypeAlias = Callable[[Row], object]
@@ -59,6 +62,7 @@ class Engine:
     ) -> None:
         self.runtime = runtime
         self.driver = driver
+        driver.on_fault = self.fault
         self.now = driver.clock.monotonic
         self.bell = Bell(driver.signal, driver.clock.monotonic)  # the book's
         self.failures = FailureLog(driver)
@@ -77,7 +81,7 @@ class Engine:
         ]  # raises when the runtime accepts nothing any more; the runtime's
         self.journal: Journal | None = None if store is None else load("journal")(self, store)
         self._observers: tuple[Observer | RowObserver, ...] = ()
-        self._warned: set[str] = set()
+        self._warned: OrderedDict[str, None] = OrderedDict()
 
     def health(self) -> Health:
         """Whether what happens is kept."""
@@ -146,10 +150,14 @@ class Engine:
             worker.set_taps(taps)
 
     def warn(self, message: str) -> None:
-        """Log each kind of warning once."""
-        if message not in self._warned and len(self._warned) < 1_000:
-            self._warned.add(message)
-            write(WARNING, message)
+        """Log each warning once; after 1,000 others it is news again."""
+        if message in self._warned:
+            return
+        self._warned[message] = None
+        if len(self._warned) > MOST_WARNED:
+            with suppress(KeyError):  # another thread has forgotten them
+                self._warned.popitem(last=False)
+        write(WARNING, message)
 
     def tell_findings(self, flow: Flow, findings: Iterable[Issue]) -> None:
         """Log what looks wrong with a flow, when it is run for the first time.
@@ -170,6 +178,15 @@ class Engine:
 
         self.failures.tell(WARNING, failed_with(who, error), message, error)
 
+    def fault(self, who: str, error: BaseException, follows: str) -> None:
+        """Log what has come out of a step of ours that never raises. The thread goes on; a simulation does not."""
+
+        def message() -> str:
+            return f"{who} was broken off by {headline(error)}; {follows}"
+
+        self.failures.tell(ERROR, failed_with(who, error), message, error)
+        self.driver.note_fault(error)
+
     def _set_observers(self, observers: tuple[Observer | RowObserver, ...]) -> None:
         self._observers = observers
         takers = [self._taker(observer) for observer in observers]
@@ -179,19 +196,17 @@ class Engine:
 
     def _taker(self, observer: Any) -> Taker:
         """A function that takes rows for this observer and never raises."""
-        if hasattr(observer, "take_row"):
-            take: Taker = observer.take_row
-            return take
+        take: Taker = getattr(observer, "take_row", None) or (lambda row: observer.record(record_of(row)))
 
-        def take_record(row: Row) -> None:
+        def take_safely(row: Row) -> None:
             try:
-                observer.record(record_of(row))
+                take(row)
             except BaseException as error:  # an observer never changes an outcome
-                if not isinstance(error, Exception) and current_thread() is main_thread():
+                if not is_a(error, Exception) and current_thread() is main_thread():
                     raise  # the handler of a signal may have raised it, and wants to end the program
-                self.user_code_failed(f"observer {type(observer).__name__}", error, "it goes on being called")
+                self.user_code_failed(f"observer {name_of(observer)}", error, "it goes on being called")
 
-        return take_record
+        return take_safely
 
 
 def _all(takers: list[Taker]) -> Taker:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from threading import Lock, current_thread, main_thread
 from typing import TYPE_CHECKING, Any, Final
 
-from routilux.errors import describe
-from routilux.tracebacks import formatted, innermost, of_user, place_of
+from routilux.errors import describe, name_of
+from routilux.tracebacks import formatted, innermost, is_a, of_user, place_of
 
 if TYPE_CHECKING:
     from routilux.runtime.driver import Attending, Driver
@@ -68,8 +68,7 @@ class FailureLog:
             write(level, f"{message()}{more}", error, about, traced=news)
 
     def close(self) -> None:
-        """Say what has only been counted so far."""
-        self._sum_up()
+        """Say what has only been counted so far; a handler that takes its time is not waited for."""
         if self._writer is not None:
             self._writer.close(self._driver.clock.monotonic() + PATIENCE)
 
@@ -122,7 +121,7 @@ class FailureLog:
 def failed_with(who: str, error: BaseException) -> str:
     """The kind of a failure: who failed, with what, and on which line."""
     place = place_of(error)
-    return f"{who} failed with {type(error).__name__}{f' at {place}' if place else ''}"
+    return f"{who} failed with {name_of(error)}{f' at {place}' if place else ''}"
 
 
 def write(
@@ -157,7 +156,7 @@ def write(
             )  # bounded, as logging's is not
         logger.handle(record)
     except BaseException as raised:  # a handler or a filter: it never changes an outcome
-        if not isinstance(raised, Exception) and current_thread() is main_thread():
+        if not is_a(raised, Exception) and current_thread() is main_thread():
             raise  # the handler of a signal may have raised it, and wants to end the program
         if logging.raiseExceptions:
             _tell_as_logging_does(message)

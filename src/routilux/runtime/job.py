@@ -18,7 +18,9 @@ from routilux.model.checks import checked_timeout
 from routilux.model.context import running
 from routilux.model.item import Output
 from routilux.model.status import JobStatus
+from routilux.runtime.failures import WARNING, write
 from routilux.runtime.sizes import estimated_size
+from routilux.tracebacks import headline
 
 if TYPE_CHECKING:
     import asyncio
@@ -277,7 +279,11 @@ class JobContext:
         """Wake the waiters. Called once, by the runtime, after status and error are set."""
         waiting, self._waiting = self._waiting, None
         for callback in list(waiting or ()):
-            callback()
+            try:
+                callback()
+            except BaseException as error:  # noqa: BLE001 the others are called all the same
+                who = f"a callback at the end of job {self.job_id!r}"
+                write(WARNING, f"{who} raised {headline(error)}; the others are called", error)
 
     def _outcome(self) -> list[Output]:
         if self.left:

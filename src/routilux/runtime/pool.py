@@ -20,6 +20,7 @@ from threading import Lock, Thread, current_thread, get_ident
 from typing import TYPE_CHECKING, Any
 
 from routilux.kernel.locks import take_contended
+from routilux.runtime.attendant import OnFault
 
 if TYPE_CHECKING:
     from routilux.kernel.locks import Lock as KernelLock
@@ -251,8 +252,9 @@ class Seat:
 class ThreadPool:
     """``run(queue, mailbox, seat)`` is called on the threads for one turn of a routine."""
 
-    def __init__(self, size: int, run: Callable[[RunQueue, Mailbox, Seat], None]) -> None:
+    def __init__(self, size: int, run: Callable[[RunQueue, Mailbox, Seat], None], on_fault: OnFault) -> None:
         self.size = size
+        self._on_fault = on_fault
         self.seats: dict[int, Seat] = {}
         self._run = run
         self._queue: deque[RunQueue] = deque()
@@ -292,6 +294,10 @@ class ThreadPool:
             self._returning.clear()
         for sleeper in sleepers:
             sleeper.release()
+
+    def leave_behind(self) -> None:
+        """Called in a forked child: the thread that has forked ends with what it does."""
+        self._closing = True
 
     def join(self, deadline: float | None, clock: Callable[[], float]) -> list[Thread]:
         """Wait for the threads; those that still run at the deadline."""
@@ -409,7 +415,10 @@ class ThreadPool:
                 elif self._free:
                     self._seat_spare()
             if mailbox is not None:
-                self._run(queue, mailbox, seat)
+                try:
+                    self._run(queue, mailbox, seat)
+                except BaseException as error:  # noqa: BLE001 the thread goes on, whatever this is
+                    self._on_fault("a thread of the pool", error, "it goes on")
         self.seats.pop(get_ident(), None)
         self._threads.discard(current_thread())
 

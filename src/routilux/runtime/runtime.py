@@ -24,7 +24,7 @@ from routilux.errors import (
     unknown,
 )
 from routilux.model.checks import checked_count, checked_flag, checked_timeout
-from routilux.model.context import running
+from routilux.model.context import left_behind, running
 from routilux.model.flow import Flow
 from routilux.model.item import DeadLetter
 from routilux.model.registry import FlowRegistry
@@ -995,6 +995,7 @@ class Runtime:
         self._closed = "belongs to another process"
         for capture in self._captures:
             capture.end_in_child(self)
+        self._engine.driver.leave_behind()
         engine, self._engine, self._directory, self._posting = self._engine, GONE, GONE, GONE
         if self._opener is not None:
             self._opener = GONE
@@ -1005,6 +1006,8 @@ class Runtime:
         activation: Any = running.get()
         if activation is not None and activation.node.worker.runtime is self:
             activation.abandoned = forked("emit()")
+            left_behind.set(activation.abandoned)
+            running.set(None)  # the child may wait for a runtime of its own
 
     def _check_open(self, call: str) -> None:
         if self._closed is None:

@@ -52,7 +52,7 @@ class _Look:
         """A sample is taken before it is looked at: another thread may change the container meanwhile."""
         try:
             length, some = self._sample_of(value)
-        except Exception:  # noqa: BLE001 the class of a user may do anything, and a container change right here
+        except BaseException:  # noqa: BLE001 the class of a user may do anything, and a container change right here
             return 0
         self._left -= len(some)
         total = 0
@@ -104,13 +104,13 @@ def _shape(kind: type) -> str | None:
 def _own_size(value: Any) -> int:
     try:
         return sys.getsizeof(value)
-    except Exception:  # noqa: BLE001 the class of a user may say anything
+    except BaseException:  # noqa: BLE001 the class of a user may say anything
         return UNKNOWN
 
 
 def _nbytes(value: Any) -> int:
     try:
         size = getattr(value, "nbytes", 0)
-    except Exception:  # noqa: BLE001 as above
+    except BaseException:  # noqa: BLE001 as above
         return 0
     return size if type(size) is int else 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from itertools import count
-from threading import Condition, Thread
+from threading import Condition, Thread, get_ident
+
+from routilux.runtime.attendant import OnFault
 
 
 class Timer:
@@ -23,8 +25,9 @@ class Timer:
 
 
 class Timers:
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], on_fault: OnFault) -> None:
         self._clock = clock
+        self._on_fault = on_fault
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = count()
         self._changed = Condition()
@@ -50,9 +53,13 @@ class Timers:
             self._heap.clear()
             self._changed.notify()
 
-    def join(self, timeout: float) -> None:
-        if self._thread is not None:
-            self._thread.join(timeout)
+    def join(self, deadline: float | None) -> bool:
+        """Wait for the end of the thread; False if it still runs at the deadline."""
+        thread = self._thread
+        if thread is None or thread.ident == get_ident():
+            return True
+        thread.join(None if deadline is None else max(0.0, deadline - self._clock()))
+        return not thread.is_alive()
 
     def _run(self) -> None:
         while True:
@@ -62,7 +69,10 @@ class Timers:
                     return
             call = timer.call if timer is not None else None
             if call is not None:
-                call()
+                try:
+                    call()
+                except BaseException as error:  # noqa: BLE001 the other timers are due all the same
+                    self._on_fault("a timer", error, "the others go on")
 
     def _next_due(self) -> Timer | None:
         """Wait for the next timer that is due; under the condition."""

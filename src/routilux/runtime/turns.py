@@ -10,7 +10,14 @@ from itertools import count
 from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import ExecutionTimeoutError, JobCancelledError, SlotHandlerError, describe, shown
+from routilux.errors import (
+    ExecutionTimeoutError,
+    JobCancelledError,
+    SlotHandlerError,
+    describe,
+    name_of,
+    shown,
+)
 from routilux.kernel.activation import OVER, Activation
 from routilux.kernel.gathering import Decide, Later
 from routilux.kernel.mailbox import Discard, Mailbox
@@ -24,7 +31,7 @@ from routilux.ports import Activated, Task
 from routilux.runtime.activation import LiveActivation, Outcome
 from routilux.runtime.failures import ERROR, WARNING, failed_with
 from routilux.runtime.incomplete import IncompleteSetError
-from routilux.tracebacks import described_at, drop_frames, headline, traceback_of
+from routilux.tracebacks import described_at, drop_frames, headline, is_a, traceback_of
 
 if TYPE_CHECKING:
     from routilux.model.recovery import ErrorDecision
@@ -67,27 +74,34 @@ def leave(worker: Worker) -> None:
 def _turn(worker: Worker, mailbox: Mailbox, seat: Seat, limit: float) -> bool:
     """Run activations until there is none or the time is over; True: the mailbox has more."""
     now = worker.engine.now()
-    while True:
-        if worker.journaled and worker.holds_back(mailbox):
-            return False
-        answer = mailbox.next(now)
-        if mailbox.freed:
-            worker.room(mailbox)
-        if not isinstance(answer, Activation):
-            if answer is None:
-                return mailbox.waiting and _is_held_up(worker, mailbox, now)
-            if not _answer(worker, mailbox, answer, now):
+    seat.activation = None
+    try:
+        while True:
+            if worker.journaled and worker.holds_back(mailbox):
                 return False
-            continue
-        if answer.spare:
-            worker.schedule(mailbox)
-        more, now = worker.carry_out(mailbox, seat, answer, limit)
-        if mailbox.freed:
-            worker.room(mailbox)
-        if not more:
-            return False
-        if now >= limit or worker.queue.held:
-            return True
+            answer = mailbox.next(now)
+            if not isinstance(answer, Activation):
+                if mailbox.freed:
+                    worker.room(mailbox)
+                if answer is None:
+                    return mailbox.waiting and _is_held_up(worker, mailbox, now)
+                if not _answer(worker, mailbox, answer, now):
+                    return False
+                continue
+            seat.activation = answer
+            if mailbox.freed:
+                worker.room(mailbox)
+            if answer.spare:
+                worker.schedule(mailbox)
+            more, now = worker.carry_out(mailbox, seat, answer, limit)
+            if mailbox.freed:
+                worker.room(mailbox)
+            if not more:
+                return False
+            if now >= limit or worker.queue.held:
+                return True
+    except BaseException as fault:  # noqa: BLE001 the thread goes on, whatever this is
+        return broken_off(worker, mailbox, seat.activation, fault)
 
 
 def carry_out(
@@ -108,7 +122,6 @@ def carry_out(
         batch, job = activation.batch, activation.job
         if job.status is _PENDING:
             worker.started(job)
-        seat.activation = activation
         context = job.context.copy()
         context.run(set_running, activation)
         if single:
@@ -139,12 +152,12 @@ def carry_out(
         following: Any = go_on(activation, now) if now < limit and not queue.held else None
         if following is None:
             break
+        seat.activation = activation = following
         if following.spare:
             worker.schedule(mailbox)
         if mailbox.freed:
             worker.room(mailbox)
         unsettled += 1
-        activation = following
         if activation.job is not job:
             ended = job.remove(unsettled)
             unsettled = 0
@@ -271,12 +284,7 @@ def _is_held_up(worker: Worker, mailbox: Mailbox, now: float) -> bool:
     answer: Any = mailbox.next(now, regardless=True)
     if not isinstance(answer, Activation):
         return answer is not None and _answer(worker, mailbox, answer, now)
-    if answer.spare:
-        worker.schedule(mailbox)
-    worker.room(mailbox)
-    if answer.job.status is _PENDING:
-        worker.started(answer.job)
-    return failed(worker, answer, error, now)  # type: ignore[arg-type]
+    return _failed_at_once(worker, answer, error, now)
 
 
 def _let_policy_decide(worker: Worker, mailbox: Mailbox, asked: Decide, now: float) -> bool:
@@ -297,12 +305,21 @@ def _let_policy_decide(worker: Worker, mailbox: Mailbox, asked: Decide, now: flo
 def _policy_failed(worker: Worker, mailbox: Mailbox, asked: Decide, error: BaseException, now: float) -> bool:
     """The activation that the policy should have decided about fails with it; its item is the oldest."""
     activation: Any = mailbox.claim_oldest(asked, now)
-    if activation is None:
-        return False
-    if activation.job.status is _PENDING:
-        worker.started(activation.job)
-    worker.room(mailbox)
-    return failed(worker, activation, error, now)
+    return activation is not None and _failed_at_once(worker, activation, error, now)
+
+
+def _failed_at_once(worker: Worker, activation: Any, error: BaseException, now: float) -> bool:
+    """An activation was handed out only to fail."""
+    mailbox = activation.mailbox
+    try:
+        if activation.spare:
+            worker.schedule(mailbox)
+        worker.room(mailbox)
+        if activation.job.status is _PENDING:
+            worker.started(activation.job)
+        return failed(worker, activation, error, now)
+    except BaseException as fault:  # noqa: BLE001 as in a turn
+        return broken_off(worker, mailbox, activation, fault)
 
 
 # -- when logic has failed -----------------------------------------------------------------------------------
@@ -313,7 +330,7 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
 
     An interruption of the program is no failure of the logic that it happens to meet: it leaves the runtime.
     """
-    if isinstance(error, KeyboardInterrupt) and current_thread() is main_thread():
+    if _interrupts(error):
         raise error
     if activation.timer is not None:
         activation.timer.cancel()
@@ -325,7 +342,7 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
             tell(worker, activation, error, WARNING, "its job has ended already")
         drop_frames(error)
         return end(worker, activation, now, Outcome("failed", error))
-    if isinstance(error, IncompleteSetError):
+    if is_a(error, IncompleteSetError):
         drop_frames(error)
         return end(worker, activation, now, Outcome(INCOMPLETE, error))
     if worker.leaves_what_fails:
@@ -351,6 +368,54 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
             return end(worker, activation, now, Outcome("failed", error, fatal=_wrapped(activation, error)))
 
 
+def broken_off(worker: Worker, mailbox: Mailbox, activation: Any, fault: BaseException) -> bool:
+    """Something has come out of a turn that is no failure of logic: ours, or of user code that must not raise.
+
+    Nothing that the turn held stays held: its ``activation``, None if there was none, and its jobs have failed. True:
+    the mailbox has more, and the caller sees to it. An interruption of the program is raised again.
+    """
+    more, who = False, f"the turn of routine {mailbox.routine_id!r} of flow {worker.flow_id!r}"
+    if not _interrupts(fault):
+        worker.engine.fault(who, fault, "it is given up" if activation is None else "the job fails")
+    if activation is not None and not worker.leaves_what_fails:
+        try:
+            more = _fail_for_good(worker, activation, fault)
+        except BaseException as another:  # noqa: BLE001 the thread goes on all the same
+            worker.engine.fault(who, another, "nothing but its jobs ends")
+            if activation.out:
+                more = mailbox.finish(activation, worker.engine.now(), "failed")
+            _end_jobs_of(worker, activation, fault)
+        more = mailbox.look_again() or more
+    if not _interrupts(fault):
+        return more
+    if more:
+        worker.schedule(mailbox)
+    raise fault
+
+
+def _fail_for_good(worker: Worker, activation: Any, fault: BaseException) -> bool:
+    """An activation and its jobs fail, however far it has come; True: its mailbox has more."""
+    if activation.timer is not None:
+        activation.timer.cancel()
+    activation.merged = None
+    if activation.out:
+        fatal = _wrapped(activation, fault)
+        return end(worker, activation, worker.engine.now(), Outcome("failed", fault, fatal=fatal))
+    _end_jobs_of(worker, activation, fault)
+    return False
+
+
+def _end_jobs_of(worker: Worker, activation: Any, fault: BaseException) -> None:
+    fatal = _wrapped(activation, fault)
+    for member in activation.job.members:
+        worker.end_job(member.job, JobStatus.FAILED, fatal)
+
+
+def _interrupts(error: BaseException) -> bool:
+    """Whether it is the user who interrupts the program."""
+    return is_a(error, KeyboardInterrupt) and current_thread() is main_thread()
+
+
 def _send_on(worker: Worker, activation: LiveActivation, error: BaseException, now: float) -> bool:
     """The items of a failed activation are emitted on the routine's event ``error``, and it has ended with that."""
     try:
@@ -370,8 +435,8 @@ def _send_on(worker: Worker, activation: LiveActivation, error: BaseException, n
 
 def _is_told(activation: LiveActivation, error: BaseException) -> bool:
     """Whether the job ended with this very error, or the logic was told that its job is over."""
-    told = error is activation.abandoned or isinstance(error, JobCancelledError)
-    return told or type(error).__name__ == "CancelledError"
+    told = error is activation.abandoned or is_a(error, JobCancelledError)
+    return told or name_of(error) == "CancelledError"
 
 
 def tell(
@@ -504,27 +569,32 @@ def launch(worker: Worker, mailbox: Mailbox, *, once: bool = False) -> None:
         return
     while worker.queue.enter():
         now = worker.engine.now()
-        activation: Any = mailbox.next(now)
-        if isinstance(activation, Activation):
-            _launch(worker, activation)  # type: ignore[arg-type]
-            if not activation.spare:
-                return
-            if once:
-                worker.schedule(mailbox)
-                return
-        else:
-            if activation is None:
+        activation: Any = None
+        again = leaves_later = False
+        try:
+            answer = mailbox.next(now)
+            if isinstance(answer, Activation):
+                activation, again = answer, answer.spare
+                leaves_later = _launch(worker, activation)
+            elif answer is None:
                 again = mailbox.waiting and _is_held_up(worker, mailbox, now)
             else:
-                again = _answer(worker, mailbox, activation, now)
+                again = _answer(worker, mailbox, answer, now)
+        except BaseException as fault:  # noqa: BLE001 as in a turn
+            again = broken_off(worker, mailbox, activation, fault) or again
+        if again and once and activation is not None:
+            worker.schedule(mailbox)
+            again = False
+        if not leaves_later:
             leave(worker)
-            if not again:
-                return
+        if not again:
+            return
     if worker.queue.push(mailbox):  # it was held for a moment
         worker.engine.driver.submit(worker.queue)
 
 
-def _launch(worker: Worker, activation: LiveActivation) -> None:
+def _launch(worker: Worker, activation: LiveActivation) -> bool:
+    """Start an activation; False if it was put back. Else :func:`end_detached` leaves for it."""
     if activation.mailbox.freed:
         worker.room(activation.mailbox)
     if activation.job.status is _PENDING:
@@ -533,11 +603,10 @@ def _launch(worker: Worker, activation: LiveActivation) -> None:
     slot_data = node.data_of(activation.batch)
     try:
         if (activation.job.halted and put_back(activation)) or not begin(worker, activation, slot_data):
-            leave(worker)
-            return
+            return False
     except BaseException as error:  # noqa: BLE001 a merge function is user code
         end_detached(activation, error)
-        return
+        return True
     context = activation.job.context.copy()
     context.run(set_running, activation)
     task = Task(node.logic, slot_data, activation.message, worker.state, activation, context)
@@ -549,9 +618,9 @@ def _launch(worker: Worker, activation: LiveActivation) -> None:
         activation.cancel = runner.start(task, done)
     except BaseException as error:  # noqa: BLE001 a runner that does not come with the package is user code
         done(error)
-        return
     if activation.job.ended:  # it ended while this was being started
         activation.ask_to_stop()
+    return True
 
 
 class Done:
@@ -572,18 +641,25 @@ class Done:
 
 def end_detached(activation: LiveActivation, error: BaseException | None) -> None:
     """Logic that ran somewhere else has ended."""
-    worker, mailbox = activation.node.worker, activation.mailbox
+    worker = activation.node.worker
     activation.cancel = None
-    now = worker.engine.now()
     try:
-        if error is not None:
-            raise error
-        end_guarded(activation)
-        worker.seal(activation)
-    except BaseException as raised:  # noqa: BLE001 the outcome of user code
-        more = failed(worker, activation, raised, now)
-    else:
-        more = worker.complete(activation, now)
-    if more:
-        worker.schedule(mailbox)
-    leave(worker)
+        if _has_more(worker, activation, error, worker.engine.now()):
+            worker.schedule(activation.mailbox)
+    finally:
+        leave(worker)
+
+
+def _has_more(worker: Worker, activation: LiveActivation, error: BaseException | None, now: float) -> bool:
+    """What follows from how it ended; True: its mailbox has more, and the caller sees to it."""
+    try:
+        try:
+            if error is not None:
+                raise error
+            end_guarded(activation)
+            worker.seal(activation)
+        except BaseException as raised:  # noqa: BLE001 the outcome of user code
+            return failed(worker, activation, raised, now)
+        return worker.complete(activation, now)
+    except BaseException as fault:  # noqa: BLE001 as in a turn
+        return broken_off(worker, activation.mailbox, activation, fault)

@@ -200,8 +200,9 @@ class Worker:
         for member in members:
             if noted is not None:
                 member.job.add_error(noted)
-            if fatal is not None:
-                self.end_job(member.job, JobStatus.FAILED, fatal)
+        if fatal is not None:
+            jobs = [member.job for member in members]
+            self.end_jobs(jobs, JobStatus.FAILED, fatal, besides=activation.batch)
         self.settle(activation.batch)
         return more
 
@@ -447,14 +448,23 @@ class Worker:
         return bool(self.end_jobs([job], status, error))
 
     def end_jobs(
-        self, jobs: Iterable[JobContext], status: JobStatus, error: BaseException | None = None
+        self,
+        jobs: Iterable[JobContext],
+        status: JobStatus,
+        error: BaseException | None = None,
+        *,
+        besides: Iterable[Item] = (),
     ) -> list[JobContext]:
+        """Fail or cancel jobs at once; those that had not ended yet. ``besides``: items of theirs that have just ended
+        and are still counted. A job that has no others is not looked for in the queues, which may be long."""
         ended = self.mark_ended(jobs, status, error)
         if ended:
-            self.sweep()
-            for activation in self.engine.running():
-                if activation.job.ended:
-                    activation.ask_to_stop()
+            counted = Counter(member for item in besides for member in item[3].members)
+            if any(job.account.active + job.account.parked > counted[job.account] for job in ended):
+                self.sweep()
+                for activation in self.engine.running():
+                    if activation.job.ended:
+                        activation.ask_to_stop()
             for job in ended:
                 self._over(job)
             if any(node.mailbox.keeps_back for node in self.nodes.values()):

@@ -28,6 +28,7 @@ from routilux.kernel.mailbox import Mailbox
 from routilux.ports import TaskRunner
 from routilux.runtime import turns
 from routilux.runtime.async_loop import AsyncTasks
+from routilux.runtime.attendant import OnFault
 from routilux.runtime.driver import Driver
 from routilux.runtime.pool import RunQueue, Seat
 from routilux.runtime.runtime import Runtime
@@ -227,7 +228,10 @@ class SimulatedDriver:
         self.interrupts: list[Callable[[], object]] = []
         self.steps = 0
         self.locks_held = 0
-        self.fault: Exception | None = None  # of the engine or of this: not to be taken for one of user code
+        self.on_fault: OnFault
+        self.fault: BaseException | None = (
+            None  # of the engine or of this: not to be taken for one of user code
+        )
         self._rng = Random(seed)
         self._interruption = interruption
         self._early_timers = early_timers
@@ -268,6 +272,12 @@ class SimulatedDriver:
     def quantum(self) -> float:
         """Time stands still within a turn, so a turn is one activation long or as long as there is work."""
         return self._rng.choice((0.0, 0.0, 1.0))
+
+    def note_fault(self, error: BaseException) -> None:
+        """Raised here, and by the next step."""
+        if not isinstance(error, Unwound):
+            self.fault = self.fault or error
+        raise error
 
     def may_follow(self, queue: RunQueue) -> bool:
         return True
@@ -311,6 +321,9 @@ class SimulatedDriver:
     def on_loop(self) -> bool:
         return self._loop_strand is not None and self._loop_strand is self.strand
 
+    def leave_behind(self) -> None:
+        return None
+
     def close(self, deadline: float | None) -> bool:
         self._closed = True
         self._timers.clear()
@@ -326,8 +339,8 @@ class SimulatedDriver:
 
     def broken(self, what: str) -> AssertionError:
         """Note a fault of the engine, to be raised by the next step too."""
-        self.fault = AssertionError(f"seed {self.seed}: {what}")
-        return self.fault
+        fault = self.fault = AssertionError(f"seed {self.seed}: {what}")
+        return fault
 
     def stuck(self) -> SimulationStuck:
         """Something is waited for, and nothing is left to be done."""

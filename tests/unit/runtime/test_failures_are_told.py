@@ -193,6 +193,7 @@ class VirtualTime:
         self.step()
 
     def close(self, deadline: float) -> bool:
+        self.step()
         return True
 
     def pass_by(self, seconds: float) -> None:

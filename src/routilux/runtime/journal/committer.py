@@ -17,6 +17,7 @@ from routilux.errors import (
 )
 from routilux.runtime.journal.record import Record, merged
 from routilux.runtime.posting import KeyTaken
+from routilux.tracebacks import is_a
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
@@ -80,12 +81,15 @@ class Committer:
     # -- a step ------------------------------------------------------------------------------------------
 
     def step(self) -> bool:
-        """Write one batch and release it; False if there is nothing to do at the moment."""
+        """Write one batch and release it; False if there is nothing to do at the moment.
+
+        Whatever comes out of it, the next step takes up what is left.
+        """
         try:
             return self._step()
-        except BaseException as error:
-            self._break(StoreError(f"the journal of {self._store.name} has failed: {describe(error)}"))
-            raise
+        except BaseException as error:  # noqa: BLE001 the journal goes on, whatever this is
+            self._engine.fault("a step of the journal", error, "it is tried again")
+            return self._ask_again(_as_store_error(error))
 
     def _step(self) -> bool:
         did = self._do_tasks()
@@ -108,10 +112,9 @@ class Committer:
             except StoreCorruptError as error:
                 self._break(error)
                 return False
-            except StoreError as error:
+            except BaseException as error:  # noqa: BLE001 a store that does not come with the package is user code
                 self._tasks.append(task)
-                self._ask_again(error)
-                return False
+                return self._ask_again(_as_store_error(error))
             did = True
         return did
 
@@ -125,7 +128,7 @@ class Committer:
         batch = self._next_batch()
         try:
             changes, keyed = merged(batch)
-            taken = self._store.write(changes)
+            taken = [keyed[at] for at in self._store.write(changes)]
         except StoreUnknownError as error:
             self._unsettled = True
             return self._ask_again(error)
@@ -135,13 +138,10 @@ class Committer:
             self._put_back(batch)
             self._break(error)
             return False
-        except StoreError as error:
-            return self._refused(batch, error)
-        except BaseException:
-            self._put_back(batch)  # who waits for it hears that the journal has failed
-            raise
+        except BaseException as error:  # noqa: BLE001 a store that does not come with the package is user code
+            return self._refused(batch, _as_store_error(error))
         if taken:
-            return self._keys_taken(batch, [keyed[at] for at in taken])
+            return self._keys_taken(batch, taken)
         self._release(batch)
         return True
 
@@ -163,7 +163,7 @@ class Committer:
         self._written += len(batch)
         self._batch = []
         for record in batch:
-            record.release()
+            self._carry_out(record)
             self._done_with(record)
         self._prune_sometimes()
 
@@ -175,7 +175,20 @@ class Committer:
                 worker.unreleased -= 1
                 left = worker.unreleased
             if not left:
-                worker.caught_up()
+                self._follow(worker.caught_up)
+
+    def _carry_out(self, record: Record) -> None:
+        for call in record.follows:
+            self._follow(call)
+        if record.wake is not None:
+            self._follow(record.wake)
+
+    def _follow(self, call: Callable[[], object]) -> None:
+        """Do what follows from a record. It is written, so the rest follows whatever this raises."""
+        try:
+            call()
+        except BaseException as error:  # noqa: BLE001 as above
+            self._engine.fault("what follows from a record of the journal", error, "the journal goes on")
 
     # -- what the store does not take --------------------------------------------------------------------
 
@@ -241,7 +254,8 @@ class Committer:
         batch = self._batch
         try:
             durable = self._store.settle()
-        except StoreError as error:
+        except BaseException as raised:  # noqa: BLE001 as in a write
+            error = _as_store_error(raised)
             self._ask_again(error)
             self._leave_open(
                 f"the connection to {self._store.name} was lost during a commit, and what became of it cannot be "
@@ -360,6 +374,13 @@ class Committer:
             return
         if removed >= PRUNE_ROWS:
             self.do(self._prune)
+
+
+def _as_store_error(error: BaseException) -> StoreError:
+    """What a store that keeps to its contract would have raised."""
+    if is_a(error, StoreError):
+        return error  # type: ignore[return-value]
+    return StoreError(describe(error))
 
 
 def _unknown(why: str) -> StoreUnknownError:

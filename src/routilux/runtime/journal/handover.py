@@ -201,7 +201,8 @@ class Handover:
         worker, job = self._worker, activation.job
         self._send(activation, sent)
         if fatal is not None:
-            worker.end_jobs([member.job for member in job.members], JobStatus.FAILED, fatal)
+            jobs = [member.job for member in job.members]
+            worker.end_jobs(jobs, JobStatus.FAILED, fatal, besides=activation.batch)
         worker.settle(activation.batch)
 
     def _send(self, activation: Any, sent: list[Sent]) -> None:
@@ -229,7 +230,7 @@ class Handover:
         """An item takes the place that was kept for it. What cannot be queued is set aside: the journal goes on."""
         try:
             code = offer(item)
-        except Exception as error:  # noqa: BLE001 from a gate, or from the class of a key
+        except BaseException as error:  # noqa: BLE001 from a gate, or from the class of a key
             mailbox.give_place(item[1])
             self._worker.endings.unfit(mailbox, item, error)
             self._worker.room(mailbox)

@@ -58,12 +58,6 @@ class Record:
         """Do this when the record is written, after what was asked for before."""
         self.follows = (*self.follows, call)
 
-    def release(self) -> None:
-        for call in self.follows:
-            call()
-        if self.wake is not None:
-            self.wake()
-
 
 def merged(records: Sequence[Record]) -> tuple[Changes, list[Record]]:
     """All that these records change, and which of them has which key of ``Changes.keys``."""

@@ -34,6 +34,7 @@ from routilux.runtime.journal.reopening import Revival
 from routilux.runtime.journal.state import JournaledJob
 from routilux.runtime.letters import Letters
 from routilux.runtime.worker import Worker
+from routilux.tracebacks import is_a
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
@@ -139,7 +140,6 @@ class JournaledWorker(Worker):
         while True:
             if activation.job.status is JobStatus.PENDING:
                 self.started(activation.job)
-            seat.activation = activation
             context = activation.job.context.copy()
             context.run(turns.set_running, activation)
             slot_data = node.data_of(activation.batch)
@@ -165,9 +165,9 @@ class JournaledWorker(Worker):
             following = mailbox.follow(activation, now) if now < limit and not crowded else None
             if following is None:
                 return mailbox.finish(activation, now), now
+            seat.activation = activation = following
             if mailbox.freed:
                 self.room(mailbox)
-            activation = following
 
     def complete(self, activation: Any, now: float) -> bool:
         if not self._completed(activation, now):
@@ -185,7 +185,7 @@ class JournaledWorker(Worker):
         return self.handover.hand_over(activation, COMPLETED, note)
 
     def interrupted(self, activation: Any, error: BaseException) -> bool:
-        return activation.in_conflict or isinstance(error, StateConflict)
+        return activation.in_conflict or is_a(error, StateConflict)
 
     def run_again(self, activation: Any) -> bool:
         return self.conflicts.run_again(activation)
