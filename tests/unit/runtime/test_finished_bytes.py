@@ -407,3 +407,13 @@ def test_a_size_is_found_by_looking_at_few_values() -> None:
     assert estimated_size(wide) > 0
     assert estimated_size(endless) > 0
     assert looked_at <= MOST_LOOKED_AT + SAMPLE**2
+
+
+def test_a_job_with_a_store_that_has_nothing_takes_nothing_when_it_has_ended() -> None:
+    flow = flow_of(lambda routine, state: None)
+    with Runtime(store=MemoryStore()) as runtime:
+        runtime.exec(flow)
+        job = runtime.post(flow, "r", "input", {}).job_context
+        assert job.wait(SECONDS)
+        assert "metadata" not in vars(job)
+        assert not job.bulky
