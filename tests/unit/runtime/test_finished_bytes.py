@@ -332,6 +332,9 @@ class Array:
     ("value", "least"),
     [
         (b"x" * MEGA, MEGA),
+        ([1 << 8 * MEGA], MEGA),
+        (["é" * MEGA], MEGA),
+        (["語" * MEGA], 2 * MEGA),
         ({"a": [b"x" * MEGA]}, MEGA),
         ([b"x" * 1_000] * 5_000, 5_000_000),
         (Array(), 3 * MEGA),
