@@ -262,9 +262,11 @@ class JobContext:
     def kept_size(self) -> int:
         """Bytes, roughly, of what a job keeps that has ended."""
         kept = vars(self)
-        names = ("metadata", "data", "error", "errors", "outputs", "_trace")
-        size = sum(estimated_size(kept[name]) for name in names if name in kept)
-        return size if self._logs is None else size + self._logs.final_size()
+        size = 0 if self._logs is None else self._logs.final_size()
+        for name in ("metadata", "data", "error", "errors", "outputs", "_trace"):
+            if name in kept:
+                size += estimated_size(kept[name])
+        return size
 
     def leave_behind(self, driver: Driver) -> None:
         """Called in a forked child, where nothing of the job's runtime may be touched any more."""

@@ -332,6 +332,9 @@ class Array:
     ("value", "least"),
     [
         (b"x" * MEGA, MEGA),
+        ([1 << 8 * MEGA], MEGA),
+        (["é" * MEGA], MEGA),
+        (["語" * MEGA], 2 * MEGA),
         ({"a": [b"x" * MEGA]}, MEGA),
         ([b"x" * 1_000] * 5_000, 5_000_000),
         (Array(), 3 * MEGA),
@@ -407,3 +410,13 @@ def test_a_size_is_found_by_looking_at_few_values() -> None:
     assert estimated_size(wide) > 0
     assert estimated_size(endless) > 0
     assert looked_at <= MOST_LOOKED_AT + SAMPLE**2
+
+
+def test_a_job_with_a_store_that_has_nothing_takes_nothing_when_it_has_ended() -> None:
+    flow = flow_of(lambda routine, state: None)
+    with Runtime(store=MemoryStore()) as runtime:
+        runtime.exec(flow)
+        job = runtime.post(flow, "r", "input", {}).job_context
+        assert job.wait(SECONDS)
+        assert "metadata" not in vars(job)
+        assert not job.bulky

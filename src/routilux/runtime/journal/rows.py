@@ -69,10 +69,11 @@ def job_row(codec: Codec, job: JournaledJob, status: str, completed_at: float | 
 
 def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
     paused = job.pause is not None and job.pause.on_record and job.final is None
-    if error is None and not (job.metadata or paused or job.outputs_dropped or job.errors_dropped):
+    metadata = vars(job).get("metadata")  # a job has none until they are given or read
+    if error is None and not (metadata or paused or job.outputs_dropped or job.errors_dropped):
         return _NOTHING_SPECIAL
     about = {
-        "metadata": dict(job.metadata),
+        "metadata": dict(metadata or {}),
         "paused": paused,
         "error": error,
         "outputs_dropped": job.outputs_dropped,
