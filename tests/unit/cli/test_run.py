@@ -259,8 +259,8 @@ class TestStates:
         ]
 
     def test_a_run_that_took_too_long_goes_on_and_prints_nothing_twice(self, folder: Path) -> None:
-        (folder / "in.jsonl").write_text("".join(f'{{"n": {n}, "seconds": 0.05}}\n' for n in range(12)))
-        first = call("run", "wait.flow.yaml", "-i", "in.jsonl", "--timeout", "0.2", "--save-state", "state")
+        (folder / "in.jsonl").write_text("".join(f'{{"n": {n}, "seconds": 0.25}}\n' for n in range(12)))
+        first = call("run", "wait.flow.yaml", "-i", "in.jsonl", "--timeout", "1", "--save-state", "state")
         assert first.exit_code == 4
         waiting = snapshots.read("state")["mailboxes"]["it"]["items"]
         assert 0 < len(waiting) < 12
@@ -276,12 +276,12 @@ class TestStates:
             f"  wait: {{class: {steps}.wait}}\n"
             "connections:\n- {from: up.output, to: wait.input, mapping: {i: n}}\n"
         )
-        arguments = ("run", "long.flow.yaml", "-p", "n:=12", "--timeout", "0.2", "--save-state", "state")
+        arguments = ("run", "long.flow.yaml", "-p", "n:=60", "--timeout", "1", "--save-state", "state")
         first = call(*arguments)
         assert first.exit_code == 4
         assert len(snapshots.read("state")["jobs"][0]["outputs"]) == len(first.stdout.splitlines()) > 0
         second = call("run", "long.flow.yaml", "--load-state", "state")
-        assert data_of(first.stdout) + data_of(second.stdout) == [{"n": n} for n in range(12)]
+        assert data_of(first.stdout) + data_of(second.stdout) == [{"n": n} for n in range(60)]
 
     def test_a_state_of_another_flow_is_refused(self) -> None:
         call("run", "even.flow.yaml", "-p", "n:=2", "--save-state", "state")
