@@ -460,7 +460,7 @@ class BackPressure:
     def deadlock(self, slot: SlotQueue, *, inside: bool) -> QueueFullError | DeadlockError:
         worker = self._worker
         path = self._path(slot)
-        if path:
+        if path and len(self.waited_for()) > 1:
             return DeadlockError(
                 f"slot {slot.qualified_name!r} of flow {worker.flow_id!r} is full ({slot.length} items) and nothing "
                 f"that runs could make room: {path}. Post fewer items per activation, or raise max_queue_length",
@@ -469,13 +469,12 @@ class BackPressure:
                 worker_id=worker.worker_id,
             )
         if not inside:
-            return worker.full_error(
-                slot, "nothing that runs could make room (its items wait for other items)"
-            )
+            why = path or "its items wait for other items"
+            return worker.full_error(slot, f"nothing that runs could make room ({why})")
         return self._deadlock(slot)
 
     def _path(self, slot: SlotQueue) -> str:
-        """Who waits for whom from this slot on, where that leads through other workers; else empty."""
+        """Who waits for whom from this slot on; empty where nothing that runs waits for room."""
         steps, seen = [], [slot]
         while True:
             worker: Worker = seen[-1].mailbox.node.worker
@@ -489,7 +488,7 @@ class BackPressure:
             if waiter.slot is None or waiter.slot in seen:
                 break
             seen.append(waiter.slot)
-        return ", and ".join(steps) if len(self.waited_for()) > 1 else ""
+        return ", and ".join(steps)
 
     def _deadlock(self, slot: SlotQueue) -> DeadlockError:
         worker = self._worker

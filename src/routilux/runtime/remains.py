@@ -1,7 +1,7 @@
 """What the end of a worker leaves undone in memory, as one sentence: without it accepted work would vanish silently.
 
 It is found in two looks: what is there when nothing is started any more, and what the end has made of it. What a store
-keeps is not lost, and neither is what its caller has cancelled.
+keeps for a worker that is opened again is not lost, and neither is what its caller has cancelled.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Remains:
     def __init__(self, workers: Iterable[Worker]) -> None:
         inside: Any = running.get()
         self._asked: frozenset[JobAccount] = frozenset(() if inside is None else inside.job.members)
-        self._workers = [worker for worker in workers if not worker.journaled]
+        self._workers = [worker for worker in workers if worker.for_good or not worker.journaled]
         self._jobs = [job for worker in self._workers for job in worker.jobs.values()]
         self._queued: list[tuple[str, Any]] = []
         self._parked: Counter[str] = Counter()

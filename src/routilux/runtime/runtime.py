@@ -753,8 +753,8 @@ class Runtime:
         ended = not drain or (yield from worker.waits_to_drain(deadline))
         told = drain and draining.tell_of(worker)
         worker.hold()
-        remains = Remains([] if told else [worker])
         worker.for_good = drain and ended
+        remains = Remains([] if told else [worker])
         worker.closing = True
         worker.end_drained() if drain else worker.cancel_jobs()
         ended = (yield from worker.bell.waits_for(worker.resting, deadline)) and ended

@@ -90,7 +90,7 @@ def _running(worker: Worker) -> Iterator[str]:
         waiter = waits.get(activation)
         room = "" if waiter is None else f" and {wait_of(waiter)}"
         if waiter is not None and waiter.slot is not None:
-            room += f", {_fill(waiter.slot)}"
+            room += f", which {_fill(waiter.slot)}"
         yield f"{activation.mailbox.routine_id} has run for {now - activation.started:.1f} s{room}"
 
 

@@ -423,6 +423,8 @@ class Worker:
         return self.back_pressure.stands_still(inside=inside)
 
     def full_error(self, slot: SlotQueue, why: str = "it is full") -> QueueFullError:
+        if self.queue.paused:
+            why = f"{why}, and the worker is paused, until runtime.resume()"
         return QueueFullError(
             f"slot {slot.qualified_name!r} of flow {self.flow.flow_id!r} holds {slot.length} of at most "
             f"{slot.capacity} items: {why}. Give post() a longer timeout, a larger max_queue_length to the slot, or "

@@ -42,6 +42,20 @@ def test_parked_items_are_told_by_slot_when_the_runtime_ends(caplog: pytest.LogC
     )
 
 
+@pytest.mark.parametrize("stored", [False, True], ids=["memory", "store"])
+def test_parked_items_are_told_when_their_worker_ends_for_good(
+    caplog: pytest.LogCaptureFixture, stored: bool
+) -> None:
+    flow = shipping()
+    with Runtime(store=MemoryStore() if stored else None) as runtime:
+        worker = runtime.exec(flow)
+        runtime.post(flow, "ship", "order", {"id": 7})
+        assert runtime.stop(worker)
+        assert [letter.reason for letter in runtime.dead_letters()] == ["incomplete"]
+    (line,) = told(caplog)
+    assert line.endswith("1 item still parked, for partners that have not come: ship.order 1")
+
+
 @pytest.mark.parametrize("drain", [True, False])
 def test_a_paused_job_that_its_worker_drops_is_told(caplog: pytest.LogCaptureFixture, drain: bool) -> None:
     flow = shipping()

@@ -151,7 +151,7 @@ def test_logic_that_posts_into_a_paused_worker_is_told_by_a_drain_and_goes_on(
         with caplog.at_level(logging.WARNING, "routilux"):
             assert not runtime.wait_until_all_jobs_finished(30)
         place = f"a.input of worker {paused.worker_id!r} of flow 'sink'"
-        assert f"waits in post() for room in {place}, is full with 1 item" in caplog.text
+        assert f"waits in post() for room in {place}, which is full with 1 item" in caplog.text
         assert worker.status == "running"
         runtime.resume(paused)
         assert runtime.wait_until_all_jobs_finished(SECONDS)
