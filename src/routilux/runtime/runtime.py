@@ -381,13 +381,14 @@ class Runtime:
 
         ``job_id`` names the job, or joins one that this worker knows. A completed one takes more items and stays
         completed, whatever becomes of them: join a job while it is open, or post without a ``job_id``.
-        ``idempotency_key``: the same key on the same flow gives the first job again. Waits at most ``timeout`` seconds (None: as long as it takes) while
-        ``max_queue_size`` jobs are pending, the slot is full, or the store has not written it.
+        ``idempotency_key``: the same key on the same flow gives the first job again. Waits at most ``timeout``
+        seconds (None: as long as it takes) while ``max_queue_size`` jobs are pending, the slot is full, or the store
+        has not written it.
 
         When it returns, the item is queued and the job is counted; with a store both are committed. When it raises
-        nothing was accepted: UnknownFlowError, UnknownRoutineError, UnknownSlotError, StateError (no worker, failed
-        or cancelled job), InvalidTypeError, QueueFullError, IdempotencyConflictError, RuntimeClosedError; with a store also
-        SerializationError and StoreError. What others have posted into the same job stays. A wait ends with
+        nothing was accepted: UnknownFlowError, UnknownRoutineError, UnknownSlotError, StateError (no worker, failed or
+        cancelled job), InvalidTypeError, QueueFullError, IdempotencyConflictError, RuntimeClosedError; with a store
+        also SerializationError and StoreError. What others have posted into the same job stays. A wait ends with
         WorkerNotRunningError when the worker stops, RuntimeClosedError when the runtime is shut down, StateError when
         the job is cancelled; in logic also with DeadlockError in a ring of workers that wait for each other, and with
         JobCancelledError when the logic is not to go on. Only StoreUnknownError leaves open whether it was: repeat the
