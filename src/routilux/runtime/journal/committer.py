@@ -89,7 +89,7 @@ class Committer:
             return self._step()
         except BaseException as error:  # noqa: BLE001 the journal goes on, whatever this is
             self._engine.fault("a step of the journal", error, "it is tried again")
-            return self._ask_again(_as_store_error(error))
+            return self._ask_again(StoreError(describe(error)))
 
     def _step(self) -> bool:
         did = self._do_tasks()
@@ -114,7 +114,7 @@ class Committer:
                 return False
             except BaseException as error:  # noqa: BLE001 a store that does not come with the package is user code
                 self._tasks.append(task)
-                return self._ask_again(_as_store_error(error))
+                return self._ask_again(self._as_store_error(error))
             did = True
         return did
 
@@ -139,7 +139,7 @@ class Committer:
             self._break(error)
             return False
         except BaseException as error:  # noqa: BLE001 a store that does not come with the package is user code
-            return self._refused(batch, _as_store_error(error))
+            return self._refused(batch, self._as_store_error(error))
         if taken:
             return self._keys_taken(batch, taken)
         self._release(batch)
@@ -221,6 +221,13 @@ class Committer:
             self._batch = []
             self._log.extendleft(reversed(records))
 
+    def _as_store_error(self, error: BaseException) -> StoreError:
+        """What a store that keeps to its contract would have raised."""
+        if is_a(error, StoreError):
+            return error  # type: ignore[return-value]
+        self._engine.user_code_failed(f"the store {self._store.name}", error, "it is asked again")
+        return StoreError(describe(error))
+
     def _ask_again(self, error: StoreError) -> bool:
         """Come back in a while, unless a record that is waited for comes first."""
         now = self._engine.now()
@@ -255,7 +262,7 @@ class Committer:
         try:
             durable = self._store.settle()
         except BaseException as raised:  # noqa: BLE001 as in a write
-            error = _as_store_error(raised)
+            error = self._as_store_error(raised)
             self._ask_again(error)
             self._leave_open(
                 f"the connection to {self._store.name} was lost during a commit, and what became of it cannot be "
@@ -374,13 +381,6 @@ class Committer:
             return
         if removed >= PRUNE_ROWS:
             self.do(self._prune)
-
-
-def _as_store_error(error: BaseException) -> StoreError:
-    """What a store that keeps to its contract would have raised."""
-    if is_a(error, StoreError):
-        return error  # type: ignore[return-value]
-    return StoreError(describe(error))
 
 
 def _unknown(why: str) -> StoreUnknownError:

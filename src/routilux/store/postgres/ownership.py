@@ -7,6 +7,7 @@ its workers and locks their leases, so that a lease is taken over between two ba
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,7 @@ from routilux.store.postgres.link import Link
 from routilux.store.postgres.rows import readable, storable, texts
 from routilux.store.postgres.statements import statements
 
+_log = logging.getLogger("routilux.store")
 _SQL: Final = statements("ownership")
 _LOCK_TIMEOUT: Final = 250  # milliseconds; how long a claim waits for a transaction of the owner before
 _END_TIMEOUT: Final = 5_000  # milliseconds; how long the end of a connection is waited for
@@ -91,6 +93,8 @@ class Ownership:
                 self._link.run(lambda connection: connection.execute(_SQL["renew"], parameters))
             except StoreError:
                 continue  # the next turn tries again; what is lost meanwhile is found by the batch that needs it
+            except Exception:  # noqa: BLE001 without this thread all leases run out
+                _log.exception("the leases of this process could not be renewed; it is tried again")
 
     # -- claims --------------------------------------------------------------------------------------------
 
