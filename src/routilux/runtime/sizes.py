@@ -11,6 +11,7 @@ from itertools import chain, islice
 from types import BuiltinFunctionType, FrameType, FunctionType, ModuleType, TracebackType
 from typing import Any
 
+from routilux.model.item import Output
 from routilux.tracebacks import exceptions_of
 
 MOST_LOOKED_AT = 1_000  # values altogether
@@ -22,7 +23,7 @@ NUMBER = 32  # bytes of one, more or less
 LARGE = 2**64  # numbers below take no more
 TEXT = 49  # bytes of an empty one
 CONTAINER = 64  # the same
-_OF_AN_ENTRY: dict[type, int] = {dict: 40, list: 8, tuple: 8}
+_OF_AN_ENTRY: dict[type, int] = {dict: 40, list: 8, tuple: 8, Output: 8}
 _NUMBERS = frozenset((float, bool, type(None)))
 _NO_PARTS = (
     BaseException,
@@ -47,18 +48,22 @@ class _Look:
         self._exceptions: set[int] = set()  # that were counted: each is met along several ways
 
     def size(self, value: Any, depth: int) -> int:
-        entry = _OF_AN_ENTRY.get(type(value))
+        """A sample is taken before it is looked at: another thread may change the container meanwhile."""
+        kind: type = type(value)
+        entry = _OF_AN_ENTRY.get(kind)
         size = max(_own_size(value), _nbytes(value)) if entry is None else CONTAINER + entry * len(value)
         if depth >= DEEPEST or self._left <= 0:
             return size
-        return size + self._inside(value, depth)
-
-    def _inside(self, value: Any, depth: int) -> int:
-        """A sample is taken before it is looked at: another thread may change the container meanwhile."""
         try:
-            length, some = self._sample_of(value)
+            shape = _MAPPING if kind is dict else _ENTRIES if entry is not None else _shape(kind)
+            if shape is _MAPPING:
+                length, some = len(value), list(islice(chain.from_iterable(value.items()), 2 * SAMPLE))
+            elif shape is _ENTRIES:
+                length, some = len(value), list(islice(value, SAMPLE))
+            else:
+                length, some = self._sample_of_object(value, shape)
         except BaseException:  # noqa: BLE001 the class of a user may do anything, and a container change right here
-            return 0
+            return size
         self._left -= len(some)
         total = 0
         for part in some:
@@ -69,16 +74,9 @@ class _Look:
                 total += NUMBER
             else:
                 total += self.size(part, depth + 1)
-        return total * length // min(length, SAMPLE) if length else 0
+        return size + (total if length <= SAMPLE else total * length // SAMPLE)
 
-    def _sample_of(self, value: Any) -> tuple[int, list[Any]]:
-        """How many entries something has, and what is in some of them."""
-        kind: type = type(value)
-        shape = _shape(kind)
-        if shape is _MAPPING:
-            return len(value), list(islice(chain.from_iterable(value.items()), 2 * SAMPLE))
-        if shape is _ENTRIES:
-            return len(value), list(islice(value, SAMPLE))
+    def _sample_of_object(self, value: Any, shape: str | None) -> tuple[int, list[Any]]:
         if shape is _ERROR:
             errors = self._news(exceptions_of(value))
             return len(errors), [part for error in errors[:SAMPLE] for part in _parts(error)]
