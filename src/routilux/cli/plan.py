@@ -28,5 +28,7 @@ class Plan:
     on_flow_change: str = "refuse"
     allow_errors: int = 0
     """How many items may be lost before the exit code says so."""
+    modules: tuple[str, ...] = ()
+    """What the command line imports, beside the modules of the config."""
     idle: bool = False
     """Go on with what is there, and take no input."""

@@ -111,6 +111,8 @@ class Report:
         outputs, feeder = self._live.outputs, self._live.feeder
         if feeder.error is not None:
             self._call.show(feeder.error, f"line {feeder.reached}: " if feeder.reached > feeder.line else "")
+            if feeder.line and not feeder.exhausted:
+                self._call.complain("that ends the input; the lines after it were not read")
         for job in outputs.failures:
             if job.error is not None:
                 line = job.metadata.get("line")
@@ -164,7 +166,7 @@ class Report:
 
     def _tell_how_to_go_on(self, kept: bool) -> None:
         plan, feeder = self._plan, self._live.feeder
-        again = f"routilux run {shlex.quote(plan.name)}"
+        again = f"routilux run {shlex.quote(plan.name)}{_imports(plan)}"
         if not kept:
             self._call.say("Nothing of the run is kept. With --store sqlite:///FILE.db it can be resumed.")
             return
@@ -182,7 +184,7 @@ class Report:
             return
         letters = len(self._live.runtime.dead_letters(worker=kept.run_id))
         if letters:
-            again = f"{store_flag(self._plan)} {shlex.quote(kept.run_id)}"
+            again = f"{_imports(self._plan)}{store_flag(self._plan)} {shlex.quote(kept.run_id)}"
             self._call.say(
                 f"{counted(letters, 'item')} set aside and kept. Look at them, and put them back, with\n"
                 f"  routilux job list --dead-letters{store_flag(self._plan)} --run {shlex.quote(kept.run_id)}\n"
@@ -223,7 +225,13 @@ def resuming(plan: Plan) -> str:
     """The command that goes on with the run of a plan; what else it needs, the store knows."""
     again = f" -i {STDIN}" if plan.source == STDIN else ""
     run_id = shlex.quote(str(plan.resume or plan.run_id))
-    return f"routilux run {shlex.quote(plan.name)}{store_flag(plan)} --resume {run_id}{again}"
+    allowed = f" --allow-errors {plan.allow_errors}" if plan.allow_errors else ""
+    options = f"{_imports(plan)}{store_flag(plan)} --resume {run_id}{again}{allowed}"
+    return f"routilux run {shlex.quote(plan.name)}{options}"
+
+
+def _imports(plan: Plan) -> str:
+    return "".join(f" --import {shlex.quote(name)}" for name in plan.modules)
 
 
 def store_flag(plan: Plan) -> str:

@@ -73,6 +73,7 @@ def retry(
         store_flag=store is not None,
         resume=run_id,
         on_flow_change=options["on_flow_change"],
+        modules=modules,
     )
     flow = flow_named(name, (*call.settings.modules, *modules))
     with (

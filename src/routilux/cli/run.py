@@ -127,6 +127,7 @@ def run(
         resume=options["resume"],
         on_flow_change=options["on_flow_change"],
         allow_errors=options["allow_errors"],
+        modules=modules,
     )
     allowed = (*settings.modules, *modules)
     if not watch:

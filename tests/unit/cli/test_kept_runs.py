@@ -117,6 +117,34 @@ class TestGoingOn:
         assert result.exit_code == 4
         assert "is kept. Go on with:\n  routilux run wait.flow.yaml --resume one\n" in result.stderr
 
+    def test_the_printed_command_has_the_imports_and_what_may_be_lost(self, folder: Path, steps: str) -> None:
+        (folder / "routilux.toml").unlink()
+        options = ("--import", steps, "--allow-errors", "2")
+        data = ("-p", "n:=1", "-p", "seconds:=0.3", "--timeout", "0.05")
+        first = process("run", "wait.flow.yaml", *data, *options, *STORE, "--id", "one", folder=folder)
+        assert first.returncode == 4, first.stderr
+        printed = first.stderr.splitlines()[-1].split()
+        assert printed == [
+            "routilux",
+            "run",
+            "wait.flow.yaml",
+            "--import",
+            steps,
+            *STORE,
+            "--resume",
+            "one",
+            *options[2:],
+        ]
+        second = process(*printed[1:], folder=folder)
+        assert (second.returncode, numbers(second.stdout)) == (0, [1]), second.stderr
+
+    def test_the_command_that_puts_items_back_has_the_imports(self, folder: Path, steps: str) -> None:
+        (folder / "routilux.toml").unlink()
+        first = process(
+            "run", "even.flow.yaml", "-p", "n:=1", "--import", steps, *STORE, "--id", "one", folder=folder
+        )
+        assert first.stderr.splitlines()[-1] == f"  routilux job retry --import {steps} {' '.join(STORE)} one"
+
     def test_a_run_that_has_ended_shows_its_outputs_again(self) -> None:
         first = call("run", "even.flow.yaml", "-p", "n:=2", *STORE, "--id", "one")
         again = call("run", "even.flow.yaml", *STORE, "--resume", "one")

@@ -135,13 +135,16 @@ class TestInputAndOutput:
         (folder / "in.jsonl").write_text('{"n": 2}\n{"n": \n{"n": 4}\n')
         result = call(*EVEN, "-i", "in.jsonl", "-q")
         assert (result.exit_code, data_of(result.stdout)) == (2, [{"n": 2}])
-        assert result.stderr.startswith("Error: in.jsonl, line 2: expected a JSON object on each line")
+        first, second = result.stderr.splitlines()
+        assert first.startswith("Error: in.jsonl, line 2: expected a JSON object on each line")
+        assert second == "Error: that ends the input; the lines after it were not read"
 
     def test_a_payload_that_does_not_fit_is_named_by_its_line(self, folder: Path) -> None:
         (folder / "in.jsonl").write_text('{"id": 2}\n{"id": "x"}\n')
         result = call("run", "take.flow.yaml", "-i", "in.jsonl", "-q")
         assert (result.exit_code, data_of(result.stdout)) == (2, [{"id": 2}])
         assert result.stderr.startswith("Error: line 2: slot 'it.order'")
+        assert result.stderr.endswith("Error: that ends the input; the lines after it were not read\n")
 
     def test_standard_input(self, folder: Path) -> None:
         done = process(*EVEN, "-i", "-", "-q", folder=folder, text='{"n": 2}\n{"n": 4}\n')
@@ -246,6 +249,11 @@ class TestInputAndOutput:
 
 @pytest.mark.usefixtures("steps")
 class TestStates:
+    def test_the_printed_command_has_the_imports(self) -> None:
+        result = call(*EVEN, "-p", "n:=2", "--save-state", "state", "--import", "json")
+        again = "Go on with: routilux run even.flow.yaml --import json --load-state state"
+        assert again in result.stderr
+
     def test_what_a_run_remembers_goes_into_the_next_one(self, folder: Path) -> None:
         (folder / "sum.flow.yaml").write_text(
             "version: 1\nflow_id: sums\nroutines:\n  count: {class: count}\n", encoding="utf-8"
