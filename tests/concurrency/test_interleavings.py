@@ -732,3 +732,39 @@ def test_it_waits_behind_a_pause_of_another_worker(seed: int, flood: Callable[..
         runtime.run()
         assert job.status == {"resume": "completed", "cancel": "cancelled", "stop": "failed"}[end]
         assert refused == []
+
+
+@pytest.mark.parametrize("kind", ["plain", "async"])
+@every_seed
+def test_a_keyed_post_inside_logic_lends_its_place_while_the_first_with_its_key_waits(
+    seed: int, kind: str
+) -> None:
+    seen: list[int] = []
+    ids: list[str] = []
+    flow = Flow("f", execution_strategy="sequential")
+    source = routine(ignore)
+    take = routine(
+        lambda _, slot_data: seen.append(slot_data["input"][0]["n"]), input={"max_queue_length": 1}
+    )
+    flow.add_routine(source, "source")
+    flow.add_routine(take, "take")
+    key: dict[str, Any] = {"idempotency_key": "K"}
+
+    def logic(slot_data: Any, message: Any, state: Any) -> None:
+        ids.append(runtime.post(flow, "take", "input", {"n": 1}, **key).job_id)
+
+    async def async_logic(slot_data: Any, message: Any, state: Any) -> None:
+        ids.append((await runtime.apost(flow, "take", "input", {"n": 1}, **key)).job_id)
+
+    with simulated(seed, interruption=0.5) as runtime:
+        source.set_logic(async_logic if kind == "async" else logic)
+        worker = runtime.exec(flow)
+        runtime.pause(worker)
+        runtime.post(flow, "take", "input", {"n": 0})
+        runtime.post(flow, "source", "input", {})
+        runtime.simulation.on_new_thread(
+            lambda: ids.append(runtime.post(flow, "take", "input", {"n": 1}, **key).job_id)
+        )
+        runtime.resume(worker)
+        assert runtime.wait_until_all_jobs_finished()
+    assert (seen, len(ids), len(set(ids))) == ([0, 1], 2, 1)

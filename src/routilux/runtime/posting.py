@@ -26,6 +26,7 @@ from routilux.runtime import waiting_for
 from routilux.runtime.back_pressure import LongWait
 from routilux.runtime.directory import job_ended
 from routilux.runtime.job import JobContext
+from routilux.runtime.pool import Place
 from routilux.runtime.state import WorkerState
 
 if TYPE_CHECKING:
@@ -193,19 +194,19 @@ class Posting:
         bell = self._engine.bell
         mine = _KeyedPost(content)
         while (first := self._first_with(key, mine)) is not mine:
-            if not (
-                yield from bell.waits_for(lambda: first.state is not None or first.refused, post.deadline)
-            ):
+            waits = bell.waits_for(lambda: first.state is not None or first.refused, post.deadline)
+            if not (yield from _lending_its_place(waits, post.lines)):
                 raise self._engine.book.full_error(
                     "the first post with this idempotency_key still waits for room"
                 )
             if first.state is not None:
                 return self._same(first, content, key)
+            self._check_takes(worker)
         try:
-            posted = yield from self._first(post, stored_key)
+            posted = yield from self._first(post, stored_key, mine)
             mine.posted_as(posted)
         except BaseException:
-            mine.refused = True
+            mine.refused = mine.state is None
             raise
         finally:
             with self._keys_lock:
@@ -222,7 +223,11 @@ class Posting:
         with self._keys_lock:
             return self._keys.get(key) or self._under_way.setdefault(key, mine)
 
-    def _first(self, post: Post, key: KeyRow | None) -> Waits[Posted]:
+    def _check_takes(self, worker: Worker) -> None:
+        self._engine.check_open("post()")
+        self._engine.directory.check_takes(worker)
+
+    def _first(self, post: Post, key: KeyRow | None, mine: _KeyedPost) -> Waits[Posted]:
         """No caller here uses this key at the moment; the store may know it, from before or from elsewhere."""
         while True:
             known = None if key is None else post.worker.job_of_key(key, post.payload)
@@ -233,6 +238,10 @@ class Posting:
                 return (yield from self._offered(post, job, key=key))
             except KeyTaken:
                 continue
+            except BaseException:
+                if key is None and job.account.posts and not job.account.ended:  # it had been accepted
+                    mine.posted_as(Posted(post.worker.state, job))
+                raise
 
     def redrive(
         self, worker: Worker, node: Node, letter: DeadLetter, deadline: float | None
@@ -281,8 +290,7 @@ class Posting:
 
         def there_is_room() -> bool:
             nonlocal created
-            engine.check_open("post()")
-            engine.directory.check_takes(worker)
+            self._check_takes(worker)
             created = engine.book.create(worker, post.job_id, post.metadata)
             return created is not None
 
@@ -298,7 +306,7 @@ class Posting:
             return False
 
         long_wait = LongWait(engine, about)
-        if outer is None:
+        if outer is None or outer.node.worker.engine is not engine:
             waits = engine.bell.in_turn(
                 lines,
                 self,
@@ -307,6 +315,7 @@ class Posting:
                 before_sleep=sleeps,
                 holds=engine.book.has_room,
             )
+            waits = _lending_its_place(waits, lines)
         elif lines is None and engine.driver.on_loop():
             raise engine.book.full_error("async logic waits for them in apost() only")
         else:
@@ -363,6 +372,15 @@ class Posting:
         jobs = self._engine.book.jobs
         gone = lambda: jobs.get(job.job_id) is not job or job.account.posts > 0  # noqa: E731
         return (yield from self._engine.bell.waits_for(gone, None))
+
+
+def _lending_its_place(waits: Waits[bool], lines: Lines | None) -> Waits[bool]:
+    """A wait that may happen inside an activation, also of another runtime: then others run in its place meanwhile."""
+    outer: Any = running.get()
+    if outer is None:
+        return waits
+    home: Worker = outer.node.worker
+    return home.back_pressure.away(waits, Place(home.queue), in_task=lines is not None)
 
 
 def key_conflict(flow_id: str, key: str, job_id: str, how: str) -> IdempotencyConflictError:

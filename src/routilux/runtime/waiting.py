@@ -70,12 +70,11 @@ class ThreadSignal:
 
     def wait(self, timeout: float | None, holds: Condition | None = None) -> bool:
         left = LONGEST_SECONDS if timeout is None else max(timeout, 0.0)
-        if self._lock.acquire(timeout=min(left, SLICE_SECONDS)):
+        if left <= SLICE_SECONDS:
+            return self._lock.acquire(timeout=left)
+        if self._lock.acquire(timeout=SLICE_SECONDS):
             return True
-        return left > SLICE_SECONDS and self._wait_in_slices(left - SLICE_SECONDS)
-
-    def _wait_in_slices(self, seconds: float) -> bool:
-        until = monotonic() + seconds
+        until = monotonic() + left - SLICE_SECONDS
         while (left := until - monotonic()) > SLICE_SECONDS:
             if self._lock.acquire(timeout=SLICE_SECONDS):
                 return True

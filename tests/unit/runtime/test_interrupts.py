@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Callable
-from threading import Thread
+from threading import Event, Thread, Timer
 from typing import Any
 
 import pytest
@@ -14,6 +14,7 @@ from routilux import Flow, Routine, Runtime
 from routilux.activation_policies import immediate_policy
 from routilux.runtime.waiting import ThreadSignal
 from tests.processes import interruptible
+from tests.waiting import SECONDS, eventually
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals are those of POSIX")
 
@@ -67,3 +68,36 @@ def test_it_ends_every_call_that_waits(wait: str) -> None:
         with interruptible():
             assert is_interrupted(lambda: WAITS[wait](runtime, worker, job))
         runtime.resume(worker)
+
+
+def test_shutdown_in_a_handler_drains_however_long_the_main_thread_has_waited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("routilux.runtime.waiting.SLICE_SECONDS", 0.001)
+    go, running = Event(), Event()
+
+    class Waits(Step):
+        def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
+            running.set()
+            go.wait()
+
+    answers: list[bool] = []
+    flow = Flow("handled")
+    flow.add_routine(Waits(), "step")
+    runtime = Runtime()
+    runtime.exec(flow)
+    job = runtime.post(flow, "step", "input", {}).job_context
+
+    def handler(number: int, frame: Any) -> None:
+        go.set()
+        answers.append(runtime.shutdown())
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        running.wait()
+        Timer(0.1, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        assert job.wait(SECONDS)
+        eventually(lambda: answers)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (answers, job.status) == ([True], "completed")

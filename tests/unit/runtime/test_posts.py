@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 
-from routilux import Flow, Runtime
+from routilux import Flow, Routine, Runtime
+from routilux.activation_policies import immediate_policy
 from routilux.errors import (
     ConfigurationError,
     JobCancelledError,
@@ -346,3 +347,36 @@ def run(main: Callable[[], Awaitable[Any]]) -> Any:
             return await main()
 
     return asyncio.run(limited())
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_keyed_apost_that_is_cancelled_when_it_was_accepted_keeps_its_key(seed: int) -> None:
+    seen: list[int] = []
+    ids: list[str] = []
+    flow = Flow("f", execution_strategy="sequential")
+    send, take = Routine(), Routine()
+    for each, length in ((send, 10), (take, 1)):
+        each.add_slot("input", max_queue_length=length)
+        each.set_activation_policy(immediate_policy())
+
+    async def sends(slot_data: Any, message: Any, state: Any) -> None:
+        await runtime.apost(flow, "take", "input", {"n": 0})
+        for timeout in (0.5, 100):
+            try:
+                async with asyncio.timeout(timeout):
+                    posted = await runtime.apost(flow, "take", "input", {"n": 1}, idempotency_key="K")
+                ids.append(posted.job_id)
+            except TimeoutError:
+                await asyncio.sleep(0.1 * (seed % 5))
+
+    async def takes(slot_data: Any, message: Any, state: Any) -> None:
+        seen.append(slot_data["input"][0]["n"])
+        await asyncio.sleep(1)
+
+    flow.add_routine(send.set_logic(sends), "send")
+    flow.add_routine(take.set_logic(takes), "take")
+    with simulated(seed) as runtime:
+        runtime.exec(flow)
+        runtime.post(flow, "send", "input", {})
+        assert runtime.wait_until_all_jobs_finished()
+    assert (seen, len(ids)) == ([0, 1], 1)
