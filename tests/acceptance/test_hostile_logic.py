@@ -17,7 +17,7 @@ import pytest
 
 from routilux import ErrorHandler, Flow, JobContext, Routine, Runtime, SlotHandlerError, StateError, current
 from routilux.activation_policies import custom_policy, immediate_policy
-from routilux.errors import JobCancelledError, NotInActivationError
+from routilux.errors import InvalidTypeError, JobCancelledError, NotInActivationError
 from routilux.ports import Task
 from tests.waiting import SECONDS
 
@@ -275,6 +275,12 @@ def test_broken_observer_never_changes_an_outcome(world: World, caplog: pytest.L
     assert world.lives()
     assert "ValueError: broken" in caplog.text
     assert len(caplog.text) < 100_000  # ten of each, none longer than a few lines of 2,000 characters
+
+
+@pytest.mark.parametrize("observer", [object(), print])
+def test_what_can_observe_nothing_is_refused(world: World, observer: Any) -> None:
+    with pytest.raises(InvalidTypeError, match=r"add_observer\(\): expected an object with a method record"):
+        world.runtime.add_observer(observer)
 
 
 @pytest.mark.parametrize("kind", [SystemExit, KeyboardInterrupt, GeneratorExit, Own])

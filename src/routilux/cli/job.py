@@ -71,6 +71,7 @@ def job() -> None:
 def list_jobs(call: Call, store: str | None, dead_letters: bool, output: str | None, **chosen: Any) -> None:
     """List the jobs in a store, oldest first, also while a run has it open."""
     with looked_into(store_of(call, store, "'routilux job list'")) as (kept, runtime):
+        _check_known(kept, chosen["run_id"], chosen["flow_id"])
         letters = Counter(
             job_id for letter in runtime.dead_letters(worker=chosen["run_id"]) for job_id in letter.job_ids
         )
@@ -80,6 +81,19 @@ def list_jobs(call: Call, store: str | None, dead_letters: bool, output: str | N
         call.say(f"There are more: --after {found[-1].job_id}")
     elif not found:
         call.say("There are no such jobs.")
+
+
+def _check_known(store: Store, run_id: str | None, flow_id: str | None) -> None:
+    """Refuse a run or a flow of which the store has nothing. Jobs are kept longer than the run that took them."""
+    if run_id is not None and store.worker(run_id) is None and not store.jobs(worker_id=run_id, limit=1):
+        raise unknown("run", run_id, [row.worker_id for row in store.workers()], where=f"in {store.name}")
+    if flow_id is None or store.jobs(flow_id=flow_id, limit=1):
+        return
+    known = {row.flow_id for row in store.workers()} | {
+        one.row.flow_id for one in store.jobs(limit=_MOST_NAMES)
+    }
+    if flow_id not in known:
+        raise unknown("flow", flow_id, known, where=f"in {store.name}")
 
 
 def _page(

@@ -8,6 +8,7 @@ from routilux.errors import describe, shown
 from routilux.logs import ContextFilter
 from routilux.model.logged import LoggedRecord
 from routilux.runtime.capture import Capture, logs_of
+from routilux.runtime.failures import LOGGER
 from routilux.runtime.job_logs import LONGEST, cut
 from routilux.tracebacks import formatted
 
@@ -40,7 +41,7 @@ class LogCapture(Capture):
 
     def keep(self, record: logging.LogRecord) -> None:
         activation = self.activation()
-        if activation is None:
+        if activation is None or record.name == LOGGER:  # what the runtime says of it may come in its context
             return
         kept = LoggedRecord(
             activation.node.worker.engine.driver.clock.time(),

@@ -9,7 +9,7 @@ from threading import current_thread, main_thread
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 from weakref import WeakSet
 
-from routilux.errors import InsideActivationError, name_of
+from routilux.errors import InsideActivationError, InvalidTypeError, name_of, refused
 from routilux.model.checks import checked_timeout
 from routilux.model.context import running
 from routilux.ports import Observer, Row, RowObserver, Store, Tap, load, record_of
@@ -139,6 +139,10 @@ class Engine:
     # -- observers -----------------------------------------------------------------------------------------
 
     def add_observer(self, observer: Observer | RowObserver) -> None:
+        if not any(callable(getattr(observer, name, None)) for name in ("record", "take_row")):
+            raise refused(
+                InvalidTypeError, "add_observer()", observer, "an object with a method record(record)"
+            )
         self._set_observers((*self._observers, observer))
 
     def remove_observer(self, observer: Observer | RowObserver) -> None:

@@ -13,6 +13,7 @@ from routilux.tracebacks import formatted, innermost, is_a, of_user, place_of
 if TYPE_CHECKING:
     from routilux.runtime.driver import Attending, Driver
 
+LOGGER: Final = "routilux"
 # As in ``logging``, which is imported when there is something to say: it is slow to import.
 WARNING: Final = 30
 ERROR: Final = 40
@@ -139,7 +140,7 @@ def write(
     """
     import logging
 
-    logger = logging.getLogger("routilux")
+    logger = logging.getLogger(LOGGER)
     if not logger.isEnabledFor(level):
         return
     place = None if error is None else innermost(error)
@@ -149,7 +150,7 @@ def write(
         file, name = code.co_filename, code.co_name
     trace = (type(error), error, of_user(error)) if error is not None and traced else None
     try:
-        record = logger.makeRecord("routilux", level, file, line, message, (), trace, name, about)
+        record = logger.makeRecord(LOGGER, level, file, line, message, (), trace, name, about)
         if error is not None and traced:
             record.exc_text = (formatted(error) or describe(error)).rstrip(
                 "\n"

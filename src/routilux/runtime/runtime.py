@@ -951,7 +951,7 @@ class Runtime:
     # -- seams ---------------------------------------------------------------------------------------------
 
     def add_observer(self, observer: Observer | RowObserver) -> None:
-        """Tell this observer what happens in all workers, from now on."""
+        """Tell this observer what happens in all workers, from now on. InvalidTypeError if it has no ``record``."""
         self._engine.add_observer(observer)
 
     def remove_observer(self, observer: Observer | RowObserver) -> None:

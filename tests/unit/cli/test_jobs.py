@@ -62,9 +62,8 @@ class TestList:
             (["--status", "failed"], [2, 4]),
             (["--status", "completed"], [1, 3]),
             (["--flow", "even"], [1, 2, 3, 4]),
-            (["--flow", "odd"], []),
             (["--run", "one"], [1, 2, 3, 4]),
-            (["--run", "two"], []),
+            (["--run", "one", "--status", "cancelled"], []),
             (["--dead-letters"], [2, 4]),
             (["--limit", "3"], [1, 2, 3]),
             (["--dead-letters", "--limit", "1"], [2]),
@@ -87,8 +86,25 @@ class TestList:
         )
 
     def test_none_is_told(self) -> None:
-        result = call("job", "list", *STORE, "--run", "two", "-o", "table")
+        result = call("job", "list", *STORE, "--status", "cancelled", "-o", "table")
         assert (result.exit_code, result.stdout, result.stderr) == (0, "", "There are no such jobs.\n")
+
+    @pytest.mark.parametrize(
+        ("option", "name", "message"),
+        [("--run", "on", "no run 'on' in sqlite:///"), ("--flow", "evne", "no flow 'evne' in sqlite:///")],
+    )
+    def test_a_name_that_the_store_does_not_know_is_refused(
+        self, option: str, name: str, message: str
+    ) -> None:
+        result = call("job", "list", *STORE, option, name)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert message in result.stderr
+        assert "there is only '" in result.stderr
+
+    def test_a_store_that_is_not_there_is_1(self) -> None:
+        result = call("job", "list", "--store", "sqlite:///none.db")
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert "there is no store at" in result.stderr
 
 
 @pytest.mark.usefixtures("run")

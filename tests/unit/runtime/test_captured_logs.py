@@ -109,6 +109,24 @@ def test_a_logged_exception_is_kept_with_its_traceback() -> None:
     assert record.traceback.splitlines()[-1] == "LookupError: no such tea"
 
 
+def test_what_the_runtime_says_of_a_failure_is_not_kept(caplog: pytest.LogCaptureFixture) -> None:
+    """Of async logic it says so in the task of the logic, of plain logic after it."""
+
+    def plain(slot_data: Any, message: Any, state: Any) -> None:
+        log.info("trying")
+        raise ValueError("no tea")
+
+    async def later(slot_data: Any, message: Any, state: Any) -> None:
+        plain(slot_data, message, state)
+
+    for logic in (plain, later):
+        with Runtime(thread_pool_size=1, capture_logs=True) as runtime:
+            job = run(runtime, flow_of(logic))
+        assert said(job) == [("INFO", "shop.orders", "trying")]
+        assert job.status == "failed"
+    assert sum("failed in attempt 1" in record.getMessage() for record in caplog.records) == 2
+
+
 def test_each_attempt_keeps_what_it_has_logged() -> None:
     def logic(slot_data: Any, message: Any, state: Any) -> None:
         log.info("trying")
