@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import (
@@ -184,7 +185,7 @@ class Committer:
             self._follow(record.wake)
 
     def _follow(self, call: Callable[[], object]) -> None:
-        """Do what follows from a record. It is written, so the rest follows whatever this raises."""
+        """Do what follows from a record that is written or refused. The rest follows whatever this raises."""
         try:
             call()
         except BaseException as error:  # noqa: BLE001 as above
@@ -212,7 +213,7 @@ class Committer:
         """These are neither in the log nor in the batch any more."""
         for record in records:
             assert record.refuse is not None
-            record.refuse(error)
+            self._follow(partial(record.refuse, error))
             self._done_with(record)
 
     def _put_back(self, records: Sequence[Record]) -> None:
@@ -319,7 +320,7 @@ class Committer:
         self._put_back([record for record in batch if record not in lost])
         for record in lost:
             if record.refuse is not None:
-                record.refuse(error)
+                self._follow(partial(record.refuse, error))
             self._done_with(record)
         worker = self._engine.workers.get(error.worker_id or "")
         if worker is not None:
