@@ -210,6 +210,7 @@ class Runtime:
         self, flow: Flow, entry_params: Mapping[str, Any], entry: str | None, timeout: float | None
     ) -> JobState:
         """A one-shot execution from beginning to end; it fails if it takes longer than ``timeout`` seconds."""
+        self._engine.refuse_inside("execute()")
         checked_timeout(timeout)
         self._check_open("execute()")
         self._engine.tell_findings(flow, flow.check())
