@@ -178,9 +178,47 @@ def test_end_of_a_paused_worker_does_not_wait_for_what_cannot_move(ends: str) ->
     runtime.pause(worker)
     job = post(runtime, flow)
     if ends == "stop":
-        assert runtime.stop(worker, timeout=SECONDS) is True
-    assert runtime.shutdown(timeout=SECONDS) is True
+        assert runtime.stop(worker, timeout=SECONDS) is False
+    assert runtime.shutdown(timeout=SECONDS) is (ends == "stop")
     assert (worker.status, job.status) == ("stopped", "cancelled")
+
+
+def test_shutdown_in_a_routine_is_false_and_tells_of_its_own_job_together_with_others(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    posted, answers = Event(), []
+
+    def logic(routine: Any, payload: Any, state: Any) -> None:
+        assert posted.wait(SECONDS)
+        answers.extend([runtime.shutdown(), runtime.shutdown()])
+
+    flow = flow_of(step(logic))
+    runtime = Runtime(thread_pool_size=1)
+    runtime.exec(flow)
+    jobs = [post(runtime, flow) for _ in range(3)]
+    posted.set()
+    assert all(job.wait(SECONDS) for job in jobs)
+    assert runtime.shutdown(timeout=SECONDS) is True  # it waits for the routine
+    assert (answers, {job.status.value for job in jobs}) == ([False, False], {"cancelled"})
+    assert "with work left: 3 open jobs cancelled (running: a 1; queued: a.input 2)" in caplog.text
+
+
+def test_shutdown_of_another_runtime_in_a_routine_is_true_if_nothing_is_left_in_it(runtime: Runtime) -> None:
+    answers = []
+
+    def logic(routine: Any, payload: Any, state: Any) -> None:
+        for pauses in (False, True):
+            other, idle = Runtime(thread_pool_size=1), flow_of(Step(), flow_id="idle")
+            worker = other.exec(idle)
+            if pauses:
+                other.pause(worker)
+                post(other, idle)
+            answers.append(other.shutdown())
+
+    flow = flow_of(step(logic))
+    runtime.exec(flow)
+    assert post(runtime, flow).result(SECONDS) == []
+    assert answers == [True, False]
 
 
 # -- executions and workers ----------------------------------------------------------------------------------

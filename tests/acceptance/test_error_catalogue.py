@@ -607,6 +607,8 @@ def worker_of_a_one_shot(w: World) -> Any:
      StateError, "wait_until_all_jobs_finished()", "inside routine 'only'", "from outside"),
     ("stop inside", lambda w: w.inside(lambda self: w.runtime.stop(w.worker)), InsideActivationError, StateError,
      "stop()", "inside routine 'only'", "from outside"),
+    ("execute inside", lambda w: w.inside(lambda self: w.etl.execute("read", {})), InsideActivationError, StateError,
+     "execute()", "inside routine 'only'", "from outside"),
     ("save inside", lambda w: w.inside(lambda self: w.worker.save(w.folder / "state.json")), InsideActivationError,
      StateError, "save() of 'main'", "inside a routine", "runtime.pause(worker)"),
     ("resume of a live state", lambda w: w.runtime.exec("etl", job_state=w.worker), StateError, StateError,

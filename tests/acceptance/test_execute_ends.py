@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from routilux import ErrorHandler, ErrorStrategy, Runtime
-from routilux.errors import ExecutionTimeoutError
+from routilux.errors import ExecutionTimeoutError, InsideActivationError
 from routilux.testing.simulated import simulated
 from tests.acceptance.parts import Step, flow_of, step
 from tests.waiting import SECONDS
@@ -62,6 +62,22 @@ def test_execute_waits_for_no_other_logic_behind_its_limit_when_the_job_has_fail
     assert state.status == "failed"
     assert not let_go.is_set()
     let_go.set()
+
+
+def test_execute_in_a_routine_is_refused_before_anything_is_started(caplog: pytest.LogCaptureFixture) -> None:
+    inner = flow_of(Step(), flow_id="inner")
+
+    def logic(routine: Any, payload: Any, state: Any) -> None:
+        before = set(threading.enumerate())
+        with pytest.raises(InsideActivationError, match=r"^execute\(\) was called inside routine 'a'"):
+            inner.execute("a", {})
+        assert before.issuperset(threading.enumerate())
+
+    flow = flow_of(step(logic))
+    with Runtime() as runtime:
+        runtime.exec(flow)
+        assert runtime.post(flow, "a", "input", {}).job_context.result(SECONDS) == []
+    assert "cancelled" not in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["plain", "async"])

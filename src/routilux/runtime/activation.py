@@ -60,6 +60,7 @@ class LiveActivation(Activation):
     released = False  # a gate has let it go: it is not asked again
     cancel: Any = None
     failure: BaseException | None = None  # that it sends out of the event ``error``
+    retried: Outcome | None = None  # how its last attempt has failed
     done_once: dict[str, Any] | None = None
     reads: set[Any] | None = None  # keys of its routine's state, where a mistake with them is looked for
     lines: dict[int, Any] | None = None  # that its threads print, where that is kept

@@ -28,8 +28,8 @@ STUCK: Final = "stuck"  # open jobs are left, and nothing can move
 
 
 def waits_until_finished(engine: Engine, deadline: float | None, *, patient: bool) -> Waits[bool]:
-    """Whether every job has ended. What is paused, or held by a gate, is told, and waited for if ``patient``; else it
-    counts as well, for no drain can end it.
+    """Whether every job has ended. What is paused, or held by a gate, is told, and waited for if ``patient``; no drain
+    can end it.
 
     Raises what broke the store.
     """
@@ -57,7 +57,7 @@ def waits_until_finished(engine: Engine, deadline: float | None, *, patient: boo
                 continue
         if not waits:
             tell(engine, patient=False)
-        return rest is HELD and not patient
+        return False
 
 
 def look(engine: Engine, workers: Iterable[Worker]) -> str:

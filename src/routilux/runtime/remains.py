@@ -24,7 +24,7 @@ MOST_PLACES = 10  # slots or routines that a sentence names
 class Remains:
     """Of workers that end now. Made when they start nothing any more; read when they have ended.
 
-    The jobs of logic that ends its own runtime are not looked at: it has asked for it.
+    The jobs of logic that ends its own runtime are only told of together with others: it has asked for it.
     """
 
     def __init__(self, workers: Iterable[Worker]) -> None:
@@ -40,9 +40,9 @@ class Remains:
 
     def sentence(self) -> str:
         """What was lost; empty if nothing was."""
-        cancelled = {job.account for job in self._jobs if job.status is JobStatus.CANCELLED} - self._asked
+        cancelled = {job.account for job in self._jobs if job.status is JobStatus.CANCELLED}
         parts = []
-        if cancelled:
+        if cancelled - self._asked:
             parts.append(f"{counted(len(cancelled), 'open job')} cancelled{self._where(cancelled)}")
         if self._parked:
             parked = counted(self._parked.total(), "item")

@@ -210,6 +210,7 @@ class Runtime:
         self, flow: Flow, entry_params: Mapping[str, Any], entry: str | None, timeout: float | None
     ) -> JobState:
         """A one-shot execution from beginning to end; it fails if it takes longer than ``timeout`` seconds."""
+        self._engine.refuse_inside("execute()")
         checked_timeout(timeout)
         self._check_open("execute()")
         self._engine.tell_findings(flow, flow.check())
@@ -726,10 +727,11 @@ class Runtime:
         """Stop a worker: accept nothing new, let everything in it finish, or only what runs now.
 
         In a paused worker nothing can finish, so it is not drained. False if something still ran after
-        ``timeout`` seconds; then the worker is stopped all the same, and its open jobs are cancelled. Stopping a
-        stopped worker does nothing. With a store, a worker that was drained has ended for good; one that was not
-        keeps its jobs there, and goes on with them when it is opened again. StoreError: it has stopped, and the store
-        has not taken all that has ended, at most a second after ``timeout``.
+        ``timeout`` seconds, and if ``drain`` has left open jobs, because the worker is paused or nothing in it can
+        move; then the worker is stopped all the same, and its open jobs are cancelled. Stopping a stopped worker does
+        nothing. With a store, a worker that was drained has ended for good; one that was not keeps its jobs there, and
+        goes on with them when it is opened again. StoreError: it has stopped, and the store has not taken all that has
+        ended, at most a second after ``timeout``.
         """
         found = self._stopped_target(worker)
         if found.stopped:
@@ -750,10 +752,11 @@ class Runtime:
 
     def _waits_to_stop(self, worker: Worker, drain: bool, deadline: float | None) -> Waits[bool]:
         worker.accepting = False
-        drain = drain and not worker.queue.paused
+        asked, drain = drain, drain and not worker.queue.paused
         ended = not drain or (yield from worker.waits_to_drain(deadline))
         told = drain and draining.tell_of(worker)
         worker.hold()
+        left = asked and bool(worker.jobs)
         worker.for_good = drain and ended
         remains = Remains([] if told else [worker])
         worker.closing = True
@@ -763,7 +766,7 @@ class Runtime:
         self._tell_lost(f"worker {worker.worker_id!r} of flow {worker.flow_id!r} was stopped", remains)
         worker.cut_off()
         yield from worker.waits_to_flush(self._with_grace(deadline))
-        return ended
+        return ended and not left
 
     def _with_grace(self, deadline: float | None) -> float | None:
         """When a store has to have taken what is left, if what ran has needed all the time."""
@@ -772,9 +775,11 @@ class Runtime:
     def shutdown(self, wait: bool = True, *, timeout: float | None = None) -> bool:
         """Accept nothing new and stop; ``wait`` drains first.
 
-        False if something still ran after ``timeout`` seconds (without ``wait``: one second, if not given); what
-        that was is in the log. Calling it again does nothing. In a routine it never waits; a caller that shuts down
-        outside after that waits for what the routine could not wait for. Safe in the handler of a signal.
+        False if something still ran after ``timeout`` seconds (without ``wait``: one second, if not given), and if
+        the drain has left open jobs of which nothing can move, such as those of a paused worker, which it does not
+        wait for; what that was is in the log. Calling it again does nothing. In a routine it never waits, and is False
+        if anything is left, the routine itself included; a caller that shuts down outside after that waits for what
+        the routine could not wait for. Safe in the handler of a signal.
 
         With a store, what is not finished stays there; its jobs have ``left`` set, and who waits for them is told. It
         is also False when the store did not take all that has ended, at most a second after ``timeout``, or, without
@@ -799,7 +804,9 @@ class Runtime:
         if not wait and deadline is None:
             deadline = self._engine.now() + GRACE_SECONDS
         if self._closed == "has been shut down":
-            return inside or (yield from join(partial(self._wait_for_the_rest, deadline)))
+            if inside:
+                return not self._engine.running()
+            return (yield from join(partial(self._wait_for_the_rest, deadline)))
         drained = True
         if deadline is None and self._engine.journal is not None:
             self._engine.journal.hurry()
@@ -808,6 +815,8 @@ class Runtime:
             drained = yield from self._drain_all(deadline)
         self._closed = "has been shut down"
         workers = list(self._engine.workers.values())
+        if inside:
+            drained = not self._engine.running() and not any(worker.jobs for worker in workers)
         told = [worker for worker in workers if worker.jobs] if wait and not inside else []  # by the drain
         for worker in workers:
             worker.hold()

@@ -488,6 +488,7 @@ def _retry(
     details = {"routine": mailbox.routine_id, "attempt": activation.attempt, "delay": delay}
     for member in activation.job.members:
         worker.trace(member.job, "retry", **details, error=describe(error))
+    activation.retried = Outcome("retried", error, noted=_wrapped(activation, error))
     activation.attempt += 1
     activation.abandoned = OVER  # until it starts again
     more = worker.retry_later(activation, now + delay, delay)

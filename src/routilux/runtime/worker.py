@@ -559,7 +559,8 @@ class Worker:
             )
         )
         if reason not in NOTED:
-            lost = self.tell_lost(mailbox.node.places[item[1]], reason, error, item[3])
+            why = None if reason == NOT_RUN else error  # that of an earlier attempt has been told
+            lost = self.tell_lost(mailbox.node.places[item[1]], reason, why, item[3])
             for member in item[3].members:
                 member.job.add_error(lost)
         self.dropped(item, mailbox.slots[item[1]], f"dead letter: {reason}")
@@ -837,13 +838,24 @@ class Worker:
             parked = {item[0] for item in mailbox.parked_items()}
             items, _ = mailbox.extract(lambda item: True)
             withdrawn: Any = mailbox.withdraw(lambda activation: True)
-            for activation in withdrawn:
-                self.drop_activation(activation)
-                items += activation.batch
             for item in items:
                 self.dead_letter(mailbox, item, INCOMPLETE if item[0] in parked else NOT_RUN, None)
             left += items
+            for activation in withdrawn:
+                self.drop_activation(activation)
+                self._set_withdrawn_aside(mailbox, activation)
+                left += activation.batch
         return left
+
+    def _set_withdrawn_aside(self, mailbox: Mailbox, activation: LiveActivation) -> None:
+        """It will not be tried again: its letters and its jobs say how it failed last, if it has run."""
+        error, noted = (None, None) if activation.retried is None else activation.retried[1:3]
+        for member in activation.job.members:
+            if noted is not None:
+                member.job.add_error(noted)
+        trace = None if noted is None else traceback_of(noted)
+        for item in activation.batch:
+            self.dead_letter(mailbox, item, NOT_RUN, error, trace)
 
     def cancel(self) -> None:
         """Cancel every job, and end for good."""

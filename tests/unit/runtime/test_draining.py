@@ -140,7 +140,7 @@ class TestDrain:
         routilux_sim.exec(flow)
         routilux_sim.pause(routilux_sim.list_workers()[0])
         job = routilux_sim.post(flow, "a", "input", {"key": 1}).job_context
-        assert routilux_sim.shutdown() is True
+        assert routilux_sim.shutdown() is False
         assert (job.status, [x.reason for x in routilux_sim.dead_letters()]) == ("cancelled", ["not run"])
         assert "the worker is paused" in caplog.text
 
@@ -153,8 +153,24 @@ class TestDrain:
         job = routilux_sim.post(flow, "a", "input", {"key": 1}).job_context
         routilux_sim.pause(job)
         routilux_sim.resume(routilux_sim.list_workers()[0])
-        assert routilux_sim.shutdown() is True
+        assert routilux_sim.shutdown() is False
         assert "a keeps 1 item of paused jobs back" in caplog.text
+
+    def test_with_nothing_open_ends_well_although_the_worker_is_paused(
+        self, routilux_sim: SimulatedRuntime
+    ) -> None:
+        routilux_sim.pause(routilux_sim.exec(joining(all_slots_ready_policy(by="key"))))
+        assert routilux_sim.shutdown() is True
+
+    def test_stop_of_a_worker_in_which_nothing_can_move_is_false(
+        self, routilux_sim: SimulatedRuntime
+    ) -> None:
+        flow = joining(all_slots_ready_policy(by="key"))
+        worker = routilux_sim.exec(flow)
+        for key in range(5):
+            routilux_sim.post(flow, "a", "input", {"key": key})
+        assert routilux_sim.stop(worker) is False
+        assert routilux_sim.shutdown() is True
 
     def test_asks_a_policy_with_an_armed_timer_at_once(self, routilux_sim: SimulatedRuntime) -> None:
         seen: list[bool] = []

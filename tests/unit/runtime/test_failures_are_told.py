@@ -19,6 +19,7 @@ from routilux.errors import ExecutionError, FlowValidationError
 from routilux.runtime.failures import ERROR, MOST_KINDS, OTHERS, PERIOD, WARNING, WRITTEN, FailureLog
 from routilux.runtime.job import ERROR_LIMIT
 from routilux.store.memory import MemoryStore
+from routilux.testing import SimulatedRuntime
 from tests.waiting import SECONDS
 
 HERE = Path(__file__).name
@@ -348,6 +349,26 @@ def test_what_a_job_went_on_after_has_its_traceback_and_so_has_the_dead_letter(
     assert error.traceback == letter.traceback  # type: ignore[attr-defined]
     assert letter.traceback is not None
     assert letter.traceback.endswith("ValueError: no answer\n")
+
+
+def test_letter_of_what_waited_for_its_retry_at_the_end_says_how_it_failed_last(
+    routilux_sim: SimulatedRuntime,
+) -> None:
+    flow = Flow("shop").set_error_handler(
+        ErrorHandler("retry", max_retries=9, retry_delay=60, retry_backoff=2)
+    )
+    flow.add_routine(Asks(), "ask")
+    routilux_sim.exec(flow)
+    job = routilux_sim.post(flow, "ask", "input", {"n": 1}).job_context
+    assert routilux_sim.shutdown(timeout=100) is False
+    (letter,) = routilux_sim.dead_letters()
+    failed, lost = job.errors
+    assert (letter.reason, letter.error) == ("not run", "ValueError: no answer")
+    assert letter.traceback is not None
+    assert letter.traceback == failed.traceback  # type: ignore[attr-defined]
+    assert "in ask" in letter.traceback
+    assert str(failed).startswith("routine 'ask' failed in attempt 2: ValueError: no answer")
+    assert str(lost) == "an item of 'ask.input' was set aside: not run"
 
 
 def test_tracebacks_are_read_back_from_a_store(tmp_path: Path) -> None:
