@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Any, Final
 
 import click
@@ -14,17 +16,20 @@ from routilux import JobContext, JobStatus, Runtime, tracebacks
 from routilux.cli.app import NamedCommands
 from routilux.cli.command import Call, command
 from routilux.cli.outputs import as_row
+from routilux.cli.reporting import data_text
 from routilux.cli.retry import retry
 from routilux.cli.screen import json_text, print_json, print_pairs, print_table, write
 from routilux.cli.settings import FORMATS
 from routilux.cli.stores import looked_into, store_of, store_option
-from routilux.errors import unknown
+from routilux.errors import describe, shown, unknown
 from routilux.model.item import DeadLetter
-from routilux.ports import Store
+from routilux.ports import Codec, ItemRow, Store, load
 from routilux.store import cancel as cancel_stored
 
 _PAGE: Final = 50
 _MOST_NAMES: Final = 1_000  # that are looked through for the nearest
+_MOST_PARKED: Final = 50  # items of a job that are shown
+_SLICE: Final = 1_000  # items that are read at once
 _LONGEST_ERROR: Final = 200  # characters, in a table
 
 EXAMPLES = """
@@ -169,28 +174,32 @@ def _job_row(each: JobContext, letters: int) -> dict[str, Any]:
 @click.argument("job_id", metavar="JOB")
 @store_option
 def show(call: Call, job_id: str, store: str | None) -> None:
-    """Show a job: its trace, its errors, its outputs, and its items that were set aside."""
+    """Show a job: its trace, its errors, its outputs, its items that are parked, and those that were set aside."""
     with looked_into(store_of(call, store, "'routilux job show'")) as (kept, runtime):
         found = job_of(kept, runtime, job_id)
         letters = runtime.dead_letters(job=found)
+        parked = list(islice(_parked_of(kept, found), _MOST_PARKED))
     if call.as_json:
-        print_json(_everything(found, letters))
+        print_json(_everything(found, letters, parked))
         return
     row = _job_row(found, len(letters))
     times = {name: _local(getattr(found, name)) for name in ("created_at", "started_at", "completed_at")}
-    shown = {**row, **times, "metadata": json_text(row["metadata"])}
+    pairs = {**row, **times, "metadata": json_text(row["metadata"])}
     print_pairs(
-        (name.replace("_", " "), str(value)) for name, value in shown.items() if value not in ("", None)
+        (name.replace("_", " "), str(value)) for name, value in pairs.items() if value not in ("", None)
     )
     _print_part("trace", ({**entry, "time": _local(entry["time"])} for entry in found.trace_log))
     _print_part("errors", ({"error": str(error)} for error in found.errors))
     _print_part(
         "outputs", ({"event": f"{o.routine_id}.{o.event}", "data": json_text(o.data)} for o in found.outputs)
     )
+    _print_part("parked", map(_parked_cells, parked))
     _print_part("dead letters", map(_letter_cells, letters))
     traceback = tracebacks.traceback_of(found.error) if found.error is not None else None
     if traceback:
         write(f"\n{traceback}")
+    if found.parked > len(parked):
+        call.say(f"{found.parked - len(parked):,} more items are parked")
 
 
 def _print_part(title: str, rows: Iterable[dict[str, Any]]) -> None:
@@ -209,13 +218,53 @@ def _letter_cells(letter: DeadLetter) -> dict[str, Any]:
     }
 
 
-def _everything(found: JobContext, letters: list[DeadLetter]) -> dict[str, Any]:
+def _parked_of(store: Store, found: JobContext) -> Iterator[dict[str, Any]]:
+    """The items of a job that wait for items of others, and for which, as far as that is known without the flow."""
+    worker = store.worker(found.worker_id)
+    if not found.parked or worker is None:
+        return
+    codec, where = load("codec")(), f"worker {worker.worker_id!r} in {store.name}"
+    joins: Mapping[str, str] = codec.decode(worker.data, where).get("joins", {})
+    ours = json.dumps(found.job_id)
+    for place in store.places(worker.worker_id):
+        by = joins.get(place.rpartition(".")[0])
+        for row in _items_at(store, worker.worker_id, place):
+            if ours in row.job_ids:
+                yield {"slot": place, **_parked_item(codec, row, by)}
+
+
+def _items_at(store: Store, worker_id: str, place: str) -> Iterator[ItemRow]:
+    rows = store.items(worker_id, place, limit=_SLICE)
+    while rows:
+        yield from rows
+        rows = store.items(worker_id, place, after=rows[-1].number, limit=_SLICE)
+
+
+def _parked_item(codec: Codec, row: ItemRow, by: str | None) -> dict[str, Any]:
+    try:
+        data = codec.decode(row.data, f"item {row.number} of {row.place!r}")
+    except Exception as error:  # noqa: BLE001 a type that only the program knows, or its code
+        return {"waits": None, "data": None, "error": describe(error)}
+    waits = "for items of others" if by is None else f"for a partner ({by} {shown(data.get(by))})"
+    return {"waits": waits, "data": data, "error": None}
+
+
+def _parked_cells(item: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "slot": item["slot"],
+        "waits": item["waits"] or item["error"],
+        "data": "" if item["data"] is None else data_text(item["data"]),
+    }
+
+
+def _everything(found: JobContext, letters: list[DeadLetter], parked: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         **_job_row(found, len(letters)),
         "trace": [{**entry, "time": _utc(entry["time"])} for entry in found.trace_log],
         "traceback": None if found.error is None else tracebacks.traceback_of(found.error),
         "errors": [str(error) for error in found.errors],
         "outputs": [as_row(output) for output in found.outputs],
+        "parked_items": parked,
         "dead_letters": [{**letter._asdict(), "time": _utc(letter.time)} for letter in letters],
         "data": dict(found.data),
     }

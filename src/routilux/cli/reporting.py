@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping
 from itertools import islice
-from typing import Final
+from typing import Any, Final
 
 from routilux.cli.codes import DONE, FAILED, SIGNALLED, TIMED_OUT
 from routilux.cli.command import Call, code_of
@@ -18,7 +19,7 @@ from routilux.errors import counted
 from routilux.model.item import DeadLetter, ParkedItem
 from routilux.store import without_password
 
-__all__ = ["Report", "RunView", "counted", "resuming", "tell_unheard"]
+__all__ = ["Report", "RunView", "counted", "data_text", "resuming", "tell_unheard"]
 
 _MOST_LETTERS: Final = 5
 _LONGEST_DATA: Final = 200  # characters
@@ -137,7 +138,9 @@ class Report:
             return
         for item in islice(self._live.state.parked_items(), min(left, _MOST_LETTERS)):
             where = f"{item.routine_id}.{item.slot}"
-            self._complain(f"{self._line(item)}waits in {where} {item.waits}; its data is {_data(item)}")
+            self._complain(
+                f"{self._line(item)}waits in {where} {item.waits}; its data is {data_text(item.data)}"
+            )
             left -= len(item.job_ids)
         if left > 0:
             self._complain(f"{left:,} more items are parked")
@@ -152,7 +155,7 @@ class Report:
     def _lost(self, letter: DeadLetter) -> str:
         reason = f": {letter.error}" if letter.error else ""
         where = f"set aside at {letter.routine_id}.{letter.slot} ({letter.reason}){reason}"
-        return f"{self._line(letter)}{where}; its data is {_data(letter)}"
+        return f"{self._line(letter)}{where}; its data is {data_text(letter.data)}"
 
     def _line(self, item: DeadLetter | ParkedItem) -> str:
         """Where in the input an item comes from: ``"line 2: "``, or nothing."""
@@ -203,8 +206,9 @@ class Report:
         return DONE if self._allowed else FAILED
 
 
-def _data(item: DeadLetter | ParkedItem) -> str:
-    text = json_text(item.data)
+def data_text(data: Mapping[str, Any]) -> str:
+    """As JSON, cut where a line would be too long to read."""
+    text = json_text(data)
     return text if len(text) <= _LONGEST_DATA else f"{text[: _LONGEST_DATA - 1]}…"
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from routilux import Flow, Routine, Runtime
+from routilux.activation_policies import all_slots_ready_policy
+from routilux.model.policy import ActivationPolicy
 from tests.unit.cli.calling import call, process, started
 from tests.waiting import SECONDS
 
@@ -133,6 +137,66 @@ class TestShow:
         result = call("job", "show", name, *STORE)
         assert (result.exit_code, result.stdout) == (2, "")
         assert message in result.stderr
+
+
+def ship(policy: ActivationPolicy) -> Routine:
+    """Joins orders with payments."""
+    routine = Routine()
+    routine.add_slot("order")
+    routine.add_slot("payment")
+    routine.set_activation_policy(policy)
+    routine.set_logic(lambda slot_data, message, state: None)
+    return routine
+
+
+class TestParked:
+    """What waits for items of others, of a job that a program has posted."""
+
+    def park(self, policy: ActivationPolicy, *payloads: dict[str, Any]) -> str:
+        flow = Flow("shipping")
+        flow.add_routine(ship(policy), "ship")
+        with Runtime(thread_pool_size=1, store=STORE[1]) as runtime:
+            runtime.exec(flow, worker_id="w")
+            first = runtime.post(flow, "ship", "order", payloads[0]).job_context
+            for payload in payloads[1:]:
+                runtime.post(flow, "ship", "order", payload, job_id=first.job_id)
+            runtime.post(flow, "ship", "order", {"id": 9})
+            assert first.wait(SECONDS)
+        return first.job_id
+
+    def told(self, job_id: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = json.loads(call("job", "show", job_id, *STORE, "--json").stdout)[
+            "parked_items"
+        ]
+        return found
+
+    @pytest.mark.parametrize(
+        ("policy", "waits"),
+        [
+            (all_slots_ready_policy(by="id"), "for a partner (id 2)"),
+            (all_slots_ready_policy(), "for items of others"),
+        ],
+    )
+    def test_each_item_is_shown_with_its_slot_its_data_and_what_it_waits_for(
+        self, policy: ActivationPolicy, waits: str
+    ) -> None:
+        job_id = self.park(policy, {"id": 2, "note": "x" * 300})
+        assert self.told(job_id) == [
+            {"slot": "ship.order", "waits": waits, "data": {"id": 2, "note": "x" * 300}, "error": None}
+        ]
+        text = call("job", "show", job_id, *STORE).stdout
+        assert "\nparked\nslot        waits" in text
+        assert f'ship.order  {waits}  {{"id": 2, "note": "xxx' in text
+        assert "x" * 200 not in text
+
+    def test_the_first_fifty_are_shown_and_the_others_counted(self) -> None:
+        job_id = self.park(all_slots_ready_policy(by="id"), *({"id": n + 10} for n in range(53)))
+        assert [item["data"]["id"] for item in self.told(job_id)] == list(range(10, 60))
+        assert call("job", "show", job_id, *STORE).stderr == "3 more items are parked\n"
+
+    def test_a_job_without_any_has_none(self, steps: str) -> None:
+        call("run", "even.flow.yaml", "-p", "n:=2", *STORE)
+        assert self.told(str(listed()[0]["job_id"])) == []
 
 
 @pytest.mark.usefixtures("run")
