@@ -91,6 +91,10 @@ class Gathering(Protocol):
         """Whether something here will move on its own: undecided, being decided or in a timer."""
 
     @property
+    def gives_up(self) -> bool:
+        """Whether what moves here are incomplete sets alone, and a timer is to end them."""
+
+    @property
     def hurries(self) -> bool:
         """Whether what moves here waits for a time alone, and :meth:`flush` has an answer to it."""
 
@@ -107,6 +111,10 @@ class Gathering(Protocol):
 
 class _Plain:
     """What most rules have in common."""
+
+    @property
+    def gives_up(self) -> bool:
+        return False
 
     def due(self) -> None:
         return None
@@ -339,6 +347,10 @@ class _TimedSets(Groups):
     @property
     def moving(self) -> bool:
         return bool(self._here)
+
+    @property
+    def gives_up(self) -> bool:
+        return self._armed
 
     def due(self) -> None:
         self._armed = False

@@ -93,6 +93,10 @@ class Lanes:
             self.inner.end_flush()
 
     @property
+    def gives_up(self) -> bool:
+        return self.inner is not None and self.inner.gives_up
+
+    @property
     def hurries(self) -> bool:
         return self.inner is not None and self.inner.hurries
 

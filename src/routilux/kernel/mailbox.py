@@ -706,8 +706,11 @@ class Mailbox:
         with self._lock:
             return self.waiting and not self.closed and self._has_work()
 
-    def startable(self) -> bool:
-        """Whether :meth:`next` could hand out something now, or once a timer or a gate says so."""
+    def startable(self, *, timeouts: bool = True) -> bool:
+        """Whether :meth:`next` could hand out something now, or once a timer or a gate says so.
+
+        ``timeouts``: the timer that ends incomplete sets counts too.
+        """
         with self._lock:
             if self.closed:
                 return False
@@ -717,8 +720,9 @@ class Mailbox:
                 any(slot.full for slot in self.feeds) and not self.prepared
             ):
                 return False
+            gathering = self._gathering
             return bool(self.prepared or self.pending) or (
-                self._gathering is not None and self._gathering.moving
+                gathering is not None and gathering.moving and (timeouts or not gathering.gives_up)
             )
 
     def parked(self) -> dict[str, int]:

@@ -349,10 +349,11 @@ class BackPressure:
 
     # -- whether any can come ----------------------------------------------------------------------------------
 
-    def stuck(self, *, inside: bool) -> bool:
+    def stuck(self, *, inside: bool, timeouts: bool = True) -> bool:
         """Whether nothing that runs or waits for a time can make room: only a caller from outside could.
 
         For an activation, ``inside``, a pause does not matter: what makes room for it may start all the same.
+        ``timeouts``: to wait until incomplete sets are given up counts as a way to room.
 
         Everything that runs waits inside ``emit()`` or ``post()`` for a full slot, and nothing can be started: here,
         and in all workers whose room is waited for in that way. The mailboxes are looked at one after the other; if
@@ -360,8 +361,9 @@ class BackPressure:
         """
         workers = self.waited_for()
         before = [worker.back_pressure._happened() for worker in workers]  # noqa: SLF001
-        if not all(worker.stands_still(inside=inside and worker is self._worker) for worker in workers):
-            return False
+        for worker in workers:
+            if not worker.stands_still(inside=inside and worker is self._worker, timeouts=timeouts):
+                return False
         after = [worker.back_pressure._happened() for worker in workers]  # noqa: SLF001
         return before == after and workers == self.waited_for()
 
@@ -374,14 +376,15 @@ class BackPressure:
                 found += [other for other in waiter.workers if other not in found]
         return found
 
-    def stands_still(self, *, inside: bool) -> bool:
+    def stands_still(self, *, inside: bool, timeouts: bool) -> bool:
         """Whether nothing in this worker runs, apart from what waits for room, or can be started."""
         worker = self._worker
         if worker.stopped or worker.gates.activations or (worker.queue.held and not inside):
             return False
         if any(node.mailbox.keeps_back for node in worker.nodes.values()):
             return False
-        return self.all_wait() and not any(node.mailbox.startable() for node in worker.nodes.values())
+        startable = (node.mailbox.startable(timeouts=timeouts) for node in worker.nodes.values())
+        return self.all_wait() and not any(startable)
 
     def all_wait(self) -> bool:
         """Whether all that runs waits for room that is not there, and none is about to try."""
@@ -400,7 +403,9 @@ class BackPressure:
 
         There can be none where :meth:`stuck` says so, no activation waits (it hears of it first), there is no partial
         batch (these are released first, one after the other, as in a drain), and all slots of the routine behind are
-        full: while one has room, a post may still bring the partners of what is there.
+        full: while one has room, a post may still bring the partners of what is there. Where the partners may be behind
+        the slot's end, the time-out of incomplete sets makes no room that is worth a wait: it gives up what has a
+        partner.
         """
         worker = self._worker
         held_up = self._held_up()
@@ -410,13 +415,14 @@ class BackPressure:
                 self._flushes = False
                 worker.end_flush()
             return False
-        if worker.stopped or self.blocked or not self.stuck(inside=False):
+        full = self._hopeless(held_up)
+        beyond = full is not None and worker.takes_beyond(full.mailbox)
+        if worker.stopped or self.blocked or not self.stuck(inside=False, timeouts=not beyond):
             return False
         if worker.flush_one():
             self._flushes = True
             return True
-        full = self._hopeless(held_up)
-        if full is not None and worker.takes_beyond(full.mailbox):
+        if beyond:
             starts = held_up.let_pass()
         else:
             self._doomed = held_up

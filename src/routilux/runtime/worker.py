@@ -418,9 +418,10 @@ class Worker:
         """Whether more than its slots hold is of use to this routine: it finds there what those in them wait for."""
         return False
 
-    def stands_still(self, *, inside: bool) -> bool:
-        """Whether nothing that runs or waits for a time here can make room; ``inside``: for an activation."""
-        return self.back_pressure.stands_still(inside=inside)
+    def stands_still(self, *, inside: bool, timeouts: bool) -> bool:
+        """Whether nothing that runs or waits for a time here can make room; ``inside``: for an activation;
+        ``timeouts``: those of incomplete sets count as well."""
+        return self.back_pressure.stands_still(inside=inside, timeouts=timeouts)
 
     def full_error(self, slot: SlotQueue, why: str = "it is full") -> QueueFullError:
         if self.queue.paused:

@@ -154,7 +154,7 @@ def test_of_equal_keys_the_oldest_of_each_slot_are_joined(seed: int, by: str, at
         assert joined(worker) == [[["left", n], ["right", n]] for n in range(6)]
 
 
-def one_by_one(capacity: int, *, is_async: bool = False) -> Flow:
+def one_by_one(capacity: int, *, is_async: bool = False, timeout: float | None = None) -> Flow:
     """``left`` and ``right`` each pass on one item of the join in an activation."""
 
     class Pass(Routine):
@@ -174,7 +174,7 @@ def one_by_one(capacity: int, *, is_async: bool = False) -> Flow:
     flow, pairs = Flow("flow"), Pairs()
     for slot in ("left", "right"):
         pairs.add_slot(slot, max_queue_length=capacity)
-    flow.add_routine(pairs.set_activation_policy(all_slots_ready_policy(by="id")), "b")
+    flow.add_routine(pairs.set_activation_policy(all_slots_ready_policy(by="id", timeout=timeout)), "b")
     for slot in ("left", "right"):
         flow.add_routine(AsyncPass() if is_async else Pass(), slot)
         flow.connect(slot, "output", "b", slot)
@@ -183,12 +183,13 @@ def one_by_one(capacity: int, *, is_async: bool = False) -> Flow:
 
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("timeout", [None, HOUR])
 def test_feeders_of_a_full_join_go_on_where_the_partners_can_only_be_behind_them(
-    seed: int, is_async: bool
+    seed: int, is_async: bool, timeout: float | None
 ) -> None:
     n = 30
     with simulated(seed, store=MemoryStore()) as runtime:
-        worker = runtime.exec(one_by_one(5, is_async=is_async), worker_id="w")
+        worker = runtime.exec(one_by_one(5, is_async=is_async, timeout=timeout), worker_id="w")
         for slot, keys in (("left", range(n)), ("right", reversed(range(n)))):
             for key in keys:
                 runtime.post("flow", slot, "input", {"id": key, "n": key})
@@ -196,6 +197,16 @@ def test_feeders_of_a_full_join_go_on_where_the_partners_can_only_be_behind_them
             assert most_in_memory(runtime, worker) <= 2 * 5
         assert sorted(joined(worker)) == [[["left", key], ["right", key]] for key in range(n)]
         assert runtime.wait_until_all_jobs_finished()
+        assert runtime.now < HOUR
+
+
+def test_while_a_post_waits_for_a_full_join_its_time_out_makes_room() -> None:
+    with simulated(1, store=MemoryStore()) as runtime:
+        worker = runtime.exec(one_by_one(1, timeout=60.0), worker_id="w")
+        for slot, key in (("left", 1), ("right", 2), ("left", 3)):
+            runtime.post("flow", "b", slot, {"id": key, "n": key}, timeout=HOUR)
+        assert worker.counters("b")["slots"]["left"]["queued"] == 1
+        assert runtime.dead_letters()[0].data == {"id": 1, "n": 1}
 
 
 def test_while_a_slot_of_a_join_has_room_its_feeders_wait_for_a_post() -> None:

@@ -327,11 +327,11 @@ class JournaledWorker(Worker):
     def takes_beyond(self, mailbox: Mailbox) -> bool:
         return self.joins.knows(mailbox)
 
-    def stands_still(self, *, inside: bool) -> bool:
+    def stands_still(self, *, inside: bool, timeouts: bool) -> bool:
         """Nothing makes room: and nothing that could is about to come, still to be written, or to be loaded."""
         if self.backlog.expects or self._journal_owes or self.backlog.draws:
             return False
-        return super().stands_still(inside=inside)
+        return super().stands_still(inside=inside, timeouts=timeouts)
 
     def room(self, mailbox: Mailbox) -> None:
         for slot in mailbox.slots.values():
