@@ -12,15 +12,17 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
-from threading import Event, Thread
+from threading import Event, Thread, get_ident
 from typing import Any
 
 import pytest
 
 from routilux import Runtime, current
 from routilux.errors import RuntimeClosedError, StoreError, StoreFullError, StoreUnknownError
+from routilux.model.item import DeadLetter
 from routilux.ports import Changes
-from routilux.runtime.journal import committer
+from routilux.runtime.journal import committer, log
+from routilux.runtime.waiting import ThreadSignal
 from routilux.store.memory import MemoryStore
 from tests.durability.flows import Copy, Log, flow_of
 from tests.waiting import SECONDS, eventually
@@ -160,6 +162,183 @@ def test_a_post_that_is_withdrawn_at_its_timeout_was_not_accepted(home: Home) ->
     home.recover()
     assert home.runtime.wait_until_all_jobs_finished(timeout=SECONDS)
     assert list(home.worker.shared_log) == [0, 1]
+
+
+def cancelled_while_it_is_written(home: Home, then: Callable[[], None], **options: Any) -> list[str]:
+    """The notes of an ``apost`` that is cancelled in the hands of the store."""
+    home.store.mood = "hangs"
+
+    async def main() -> list[str]:
+        post = asyncio.ensure_future(home.runtime.apost(home.flow, "0", "input", {"n": 1}, **options))
+        assert await asyncio.to_thread(home.store.hanging.wait, SECONDS)
+        post.cancel()
+        await asyncio.sleep(0)
+        then()
+        with pytest.raises(asyncio.CancelledError) as cancelled:
+            await post
+        return getattr(cancelled.value, "__notes__", [])
+
+    return asyncio.run(main())
+
+
+def test_a_cancelled_apost_says_that_the_store_did_not_answer_in_time(home: Home) -> None:
+    (note,) = cancelled_while_it_is_written(home, lambda: None, timeout=SHORT)
+    assert "has not answered in time whether it is written" in note
+    home.recover()
+    assert home.runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+    assert list(home.worker.shared_log) == [0, 1]
+
+
+def test_a_cancelled_apost_says_that_its_commit_is_unknown(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def lose(changes: Changes) -> frozenset[int]:
+        home.store.hanging.set()
+        assert home.store.released.wait(SECONDS)
+        raise StoreUnknownError("the connection was lost")
+
+    monkeypatch.setattr(home.store, "write", lose)
+
+    def lost() -> None:
+        home.store.mood = "lost"
+        home.store.released.set()
+
+    (note,) = cancelled_while_it_is_written(home, lost)
+    assert "was lost during a commit" in note
+
+
+@pytest.mark.parametrize("is_cancelled_in_the_store", [True, False])
+def test_a_cancelled_apost_waits_until_its_job_is_cancelled_in_the_store(
+    home: Home, monkeypatch: pytest.MonkeyPatch, is_cancelled_in_the_store: bool
+) -> None:
+    home.runtime.pause(home.worker)
+    write, statuses = home.store.write, list[str]()
+
+    def note(changes: Changes) -> frozenset[int]:
+        taken = write(changes)
+        statuses.extend(row.status for row in changes.jobs.values())
+        if not is_cancelled_in_the_store:
+            home.store.mood = "full"
+        return taken
+
+    monkeypatch.setattr(home.store, "write", note)
+    notes = cancelled_while_it_is_written(home, home.recover_writes)
+    if is_cancelled_in_the_store:
+        assert (notes, "cancelled" in statuses) == ([], True)
+    else:
+        assert "had been accepted when it was cancelled" in notes[0]
+        assert notes[0].endswith("is cancelled, which may not be written")
+
+
+@pytest.fixture
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[ThreadSignal], None]]:
+    """What is in it is done once in place of the next wait of this thread, which Ctrl-C then ends."""
+    steps: list[Callable[[ThreadSignal], None]] = []
+    wait, me = ThreadSignal.wait, get_ident()
+
+    def wait_or_not(signal: ThreadSignal, timeout: float | None, holds: Any = None) -> bool:
+        if steps and get_ident() == me:
+            steps.pop()(signal)
+            raise KeyboardInterrupt
+        return wait(signal, timeout, holds)
+
+    monkeypatch.setattr(ThreadSignal, "wait", wait_or_not)
+    return steps
+
+
+def notes_of_ctrl_c(home: Home) -> list[str]:
+    with pytest.raises(KeyboardInterrupt) as raised:
+        home.post(2)
+    return getattr(raised.value, "__notes__", [])
+
+
+def test_ctrl_c_withdraws_a_post_that_the_store_has_not_seen(
+    home: Home, interrupted: list[Callable[[ThreadSignal], None]]
+) -> None:
+    home.store.mood = "hangs"
+    first = in_background(lambda: home.post(1))
+    assert home.store.hanging.wait(SECONDS)
+    interrupted.append(lambda signal: None)
+    assert notes_of_ctrl_c(home) == []
+    home.recover_writes()
+    eventually(lambda: first, "the first post returns")
+    assert home.runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+    assert list(home.worker.shared_log) == [0, 1]
+
+
+def test_ctrl_c_says_that_a_post_is_just_being_written(
+    home: Home, interrupted: list[Callable[[ThreadSignal], None]]
+) -> None:
+    home.store.mood = "hangs"
+    interrupted.append(lambda signal: eventually(home.store.hanging.is_set, "the store has it"))
+    (note,) = notes_of_ctrl_c(home)
+    assert "has not answered in time whether it is written" in note
+    home.recover()
+    assert home.runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+    assert list(home.worker.shared_log) == [0, 2]
+
+
+def test_ctrl_c_cancels_a_job_that_is_just_written(
+    home: Home, interrupted: list[Callable[[ThreadSignal], None]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(log, "RELEASE_SECONDS", 0.0)
+    home.runtime.pause(home.worker)
+
+    def used_up(signal: ThreadSignal) -> None:
+        assert signal._lock.acquire(timeout=SECONDS)
+
+    interrupted.append(used_up)
+    assert notes_of_ctrl_c(home) == []
+    assert [job.status for job in home.runtime.list_jobs()][-1] == "cancelled"
+
+
+def letter_of(home: Home) -> DeadLetter:
+    def fail(*_: Any) -> None:
+        raise ValueError("planted")
+
+    flow = flow_of(Copy(), flow_id="failing")
+    flow.routines["0"].logic = fail  # type: ignore[method-assign]
+    home.runtime.exec(flow, worker_id="failing")
+    home.runtime.post(flow, "0", "input", {"n": 1})
+    assert home.runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+    (letter,) = home.runtime.dead_letters()
+    return letter
+
+
+def test_a_redrive_ends_by_its_timeout_and_leaves_the_letter(home: Home) -> None:
+    letter = letter_of(home)
+    home.become("hangs")
+    ended = in_background(lambda: home.runtime.redrive(letter, timeout=SHORT))
+    eventually(lambda: ended, "it ends by its time-out")
+    assert isinstance(ended[0], StoreError)
+    home.recover()
+    assert home.runtime.redrive(letter)
+
+
+def test_a_letter_that_could_not_be_read_can_be_driven_again(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    letter, letters, reads = letter_of(home), home.store.letters, []
+
+    def read(**options: Any) -> Any:
+        reads.append(options)
+        if len(reads) == 2:
+            raise StoreError("planted")
+        return letters(**options)
+
+    monkeypatch.setattr(home.store, "letters", read)
+    with pytest.raises(StoreError, match="planted"):
+        home.runtime.redrive(letter)
+    assert home.runtime.redrive(*home.runtime.dead_letters())
+
+
+def test_a_letter_that_two_callers_have_is_taken_out_by_one(home: Home) -> None:
+    letter = letter_of(home)
+    kept = home.runtime._engine.workers["failing"].letters
+    with kept.taken_out(letter) as first, kept.taken_out(letter) as second:
+        assert (first, second) == (True, False)
+    with kept.taken_out(letter) as third:
+        assert third
 
 
 def test_a_post_that_was_left_open_is_accepted_once_with_its_key(home: Home) -> None:

@@ -317,10 +317,10 @@ class JobContext:
         return f"<JobContext {self.job_id} {self.status}{parked_text(self)} of {self.flow_id}>"
 
 
-def say_accepted(cancelled: BaseException, job: JobContext) -> None:
+def say_accepted(cancelled: BaseException, job: JobContext, but: str = "") -> None:
     """The task that posts was cancelled too late."""
     cancelled.add_note(
-        f"the post had been accepted when it was cancelled: job {job.job_id!r} is {job.status}"
+        f"the post had been accepted when it was cancelled: job {job.job_id!r} is {job.status}{but}"
     )
 
 

@@ -54,8 +54,12 @@ class Letters:
         self._forgotten = False
 
     def __iter__(self) -> Iterator[DeadLetter]:
+        return iter(self.kept())
+
+    def kept(self, deadline: float | None = None) -> list[DeadLetter]:
+        """Those that are kept now. With a store, raises StoreError if it does not answer until the deadline."""
         with self._room.lock:
-            return iter([kept.letter for kept in self._kept])
+            return [kept.letter for kept in self._kept]
 
     def add(self, letter: DeadLetter) -> list[DeadLetter]:
         """Keep this one. Returns the oldest ones, of any worker, that there is no room any more."""
@@ -70,11 +74,11 @@ class Letters:
             for kept in list(self._kept):
                 self._room.remove(kept)
 
-    def item_ids(self) -> set[int]:
-        return {letter.item_id for letter in self}
+    def item_ids(self, deadline: float | None = None) -> set[int]:
+        return {letter.item_id for letter in self.kept(deadline)}
 
     @contextmanager
-    def taken_out(self, letter: DeadLetter) -> Iterator[bool]:
+    def taken_out(self, letter: DeadLetter, deadline: float | None = None) -> Iterator[bool]:
         """Whether it is there, and no other caller takes it out; then it is gone after the block, unless it raises."""
         with self._room.lock:
             found = next((kept for kept in self._kept if kept.is_free(letter)), None)

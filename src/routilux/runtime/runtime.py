@@ -539,7 +539,8 @@ class Runtime:
     def redrive(self, *letters: DeadLetter, timeout: float | None = None) -> list[Posted]:
         """Put set-aside items back into their slots, each as a new job that names the old one.
 
-        A letter is put back once; when ``post`` refuses it, it stays. Its worker has to be open. Raises
+        A letter is put back once; when ``post`` refuses it, it stays. ``timeout`` is in seconds, for all of them
+        together: QueueFullError, or with a store StoreError, at its end. Its worker has to be open. Raises
         StateError for one that is not kept (any more), before anything is posted.
         """
         checked_timeout(timeout)
@@ -554,12 +555,13 @@ class Runtime:
                     fix="write runtime.redrive(*letters)",
                 )
         workers = [self._worker_of(letter) for letter in letters]
-        kept = {worker: worker.letters.item_ids() for worker in set(workers)}
+        deadline = self._engine.deadline(timeout)
+        kept = {worker: worker.letters.item_ids(deadline) for worker in set(workers)}
         for worker, letter in zip(workers, letters, strict=True):
             if letter.item_id not in kept[worker]:
                 raise _letter_gone(letter)
         return [
-            self._redrive(worker, letter, timeout) for worker, letter in zip(workers, letters, strict=True)
+            self._redrive(worker, letter, deadline) for worker, letter in zip(workers, letters, strict=True)
         ]
 
     def _worker_of(self, letter: DeadLetter) -> Worker:
@@ -573,15 +575,14 @@ class Runtime:
             )
         return worker
 
-    def _redrive(self, worker: Worker, letter: DeadLetter, timeout: float | None) -> Posted:
+    def _redrive(self, worker: Worker, letter: DeadLetter, deadline: float | None) -> Posted:
         node = worker.nodes.get(letter.routine_id)
         if node is None or letter.slot not in node.mailbox.slots:
             raise self._directory.unknown_place(worker, letter.routine_id, letter.slot)
         if not worker.accepting:
             raise self._directory.not_running(worker)
         node.check_slot(letter.slot, letter.data)
-        deadline = None if timeout is None else self._engine.deadline(timeout)
-        with worker.letters.taken_out(letter) as there:
+        with worker.letters.taken_out(letter, deadline) as there:
             if not there:
                 raise _letter_gone(letter)
             return on_thread(self._posting.redrive(worker, node, letter, deadline))

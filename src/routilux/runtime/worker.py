@@ -498,13 +498,13 @@ class Worker:
         """The job that a stored key names. Raises IdempotencyConflictError if it came with something else."""
         return None
 
-    def flush(self) -> None:
+    def flush(self, deadline: float | None = None) -> None:
         """Return when everything that has happened until now is kept as safely as it will be.
 
         On the event loop of the runtime it does not wait: that would hold up all asynchronous logic.
         """
         if not self.engine.driver.on_loop():
-            on_thread(self.waits_to_flush())
+            on_thread(self.waits_to_flush(deadline))
 
     def waits_to_flush(self, deadline: float | None = None) -> Waits[None]:
         """:meth:`flush`, for threads and tasks. Raises StoreError at the deadline."""

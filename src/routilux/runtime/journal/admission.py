@@ -77,20 +77,30 @@ class Admission:
             record, hand_over, self.take_back, deadline=deadline
         )
         if cancelled is not None:
-            self._withdraw(key, cancelled)
+            yield from self._waits_to_cancel(key, cancelled, deadline)
             raise cancelled
 
-    def _withdraw(self, key: KeyRow | None, cancelled: BaseException) -> None:
+    def _waits_to_cancel(
+        self, key: KeyRow | None, cancelled: BaseException, deadline: float | None
+    ) -> Waits[None]:
         """The task that posts was cancelled too late: the item is written.
 
         A job that has not begun is cancelled with it, unless others have posted into it too, or it has a key: who
-        repeats the post with that gets this job.
+        repeats the post with that gets this job. Until that is written, the next runtime would run it.
         """
         job = self._job
         if job.account.posts == 1 and key is None and not job.account.begun:
             self._worker.end_jobs([job], JobStatus.CANCELLED)
         if job.status is not JobStatus.CANCELLED:
             say_accepted(cancelled, job)
+            return
+        journal, record = self._worker.journal, Record(None)
+        try:
+            yield from journal.waits_for(record, partial(journal.hand_over, record), deadline=deadline)
+        except GeneratorExit:
+            raise
+        except BaseException:  # noqa: BLE001 the first one is raised
+            say_accepted(cancelled, job, ", which may not be written")
 
     def _hand_over(self, record: Record) -> None:
         worker = self._worker

@@ -308,7 +308,7 @@ class Committer:
             self._tell([record], StoreError(f"{name} has not taken it within the time-out ({why}); {what}"))
         elif is_written:
             assert record.leave_open is not None
-            record.leave_open(_unknown(f"{name} has not answered within the time-out whether it is written"))
+            record.leave_open(_unknown(f"{name} has not answered in time whether it is written"))
 
     def _fenced(self, batch: Sequence[Record], error: StoreFencedError) -> bool:
         """Another process runs a worker now: nothing of it is written any more, everything else is."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from routilux.errors import StoreError, StoreUnknownError
 from routilux.model.item import DeadLetter
 from routilux.runtime.journal import rows
 from routilux.runtime.letters import Letters
@@ -20,20 +21,28 @@ class StoredLetters(Letters):
     def __init__(self, worker: JournaledWorker) -> None:
         super().__init__(worker.engine.letter_room)
         self._worker = worker
-        self._taken: dict[int, DeadLetter] = {}
+        self._taken: dict[int, object] = {}  # who takes out the item of this number
 
-    def __iter__(self) -> Iterator[DeadLetter]:
+    def kept(self, deadline: float | None = None) -> list[DeadLetter]:
         journal = self._worker.journal
-        self._worker.flush()
+        try:
+            self._worker.flush(deadline)
+        except StoreUnknownError as error:  # what is unknown is not of who reads
+            raise StoreError(
+                f"the dead letters of worker {self._worker.worker_id!r} cannot be read: {journal.store.name} has not "
+                "answered whether what came before is written"
+            ) from error
         found = journal.store.letters(worker_id=self._worker.worker_id)
-        return iter([rows.letter_of(journal.codec, row) for row in found])
+        return [rows.letter_of(journal.codec, row) for row in found]
 
     @contextmanager
-    def taken_out(self, letter: DeadLetter) -> Iterator[bool]:
+    def taken_out(self, letter: DeadLetter, deadline: float | None = None) -> Iterator[bool]:
         """The post that happens within the block takes the letter out of the store, in the same transaction."""
-        mine = self._taken.setdefault(letter.item_id, letter) is letter and letter.item_id in self.item_ids()
+        me = object()  # two callers may have the same letter
+        if self._taken.setdefault(letter.item_id, me) is not me:
+            yield False
+            return
         try:
-            yield mine
+            yield letter.item_id in self.item_ids(deadline)
         finally:
-            if self._taken.get(letter.item_id) is letter:
-                del self._taken[letter.item_id]
+            del self._taken[letter.item_id]

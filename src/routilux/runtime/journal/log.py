@@ -18,17 +18,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import RoutiluxError, RuntimeClosedError, StoreError
+from routilux.errors import RoutiluxError, RuntimeClosedError, StoreError, StoreUnknownError
 from routilux.ports import Codec, Store, load
 from routilux.runtime.journal.committer import Committer, again
 from routilux.runtime.journal.flights import Flights
 from routilux.runtime.journal.record import Record
 from routilux.runtime.waiting import Signal, Waits, on_thread
+from routilux.tracebacks import is_a
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
 
 MOST_WAITING = 4_096  # records; beyond that nothing new is started
+RELEASE_SECONDS = 1.0  # that an interrupted thread gives a record to be released that is written
 
 
 def _nothing() -> None:
@@ -91,7 +93,9 @@ class Journal:
         self, record: Record, hand_over: Callable[[], None], undo: Callable[[], None] = _nothing
     ) -> None:
         """:meth:`waits_for`, on this thread."""
-        on_thread(self.waits_for(record, hand_over, undo))
+        interrupted = on_thread(self.waits_for(record, hand_over, undo))
+        if interrupted is not None:
+            raise interrupted
 
     def waits_for(
         self,
@@ -108,8 +112,9 @@ class Journal:
         StoreUnknownError, perhaps later. Raises KeyTaken where its idempotency key belongs to another job, StoreError
         at the deadline, with ``withdrawn`` as what that means, and StoreUnknownError if it is just being written then.
 
-        What was handed over cannot be taken back by a cancelled task, which waits on until it is known what became of
-        the record. Returns the cancellation if it was written all the same.
+        A cancelled task waits on until it is known what became of the record, and a thread that is interrupted
+        withdraws it, as at the deadline. Returns what has interrupted it if it was written all the same; raises that
+        if it was not, with a note where it is unknown.
         """
         signal = self.engine.driver.signal()
         failure: list[BaseException] = []
@@ -133,10 +138,16 @@ class Journal:
             undo()
             raise
         self._see_to_it()
-        cancelled = yield from self._until_known(signal, deadline, partial(self._withdraw, record, withdrawn))
-        if failure:
-            raise cancelled or failure[0]
-        return cancelled
+        interrupted = yield from self._until_known(
+            signal, deadline, partial(self._withdraw, record, withdrawn)
+        )
+        if not failure:
+            return interrupted
+        if interrupted is None:
+            raise failure[0]
+        if is_a(failure[0], StoreUnknownError):
+            interrupted.add_note(f"it was not known what becomes of it when it was cancelled: {failure[0]}")
+        raise interrupted
 
     def _see_to_it(self) -> None:
         """A record that is waited for was handed over."""
@@ -148,18 +159,26 @@ class Journal:
         self, signal: Signal, deadline: float | None, withdraw: Callable[[], None]
     ) -> Waits[BaseException | None]:
         """Wait for the signal, also in a task that is cancelled; returns the cancellation. ``withdraw`` sets it at the
-        deadline, unless that is about to happen anyway."""
+        deadline, and when a thread is interrupted, unless that is about to happen anyway."""
         cancelled: BaseException | None = None
         while True:
             left = None if deadline is None else deadline - self.engine.now()
             try:
                 is_set = yield signal, left, None
-            except BaseException as error:
+            except GeneratorExit:
+                raise  # a task that nothing resumes; this thread may hold any lock
+            except BaseException as error:  # noqa: BLE001 it is raised when it is known what became of the record
                 from asyncio import CancelledError  # slow to import, and only tasks are cancelled
 
-                if not isinstance(error, CancelledError):
-                    raise
                 cancelled = cancelled or error
+                if not isinstance(error, CancelledError):
+                    withdraw()
+                    yield (
+                        signal,
+                        RELEASE_SECONDS,
+                        None,
+                    )  # not for ever: the interrupted wait may have used it up
+                    return cancelled
             else:
                 if is_set:
                     return cancelled
