@@ -44,19 +44,19 @@ def estimated_size(value: Any) -> int:
     What is large by itself, such as a long text, is counted once; what is small as often as it is met.
     """
     look = _Look()
-    return look.size(value, 0, 1.0) - int(look.excess)
+    size = look.size(value, 0, 1)
+    return size - int(look.excess) if look.excess else size
 
 
 class _Look:
+    # By id: what is large, and for how much more than its size it stands, as one of a sample; kept, so that its id is
+    # not used again. Most values have nothing that is large.
+    _large: dict[int, tuple[Any, float]] | None = None
+    excess = 0.0  # bytes that shared large values were counted for beyond their size
+
     def __init__(self) -> None:
         self._left = MOST_LOOKED_AT
         self._exceptions: set[int] = set()  # that were counted: each is met along several ways
-        # By id: what is large, and for how much more than its size it stands, as one of a sample; kept, so that its id
-        # is not used again.
-        self._large: dict[int, tuple[Any, float]] = {}
-        self.excess = (
-            0.0  # bytes that large values were counted for beyond their size, although they are shared
-        )
 
     def size(self, value: Any, depth: int, stands_for: float) -> int:
         """A sample is taken before it is looked at: another thread may change the container meanwhile.
@@ -98,6 +98,8 @@ class _Look:
         return size + (total if length <= SAMPLE else total * length // SAMPLE)
 
     def _once(self, value: Any, size: int, stands_for: float) -> int:
+        if self._large is None:
+            self._large = {}
         known = self._large.get(id(value))
         self._large[id(value)] = value, size * (stands_for - 1) if known is None else 0.0
         if known is None:
