@@ -24,6 +24,7 @@ DEEPEST = 150  # containers within containers
 LONGEST_INT = 2_000  # bits, written in decimals
 LONGEST_STEP = 60  # characters of a key in a path
 STEPS_SHOWN = 12
+REMEMBERED = 32  # values in a container that is not walked through again where it comes again
 _PLAIN = frozenset((str, int, float, bool, complex, type(None)))
 EXACT_TEXTS = frozenset(
     {"datetime", "decimal", "fractions", "ipaddress", "pathlib", "pathlib._local", "uuid", "zoneinfo"}
@@ -87,6 +88,10 @@ class _Walk:
             Any
         ] = []  # which are only the same as themselves, in an order that is not that of dicts
         self._inside: set[int] = set()  # ids of the containers that lie around the value that is looked at
+        self._walked = 0  # values
+        # By id: what was large, its digest, and how deep it was. What is shared is walked through once, not once per
+        # way to it, of which there may be any number. The value is kept, so that its id is not used again.
+        self._known: dict[int, tuple[Any, bytes, int]] = {}
 
     def digest(self, value: Any, path: _Path | str) -> bytes:
         try:
@@ -97,17 +102,26 @@ class _Walk:
     def _digest(self, value: Any, path: _Path | str) -> bytes:
         try:
             kind = type(value)
+            self._walked += 1
             if kind in _PLAIN:
                 return _digest_of_plain(value, kind)
             if id(value) in self._inside:
                 raise _not_digested(value, path, "contains itself")
-            if len(self._inside) >= DEEPEST:
+            depth = len(self._inside)
+            if depth >= DEEPEST:
                 raise _not_digested(value, path, f"lies more than {DEEPEST} levels deep")
+            known = self._known.get(id(value))
+            if known is not None and depth <= known[2]:  # further down it may be too deep
+                return known[1]
+            walked, objects = self._walked, len(self.objects)
             self._inside.add(id(value))
             try:
-                return self._digest_of_parts(value, kind, path)
+                digest = self._digest_of_parts(value, kind, path)
             finally:
                 self._inside.discard(id(value))
+            if self._walked - walked >= REMEMBERED and len(self.objects) == objects:
+                self._known[id(value)] = value, digest, depth
+            return digest
         except (InvalidTypeError, RecursionError):
             raise
         except Exception as error:  # the classes of a user may raise anything

@@ -23,6 +23,7 @@ NUMBER = 32  # bytes of one, more or less
 LARGE = 2**64  # numbers below take no more
 TEXT = 49  # bytes of an empty one
 CONTAINER = 64  # the same
+LARGE_VALUE = 4_096  # bytes; what takes as many is counted once, however often it is met
 _OF_AN_ENTRY: dict[type, int] = {dict: 40, list: 8, tuple: 8, Output: 8}
 _NUMBERS = frozenset((float, bool, type(None)))
 _NO_PARTS = (
@@ -38,20 +39,35 @@ _MAPPING, _ENTRIES, _ERROR = "mapping", "entries", "error"
 
 
 def estimated_size(value: Any) -> int:
-    """Bytes. What is shared is counted as often as it is met; an array of another library says itself."""
-    return _Look().size(value, 0)
+    """Bytes. An array of another library says itself.
+
+    What is large by itself, such as a long text, is counted once; what is small as often as it is met.
+    """
+    look = _Look()
+    size = look.size(value, 0, 1)
+    return size - int(look.excess) if look.excess else size
 
 
 class _Look:
+    # By id: what is large, and for how much more than its size it stands, as one of a sample; kept, so that its id is
+    # not used again. Most values have nothing that is large.
+    _large: dict[int, tuple[Any, float]] | None = None
+    excess = 0.0  # bytes that shared large values were counted for beyond their size
+
     def __init__(self) -> None:
         self._left = MOST_LOOKED_AT
         self._exceptions: set[int] = set()  # that were counted: each is met along several ways
 
-    def size(self, value: Any, depth: int) -> int:
-        """A sample is taken before it is looked at: another thread may change the container meanwhile."""
+    def size(self, value: Any, depth: int, stands_for: float) -> int:
+        """A sample is taken before it is looked at: another thread may change the container meanwhile.
+
+        ``stands_for``: how many values it stands for, as part of a sample.
+        """
         kind: type = type(value)
         entry = _OF_AN_ENTRY.get(kind)
         size = max(_own_size(value), _nbytes(value)) if entry is None else CONTAINER + entry * len(value)
+        if size >= LARGE_VALUE:
+            size = self._once(value, size, stands_for)
         if depth >= DEEPEST or self._left <= 0:
             return size
         try:
@@ -65,16 +81,31 @@ class _Look:
         except BaseException:  # noqa: BLE001 the class of a user may do anything, and a container change right here
             return size
         self._left -= len(some)
+        if length > SAMPLE:
+            stands_for = stands_for * length / SAMPLE
         total = 0
         for part in some:
             kind = type(part)
             if kind is str:
-                total += TEXT + len(part) * (1 if part.isascii() else 2)
+                size_of_text = TEXT + len(part) * (1 if part.isascii() else 2)
+                if size_of_text >= LARGE_VALUE:
+                    size_of_text = self._once(part, size_of_text, stands_for)
+                total += size_of_text
             elif kind in _NUMBERS or (kind is int and -LARGE < part < LARGE):
                 total += NUMBER
             else:
-                total += self.size(part, depth + 1)
+                total += self.size(part, depth + 1, stands_for)
         return size + (total if length <= SAMPLE else total * length // SAMPLE)
+
+    def _once(self, value: Any, size: int, stands_for: float) -> int:
+        if self._large is None:
+            self._large = {}
+        known = self._large.get(id(value))
+        self._large[id(value)] = value, size * (stands_for - 1) if known is None else 0.0
+        if known is None:
+            return size
+        self.excess += known[1]
+        return 0
 
     def _sample_of_object(self, value: Any, shape: str | None) -> tuple[int, list[Any]]:
         if shape is _ERROR:
@@ -116,4 +147,4 @@ def _nbytes(value: Any) -> int:
         size = getattr(value, "nbytes", 0)
     except BaseException:  # noqa: BLE001 as above
         return 0
-    return size if type(size) is int else 0
+    return min(size, sys.maxsize) if type(size) is int else 0

@@ -328,6 +328,57 @@ def test_what_has_no_digest_is_refused_with_its_place_and_its_type(
         digest({"a": [1, make()]})
 
 
+def shared(inner: Any, depth: int, make: Callable[[Any, Any], Any]) -> Any:
+    """Two ways to what is two levels down, four to what is below, and so on."""
+    for _ in range(depth):
+        inner = make(inner, inner)
+    return inner
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda *two: list(two), lambda *two: two, lambda one, two: {"a": one, "b": two}],
+    ids=["list", "tuple", "dict"],
+)
+def test_what_is_shared_is_walked_through_once_and_has_the_digest_of_copies(
+    make: Callable[[Any, Any], Any],
+) -> None:
+    assert digest(shared([1, 2], 9, make)) == digest(json.loads(json.dumps(shared([1, 2], 9, make))))
+    assert digest(shared([1, 2], 120, make)) != digest(shared([1, 3], 120, make))  # 2**120 ways
+
+
+def test_objects_in_what_is_shared_are_compared_in_each_of_its_places() -> None:
+    one, two = [Table() for _ in range(40)], [Table() for _ in range(40)]
+    first, again, other = (content_of("", payload, {}) for payload in ([one, one], [one, one], [one, two]))
+    assert first.difference(again) is None
+    assert first.difference(other) is not None
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_what_is_shared_may_not_lie_too_deep_in_any_of_its_places(first: bool) -> None:
+    inner: Any = list(range(40))
+    for _ in range(80):
+        inner = [inner]
+    outer: Any = inner
+    for _ in range(80):
+        outer = [outer]
+    with pytest.raises(InvalidTypeError, match="150 levels"):
+        digest([inner, outer] if first else [outer, inner])
+
+
+@given(st.lists(plain, min_size=1, max_size=3), st.data())
+def test_sharing_makes_no_difference_to_a_digest(parts: list[Any], data: st.DataObject) -> None:
+    for _ in range(7):
+        parts.append([data.draw(st.sampled_from(parts)) for _ in range(2)])
+    assert digest(parts) == digest(copied(parts))
+
+
+def copied(value: Any) -> Any:
+    if isinstance(value, list):
+        return [copied(each) for each in value]
+    return {key: copied(each) for key, each in value.items()} if isinstance(value, dict) else value
+
+
 @given(st.integers() | st.floats() | st.booleans() | st.none() | st.text())
 def test_digests_of_plain_values_are_those_that_stores_have(value: Any) -> None:
     shown = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else repr(value).encode()

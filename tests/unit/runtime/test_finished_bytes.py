@@ -345,6 +345,43 @@ def test_a_size_is_about_what_a_value_takes(value: Any, least: int) -> None:
     assert least <= estimated_size(value) < 3 * least
 
 
+@pytest.mark.parametrize("large", ["x" * MEGA, b"x" * MEGA, Array()])
+@pytest.mark.parametrize("rows", [10, 200, 100_000])
+def test_what_is_large_and_shared_counts_once(large: Any, rows: int) -> None:
+    once = estimated_size([{"page": large, "n": 0}])
+    small = estimated_size([{"page": "", "n": n} for n in range(rows)])
+    shared = estimated_size({"rows": [{"page": large, "n": n} for n in range(rows)]})
+    assert once <= shared < once + 2 * small
+    assert estimated_size([large, [large] * rows]) < once + 10 * rows
+
+
+def test_large_values_that_are_made_on_the_way_count_each() -> None:
+    class Made(Mapping[int, str]):
+        def __len__(self) -> int:
+            return 10
+
+        def __iter__(self) -> Iterator[int]:
+            return iter(range(10))
+
+        def __getitem__(self, n: int) -> str:
+            return str(n) * MEGA
+
+    assert estimated_size([{"a": Made()}]) > 10 * MEGA
+
+
+def test_a_list_whose_parts_were_too_deep_is_looked_into_where_it_is_not() -> None:
+    long = [b"x" * 3_000 for _ in range(1_000)]
+    assert estimated_size([[[[[long]]]], long]) > 2_000_000
+
+
+def test_a_size_that_no_memory_has_does_no_harm() -> None:
+    class Lies:
+        nbytes = 10**400
+
+    lies = Lies()
+    assert estimated_size([lies] * 100) > MEGA
+
+
 @pytest.mark.parametrize("container", [deque, list, set, dict])
 def test_a_container_may_change_while_its_size_is_estimated(container: Callable[[], Any]) -> None:
     """What still runs adds to the trace of a job that ends, and a user's thread to its data."""
