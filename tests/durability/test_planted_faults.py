@@ -45,7 +45,7 @@ FAULTS = (
         "chains",
         Journal,
         "waits_for",
-        "yield from self._until_known(signal, deadline, partial(self._withdraw, record, withdrawn))",
+        "yield from self._until_known(signal, deadline, withdraw)",
         "yield from ()",
     ),
     Fault(

@@ -138,9 +138,8 @@ class Journal:
             undo()
             raise
         self._see_to_it()
-        interrupted = yield from self._until_known(
-            signal, deadline, partial(self._withdraw, record, withdrawn)
-        )
+        withdraw = partial(self._withdraw, record, withdrawn)
+        interrupted = yield from self._until_known(signal, deadline, withdraw)
         if not failure:
             return interrupted
         if interrupted is None:
