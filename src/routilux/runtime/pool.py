@@ -379,7 +379,11 @@ class ThreadPool:
         """Under the lock, so that a join finds none that has not started."""
         thread = Thread(target=self._work, name=f"routilux-{n}", daemon=True)
         self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except BaseException:  # a Ctrl-C, perhaps before it is started
+            self._threads.discard(thread)
+            raise
 
     def _wake_one(self) -> None:
         if not self._lock.acquire(False):

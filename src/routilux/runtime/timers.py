@@ -41,8 +41,9 @@ class Timers:
                 return timer
             heapq.heappush(self._heap, (time, next(self._order), timer))
             if self._thread is None:
-                self._thread = Thread(target=self._run, name="routilux-timers", daemon=True)
-                self._thread.start()
+                thread = Thread(target=self._run, name="routilux-timers", daemon=True)
+                thread.start()
+                self._thread = thread  # only now: a Ctrl-C may come before it is started
             elif self._heap[0][2] is timer:
                 self._changed.notify()
         return timer

@@ -6,12 +6,14 @@ import os
 import signal
 from collections.abc import Callable
 from threading import Event, Thread, Timer
+from time import monotonic
 from typing import Any
 
 import pytest
 
 from routilux import Flow, Routine, Runtime
 from routilux.activation_policies import immediate_policy
+from routilux.runtime.timers import Timers
 from routilux.runtime.waiting import ThreadSignal
 from tests.processes import interruptible
 from tests.waiting import SECONDS, eventually
@@ -101,3 +103,34 @@ def test_shutdown_in_a_handler_drains_however_long_the_main_thread_has_waited(
     finally:
         signal.signal(signal.SIGTERM, before)
     assert (answers, job.status) == ([True], "completed")
+
+
+def test_a_ctrl_c_before_the_thread_of_the_timers_is_started_loses_no_later_timer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    timers, fired = Timers(monotonic, lambda *_: None), Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(Thread, "start", raises_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            timers.call_at(monotonic() + 1_000, bool)
+    timers.call_at(monotonic(), fired.set)
+    assert fired.wait(SECONDS)
+    timers.close()
+    assert timers.join(monotonic() + SECONDS)
+
+
+def test_a_ctrl_c_before_a_thread_of_the_pool_is_started_leaves_nothing_to_join(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    flow = Flow("interrupted")
+    flow.add_routine(Step(), "step")
+    runtime = Runtime()
+    with monkeypatch.context() as patch:
+        patch.setattr(Thread, "start", raises_interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            runtime.exec(flow)
+    assert runtime.shutdown(timeout=SECONDS)
+
+
+def raises_interrupt(thread: Thread) -> None:
+    raise KeyboardInterrupt
