@@ -456,9 +456,11 @@ def test_a_batch_that_had_begun_has_the_same_items_again(url: str, tmp_path: Pat
         runtime = Runtime(store=url)
         flow = calling(args[0])
         flow.routines["a"].set_activation_policy(batch_size_policy(2))
-        runtime.exec(flow, worker_id="w")
+        worker = runtime.exec(flow, worker_id="w")
+        runtime.pause(worker)
         for n in range(3):
             job = runtime.post(flow, "a", "input", {"n": n}).job_context
+        runtime.resume(worker)
         runtime.wait_until_all_jobs_finished(SECONDS)
         """,
         file,
