@@ -16,19 +16,19 @@ _COMMITTER = "routilux.runtime.journal.committer:Committer"
 _WORKER = "routilux.runtime.journal.worker:JournaledWorker"
 _HANDOVER = "routilux.runtime.journal.handover:Handover"
 _NOTES = "routilux.runtime.journal.notes:ActivationNotes"
-_POST = "routilux.runtime.journal.admission:Post"
+_ADMISSION = "routilux.runtime.journal.admission:Admission"
 _BACKLOG = "routilux.runtime.journal.backlog:Backlog"
 _REVIVAL = "routilux.runtime.journal.reopening:Revival"
 _OPENER = "routilux.runtime.journal.opening:Opener"
 _STORE = "routilux.store.sqlite.store:SqliteStore"
-_STEPS = {
+STEPS = {
     f"{_LOG}.append": 20,
     f"{_COMMITTER}._next_batch": 8,
     f"{_COMMITTER}._release": 8,
     f"{_COMMITTER}._prune_sometimes": 8,
     "routilux.runtime.journal.flights:Flights.begin": 30,
     "routilux.runtime.journal.flights:Flights.end": 20,
-    "routilux.runtime.journal.record:Record.release": 20,
+    f"{_COMMITTER}._carry_out": 20,
     f"{_HANDOVER}.hand_over": 20,
     f"{_HANDOVER}._released": 20,
     f"{_HANDOVER}._deliver": 20,
@@ -37,8 +37,8 @@ _STEPS = {
     f"{_NOTES}.retry": 10,
     f"{_NOTES}.once": 20,
     f"{_WORKER}.admit": 20,
-    f"{_POST}._number": 20,
-    f"{_POST}._deliver": 20,
+    f"{_ADMISSION}._number": 20,
+    f"{_ADMISSION}._deliver": 20,
     f"{_BACKLOG}._load": 20,
     f"{_WORKER}.write_row": 2,
     f"{_REVIVAL}.open": 1,
@@ -61,7 +61,7 @@ _STEPS = {
 """Steps, and how many times each happens soon after a start, roughly."""
 
 POINTS = {
-    **{f"{when} {step}": often for step, often in _STEPS.items() for when in ("before", "after")},
+    **{f"{when} {step}": often for step, often in STEPS.items() for when in ("before", "after")},
     "logic begins": 30,
     "logic ends": 30,
 }
@@ -75,7 +75,7 @@ def die_at(point: str | None, count: int) -> None:
     global _wanted, _left
     _wanted, _left = point, count
     when, _, step = (point or "").partition(" ")
-    if step in _STEPS:
+    if step in STEPS:
         _wrap(step, when)
 
 
@@ -87,13 +87,18 @@ def reach(point: str) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _wrap(step: str, when: str) -> None:
+def found(step: str) -> tuple[Any, str, Any]:
+    """The owner of a step, its name there, and the step."""
     module, _, path = step.partition(":")
     owner: Any = importlib.import_module(module)
     *outer, name = path.split(".")
     for part in outer:
         owner = getattr(owner, part)
-    inner = getattr(owner, name)
+    return owner, name, getattr(owner, name)
+
+
+def _wrap(step: str, when: str) -> None:
+    owner, name, inner = found(step)
 
     @functools.wraps(inner)
     def step_with_point(*args: Any, **kwargs: Any) -> Any:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.durability.faults import FAULTS
 from tests.durability.killing import Loop
+from tests.durability.points import STEPS, found
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is that of POSIX")
 
@@ -17,6 +18,12 @@ pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is that of POSI
 def seed_of_this_run() -> int:
     """Another one in every run; ROUTILUX_KILL_SEED gives one again."""
     return int(os.environ.get("ROUTILUX_KILL_SEED") or random.SystemRandom().randrange(10**6))
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_every_step_at_which_a_program_may_be_killed_exists(step: str) -> None:
+    _, _, call = found(step)
+    assert callable(call)
 
 
 def test_what_was_acknowledged_is_done_once_and_in_order_whenever_the_program_is_killed(
