@@ -67,11 +67,8 @@ def declared_fields(routine_class: "type[Routine]") -> list[ConfigField] | None:
 @cache
 def fields_of(kind: type) -> tuple[ConfigField, ...]:
     """The fields of a config dataclass, in their order."""
-    from dataclasses import (
-        MISSING,
-        fields,
-        is_dataclass,
-    )  # loaded already by the module that declared the class
+    # Loaded already by the module that declared the class.
+    from dataclasses import MISSING, fields, is_dataclass
 
     if not is_dataclass(kind):
         raise ConfigurationError(f"config_type {shown(kind)} is no dataclass; write @dataclass above it")

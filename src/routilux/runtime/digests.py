@@ -84,9 +84,8 @@ class _Path(NamedTuple):
 
 class _Walk:
     def __init__(self) -> None:
-        self.objects: list[
-            Any
-        ] = []  # which are only the same as themselves, in an order that is not that of dicts
+        # Which are only the same as themselves, in an order that is not that of dicts.
+        self.objects: list[Any] = []
         self._inside: set[int] = set()  # ids of the containers that lie around the value that is looked at
         self._walked = 0  # values
         # By id: what was large, its digest, and how deep it was. What is shared is walked through once, not once per
@@ -208,9 +207,8 @@ def _bytes_of(value: Any, kind: type) -> tuple[str, bytes, Any] | None:
     """What bytes, arrays and the like hold; None for what shows no plain memory."""
     dtype = getattr(value, "dtype", None)
     if dtype is not None:
-        if (
-            kind.__module__ != "numpy" or dtype.hasobject
-        ):  # a class on top of it may have more than its memory
+        # A class on top of it may have more than its memory.
+        if kind.__module__ != "numpy" or dtype.hasobject:
             return None
         return "array", f"{dtype} {value.shape}".encode(), value.tobytes()
     try:

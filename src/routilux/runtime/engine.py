@@ -76,9 +76,7 @@ class Engine:
         self.stopped: dict[str, Worker] = {}
         self.elsewhere: dict[LiveActivation, None] = {}  # what task runners run that the driver does not know
         self.directory: Directory  # of who can be reached by name; the runtime's
-        self.check_open: Callable[
-            [str], None
-        ]  # raises when the runtime accepts nothing any more; the runtime's
+        self.check_open: Callable[[str], None]  # raises when nothing is accepted any more; the runtime's
         self.journal: Journal | None = None if store is None else load("journal")(self, store)
         self._observers: tuple[Observer | RowObserver, ...] = ()
         self._warned: OrderedDict[str, None] = OrderedDict()

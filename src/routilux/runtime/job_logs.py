@@ -33,9 +33,8 @@ class JobLogs:
         self._records: OrderedDict[int, LoggedRecord] = OrderedDict()
         self._open: dict[Hashable, int] = {}  # lines whose end has not been printed, and their records
         self._lines: dict[int, Hashable] = {}  # the other way round
-        self._tails: dict[
-            int, list[str]
-        ] = {}  # what came to open lines since, and is not in their records yet
+        # What came to open lines since, and is not in their records yet.
+        self._tails: dict[int, list[str]] = {}
         self._number = 0
         self._bytes = 0
         self._limit = LATE_BYTES if ended else MOST_BYTES

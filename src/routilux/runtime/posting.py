@@ -128,9 +128,8 @@ class Posting:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._under_way: dict[
-            _Key, _KeyedPost
-        ] = {}  # the first post with a key, until it is posted or refused
+        # The first post with a key, until it is posted or refused.
+        self._under_way: dict[_Key, _KeyedPost] = {}
         self._keys: dict[_Key, _KeyedPost] = {}  # what was posted with a key, the oldest first
         self._keys_lock = engine.driver.lock()
 

@@ -99,9 +99,8 @@ class Joins:
     def __init__(self, worker: JournaledWorker) -> None:
         self._worker = worker
         self._joins: dict[Mailbox, Join] = {}
-        self.opening = (
-            False  # nothing is written meanwhile, and the committer has nothing to do with the worker
-        )
+        # Nothing is written meanwhile, and the committer has nothing to do with the worker.
+        self.opening = False
         self.notes: dict[ItemKey, NoteKey] = {}  # of items in memory that were loaded from the store
 
     def add(self, node: Node) -> None:

@@ -39,9 +39,8 @@ class StoredPause:
         self._take_effect = take_effect
         self._hold = hold
         self._written = False
-        self._open: dict[
-            Record, bool
-        ] = {}  # handed over and not yet written, and what each says; oldest first
+        # Handed over and not yet written, and what each says; oldest first.
+        self._open: dict[Record, bool] = {}
 
     def restore(self, paused: bool) -> None:
         """Take over what the store has, or what the caller writes by other means."""
