@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from routilux.errors import counted
 from routilux.model.context import running
 from routilux.model.status import JobStatus
+from routilux.runtime import waiting_for
 
 if TYPE_CHECKING:
     from routilux.kernel.account import JobAccount
@@ -34,6 +35,7 @@ class Remains:
         self._jobs = [job for worker in self._workers for job in worker.jobs.values()]
         self._queued: list[tuple[str, Any]] = []
         self._parked: Counter[str] = Counter()
+        self._lookalikes: list[str] = []
         for worker in self._workers:
             self._look_at(worker)
         self._running = [(a.mailbox.routine_id, a.job) for worker in self._workers for a in worker.running()]
@@ -46,7 +48,9 @@ class Remains:
             parts.append(f"{counted(len(cancelled), 'open job')} cancelled{self._where(cancelled)}")
         if self._parked:
             parked = counted(self._parked.total(), "item")
-            parts.append(f"{parked} still parked, for partners that have not come: {_places(self._parked)}")
+            alike = "".join(f"; {text}" for text in self._lookalikes[:MOST_PLACES])
+            places = _places(self._parked)
+            parts.append(f"{parked} still parked, for partners that have not come: {places}{alike}")
         return "; ".join(parts)
 
     def _look_at(self, worker: Worker) -> None:
@@ -55,9 +59,11 @@ class Remains:
             parked = node.mailbox.parked_items()
             numbers = {item[0] for item in parked}
             news = [item for item in parked if item[0] not in worker.parked_shown]
-            self._parked.update(
-                slots[item[1]].qualified_name for item in news if not self._asked.issuperset(item[3].members)
-            )
+            told = [item for item in news if not self._asked.issuperset(item[3].members)]
+            self._parked.update(slots[item[1]].qualified_name for item in told)
+            alike = waiting_for.lookalikes(node) if told else ""
+            if alike:
+                self._lookalikes.append(alike)
             items, activations, _ = node.mailbox.snapshot()
             items = [*items, *(item for activation in activations for item in activation.batch)]
             self._queued += [(slots[i[1]].qualified_name, i[3]) for i in items if i[0] not in numbers]

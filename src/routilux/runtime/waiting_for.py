@@ -202,20 +202,43 @@ def _did(source: Node, event: str) -> str:
 
 
 def _alike(by: str | None, gathered: Iterable[Any], slot: SlotQueue, others: list[SlotQueue]) -> str:
-    """Keys that a reader takes for equal, and that are not: ``17`` and ``'17'``."""
     if by is None or by == "job":
         return ""
-    keys: dict[str, dict[str, Any]] = {}
-    for item in gathered:
-        of_slot = keys.setdefault(item[1], {})
-        if len(of_slot) < MOST_KEYS:
-            of_slot.setdefault(_folded(item[2].get(by)), item[2].get(by))
+    keys = _keys(by, gathered)
     here = keys.get(slot.name, {})
     for other in others:
         for text, there in keys.get(other.name, {}).items():
             if text in here:
                 return f"; {by!r} looks like {_typed(there)} there and {_typed(here[text])} here"
     return f"; no {by!r} is the same in both"
+
+
+def lookalikes(node: Node) -> str:
+    """Keys in the slots of a join that a reader takes for equal, and that are not: ``17`` and ``'17'``; or nothing."""
+    policy = node.routine.effective_policy
+    by = policy.by if isinstance(policy, AllSlotsReadyPolicy) else None
+    if by is None or by == "job":
+        return ""
+    seen: dict[str, tuple[str, Any]] = {}
+    for slot, keys in _keys(by, node.mailbox.look().gathered).items():
+        for text, key in keys.items():
+            first, other = seen.setdefault(text, (slot, key))
+            if first != slot:
+                places = [
+                    f"{_typed(k)} in {node.routine_id}.{name}" for name, k in ((first, other), (slot, key))
+                ]
+                return f"{by!r} is {' and '.join(places)}"
+    return ""
+
+
+def _keys(by: str, gathered: Iterable[Any]) -> dict[str, dict[str, Any]]:
+    """The keys in each slot, by how they read."""
+    keys: dict[str, dict[str, Any]] = {}
+    for item in gathered:
+        of_slot = keys.setdefault(item[1], {})
+        if len(of_slot) < MOST_KEYS:
+            of_slot.setdefault(_folded(item[2].get(by)), item[2].get(by))
+    return keys
 
 
 def _folded(key: Any) -> str:

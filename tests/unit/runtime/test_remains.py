@@ -38,7 +38,8 @@ def test_parked_items_are_told_by_slot_when_the_runtime_ends(caplog: pytest.LogC
             runtime.post(flow, "ship", slot, {"id": key})
     (line,) = told(caplog)
     assert line.endswith(
-        "3 items still parked, for partners that have not come: ship.order 2, ship.payment 1"
+        "3 items still parked, for partners that have not come: ship.order 2, ship.payment 1; "
+        "'id' is 7 (int) in ship.order and '7' (str) in ship.payment"
     )
 
 
