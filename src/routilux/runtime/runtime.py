@@ -381,7 +381,8 @@ class Runtime:
         """Put data into a slot of the flow's worker, as a new job.
 
         ``job_id`` names the job, or joins one that this worker knows. A completed one takes more items and stays
-        completed, whatever becomes of them: join a job while it is open, or post without a ``job_id``.
+        completed; what fails of them is added to its ``errors``. Join a job while it is open, or post without a
+        ``job_id``.
         ``idempotency_key``: the same key on the same flow gives the first job again. Waits at most ``timeout``
         seconds (None: as long as it takes) while ``max_queue_size`` jobs are pending, the slot is full, or the store
         has not written it.

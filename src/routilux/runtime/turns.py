@@ -363,6 +363,10 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
             return end(worker, activation, now, Outcome("failed", error, noted=_wrapped(activation, error)))
         case Emit():
             return _send_on(worker, activation, error, now)
+        case Stop() if all(member.status.finished for member in activation.job.members):
+            follows = "its job has completed before, and what it had is set aside"
+            tell(worker, activation, error, ERROR, follows, lost=True)
+            return end(worker, activation, now, Outcome("failed", error, noted=_wrapped(activation, error)))
         case Stop():
             tell(worker, activation, error, ERROR, "the job fails")
             return end(worker, activation, now, Outcome("failed", error, fatal=_wrapped(activation, error)))

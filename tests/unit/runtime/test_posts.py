@@ -380,3 +380,27 @@ def test_a_keyed_apost_that_is_cancelled_when_it_was_accepted_keeps_its_key(seed
         runtime.post(flow, "send", "input", {})
         assert runtime.wait_until_all_jobs_finished()
     assert (seen, len(ids)) == ([0, 1], 1)
+
+
+@stores
+def test_what_fails_of_a_job_that_has_completed_is_told_and_noted_there(
+    store: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail_at_two(_: Routine, payload: dict[str, Any], __: Any) -> None:
+        if payload["n"] == 2:
+            raise ValueError("two")
+
+    flow = flow_of(step(fail_at_two))
+    with Runtime(**options_of(store)) as runtime:
+        worker = runtime.exec(flow)
+        job = runtime.post(flow, "a", "input", {"n": 1}, job_id="import").job_context
+        assert job.wait(SECONDS)
+        assert runtime.post(flow, "a", "input", {"n": 2}, job_id="import").job_context.status == "completed"
+        eventually(lambda: len(job.errors) == 1)
+        [letter] = runtime.dead_letters(worker=worker)
+    assert (job.status, job.error, letter.data) == ("completed", None, {"n": 2})
+    assert "ValueError: two" in str(job.errors[0])
+    [said] = [
+        record.getMessage() for record in caplog.records if "failed in attempt 1" in record.getMessage()
+    ]
+    assert "its job has completed before, and what it had is set aside: {'n': 2}" in said
