@@ -426,10 +426,11 @@ class Worker:
     def full_error(self, slot: SlotQueue, why: str = "it is full") -> QueueFullError:
         if self.queue.paused:
             why = f"{why}, and the worker is paused, until runtime.resume()"
+        wait = "on_full='block' to wait" if slot.on_full == "error" else "post() a longer timeout"
         return QueueFullError(
             f"slot {slot.qualified_name!r} of flow {self.flow.flow_id!r} holds {slot.length} of at most "
-            f"{slot.capacity} items: {why}. Give post() a longer timeout, a larger max_queue_length to the slot, or "
-            "on_full='drop_old' if the newest matter most",
+            f"{slot.capacity} items: {why}. Give it a larger max_queue_length, {wait}, or on_full='drop_old' if the "
+            "newest matter most",
             flow_id=self.flow.flow_id,
             slot=slot.qualified_name,
             worker_id=self.worker_id,
@@ -924,7 +925,7 @@ class Worker:
 
     def check_routine(self, routine_id: str) -> None:
         if routine_id not in self.nodes:
-            fix = "keep what belongs to no routine in shared_data"
+            fix = "logic has its own state in self.state; what belongs to no routine goes into shared_data"
             where = f"in flow {self.flow_id!r}"
             raise unknown("routine", routine_id, self.nodes, where=where, fix=fix, flow_id=self.flow_id)
 

@@ -100,7 +100,7 @@ class JournaledActivation(LiveActivation):
             queue = route.queue
             before = into.get(queue, 0)
             if before >= queue.mailbox.room(queue.name):
-                why = f"and this activation has emitted {before} more" if before else "it is full"
+                why = f"this activation has emitted {before} more" if before else "it is full"
                 raise self.worker.full_error(queue, why)
             into[queue] = before + 1
         return into
