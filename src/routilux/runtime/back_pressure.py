@@ -132,17 +132,21 @@ class BackPressure:
         waiter = Waiter(activation, slot, Place(self._worker.queue), "emit()")
         wanted = partial(_check_wanted, activation, in_task=in_task)
         waits = self._waits_for_room(slot, offer, None, waiter, wanted, inside=True, holds=holds)
-        with self._wait_of(activation), self._blocks(waiter):
-            return (yield from self.away(waits, waiter.place, in_task=in_task))
+        with self._blocks(waiter):
+            return (
+                yield from self.away(
+                    self._in_spite_of_pauses(activation, waits), waiter.place, in_task=in_task
+                )
+            )
 
-    @contextmanager
-    def _wait_of(self, activation: LiveActivation | None) -> Iterator[None]:
-        """Around a wait for room inside an activation: what a paused job keeps back may be what is in the way."""
+    def _in_spite_of_pauses(self, activation: LiveActivation | None, waits: Waits[T]) -> Waits[T]:
+        """A wait for room inside an activation: what a paused job keeps back may be what is in the way. No longer than
+        until there is room: a wait for the place of the activation needs nothing to start."""
         members = () if activation is None else activation.job.members
         if [member for member in members if member.begin_wait()]:
             self._worker.let_resumed_go()
         try:
-            yield
+            return (yield from waits)
         finally:
             for member in members:
                 member.end_wait()

@@ -498,7 +498,8 @@ def test_the_state_of_a_routine_that_the_flow_does_not_have_is_refused(place: di
         worker = runtime.exec(flow)
         for change in (worker.update_routine_state, worker.set_routine_state):
             with pytest.raises(
-                UnknownRoutineError, match="no routine 'mime' in flow 'f'; there is only 'mine'; logic has its own state in self.state"
+                UnknownRoutineError,
+                match="no routine 'mime' in flow 'f'; there is only 'mine'; logic has its own state",
             ):
                 change("mime", {"n": 1})
         assert worker.routine_states == {}
