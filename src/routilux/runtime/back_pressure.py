@@ -57,15 +57,23 @@ class Waiter:
     """An activation that waits for room: in a slot of its worker, in ``post()`` also of another one, or among the
     pending jobs of the runtime, where ``slot`` is None.
 
-    ``in_turn``: it waits for nothing but room. ``offering``: it tries to have some, or has it.
+    ``own``: it waits in the very thread or task in which its logic was started. ``in_turn``: it waits for nothing but
+    room. ``offering``: it tries to have some, or has it.
     """
 
-    __slots__ = ("activation", "call", "in_turn", "offering", "place", "slot")
+    __slots__ = ("activation", "call", "in_turn", "offering", "own", "place", "slot")
 
     def __init__(
-        self, activation: LiveActivation | None, slot: SlotQueue | None, place: Place, call: str
+        self,
+        activation: LiveActivation | None,
+        slot: SlotQueue | None,
+        place: Place,
+        call: str,
+        *,
+        in_task: bool,
     ) -> None:
         self.activation = activation
+        self.own = activation is None or activation.waits_itself(in_task=in_task)
         self.slot = slot
         self.place = place
         self.call = call
@@ -76,6 +84,13 @@ class Waiter:
     def home(self) -> Worker:
         """The worker of the activation."""
         return self.place.queue.worker  # type: ignore[no-any-return]
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether it may hear that none can come. Not in a thread or task beside the logic as long as that does not
+        wait too: it may be what makes room."""
+        blocked = list(self.home.back_pressure.blocked)
+        return any(other.own for other in blocked if other.activation is self.activation)
 
     @property
     def workers(self) -> list[Worker]:
@@ -129,7 +144,7 @@ class BackPressure:
         holds: Condition | None = None,
     ) -> Waits[int]:
         """An activation needs room in a full slot: wait until the offer is taken."""
-        waiter = Waiter(activation, slot, Place(self._worker.queue), "emit()")
+        waiter = Waiter(activation, slot, Place(self._worker.queue), "emit()", in_task=in_task)
         wanted = partial(_check_wanted, activation, in_task=in_task)
         waits = self._waits_for_room(slot, offer, None, waiter, wanted, inside=True, holds=holds)
         with self._wait_of(activation), self._blocks(waiter):
@@ -162,17 +177,19 @@ class BackPressure:
         worker or runtime has stopped, its job has ended, or the activation that posts is not to go on.
         """
         outer: Any = running.get()
-        wanted = partial(self._check_post, job, outer, in_task=lines is not None)
+        in_task = lines is not None
+        wanted = partial(self._check_post, job, outer, in_task=in_task)
         turn = self._worker.engine.driver.signal()
         with _woken_by_ends([job] if outer is None else [job, *_jobs(outer)], self._worker.bell, turn):
             if outer is None:
                 waits = self._waits_for_room(slot, offer, deadline, None, wanted, lines=lines, turn=turn)
                 return (yield from waits)
             home: BackPressure = outer.node.worker.back_pressure
-            waiter = Waiter(outer, slot, Place(outer.node.worker.queue), "post()")
+            waiter = Waiter(outer, slot, Place(outer.node.worker.queue), "post()", in_task=in_task)
             waits = self._waits_for_room(slot, offer, deadline, waiter, wanted, lines=lines, turn=turn)
             with home._blocks(waiter):
-                return (yield from home.away(waits, waiter.place, in_task=lines is not None))
+                self._worker.bell.ring()  # another task of this logic may be the first in the line
+                return (yield from home.away(waits, waiter.place, in_task=in_task))
 
     def waits_to_create(
         self,
@@ -189,7 +206,7 @@ class BackPressure:
         """
         engine, in_task = self._worker.engine, lines is not None
         outer: Any = running.get()
-        waiter = Waiter(outer, None, Place(self._worker.queue), "post()")
+        waiter = Waiter(outer, None, Place(self._worker.queue), "post()", in_task=in_task)
 
         def created() -> bool:
             _check_wanted(outer, in_task=in_task)
@@ -198,7 +215,7 @@ class BackPressure:
             return waiter.offering
 
         def give_up(signal: Signal) -> bool:
-            if self.stuck(inside=True) and not signal.is_set():
+            if waiter.is_judged and self.stuck(inside=True) and not signal.is_set():
                 raise engine.book.full_error("nothing that runs could start one of them")
             _tell_drains(engine.workers.values())
             long_wait.begin()
@@ -271,8 +288,8 @@ class BackPressure:
             return code != FULL
 
         def give_up(signal: Signal) -> bool:
-            others_hear_first = waiter is None and self.blocked
-            if not others_hear_first and self.stuck(inside=inside) and not signal.is_set():
+            judged = waiter.is_judged if waiter is not None else not self.blocked  # activations hear first
+            if judged and self.stuck(inside=inside) and not signal.is_set():
                 raise self.deadlock(slot, inside=inside)
             _tell_drains([worker] if waiter is None else worker.engine.workers.values())
             long_wait.begin()
@@ -384,15 +401,19 @@ class BackPressure:
         if any(node.mailbox.keeps_back for node in worker.nodes.values()):
             return False
         startable = (node.mailbox.startable(timeouts=timeouts) for node in worker.nodes.values())
-        return self.all_wait() and not any(startable)
+        return self.all_wait(own=True) and not any(startable)
 
-    def all_wait(self) -> bool:
-        """Whether all that runs waits for room that is not there, and none is about to try."""
+    def all_wait(self, *, own: bool) -> bool:
+        """Whether all that runs waits for room that is not there, and none is about to try.
+
+        An activation does not end while one of its threads and tasks waits. ``own``: it makes no room either, which is
+        known only when its logic itself waits.
+        """
         running_now = sum(node.mailbox.running for node in self._worker.nodes.values())
         blocked = list(self.blocked)
         if any(waiter.has_room or waiter.offering for waiter in blocked):
             return False
-        return running_now <= len({waiter.activation for waiter in blocked})
+        return running_now <= len({waiter.activation for waiter in blocked if waiter.own or not own})
 
     # -- where no logic waits, but routines cannot start ----------------------------------------------------------
 
