@@ -22,6 +22,8 @@ from routilux.errors import RuntimeClosedError, StoreError, StoreFullError, Stor
 from routilux.model.item import DeadLetter
 from routilux.ports import Changes
 from routilux.runtime.journal import committer, log
+from routilux.runtime.journal.admission import Admission
+from routilux.runtime.journal.record import Record
 from routilux.runtime.waiting import ThreadSignal
 from routilux.store.memory import MemoryStore
 from tests.durability.flows import Copy, Log, flow_of
@@ -290,6 +292,52 @@ def test_ctrl_c_cancels_a_job_that_is_just_written(
     interrupted.append(used_up)
     assert notes_of_ctrl_c(home) == []
     assert [job.status for job in home.runtime.list_jobs()][-1] == "cancelled"
+
+
+def interrupts_behind(
+    monkeypatch: pytest.MonkeyPatch, step: Callable[[Any], object]
+) -> Callable[[Any, Record], None]:
+    """Ctrl-C comes as soon as a post has handed its record over, and this has been done."""
+    hand_over = Admission._hand_over
+
+    def hand_over_and_interrupt(admission: Admission, record: Record) -> None:
+        hand_over(admission, record)
+        step(admission._worker.journal)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Admission, "_hand_over", hand_over_and_interrupt)
+    return hand_over
+
+
+def test_ctrl_c_just_when_a_post_is_handed_over_withdraws_it(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home.store.mood = "hangs"
+    first = in_background(lambda: home.post(1))
+    assert home.store.hanging.wait(SECONDS)
+    usual = interrupts_behind(monkeypatch, bool)
+    assert notes_of_ctrl_c(home) == []
+    monkeypatch.setattr(Admission, "_hand_over", usual)
+    home.recover_writes()
+    eventually(lambda: first, "the first post returns")
+    home.post(3)
+    assert home.runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+    assert list(home.worker.shared_log) == [0, 1, 3]
+    assert [job.status for job in home.runtime.list_jobs()] == ["completed"] * 3
+
+
+def test_ctrl_c_just_when_a_post_is_written_says_that_it_was_accepted(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def is_run(journal: Any) -> None:
+        journal.wake()
+        eventually(lambda: list(home.worker.shared_log) == [0, 2])
+
+    interrupts_behind(monkeypatch, is_run)
+    (note,) = notes_of_ctrl_c(home)
+    assert "had been accepted when it was cancelled" in note
+    assert home.runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+    assert [job.status for job in home.runtime.list_jobs()] == ["completed"] * 2
 
 
 def letter_of(home: Home) -> DeadLetter:

@@ -232,6 +232,15 @@ class LiveActivation(Activation):
             self.node.worker.engine.user_code_failed(who, error, "it was asked to stop an activation")
         return True
 
+    def waits_itself(self, *, in_task: bool) -> bool:
+        """Whether the calling thread or task is the one in which the logic was started, and not one that it has
+        started. Taken for granted where that is not known, as of a runner that does not come with the package, and
+        when the logic has ended."""
+        node = self.node
+        if node.runner is not None or self.failure is not None:
+            return True
+        return node.worker.engine.driver.runs_here(self, in_task=in_task)
+
     def cut_off(self) -> None:
         """The runtime ends, and does not wait for the logic any more."""
 

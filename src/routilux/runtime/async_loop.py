@@ -30,6 +30,10 @@ class AsyncTasks:
     def activations(self) -> list[Any]:
         return list(self._tasks.values())
 
+    def activation_here(self) -> Any:
+        """The activation whose logic is the running task."""
+        return self._tasks.get(asyncio.current_task(self._loop))  # type: ignore[arg-type]
+
     def start(self, task: Task, done: Done) -> Callable[[], None]:
         run = self._run(task, done)
         try:
@@ -105,6 +109,9 @@ class AsyncLoop:
 
     def activations(self) -> list[Any]:
         return self._tasks.activations()
+
+    def activation_here(self) -> Any:
+        return self._tasks.activation_here()
 
     def submit(self, mailbox: Mailbox) -> None:
         self._do(lambda: self._launch(mailbox))

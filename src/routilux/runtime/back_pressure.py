@@ -7,7 +7,7 @@ wait ends with an error where nothing that could run would help.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -54,18 +54,28 @@ class LongWait:
 
 
 class Waiter:
-    """An activation that waits for room: in a slot of its worker, in ``post()`` also of another one, or among the
-    pending jobs of the runtime, where ``slot`` is None.
+    """An activation that waits for room: in a slot of its worker, in ``post()`` also of another one, or, where ``slot``
+    is None, among the pending jobs of ``engine``. Either may be of another runtime.
 
-    ``in_turn``: it waits for nothing but room. ``offering``: it tries to have some, or has it.
+    ``own``: it waits in the very thread or task in which its logic was started. ``in_turn``: it waits for nothing but
+    room. ``offering``: it tries to have some, or has it.
     """
 
-    __slots__ = ("activation", "call", "in_turn", "offering", "place", "slot")
+    __slots__ = ("activation", "call", "engine", "in_turn", "offering", "own", "place", "slot")
 
     def __init__(
-        self, activation: LiveActivation | None, slot: SlotQueue | None, place: Place, call: str
+        self,
+        activation: LiveActivation | None,
+        engine: Engine,
+        slot: SlotQueue | None,
+        place: Place,
+        call: str,
+        *,
+        in_task: bool,
     ) -> None:
         self.activation = activation
+        self.engine = engine
+        self.own = activation is None or activation.waits_itself(in_task=in_task)
         self.slot = slot
         self.place = place
         self.call = call
@@ -78,16 +88,62 @@ class Waiter:
         return self.place.queue.worker  # type: ignore[no-any-return]
 
     @property
+    def is_judged(self) -> bool:
+        """Whether it may hear that none can come. Not in a thread or task beside the logic as long as that does not
+        wait too: it may be what makes room."""
+        blocked = list(self.home.back_pressure.blocked)
+        return any(other.own for other in blocked if other.activation is self.activation)
+
+    @property
     def workers(self) -> list[Worker]:
         """The workers that are to make room: any of them may start a pending job."""
         if self.slot is None:
-            return list(self.home.engine.workers.values())
+            return list(self.engine.workers.values())
         return [self.slot.mailbox.node.worker]
 
     @property
     def has_room(self) -> bool:
         """Whether there is room, though another may be faster to have it."""
-        return not (self.home.engine.book.crowded if self.slot is None else self.slot.crowded)
+        return not (self.engine.book.crowded if self.slot is None else self.slot.crowded)
+
+
+class Poster:
+    """Who waits in ``post()``: logic, of whatever runtime, or a caller from outside, where ``activation`` is None.
+
+    ``turn`` ends the wait of a task for its turn.
+    """
+
+    def __init__(self, engine: Engine, slot: SlotQueue | None, lines: Lines | None) -> None:
+        outer: Any = running.get()
+        self.activation: LiveActivation | None = outer
+        self.in_task = lines is not None
+        self.turn = engine.driver.signal()
+        self.waiter: Waiter | None = None
+        if outer is not None:
+            place = Place(outer.node.worker.queue)
+            self.waiter = Waiter(outer, engine, slot, place, "post()", in_task=self.in_task)
+
+    def check_goes_on(self) -> None:
+        """Raise why the activation is not to go on, if so."""
+        if self.activation is not None:
+            _check_wanted(self.activation, in_task=self.in_task)
+            worker: Worker = self.activation.node.worker
+            worker.engine.directory.check_takes(worker)
+
+    def waits(
+        self, waits: Waits[T], bell: Bell, jobs: Iterable[JobContext] = (), *, room: bool = True
+    ) -> Waits[T]:
+        """Around a wait for this bell, which looks again when one of these jobs ends. Inside an activation it lends
+        what that has, and looks again when that is not to go on. ``room``: it is what is waited for."""
+        waiter, outer = self.waiter, self.activation
+        if waiter is None or outer is None:
+            with _woken_by_ends(jobs, bell, self.turn):
+                return (yield from waits)
+        home, jobs = waiter.home.back_pressure, [*jobs, *(member.job for member in outer.job.members)]
+        with _woken_by_ends(jobs, bell, self.turn), home.blocks(waiter) if room else nullcontext():
+            if self.in_task:
+                bell.ring()  # another task of this logic may be the first in the line
+            return (yield from home.away(waits, waiter.place, in_task=self.in_task))
 
 
 class BackPressure:
@@ -129,15 +185,14 @@ class BackPressure:
         holds: Condition | None = None,
     ) -> Waits[int]:
         """An activation needs room in a full slot: wait until the offer is taken."""
-        waiter = Waiter(activation, slot, Place(self._worker.queue), "emit()")
+        waiter = Waiter(
+            activation, self._worker.engine, slot, Place(self._worker.queue), "emit()", in_task=in_task
+        )
         wanted = partial(_check_wanted, activation, in_task=in_task)
         waits = self._waits_for_room(slot, offer, None, waiter, wanted, inside=True, holds=holds)
-        with self._blocks(waiter):
-            return (
-                yield from self.away(
-                    self._in_spite_of_pauses(activation, waits), waiter.place, in_task=in_task
-                )
-            )
+        waits = self._in_spite_of_pauses(activation, waits)
+        with self.blocks(waiter):
+            return (yield from self.away(waits, waiter.place, in_task=in_task))
 
     def _in_spite_of_pauses(self, activation: LiveActivation | None, waits: Waits[T]) -> Waits[T]:
         """A wait for room inside an activation: what a paused job keeps back may be what is in the way. No longer than
@@ -165,74 +220,21 @@ class BackPressure:
         ``lines``: of the event loop whose task posts, None for a thread. Raises also what makes the post pointless: its
         worker or runtime has stopped, its job has ended, or the activation that posts is not to go on.
         """
-        outer: Any = running.get()
-        wanted = partial(self._check_post, job, outer, in_task=lines is not None)
-        turn = self._worker.engine.driver.signal()
-        with _woken_by_ends([job] if outer is None else [job, *_jobs(outer)], self._worker.bell, turn):
-            if outer is None:
-                waits = self._waits_for_room(slot, offer, deadline, None, wanted, lines=lines, turn=turn)
-                return (yield from waits)
-            home: BackPressure = outer.node.worker.back_pressure
-            waiter = Waiter(outer, slot, Place(outer.node.worker.queue), "post()")
-            waits = self._waits_for_room(slot, offer, deadline, waiter, wanted, lines=lines, turn=turn)
-            with home._blocks(waiter):
-                return (yield from home.away(waits, waiter.place, in_task=lines is not None))
+        worker, poster = self._worker, Poster(self._worker.engine, slot, lines)
 
-    def waits_to_create(
-        self,
-        create: Callable[[], bool],
-        about: Hashable,
-        deadline: float | None,
-        lines: Lines | None,
-        long_wait: LongWait,
-    ) -> Waits[bool]:
-        """``post`` inside an activation of this worker needs room among the pending jobs; False at the deadline.
+        def wanted() -> None:
+            poster.check_goes_on()
+            worker.engine.directory.check_takes(worker)
+            if job.account.ended:
+                raise job_ended(job)
 
-        ``create`` is called until it answers True. Raises QueueFullError where nothing that runs could start one of
-        them, and what ends the activation.
-        """
-        engine, in_task = self._worker.engine, lines is not None
-        outer: Any = running.get()
-        waiter = Waiter(outer, None, Place(self._worker.queue), "post()")
-
-        def created() -> bool:
-            _check_wanted(outer, in_task=in_task)
-            waiter.offering = True
-            waiter.offering = create()
-            return waiter.offering
-
-        def give_up(signal: Signal) -> bool:
-            if self.stuck(inside=True) and not signal.is_set():
-                raise engine.book.full_error("nothing that runs could start one of them")
-            _tell_drains(engine.workers.values())
-            long_wait.begin()
-            return False
-
-        turn = engine.driver.signal()
-        waits = engine.bell.in_turn(
-            lines,
-            about,
-            created,
-            deadline,
-            before_sleep=give_up,
-            holds=engine.book.has_room,
-            turn=turn,
-            also=lambda: [worker.bell for worker in list(engine.workers.values())],
+        waits = self._waits_for_room(
+            slot, offer, deadline, poster.waiter, wanted, lines=lines, turn=poster.turn
         )
-        with _woken_by_ends(_jobs(outer), engine.bell, turn), self._blocks(waiter):
-            return (yield from self.away(waits, waiter.place, in_task=in_task))
-
-    def _check_post(self, job: JobContext, outer: LiveActivation | None, *, in_task: bool) -> None:
-        _check_wanted(outer, in_task=in_task)
-        directory = self._worker.engine.directory
-        directory.check_takes(self._worker)
-        if job.account.ended:
-            raise job_ended(job)
-        if outer is not None:
-            directory.check_takes(outer.node.worker)
+        return (yield from poster.waits(waits, worker.bell, [job]))
 
     @contextmanager
-    def _blocks(self, waiter: Waiter) -> Iterator[None]:
+    def blocks(self, waiter: Waiter) -> Iterator[None]:
         """An activation of this very worker can make no room while it waits for some."""
         self.blocked[waiter] = None
         try:
@@ -275,10 +277,10 @@ class BackPressure:
             return code != FULL
 
         def give_up(signal: Signal) -> bool:
-            others_hear_first = waiter is None and self.blocked
-            if not others_hear_first and self.stuck(inside=inside) and not signal.is_set():
+            judged = waiter.is_judged if waiter is not None else not self.blocked  # activations hear first
+            if judged and self.stuck(inside=inside) and not signal.is_set():
                 raise self.deadlock(slot, inside=inside)
-            _tell_drains([worker] if waiter is None else worker.engine.workers.values())
+            _tell_drains(worker.engine, waiter)
             long_wait.begin()
             return False
 
@@ -388,15 +390,19 @@ class BackPressure:
         if any(node.mailbox.keeps_back for node in worker.nodes.values()):
             return False
         startable = (node.mailbox.startable(timeouts=timeouts) for node in worker.nodes.values())
-        return self.all_wait() and not any(startable)
+        return self.all_wait(own=True) and not any(startable)
 
-    def all_wait(self) -> bool:
-        """Whether all that runs waits for room that is not there, and none is about to try."""
+    def all_wait(self, *, own: bool) -> bool:
+        """Whether all that runs waits for room that is not there, and none is about to try.
+
+        An activation does not end while one of its threads and tasks waits. ``own``: it makes no room either, which is
+        known only when its logic itself waits.
+        """
         running_now = sum(node.mailbox.running for node in self._worker.nodes.values())
         blocked = list(self.blocked)
         if any(waiter.has_room or waiter.offering for waiter in blocked):
             return False
-        return running_now <= len({waiter.activation for waiter in blocked})
+        return running_now <= len({waiter.activation for waiter in blocked if waiter.own or not own})
 
     # -- where no logic waits, but routines cannot start ----------------------------------------------------------
 
@@ -522,15 +528,63 @@ def _check_wanted(activation: LiveActivation | None, *, in_task: bool) -> None:
         raise activation.unwanted()
 
 
-def _tell_drains(workers: Iterable[Worker]) -> None:
-    """A drain does not wait for what waits for room behind a pause or a gate."""
-    for worker in list(workers):
-        if worker.rest.waiting:
-            worker.rest.ring()
+def waits_to_create(
+    engine: Engine,
+    create: Callable[[], bool],
+    deadline: float | None,
+    lines: Lines | None,
+    about: Callable[[], str],
+) -> Waits[bool]:
+    """``post`` needs room among the pending jobs of a runtime; False at the deadline.
+
+    ``create`` is called until it answers True; ``about`` says what a long wait is for. Inside an activation, of
+    whatever runtime, it raises QueueFullError where nothing that runs could start one of them, and what ends the
+    activation.
+    """
+    poster, long_wait = Poster(engine, None, lines), LongWait(engine, about)
+    waiter = poster.waiter
+
+    def created() -> bool:
+        poster.check_goes_on()
+        if waiter is None:
+            return create()
+        waiter.offering = True
+        waiter.offering = create()
+        return waiter.offering
+
+    def give_up(signal: Signal) -> bool:
+        if waiter is not None:
+            if waiter.is_judged and waiter.home.back_pressure.stuck(inside=True) and not signal.is_set():
+                raise engine.book.full_error("nothing that runs could start one of them")
+            _tell_drains(engine, waiter)
+        long_wait.begin()
+        return False
+
+    def bells() -> list[Bell]:
+        return [] if waiter is None else [worker.bell for worker in [waiter.home, *waiter.workers]]
+
+    waits = engine.bell.in_turn(
+        lines,
+        engine.book,
+        created,
+        deadline,
+        before_sleep=give_up,
+        holds=engine.book.has_room,
+        turn=poster.turn,
+        also=bells,
+    )
+    try:
+        return (yield from poster.waits(waits, engine.bell))
+    finally:
+        long_wait.end()
 
 
-def _jobs(activation: LiveActivation) -> list[JobContext]:
-    return [member.job for member in activation.job.members]
+def _tell_drains(engine: Engine, waiter: Waiter | None) -> None:
+    """A drain does not wait for what waits for room behind a pause or a gate, of whatever runtime that is."""
+    for one in {engine} if waiter is None else {engine, waiter.home.engine}:
+        for worker in list(one.workers.values()):
+            if worker.rest.waiting:
+                worker.rest.ring()
 
 
 @contextmanager

@@ -87,6 +87,9 @@ class Driver(Protocol):
     def on_loop(self) -> bool:
         """Whether the calling thread is the one of the event loop."""
 
+    def runs_here(self, activation: Any, *, in_task: bool) -> bool:
+        """Whether the calling thread, or the running task, is the one that this activation was handed to."""
+
     def leave_behind(self) -> None:
         """Called in a forked child: the thread that has forked ends with what it does, and takes no lock for that."""
 
@@ -147,6 +150,14 @@ class ThreadDriver:
 
     def on_loop(self) -> bool:
         return self._loop is not None and self._loop.ident == get_ident()
+
+    def runs_here(self, activation: Any, *, in_task: bool) -> bool:
+        if self.on_loop():
+            return (
+                not in_task or activation is self._loop.activation_here()
+            )  # else the whole loop stands still
+        seat = self._pool.seats.get(get_ident())
+        return not in_task and seat is not None and seat.activation is activation
 
     def leave_behind(self) -> None:
         self.on_fault = _unheard

@@ -398,6 +398,7 @@ class ThreadPool:
         sleeper.release()
 
     def _work(self) -> None:
+        self._threads.add(current_thread())  # a Ctrl-C may have come when it had just been started
         seat = self.seats[get_ident()] = Seat()
         sleeper = Lock()
         sleeper.acquire()

@@ -23,10 +23,9 @@ from routilux.model.item import DeadLetter
 from routilux.model.status import JobStatus
 from routilux.ports import KeyRow
 from routilux.runtime import waiting_for
-from routilux.runtime.back_pressure import LongWait
+from routilux.runtime.back_pressure import Poster, waits_to_create
 from routilux.runtime.directory import job_ended
 from routilux.runtime.job import JobContext
-from routilux.runtime.pool import Place
 from routilux.runtime.state import WorkerState
 
 if TYPE_CHECKING:
@@ -34,7 +33,7 @@ if TYPE_CHECKING:
     from routilux.runtime.driver import Driver
     from routilux.runtime.engine import Engine
     from routilux.runtime.nodes import Node
-    from routilux.runtime.waiting import Lines, Signal, Waits
+    from routilux.runtime.waiting import Lines, Waits
     from routilux.runtime.worker import Worker
 
 REMEMBERED_KEYS = 100_000
@@ -193,8 +192,7 @@ class Posting:
         bell = self._engine.bell
         mine = _KeyedPost(content)
         while (first := self._first_with(key, mine)) is not mine:
-            waits = bell.waits_for(lambda: first.state is not None or first.refused, post.deadline)
-            if not (yield from _lending_its_place(waits, post.lines)):
+            if not (yield from self._waits_for_first(first, post)):
                 raise self._engine.book.full_error(
                     "the first post with this idempotency_key still waits for room"
                 )
@@ -216,6 +214,19 @@ class Posting:
                         del self._keys[next(iter(self._keys))]
             bell.ring()
         return posted
+
+    def _waits_for_first(self, first: _KeyedPost, post: Post) -> Waits[bool]:
+        """Wait until it is known what becomes of the first post with a key; False at the deadline."""
+        poster, bell = Poster(self._engine, None, post.lines), self._engine.bell
+
+        def known() -> bool:
+            if first.state is not None or first.refused:
+                return True
+            poster.check_goes_on()
+            return False
+
+        waits = bell.waits_for(known, post.deadline, holds=lambda: first.state is not None or first.refused)
+        return (yield from poster.waits(waits, bell, room=False))
 
     def _first_with(self, key: _Key, mine: _KeyedPost) -> _KeyedPost:
         """The first post with this key, which is ``mine`` if no other has used it."""
@@ -278,57 +289,38 @@ class Posting:
         self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None, lines: Lines | None
     ) -> tuple[JobContext, bool] | None:
         """None if too many jobs are pending, or others of this event loop come first."""
-        if lines is not None and self in lines.waiting:
+        book = self._engine.book
+        if lines is not None and book in lines.waiting:
             return None
-        return self._engine.book.create(worker, job_id, metadata)
+        return book.create(worker, job_id, metadata)
 
     def _waits_to_create(self, post: Post) -> Waits[tuple[JobContext, bool]]:
         created: tuple[JobContext, bool] | None = None
-        worker, lines, engine = post.worker, post.lines, self._engine
+        worker, lines, book = post.worker, post.lines, self._engine.book
         outer: Any = running.get()
+        if outer is not None and outer.node.worker.engine is self._engine:
+            if lines is None and self._engine.driver.on_loop():
+                raise book.full_error("async logic waits for them in apost() only")
 
-        def there_is_room() -> bool:
+        def create() -> bool:
             nonlocal created
             self._check_takes(worker)
-            created = engine.book.create(worker, post.job_id, post.metadata)
+            created = book.create(worker, post.job_id, post.metadata)
             return created is not None
 
         def about() -> str:
-            book = engine.book
             return (
                 f"until fewer than max_queue_size={book.max_pending} jobs are pending, which a job is until its first "
                 f"activation begins: {waiting_for.report(worker)}"
             )
 
-        def sleeps(_: Signal) -> bool:
-            long_wait.begin()
-            return False
-
-        long_wait = LongWait(engine, about)
-        if outer is None or outer.node.worker.engine is not engine:
-            waits = engine.bell.in_turn(
-                lines,
-                self,
-                there_is_room,
-                post.deadline,
-                before_sleep=sleeps,
-                holds=engine.book.has_room,
-            )
-            waits = _lending_its_place(waits, lines)
-        elif lines is None and engine.driver.on_loop():
-            raise engine.book.full_error("async logic waits for them in apost() only")
-        else:
-            home: Worker = outer.node.worker
-            waits = home.back_pressure.waits_to_create(there_is_room, self, post.deadline, lines, long_wait)
         try:
-            if not (yield from waits):
-                raise engine.book.full_error("none started within the time-out")
+            if not (yield from waits_to_create(self._engine, create, post.deadline, lines, about)):
+                raise book.full_error("none started within the time-out")
         except BaseException:
             if created is not None and created[1]:
                 worker.refused(created[0])
             raise
-        finally:
-            long_wait.end()
         assert created is not None
         return created
 
@@ -371,15 +363,6 @@ class Posting:
         jobs = self._engine.book.jobs
         gone = lambda: jobs.get(job.job_id) is not job or job.account.posts > 0  # noqa: E731
         return (yield from self._engine.bell.waits_for(gone, None))
-
-
-def _lending_its_place(waits: Waits[bool], lines: Lines | None) -> Waits[bool]:
-    """A wait that may happen inside an activation, also of another runtime: then others run in its place meanwhile."""
-    outer: Any = running.get()
-    if outer is None:
-        return waits
-    home: Worker = outer.node.worker
-    return home.back_pressure.away(waits, Place(home.queue), in_task=lines is not None)
 
 
 def key_conflict(flow_id: str, key: str, job_id: str, how: str) -> IdempotencyConflictError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from itertools import count
-from threading import Condition, Thread, get_ident
+from threading import Condition, Thread, current_thread
 
 from routilux.runtime.attendant import OnFault
 
@@ -57,12 +57,18 @@ class Timers:
     def join(self, deadline: float | None) -> bool:
         """Wait for the end of the thread; False if it still runs at the deadline."""
         thread = self._thread
-        if thread is None or thread.ident == get_ident():
+        if thread is None or thread is current_thread():
             return True
         thread.join(None if deadline is None else max(0.0, deadline - self._clock()))
         return not thread.is_alive()
 
     def _run(self) -> None:
+        with self._changed:
+            self._thread = (
+                self._thread or current_thread()
+            )  # a Ctrl-C may have come when it had just been started
+            if self._thread is not current_thread():
+                return
         while True:
             with self._changed:
                 timer = self._next_due()

@@ -98,8 +98,11 @@ def wait_of(waiter: Waiter) -> str:
     """What an activation waits for in the middle of its logic."""
     slot, home = waiter.slot, waiter.home
     if slot is None:
-        book = home.engine.book
-        return f"waits in {waiter.call} until fewer than max_queue_size={book.max_pending} jobs are pending"
+        most, other = (
+            waiter.engine.book.max_pending,
+            "" if waiter.engine is home.engine else " of another runtime",
+        )
+        return f"waits in {waiter.call} until fewer than max_queue_size={most} jobs{other} are pending"
     there = slot.mailbox.node.worker
     other = "" if there is home else f" of worker {there.worker_id!r} of flow {there.flow_id!r}"
     return f"waits in {waiter.call} for room in {slot.qualified_name}{other}"

@@ -775,7 +775,7 @@ class Worker:
         if not any(worker.is_held for worker in workers):
             return False
         moving = any(worker._goes_on() for worker in workers if worker is not self)  # noqa: SLF001
-        return not moving and all(worker.back_pressure.all_wait() for worker in workers)
+        return not moving and all(worker.back_pressure.all_wait(own=False) for worker in workers)
 
     def _goes_on(self) -> bool:
         """Whether something here moves although nothing that runs ends."""

@@ -321,6 +321,11 @@ class SimulatedDriver:
     def on_loop(self) -> bool:
         return self._loop_strand is not None and self._loop_strand is self.strand
 
+    def runs_here(self, activation: Any, *, in_task: bool) -> bool:
+        if self.on_loop():
+            return not in_task or (self._tasks is not None and activation is self._tasks.activation_here())
+        return not in_task and self.seat().activation is activation
+
     def leave_behind(self) -> None:
         return None
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from threading import Event, Thread, Timer
 from time import monotonic
 from typing import Any
@@ -13,8 +15,10 @@ import pytest
 
 from routilux import Flow, Routine, Runtime
 from routilux.activation_policies import immediate_policy
+from routilux.runtime.attendant import Attendant
 from routilux.runtime.timers import Timers
 from routilux.runtime.waiting import ThreadSignal
+from routilux.store.memory import MemoryStore
 from tests.processes import interruptible
 from tests.waiting import SECONDS, eventually
 
@@ -105,32 +109,84 @@ def test_shutdown_in_a_handler_drains_however_long_the_main_thread_has_waited(
     assert (answers, job.status) == ([True], "completed")
 
 
-def test_a_ctrl_c_before_the_thread_of_the_timers_is_started_loses_no_later_timer(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    timers, fired = Timers(monotonic, lambda *_: None), Event()
-    with monkeypatch.context() as patch:
-        patch.setattr(Thread, "start", raises_interrupt)
+def interrupted(thread: Thread) -> None:
+    raise KeyboardInterrupt
+
+
+def started_and_interrupted(thread: Thread, start: Callable[[Thread], None] = Thread.start) -> None:
+    start(thread)
+    raise KeyboardInterrupt
+
+
+@contextmanager
+def ctrl_c(start: Callable[[Thread], None]) -> Iterator[None]:
+    """Ctrl-C comes before, or just when, a thread has been started."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Thread, "start", start)
         with pytest.raises(KeyboardInterrupt):
-            timers.call_at(monotonic() + 1_000, bool)
+            yield
+
+
+starts = pytest.mark.parametrize("start", [interrupted, started_and_interrupted])
+
+
+@starts
+def test_a_ctrl_c_at_the_start_of_the_thread_of_the_timers_loses_no_later_timer(start: Any) -> None:
+    timers, fired, before = Timers(monotonic, lambda *_: None), Event(), threads("routilux-timers")
+    with ctrl_c(start):
+        timers.call_at(monotonic() + 1_000, bool)
     timers.call_at(monotonic(), fired.set)
     assert fired.wait(SECONDS)
     timers.close()
     assert timers.join(monotonic() + SECONDS)
+    eventually(lambda: threads("routilux-timers") <= before)
 
 
-def test_a_ctrl_c_before_a_thread_of_the_pool_is_started_leaves_nothing_to_join(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@starts
+def test_a_ctrl_c_at_the_start_of_a_thread_of_the_pool_leaves_nothing_behind(start: Any) -> None:
     flow = Flow("interrupted")
     flow.add_routine(Step(), "step")
-    runtime = Runtime()
-    with monkeypatch.context() as patch:
-        patch.setattr(Thread, "start", raises_interrupt)
-        with pytest.raises(KeyboardInterrupt):
-            runtime.exec(flow)
+    runtime, before = Runtime(), threads("routilux-1")
+    with ctrl_c(start):
+        runtime.exec(flow)
+    assert runtime.shutdown(timeout=SECONDS)
+    eventually(lambda: threads("routilux-1") <= before)
+
+
+@starts
+def test_a_ctrl_c_at_the_start_of_an_attendant_leaves_one_that_does_every_step(start: Any) -> None:
+    at_work, most, steps = [0], [0], [0]
+
+    def step() -> bool:
+        at_work[0] += 1
+        most[0] = max(most[0], at_work[0])
+        steps[0] += 1
+        at_work[0] -= 1
+        return False
+
+    attendant = Attendant("routilux-attending", step, monotonic, lambda *_: None)
+    with ctrl_c(start):
+        attendant.wake()
+    for n in range(1, 20):
+        attendant.wake()
+        eventually(lambda n=n: steps[0] >= n)
+    eventually(lambda: len(threads("routilux-attending")) == 1)
+    assert attendant.close(monotonic() + SECONDS)
+    assert not threads("routilux-attending")
+    assert most == [1]
+
+
+@starts
+def test_a_ctrl_c_at_the_start_of_the_journal_loses_nothing(start: Any) -> None:
+    flow = Flow("interrupted")
+    flow.add_routine(Step(), "step")
+    runtime = Runtime(store=MemoryStore())
+    with ctrl_c(start):
+        runtime.exec(flow)
+    runtime.exec(flow)
+    assert runtime.post(flow, "step", "input", {}).job_context.wait(SECONDS)
     assert runtime.shutdown(timeout=SECONDS)
 
 
-def raises_interrupt(thread: Thread) -> None:
-    raise KeyboardInterrupt
+def threads(name: str) -> set[Thread]:
+    return {thread for thread in threading.enumerate() if thread.name == name and thread.ident is not None}

@@ -75,6 +75,7 @@ class Journal:
         if worker is not None:
             worker.unreleased += 1
         self._log.append(record)
+        record.handed_over = True
 
     def wake(self) -> None:
         self._attendant.wake()
@@ -132,14 +133,18 @@ class Journal:
         if self.over is not None:
             undo()
             raise again(self.over)
+        withdraw = partial(self._withdraw, record, withdrawn)
+        interrupted: BaseException | None = None
         try:
             hand_over()
-        except BaseException:
-            undo()
-            raise
-        self._see_to_it()
-        withdraw = partial(self._withdraw, record, withdrawn)
-        interrupted = yield from self._until_known(signal, deadline, withdraw)
+            self._see_to_it()
+        except BaseException as error:
+            if not self._has(record):
+                undo()
+                raise
+            interrupted = error  # a KeyboardInterrupt behind the append: others may have seen the record
+            self._see_to_it()
+        interrupted = yield from self._until_known(signal, deadline, withdraw, interrupted)
         if not failure:
             return interrupted
         if interrupted is None:
@@ -148,6 +153,10 @@ class Journal:
             interrupted.add_note(f"it was not known what becomes of it when it was cancelled: {failure[0]}")
         raise interrupted
 
+    def _has(self, record: Record) -> bool:
+        with self.lock:
+            return record.handed_over or record in self._log
+
     def _see_to_it(self) -> None:
         """A record that is waited for was handed over."""
         self.wake()
@@ -155,14 +164,20 @@ class Journal:
             self._committer.refuse_waiting()
 
     def _until_known(
-        self, signal: Signal, deadline: float | None, withdraw: Callable[[], None]
+        self,
+        signal: Signal,
+        deadline: float | None,
+        withdraw: Callable[[], None],
+        interrupted: BaseException | None,
     ) -> Waits[BaseException | None]:
         """Wait for the signal, also in a task that is cancelled; returns the cancellation. ``withdraw`` sets it at the
-        deadline, and when a thread is interrupted, unless that is about to happen anyway."""
+        deadline, and when a thread is interrupted, or was, unless that is about to happen anyway."""
         cancelled: BaseException | None = None
         while True:
             left = None if deadline is None else deadline - self.engine.now()
             try:
+                if interrupted is not None:
+                    raise interrupted
                 is_set = yield signal, left, None
             except GeneratorExit:
                 raise  # a task that nothing resumes; this thread may hold any lock

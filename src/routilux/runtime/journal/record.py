@@ -50,6 +50,7 @@ class Record:
         None  # tells who waits that it is written, and all that follows is done
     )
     told = False  # it has been left open
+    handed_over = False  # it is in the log, or was
 
     def __init__(self, worker: JournaledWorker | None) -> None:
         self.worker = worker
