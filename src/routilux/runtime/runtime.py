@@ -166,12 +166,13 @@ class Runtime:
         come by :meth:`post`. With ``entry_params`` it is a one-shot execution of exactly one job, which begins
         at ``entry`` ("routine" or "routine.slot", by default the flow's entry), and its :class:`JobState` is
         returned; ``job_id`` names its job, and the same name gives the same execution again. ``job_state`` resumes a
-        state that was loaded, with its own worker id, job and data; nothing but the flow is given with it.
+        state that was loaded, with its own worker id, job and data; nothing but the flow is given with it. ``metadata``
+        are those of the job of an execution, and of a worker those that its ``state.metadata`` shows.
 
         With a store, ``worker_id`` opens the worker that the store holds unfinished, with its queues, state, retries
-        and pauses, or starts it. The same holds for ``job_id``, whose ``entry_params`` count only the first time; a
-        finished execution is shown as it has ended. ``on_flow_change="adopt"`` also opens a worker that was left by
-        the flow in another shape: items of slots that are gone become dead letters.
+        and pauses, or starts it. The same holds for ``job_id``; ``metadata`` and ``entry_params`` count only the first
+        time, and a finished execution is shown as it has ended. ``on_flow_change="adopt"`` also opens a worker that was
+        left by the flow in another shape: items of slots that are gone become dead letters.
 
         Raises UnknownFlowError, MissingPolicyError, FlowValidationError, InvalidValueError for a worker id that
         is taken, SerializationError for a saved state of another flow, StateError for a stored worker that does not
@@ -193,6 +194,8 @@ class Runtime:
             return self._resume(flow, job_state)
         one_shot = entry_params is not None or entry is not None
         _check_flow_change(on_flow_change)
+        if metadata is not None:
+            check_metadata(metadata)
         if not one_shot:
             if job_id is not None:
                 raise InvalidValueError(
@@ -200,7 +203,7 @@ class Runtime:
                     "a job of that id into the worker",
                     job_id=job_id,
                 )
-            return self._start(flow, worker_id, on_flow_change).state
+            return self._start(flow, worker_id, on_flow_change, metadata or {}).state
         target = flow.resolve_entry(entry)
         data = checked_payload(entry_params or {}, "entry_params of flow", flow.flow_id)
         known = None if job_id is None else self._known_execution(flow, job_id, on_flow_change)
@@ -233,8 +236,6 @@ class Runtime:
         worker.nodes[target[0]].check_slot(target[1], data)
         state = worker.state
         assert isinstance(state, JobState)
-        if metadata is not None:
-            check_metadata(metadata)
         seconds = min((s for s in (timeout, flow.execution_timeout) if s is not None), default=None)
         if self._opener is not None:
             self._opener.begin(worker, job_id, seconds)
@@ -269,11 +270,14 @@ class Runtime:
             found = self._opener.execution(flow, job_id, on_flow_change)
         return found
 
-    def _start(self, flow: Flow, worker_id: str | None, on_flow_change: str) -> Worker:
+    def _start(
+        self, flow: Flow, worker_id: str | None, on_flow_change: str, metadata: Mapping[str, Any]
+    ) -> Worker:
         if self._opener is not None:
             self._check_worker_id(worker_id)
-            return self._opener.start(flow, worker_id, on_flow_change)
+            return self._opener.start(flow, worker_id, on_flow_change, metadata)
         worker = self._create(flow, worker_id, one_shot=False)
+        worker.state.keep_metadata(metadata)
         self._enter(worker)
         return worker
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import RLock
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from routilux.errors import InsideActivationError, InvalidTypeError, StateError
@@ -183,9 +184,18 @@ class WorkerState:
         self.saved: Mapping[str, Any] | None = None
         self.lock = RLock()
         self._routine_states: dict[str, dict[str, Any]] = {}
+        self._metadata: Mapping[str, Any] = {}
 
     def _first_status(self) -> WorkerStatus | ExecutionStatus:
         return WorkerStatus.STARTING
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What ``exec(metadata=)`` was given when the worker was started for the first time."""
+        return self._metadata
+
+    def keep_metadata(self, metadata: Mapping[str, Any]) -> None:
+        self._metadata = MappingProxyType(dict(metadata))
 
     # -- routine states ------------------------------------------------------------------------------------
 
@@ -339,6 +349,7 @@ class WorkerState:
         self.shared_data = dict(body["shared_data"])
         self.shared_log = SharedLog(body["shared_log"])
         self.output_log.extend(OutputRecord(*row) for row in body["output_log"])
+        self.keep_metadata(body.get("metadata", {}))  # older versions have kept none
         self.history.restore(body["history"])
 
     def __repr__(self) -> str:
@@ -362,6 +373,13 @@ class JobState(WorkerState):
         if self.job is not None:
             return self.job.job_id
         return "" if self.saved_job is None else str(self.saved_job["job_id"])
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Those of its job."""
+        if self.job is not None:
+            return self.job.metadata
+        return {} if self.saved_job is None else self.saved_job["metadata"]
 
     @property
     def error(self) -> BaseException | None:
