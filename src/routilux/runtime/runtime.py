@@ -386,9 +386,9 @@ class Runtime:
 
         ``job_id`` names the job, or joins one that this worker knows. A completed one takes more items and stays
         completed, whatever becomes of them: join a job while it is open, or post without a ``job_id``.
-        ``idempotency_key``: the same key on the same flow gives the first job again. Waits at most ``timeout``
-        seconds (None: as long as it takes) while ``max_queue_size`` jobs are pending, the slot is full, or the store
-        has not written it.
+        ``idempotency_key``: the same key on the same flow gives the first job again, and refuses the ``job_id`` of
+        another. Waits at most ``timeout`` seconds (None: as long as it takes) while ``max_queue_size`` jobs are
+        pending, the slot is full, or the store has not written it.
 
         When it returns, the item is queued and the job is counted; with a store both are committed. When it raises
         nothing was accepted: UnknownFlowError, UnknownRoutineError, UnknownSlotError, StateError (no worker, failed or
@@ -435,7 +435,7 @@ class Runtime:
         if metadata is not None:
             check_metadata(metadata)
         if idempotency_key is not None:
-            post = Post(worker, node, slot, payload, None, metadata, deadline, lines)
+            post = Post(worker, node, slot, payload, job_id, metadata, deadline, lines)
             return self._posting.once(post, idempotency_key)
         return self._posting.post(worker, node, slot, payload, job_id, metadata, deadline, lines)
 
