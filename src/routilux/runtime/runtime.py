@@ -512,10 +512,14 @@ class Runtime:
         return None if worker is None else worker.state
 
     def list_workers(self, *, flow: str | Flow | None = None) -> list[WorkerState]:
-        """The states of all live workers, one-shot executions included."""
+        """The states of all live workers, one-shot executions included. Raises UnknownFlowError for a name that no
+        flow here has had."""
         flow_id = flow.flow_id if isinstance(flow, Flow) else flow
         workers = list(self._engine.workers.values())
-        return [worker.state for worker in workers if flow_id is None or worker.flow.flow_id == flow_id]
+        found = [worker.state for worker in workers if flow_id is None or worker.flow.flow_id == flow_id]
+        if not found:
+            self._directory.check_known(flow, None)
+        return found
 
     def dead_letters(
         self, *, worker: str | WorkerState | None = None, job: str | JobContext | None = None
@@ -524,6 +528,9 @@ class Runtime:
 
         The newest 10,000 of each worker are kept, in ``max_dead_letter_bytes``, and those of a one-shot execution as
         long as its job; a store keeps all.
+
+        Without a store, an id that was never here raises UnknownWorkerError or UnknownJobError; there are none of a
+        job that may have been forgotten. A store may have forgotten any worker or job, and there are none then.
         """
         worker_id = worker.worker_id if isinstance(worker, WorkerState) else worker
         job_id = job.job_id if isinstance(job, JobContext) else job
@@ -538,6 +545,8 @@ class Runtime:
             for letter in worker.letters
             if worker_id in (None, letter.worker_id) and (job_id is None or job_id in letter.job_ids)
         ]
+        if not found and job_id is not None and not isinstance(job, JobContext):
+            self._directory.check_job(job_id)
         return sorted(found, key=lambda letter: letter.time)
 
     def redrive(self, *letters: DeadLetter, timeout: float | None = None) -> list[Posted]:
