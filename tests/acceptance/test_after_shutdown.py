@@ -169,6 +169,7 @@ STATE: Mapping[str, Call] = {
     "job_id": lambda ended: ended.once.job_id,
     "load": lambda ended: WorkerState.load(str(ended.folder / "saved")),
     "max_history_size": each_of("states", lambda ended, state: state.max_history_size),
+    "metadata": each_of("states", lambda ended, state: state.metadata),
     "outputs": lambda ended: ended.once.outputs,
     "parked_items": each_of("states", lambda ended, state: state.parked_items()),
     "progress": lambda ended: ended.once.progress,
@@ -189,7 +190,14 @@ STATE: Mapping[str, Call] = {
     "update_routine_state": each_of("states", lambda ended, state: state.update_routine_state("a", {"n": 1})),
     "wait": each_of("states", lambda ended, state: state.wait()),
 }
-STATE_INSIDE = {"attach", "attach_log", "fill", "kept_size", "put_output"}  # public to other modules only
+STATE_INSIDE = {
+    "attach",
+    "attach_log",
+    "fill",
+    "keep_metadata",
+    "kept_size",
+    "put_output",
+}  # public to other modules only
 
 
 async def outcome_of(job: JobContext) -> Any:

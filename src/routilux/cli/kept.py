@@ -13,13 +13,13 @@ from routilux.cli.inputs import STDIN
 from routilux.cli.plan import Plan
 from routilux.cli.stores import looked_into
 from routilux.errors import InvalidValueError, nearest, shown
-from routilux.ports import Store, WorkerRow
+from routilux.ports import Store, WorkerRow, load
 
 _MOST_SHOWN: Final = 5
 
 
 class KeptRun:
-    """The notes on each job say how the run was begun, so that it goes on without being told again.
+    """The metadata of the worker say how the run was begun, so that it goes on without being told again.
 
     A line of the input is taken once: its number is the key of its job.
     """
@@ -30,7 +30,7 @@ class KeptRun:
         self.run_id = plan.resume or plan.run_id or ""
         self.earlier: frozenset[str] = frozenset()
         """The ids of the jobs that the store had when the run was resumed."""
-        self._notes = {
+        self._begun = {
             "flow": os.path.abspath(plan.name) if os.path.isfile(plan.name) else plan.name,
             "input": plan.source if plan.source in (None, STDIN) else os.path.abspath(plan.source),
             "params": dict(plan.given),
@@ -39,11 +39,10 @@ class KeptRun:
 
     def start(self, runtime: Runtime, flow: Flow) -> WorkerState:
         self.earlier = frozenset(one.row.job_id for one in self._store.jobs(worker_id=self.run_id))
-        state: WorkerState = runtime.exec(flow, worker_id=self.run_id, on_flow_change=self._on_flow_change)
+        state: WorkerState = runtime.exec(
+            flow, worker_id=self.run_id, on_flow_change=self._on_flow_change, metadata=self._begun
+        )
         return state
-
-    def notes(self, line: int) -> dict[str, Any]:
-        return {**self._notes, "line": line} if line else dict(self._notes)
 
     def key(self, line: int) -> str:
         return f"{self.run_id}/{line}"
@@ -100,11 +99,16 @@ class FoundRun:
     begun: Mapping[str, Any]
     jobs: tuple[JobContext, ...] = ()
 
-    def go_on(self, plan: Plan) -> Plan:
+    def go_on(self, plan: Plan, flow: Flow) -> Plan:
         """The plan with what the run was begun with, where the command line says nothing else."""
         if not self.begun:
-            return plan
-        params, source = self.begun["params"], self.begun["input"]
+            return replace(plan, idle=plan.source is None and not plan.given)
+        params, source, entry = self.begun["params"], self.begun["input"], self.begun["entry"]
+        if plan.entry is not None and ".".join(flow.resolve_entry(plan.entry)) != entry:
+            raise InvalidValueError(
+                f"--entry: run {self.run_id!r} was begun at {entry!r}, which cannot be changed; leave --entry away, or "
+                "begin a run of its own without --resume"
+            )
         if plan.given and plan.given != params:
             raise InvalidValueError(
                 f"-p: run {self.run_id!r} was begun with {_as_options(params) or 'no parameters'}, which cannot be "
@@ -114,7 +118,7 @@ class FoundRun:
             plan,
             given=params,
             source=plan.source or (None if source == STDIN else source),
-            entry=plan.entry or self.begun["entry"],
+            entry=entry,
             idle=source == STDIN and plan.source is None,
         )
 
@@ -133,14 +137,16 @@ def find_run(plan: Plan, flow: Flow) -> FoundRun | None:
                 "document of that flow"
             )
         ended = row.status == "stopped"
-        jobs = runtime.list_jobs(worker=plan.resume, limit=None if ended else 1)
-        return FoundRun(row.worker_id, ended, begun_of(jobs), tuple(jobs) if ended else ())
+        jobs = runtime.list_jobs(worker=plan.resume) if ended else []
+        return FoundRun(row.worker_id, ended, begun_of(row), tuple(jobs))
 
 
-def begun_of(jobs: list[JobContext]) -> dict[str, Any]:
-    """How the run of these jobs was begun; empty if no job was taken, or a program has posted them."""
-    notes = dict(jobs[0].metadata) if jobs else {}
-    return notes if {"flow", "input", "params", "entry"} <= notes.keys() else {}
+def begun_of(row: WorkerRow) -> Mapping[str, Any]:
+    """How a run was begun; empty if a program has started it."""
+    from routilux.runtime.journal.rows import metadata_of  # comes with the store
+
+    begun = metadata_of(load("codec")(), row)
+    return begun if {"flow", "input", "params", "entry"} <= begun.keys() else {}
 
 
 def _no_run(store: Store, given: str) -> InvalidValueError:

@@ -57,7 +57,8 @@ def retry(
     with looked_into(url) as (kept, runtime):
         letters = _letters_of(kept, runtime, target)
         run_id = letters[0].worker_id
-        begun = begun_of(runtime.list_jobs(worker=run_id, limit=1))
+        row = kept.worker(run_id)
+        begun = {} if row is None else begun_of(row)
     name = name or begun.get("flow")
     if name is None:
         raise InvalidValueError(

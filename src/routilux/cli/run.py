@@ -147,9 +147,9 @@ def run(
 def run_plan(call: Call, plan: Plan, flow: Flow) -> int:
     """Run a flow once and return the exit code."""
     found = find_run(plan, flow)
+    plan = plan if found is None else found.go_on(plan, flow)
     if found is not None and found.ended:
         return show_again(call, plan, found)
-    plan = plan if found is None else found.go_on(plan)
     target = _target(flow, plan)
     idle = plan.idle or (plan.load_state is not None and plan.source is None and not plan.given)
     saved = _loaded(plan.load_state, idle)
@@ -161,7 +161,7 @@ def run_plan(call: Call, plan: Plan, flow: Flow) -> int:
         kept = None if store is None else KeptRun(store, plan, target)
         with Runtime(thread_pool_size=plan.threads, store=store) as runtime:
             live = Run(runtime, flow, target, saved, kept)
-            _tell_beginning(call, plan, live)
+            _tell_beginning(call, plan, live, found)
             return carry_on(call, plan, live, iter(()) if idle else items_of(plan.source, plan.given), logs)
 
 
@@ -204,17 +204,19 @@ def show_again(call: Call, plan: Plan, found: FoundRun) -> int:
     return DONE if allowed else FAILED
 
 
-def _tell_beginning(call: Call, plan: Plan, live: Run) -> None:
+def _tell_beginning(call: Call, plan: Plan, live: Run, found: FoundRun | None) -> None:
     kept = live.kept
     if kept is None:
         return
-    if kept.earlier:
+    if found is not None:
         call.say(f"Going on with run {kept.run_id}, which has taken {counted(len(kept.earlier), 'item')}.")
     else:
         call.say(f"This is run {kept.run_id}. However it ends, go on with it by\n  {resuming(plan)}")
-    if plan.idle:
+    if plan.idle and found is not None:
         call.say(
             "Its input came from standard input: only what was taken is finished. Give the same input again with -i -."
+            if found.begun
+            else "It was not begun by this command: only what it has taken is finished."
         )
 
 

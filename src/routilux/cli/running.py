@@ -140,10 +140,8 @@ class Run:
 
     def post(self, item: Item, timeout: float) -> None:
         """Post an item and follow its job. One that a run in a store has taken before is not posted again."""
-        if self.kept is None:
-            notes, key = {"line": item.line} if item.line else None, None
-        else:
-            notes, key = self.kept.notes(item.line), self.kept.key(item.line)
+        notes = {"line": item.line} if item.line else None
+        key = None if self.kept is None else self.kept.key(item.line)
         try:
             posted = self.runtime.post(
                 self.flow, *self.target, item.payload, worker_id=self.state.worker_id, metadata=notes,

@@ -207,11 +207,19 @@ class Flow:
         return connection
 
     def connections_from(self, routine_id: str, event_name: str) -> tuple[Connection, ...]:
-        """In the order in which they were made, which is the order of delivery."""
-        return self._by_event.get((routine_id, event_name), ())
+        """In the order in which they were made, which is the order of delivery. Raises UnknownRoutineError and
+        UnknownEventError."""
+        found = self._by_event.get((routine_id, event_name), ())
+        if not found:
+            self._find_routine(routine_id, "to look at").event_name(event_name)
+        return found
 
     def connections_to(self, routine_id: str, slot_name: str) -> tuple[Connection, ...]:
-        return self._by_slot.get((routine_id, slot_name), ())
+        """In the order in which they were made. Raises UnknownRoutineError and UnknownSlotError."""
+        found = self._by_slot.get((routine_id, slot_name), ())
+        if not found:
+            find_slot(self._find_routine(routine_id, "to look at"), slot_name)
+        return found
 
     # -- settings ------------------------------------------------------------------------------------------
 
@@ -244,7 +252,10 @@ class Flow:
     # -- looking in ----------------------------------------------------------------------------------------
 
     def description(self, routine_id: str | None = None) -> str:
-        """What :meth:`describe` was given for the flow, or for a routine."""
+        """What :meth:`describe` was given for the flow, or for a routine; empty if nothing. Raises
+        UnknownRoutineError."""
+        if routine_id is not None:
+            self._find_routine(routine_id, "to look at")
         return self._descriptions.get(routine_id or "", "")
 
     @property
@@ -302,7 +313,9 @@ class Flow:
         return fingerprint(self)
 
     def cycle_path(self, routine_id: str) -> str | None:
-        """A shortest cycle through a routine, as ``"a.out -> b.in -> b.out -> a.in"``, or ``None``."""
+        """A shortest cycle through a routine, as ``"a.out -> b.in -> b.out -> a.in"``, or ``None``. Raises
+        UnknownRoutineError."""
+        self._find_routine(routine_id, "to look at")
         return graph.cycle_path(self, routine_id)
 
     def to_mermaid(self) -> str:

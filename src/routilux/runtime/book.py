@@ -45,6 +45,7 @@ class JobBook:
         self._bytes = 0
         self._max_bytes = max_bytes
         self._forget_worker = forget
+        self.has_forgotten = False  # a job that is not here may have been
         self._numbers = count(1)
         self._prefix = f"job_{driver.unique()}"
         self.context = context_of_caller()  # for what has no caller any more: the runtime's
@@ -196,6 +197,7 @@ class JobBook:
     def _take_old(self, oldest: float) -> list[_Finished]:
         """Those beyond a limit, but never the one that has just ended; the caller holds the lock."""
         finished, taken = self._finished, []
+        self.has_forgotten = True
         while len(finished) > 1 and (
             len(finished) > FINISHED_LIMIT or finished[0][0] < oldest or self._bytes > self._max_bytes
         ):

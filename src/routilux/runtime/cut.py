@@ -56,6 +56,7 @@ def _body(worker: Worker) -> dict[str, Any]:
         "routine_states": state.routine_states,
         "shared_data": dict(state.shared_data),
         "shared_log": list(state.shared_log),
+        "metadata": dict(state.metadata),
         "output_log": [list(row) for row in state.output_log],
         "history": [[*row[:1], list(row[1]), *row[2:]] for row in state.execution_history],
         "jobs": [_job(job) for job in jobs.values()],

@@ -80,6 +80,12 @@ class Directory:
         if isinstance(worker, str) and all(job.worker_id != worker for job in jobs):
             self.worker(worker)
 
+    def check_job(self, job_id: object) -> None:
+        """Refuse the id of a job that has never been here. Where jobs were forgotten, any may have been one of them."""
+        book = self._engine.book
+        if not isinstance(job_id, str) or not (job_id in book.jobs or book.has_forgotten):
+            raise unknown("job", job_id, list(book.jobs), where="in this runtime")
+
     def worker_of(self, flow: str | Flow, worker_id: str | None) -> Worker:
         """The worker that a post goes to."""
         flow_id = flow if isinstance(flow, str) else self.flow(flow).flow_id

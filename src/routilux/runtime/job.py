@@ -319,9 +319,14 @@ class JobContext:
 
 def say_accepted(cancelled: BaseException, job: JobContext, but: str = "") -> None:
     """The task that posts was cancelled too late."""
+    cancelled.post_was_accepted = True  # type: ignore[attr-defined]
     cancelled.add_note(
         f"the post had been accepted when it was cancelled: job {job.job_id!r} is {job.status}{but}"
     )
+
+
+def was_accepted(error: BaseException) -> bool:
+    return getattr(error, "post_was_accepted", False)
 
 
 def parked_text(job: JobContext | None) -> str:

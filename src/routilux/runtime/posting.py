@@ -25,7 +25,12 @@ from routilux.ports import KeyRow
 from routilux.runtime import waiting_for
 from routilux.runtime.back_pressure import Poster, waits_to_create
 from routilux.runtime.directory import job_ended
+<<<<<<< HEAD
 from routilux.runtime.job import JobContext
+=======
+from routilux.runtime.job import JobContext, was_accepted
+from routilux.runtime.pool import Place
+>>>>>>> 3ded38b5e165362cb7bbf4ec15edc37de2529534
 from routilux.runtime.state import WorkerState
 
 if TYPE_CHECKING:
@@ -160,12 +165,17 @@ class Posting:
         return Posted(worker.state, job)
 
     def _waits_to_post(self, post: Post) -> Waits[Posted]:
+        job, _ = yield from self._job_of(post)
+        return (yield from self._offered(post, job))
+
+    def _job_of(self, post: Post) -> Waits[tuple[JobContext, bool]]:
+        """The job of a post, with the credit of its item; True beside it for a new one."""
         while True:
             job, new = None if post.job_id is None else self.known_job(post.worker, post.job_id), False
             if job is None:
                 job, new = yield from self._new_job(post)
             if new or job.account.join():
-                return (yield from self._offered(post, job))
+                return job, new
             yield from self._waits_to_be_taken_back(job)
 
     def _waits_to_enter(self, worker: Worker, job: JobContext, waits: Waits[None]) -> Waits[Posted]:
@@ -184,6 +194,8 @@ class Posting:
             )
         from routilux.runtime.digests import Content, content_of  # slow to import, and only keys need it
 
+        if post.job_id is not None:
+            self.check_job_id(post.job_id)
         worker, payload, notes = post.worker, post.payload, dict(post.metadata or {})
         place = post.node.mailbox.slots[post.slot].qualified_name
         stored_key = worker.key(idempotency_key, place, payload, notes)
@@ -197,7 +209,7 @@ class Posting:
                     "the first post with this idempotency_key still waits for room"
                 )
             if first.state is not None:
-                return self._same(first, content, key)
+                return self._same(first, content, key, post.job_id)
             self._check_takes(worker)
         try:
             posted = yield from self._first(post, stored_key, mine)
@@ -241,15 +253,17 @@ class Posting:
         """No caller here uses this key at the moment; the store may know it, from before or from elsewhere."""
         while True:
             known = None if key is None else post.worker.job_of_key(key, post.payload)
-            if known is not None:
+            if key is not None and known is not None:
+                check_same_job((key.flow_id, key.key), known.job_id, post.job_id)
                 return Posted(post.worker.state, known)
-            job, _ = yield from self._new_job(post)
+            job, new = yield from self._job_of(post)
             try:
                 return (yield from self._offered(post, job, key=key))
             except KeyTaken:
                 continue
-            except BaseException:
-                if key is None and job.account.posts and not job.account.ended:  # it had been accepted
+            except BaseException as error:
+                accepted = job.account.posts > 0 if new else was_accepted(error)
+                if key is None and accepted and not job.account.ended:
                     mine.posted_as(Posted(post.worker.state, job))
                 raise
 
@@ -262,10 +276,11 @@ class Posting:
         job, _ = yield from self._new_job(post)
         return (yield from self._offered(post, job, redriven=letter))
 
-    def _same(self, first: _KeyedPost, content: Content, key: tuple[str, str]) -> Posted:
+    def _same(self, first: _KeyedPost, content: Content, key: _Key, job_id: str | None) -> Posted:
         how = first.content.difference(content)
         if how is not None:
             raise key_conflict(*key, first.job_id, how)
+        check_same_job(key, first.job_id, job_id)
         assert first.state is not None
         return Posted(first.state, first.job(self._engine.driver))
 
@@ -371,6 +386,12 @@ def key_conflict(flow_id: str, key: str, job_id: str, how: str) -> IdempotencyCo
         "work, give the new one a key of its own",
         job_id=job_id,
     )
+
+
+def check_same_job(key: _Key, job_id: str, given: str | None) -> None:
+    """A post that repeats a key may name its job, and no other."""
+    if given not in (None, job_id):
+        raise key_conflict(*key, job_id, f"for another job than {given!r}")
 
 
 def check_metadata(metadata: Any) -> None:

@@ -166,12 +166,13 @@ class Runtime:
         come by :meth:`post`. With ``entry_params`` it is a one-shot execution of exactly one job, which begins
         at ``entry`` ("routine" or "routine.slot", by default the flow's entry), and its :class:`JobState` is
         returned; ``job_id`` names its job, and the same name gives the same execution again. ``job_state`` resumes a
-        state that was loaded, with its own worker id, job and data; nothing but the flow is given with it.
+        state that was loaded, with its own worker id, job and data; nothing but the flow is given with it. ``metadata``
+        are those of the job of an execution, and of a worker those that its ``state.metadata`` shows.
 
         With a store, ``worker_id`` opens the worker that the store holds unfinished, with its queues, state, retries
-        and pauses, or starts it. The same holds for ``job_id``, whose ``entry_params`` count only the first time; a
-        finished execution is shown as it has ended. ``on_flow_change="adopt"`` also opens a worker that was left by
-        the flow in another shape: items of slots that are gone become dead letters.
+        and pauses, or starts it. The same holds for ``job_id``; ``metadata`` and ``entry_params`` count only the first
+        time, and a finished execution is shown as it has ended. ``on_flow_change="adopt"`` also opens a worker that was
+        left by the flow in another shape: items of slots that are gone become dead letters.
 
         Raises UnknownFlowError, MissingPolicyError, FlowValidationError, InvalidValueError for a worker id that
         is taken, SerializationError for a saved state of another flow, StateError for a stored worker that does not
@@ -193,6 +194,8 @@ class Runtime:
             return self._resume(flow, job_state)
         one_shot = entry_params is not None or entry is not None
         _check_flow_change(on_flow_change)
+        if metadata is not None:
+            check_metadata(metadata)
         if not one_shot:
             if job_id is not None:
                 raise InvalidValueError(
@@ -200,7 +203,7 @@ class Runtime:
                     "a job of that id into the worker",
                     job_id=job_id,
                 )
-            return self._start(flow, worker_id, on_flow_change).state
+            return self._start(flow, worker_id, on_flow_change, metadata or {}).state
         target = flow.resolve_entry(entry)
         data = checked_payload(entry_params or {}, "entry_params of flow", flow.flow_id)
         known = None if job_id is None else self._known_execution(flow, job_id, on_flow_change)
@@ -233,8 +236,6 @@ class Runtime:
         worker.nodes[target[0]].check_slot(target[1], data)
         state = worker.state
         assert isinstance(state, JobState)
-        if metadata is not None:
-            check_metadata(metadata)
         seconds = min((s for s in (timeout, flow.execution_timeout) if s is not None), default=None)
         if self._opener is not None:
             self._opener.begin(worker, job_id, seconds)
@@ -269,11 +270,14 @@ class Runtime:
             found = self._opener.execution(flow, job_id, on_flow_change)
         return found
 
-    def _start(self, flow: Flow, worker_id: str | None, on_flow_change: str) -> Worker:
+    def _start(
+        self, flow: Flow, worker_id: str | None, on_flow_change: str, metadata: Mapping[str, Any]
+    ) -> Worker:
         if self._opener is not None:
             self._check_worker_id(worker_id)
-            return self._opener.start(flow, worker_id, on_flow_change)
+            return self._opener.start(flow, worker_id, on_flow_change, metadata)
         worker = self._create(flow, worker_id, one_shot=False)
+        worker.state.keep_metadata(metadata)
         self._enter(worker)
         return worker
 
@@ -381,11 +385,18 @@ class Runtime:
         """Put data into a slot of the flow's worker, as a new job.
 
         ``job_id`` names the job, or joins one that this worker knows. A completed one takes more items and stays
+<<<<<<< HEAD
         completed; what fails of them is added to its ``errors``. Join a job while it is open, or post without a
         ``job_id``.
         ``idempotency_key``: the same key on the same flow gives the first job again. Waits at most ``timeout``
         seconds (None: as long as it takes) while ``max_queue_size`` jobs are pending, the slot is full, or the store
         has not written it.
+=======
+        completed, whatever becomes of them: join a job while it is open, or post without a ``job_id``.
+        ``idempotency_key``: the same key on the same flow gives the first job again, and refuses the ``job_id`` of
+        another. Waits at most ``timeout`` seconds (None: as long as it takes) while ``max_queue_size`` jobs are
+        pending, the slot is full, or the store has not written it.
+>>>>>>> 3ded38b5e165362cb7bbf4ec15edc37de2529534
 
         When it returns, the item is queued and the job is counted; with a store both are committed. When it raises
         nothing was accepted: UnknownFlowError, UnknownRoutineError, UnknownSlotError, StateError (no worker, failed or
@@ -432,7 +443,7 @@ class Runtime:
         if metadata is not None:
             check_metadata(metadata)
         if idempotency_key is not None:
-            post = Post(worker, node, slot, payload, None, metadata, deadline, lines)
+            post = Post(worker, node, slot, payload, job_id, metadata, deadline, lines)
             return self._posting.once(post, idempotency_key)
         return self._posting.post(worker, node, slot, payload, job_id, metadata, deadline, lines)
 
@@ -509,10 +520,14 @@ class Runtime:
         return None if worker is None else worker.state
 
     def list_workers(self, *, flow: str | Flow | None = None) -> list[WorkerState]:
-        """The states of all live workers, one-shot executions included."""
+        """The states of all live workers, one-shot executions included. Raises UnknownFlowError for a name that no
+        flow here has had."""
         flow_id = flow.flow_id if isinstance(flow, Flow) else flow
         workers = list(self._engine.workers.values())
-        return [worker.state for worker in workers if flow_id is None or worker.flow.flow_id == flow_id]
+        found = [worker.state for worker in workers if flow_id is None or worker.flow.flow_id == flow_id]
+        if not found:
+            self._directory.check_known(flow, None)
+        return found
 
     def dead_letters(
         self, *, worker: str | WorkerState | None = None, job: str | JobContext | None = None
@@ -521,6 +536,9 @@ class Runtime:
 
         The newest 10,000 of each worker are kept, in ``max_dead_letter_bytes``, and those of a one-shot execution as
         long as its job; a store keeps all.
+
+        Without a store, an id that was never here raises UnknownWorkerError or UnknownJobError; there are none of a
+        job that may have been forgotten. A store may have forgotten any worker or job, and there are none then.
         """
         worker_id = worker.worker_id if isinstance(worker, WorkerState) else worker
         job_id = job.job_id if isinstance(job, JobContext) else job
@@ -535,6 +553,8 @@ class Runtime:
             for letter in worker.letters
             if worker_id in (None, letter.worker_id) and (job_id is None or job_id in letter.job_ids)
         ]
+        if not found and job_id is not None and not isinstance(job, JobContext):
+            self._directory.check_job(job_id)
         return sorted(found, key=lambda letter: letter.time)
 
     def redrive(self, *letters: DeadLetter, timeout: float | None = None) -> list[Posted]:

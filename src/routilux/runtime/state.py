@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import RLock
+from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
-from routilux.errors import InsideActivationError, InvalidTypeError, StateError
+from routilux.errors import InsideActivationError, InvalidTypeError, StateError, unknown
 from routilux.model.checks import checked_count, checked_duration, checked_timeout
 from routilux.model.context import running
 from routilux.model.item import Output, ParkedItem
@@ -46,7 +47,7 @@ class WorkerControl(Protocol):
 
     def counters(self, routine_id: str) -> dict[str, Any]: ...
 
-    def check_routine(self, routine_id: str) -> None:
+    def check_routine(self, routine_id: str, fix: str = "") -> None:
         """Raises UnknownRoutineError for one that the flow does not have."""
 
     def parked_items(self) -> list[ParkedItem]: ...
@@ -183,9 +184,18 @@ class WorkerState:
         self.saved: Mapping[str, Any] | None = None
         self.lock = RLock()
         self._routine_states: dict[str, dict[str, Any]] = {}
+        self._metadata: Mapping[str, Any] = {}
 
     def _first_status(self) -> WorkerStatus | ExecutionStatus:
         return WorkerStatus.STARTING
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """What ``exec(metadata=)`` was given when the worker was started for the first time."""
+        return self._metadata
+
+    def keep_metadata(self, metadata: Mapping[str, Any]) -> None:
+        self._metadata = MappingProxyType(dict(metadata))
 
     # -- routine states ------------------------------------------------------------------------------------
 
@@ -196,12 +206,16 @@ class WorkerState:
             return {routine_id: copied(state) for routine_id, state in self._routine_states.items()}
 
     def get_routine_state(self, routine_id: str, default: Any = None) -> Any:
-        """A copy of a routine's state, or ``default`` if it has none."""
+        """A copy of a routine's state, or ``default`` if it has none. Raises UnknownRoutineError where the flow has no
+        such routine, and no state of it was left by one that had."""
         if running.get() is not None:
             look_at_read(self, routine_id)
         with self.lock:
             state = self._routine_states.get(routine_id)
-            return default if state is None else copied(state)
+            if state is not None:
+                return copied(state)
+        self._check_routine(routine_id)
+        return default
 
     def update_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
         """Merge these keys into a routine's state. Raises UnknownRoutineError where the flow has no such routine."""
@@ -222,10 +236,15 @@ class WorkerState:
 
     def _check_change(self, routine_id: str, values: Mapping[str, Any]) -> None:
         check_state(routine_id, values)
-        if self.control is not None:
-            self.control.check_routine(routine_id)
+        self._check_routine(routine_id, "keep what belongs to no routine in shared_data")
         if running.get() is not None:
             look_at_change(self, routine_id, values)
+
+    def _check_routine(self, routine_id: str, fix: str = "") -> None:
+        if self.control is not None:
+            self.control.check_routine(routine_id, fix)
+        elif self.saved is not None:
+            check_routine(routine_id, self.saved["mailboxes"], self.flow_id, fix)
 
     # -- history and outputs -------------------------------------------------------------------------------
 
@@ -279,6 +298,9 @@ class WorkerState:
         return self.control.wait_until_stopped(timeout)
 
     def counters(self, routine_id: str) -> dict[str, Any]:
+        """What a routine has done and what waits in it; empty for a state that was read from a file. Raises
+        UnknownRoutineError."""
+        self._check_routine(routine_id)
         return {} if self.control is None else self.control.counters(routine_id)
 
     def parked_items(self) -> list[ParkedItem]:
@@ -339,6 +361,7 @@ class WorkerState:
         self.shared_data = dict(body["shared_data"])
         self.shared_log = SharedLog(body["shared_log"])
         self.output_log.extend(OutputRecord(*row) for row in body["output_log"])
+        self.keep_metadata(body.get("metadata", {}))  # older versions have kept none
         self.history.restore(body["history"])
 
     def __repr__(self) -> str:
@@ -362,6 +385,13 @@ class JobState(WorkerState):
         if self.job is not None:
             return self.job.job_id
         return "" if self.saved_job is None else str(self.saved_job["job_id"])
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Those of its job."""
+        if self.job is not None:
+            return self.job.metadata
+        return {} if self.saved_job is None else self.saved_job["metadata"]
 
     @property
     def error(self) -> BaseException | None:
@@ -404,6 +434,11 @@ def check_state(routine_id: Any, values: Any) -> None:
             f"the state of routine {routine_id!r} is a mapping, got {type(values).__name__}; "
             f"write update_routine_state({routine_id!r}, {{'key': value}})"
         )
+
+
+def check_routine(routine_id: object, known: Mapping[str, Any], flow_id: str, fix: str = "") -> None:
+    if routine_id not in known:
+        raise unknown("routine", routine_id, known, where=f"in flow {flow_id!r}", fix=fix, flow_id=flow_id)
 
 
 def copied(value: Any) -> Any:

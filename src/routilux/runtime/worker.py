@@ -13,7 +13,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.errors import ExecutionError, ExecutionTimeoutError, QueueFullError, describe, unknown
+from routilux.errors import ExecutionError, ExecutionTimeoutError, QueueFullError, describe
 from routilux.kernel.account import Account, JobAccount
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
 from routilux.model.item import NOTED, DeadLetter, Item, ParkedItem, Payload
@@ -30,7 +30,7 @@ from routilux.runtime.letters import LETTER_LIMIT, Letters
 from routilux.runtime.nodes import Node, build_nodes
 from routilux.runtime.pool import RunQueue
 from routilux.runtime.remains import Remains
-from routilux.runtime.state import JobState, WorkerState
+from routilux.runtime.state import JobState, WorkerState, check_routine
 from routilux.runtime.waiting import Bell, on_thread
 from routilux.tracebacks import traceback_of
 
@@ -920,14 +920,18 @@ class Worker:
         return [a for a in self.engine.running() if a.node.worker is self]
 
     def counters(self, routine_id: str) -> dict[str, Any]:
-        node = self.nodes.get(routine_id)
-        return {} if node is None else node.counters()
+        return self.nodes[routine_id].counters()
 
+<<<<<<< HEAD
     def check_routine(self, routine_id: str) -> None:
         if routine_id not in self.nodes:
             fix = "logic has its own state in self.state; what belongs to no routine goes into shared_data"
             where = f"in flow {self.flow_id!r}"
             raise unknown("routine", routine_id, self.nodes, where=where, fix=fix, flow_id=self.flow_id)
+=======
+    def check_routine(self, routine_id: str, fix: str = "") -> None:
+        check_routine(routine_id, self.nodes, self.flow_id, fix)
+>>>>>>> 3ded38b5e165362cb7bbf4ec15edc37de2529534
 
     def parked_items(self) -> list[ParkedItem]:
         mailboxes = [node.mailbox for node in self.nodes.values()]

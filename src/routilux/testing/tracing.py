@@ -48,9 +48,13 @@ class Trace:
         """The payloads that were emitted on an event, written ``"routine.event"``, oldest first.
 
         :param job: only those that belong to this job.
+
+        Raises UnknownRoutineError, UnknownEventError and UnknownJobError for names that nothing has had.
         """
         routine_id, name = self._checked(event)
         job_id = _job_id(job)
+        if isinstance(job, str):
+            self._check_job(job)
         return [
             dict(one.data)
             for one in self.emissions
@@ -128,6 +132,11 @@ class Trace:
         if name not in self._events[routine_id]:
             raise unknown("event", name, self._events[routine_id], where=f"of routine {routine_id!r}")
         return routine_id, name
+
+    def _check_job(self, job_id: str) -> None:
+        known = {known for one in self.emissions for known in one.job_ids}
+        if job_id not in known and self._runtime.get_job(job_id) is None:
+            raise unknown("job", job_id, known, where="in the runtime that is traced")
 
 
 def _job_id(job: object) -> str | None:

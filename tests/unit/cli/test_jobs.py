@@ -51,13 +51,7 @@ class TestList:
             "parked": 0,
             "dead_letters": 1,
             "error": f"SlotHandlerError: routine 'it' failed in attempt 1: ValueError: 3 is odd ({steps}.py:13)",
-            "metadata": {
-                "flow": str(folder / "even.flow.yaml"),
-                "input": str(folder / "in.jsonl"),
-                "params": {},
-                "entry": "it.input",
-                "line": 2,
-            },
+            "metadata": {"line": 2},
         }
 
     @pytest.mark.parametrize(

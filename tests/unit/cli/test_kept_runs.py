@@ -9,6 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from routilux import Runtime
+from routilux.cli.flows import flow_named
+from routilux.cli.running import Run
+from routilux.errors import RuntimeClosedError
 from tests.unit.cli.calling import call, process, started
 from tests.waiting import SECONDS
 
@@ -152,6 +156,9 @@ class TestGoingOn:
         again = call("run", "even.flow.yaml", *STORE, "--resume", "one")
         assert (first.exit_code, again.exit_code, again.stdout) == (0, 0, first.stdout)
         assert again.stderr == "Run one has ended; this is what came out of 1 item.\n"
+        other = call("run", "even.flow.yaml", *STORE, "--resume", "one", "-p", "n:=4")
+        assert (other.exit_code, other.stdout) == (2, "")
+        assert "was begun with -p n:=2, which cannot be changed" in other.stderr
 
     def test_standard_input_is_given_again_and_taken_once(self, folder: Path) -> None:
         lines = "".join(f'{{"n": {n}, "seconds": 0}}\n' for n in range(3))
@@ -172,6 +179,39 @@ class TestGoingOn:
         second = process("run", "wait.flow.yaml", *STORE, "--resume", "one", folder=folder)
         assert (second.returncode, numbers(second.stdout)) == (0, [0])
         assert "Its input came from standard input: only what was taken is finished." in second.stderr
+
+    def test_files_may_have_other_names_meanwhile(self, folder: Path) -> None:
+        (folder / "in.jsonl").write_text('{"n": 0, "seconds": 0}\noops\n')
+        first = call("run", "wait.flow.yaml", "-i", "in.jsonl", *STORE, "--id", "one")
+        assert (first.exit_code, numbers(first.stdout)) == (2, [0])
+        (folder / "wait.flow.yaml").rename(folder / "renamed.flow.yaml")
+        (folder / "in.jsonl").unlink()
+        (folder / "moved.jsonl").write_text('{"n": 0, "seconds": 0}\n{"n": 1, "seconds": 0}\n')
+        second = call("run", "renamed.flow.yaml", "-i", "moved.jsonl", *STORE, "--resume", "one")
+        assert (second.exit_code, numbers(second.stdout)) == (0, [0, 1]), second.stderr
+
+    def test_a_run_that_was_stopped_before_its_first_item_goes_on_as_it_was_begun(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def stop(*_: object, **__: object) -> None:
+            raise RuntimeClosedError("stopped before the first post")
+
+        begun = ("wait.flow.yaml", "-p", "n:=7", "-p", "seconds:=0", "--entry", "it.input")
+        with monkeypatch.context() as patch:
+            patch.setattr(Run, "post", stop)
+            first = call("run", *begun, *STORE, "--id", "one")
+        assert first.stdout == ""
+        second = call("run", "wait.flow.yaml", *STORE, "--resume", "one")
+        assert (second.exit_code, numbers(second.stdout)) == (0, [7]), second.stderr
+
+    def test_a_worker_of_a_program_is_finished_and_given_nothing(self, steps: str) -> None:
+        flow = flow_named("wait.flow.yaml", [steps])
+        with Runtime(store="sqlite:///runs.db") as runtime:
+            worker = runtime.exec(flow, worker_id="one")
+            runtime.post(flow, "it", "input", {"n": 3, "seconds": 0}, worker_id=worker.worker_id)
+        result = call("run", "wait.flow.yaml", *STORE, "--resume", "one")
+        assert (result.exit_code, numbers(result.stdout)) == (0, [3]), result.stderr
+        assert "It was not begun by this command: only what it has taken is finished." in result.stderr
 
     def test_a_changed_flow_is_refused_and_adopted(self, folder: Path) -> None:
         document = folder / "wait.flow.yaml"
@@ -230,6 +270,17 @@ class TestRefused:
         result = call("run", "even.flow.yaml", *STORE, "--resume", "evens-1")
         assert result.exit_code == 2
         assert "the run has taken something else as line 2 before" in result.stderr
+
+    def test_another_entry_is_named(self, folder: Path, steps: str) -> None:
+        document = folder / "even.flow.yaml"
+        document.write_text(f"{document.read_text()}  other: {{class: {steps}.even}}\nentry: it.input\n")
+        (folder / "odd.jsonl").write_text('{"n": 3}\n')
+        call("run", "even.flow.yaml", "-i", "odd.jsonl", *STORE, "--id", "two")
+        same = call("run", "even.flow.yaml", *STORE, "--resume", "two", "--entry", "it")
+        assert "set aside and kept" in same.stderr
+        result = call("run", "even.flow.yaml", *STORE, "--resume", "two", "--entry", "other")
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert "--entry: run 'two' was begun at 'it.input', which cannot be changed" in result.stderr
 
     def test_a_store_that_is_not_there_is_not_made(self, folder: Path) -> None:
         result = call("run", "even.flow.yaml", "--store", "sqlite:///none.db", "--resume", "evens-1")

@@ -226,6 +226,7 @@ def test_descriptions_go_with_their_routine() -> None:
     flow = flow_with(Anything()).describe("all").describe("one", "a")
     assert (flow.description(), flow.description("a")) == ("all", "one")
     flow.remove_routine("a")
+    flow.add_routine(Anything(), "a")
     assert flow.description("a") == ""
     with pytest.raises(InvalidTypeError):
         flow.describe(5)  # type: ignore[arg-type]

@@ -80,7 +80,7 @@ def test_connections_are_found_from_both_ends_in_the_order_in_which_they_were_ma
     first, second = flow.connections[:2]
     assert flow.connections_from("a", "output") == (first, cross)
     assert flow.connections_to("c", "input") == (second, cross)
-    assert (flow.connections_from("c", "output"), flow.connections_to("x", "y")) == ((), ())
+    assert (flow.connections_from("c", "output"), flow.connections_to("a", "input")) == ((), ())
     flow.disconnect("a", "output", "b", "input")
     assert (flow.connections, flow.connections_from("a", "output")) == ((second, cross), (cross,))
     assert (flow.connections_to("b", "input"), flow.connections_to("c", "input")) == ((), (second, cross))

@@ -27,9 +27,16 @@ from hypothesis import strategies as st
 
 from routilux import Flow, Routine, Runtime
 from routilux.activation_policies import immediate_policy
-from routilux.errors import IdempotencyConflictError, InvalidTypeError
+from routilux.errors import (
+    IdempotencyConflictError,
+    InvalidTypeError,
+    InvalidValueError,
+    QueueFullError,
+    StateError,
+)
 from routilux.runtime.digests import content_of
 from routilux.store.memory import MemoryStore
+from tests.waiting import SECONDS
 
 plain = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
@@ -422,6 +429,71 @@ def test_another_slot_payload_or_metadata_under_a_key_is_a_conflict_that_says_so
     assert again.job_id == first.job_id
     with pytest.raises(IdempotencyConflictError, match=f"before {how}"):
         runtime.post(flow, "r", slot, payload, metadata=metadata, idempotency_key="k")
+
+
+def test_the_first_post_with_a_key_makes_the_job_of_the_given_id(runtime: Runtime, flow: Flow) -> None:
+    first = runtime.post(flow, "r", "input", {"n": 1}, job_id="mine", idempotency_key="k")
+    assert first.job_id == "mine"
+    for job_id in ("mine", None):
+        again = runtime.post(flow, "r", "input", {"n": 1}, job_id=job_id, idempotency_key="k")
+        assert again.job_id == "mine"
+    assert len(runtime.list_jobs()) == 1
+
+
+def test_another_job_id_under_a_key_is_a_conflict_that_names_both(runtime: Runtime, flow: Flow) -> None:
+    first = runtime.post(flow, "r", "input", {"n": 1}, idempotency_key="k")
+    with pytest.raises(IdempotencyConflictError, match=f"'mine'.*'{first.job_id}'") as caught:
+        runtime.post(flow, "r", "input", {"n": 1}, job_id="mine", idempotency_key="k")
+    assert caught.value.job_id == first.job_id
+    assert runtime.get_job("mine") is None
+
+
+def test_items_with_keys_join_a_job_once_each(runtime: Runtime, flow: Flow) -> None:
+    runtime.pause("w")
+    for key in ("a", "b", "a", "b"):
+        runtime.post(flow, "r", "input", {"key": key}, job_id="batch", idempotency_key=key)
+    assert runtime.get_worker("w").counters("r")["queued"] == 2
+    runtime.resume("w")
+    assert runtime.get_job("batch").wait(SECONDS)
+
+
+def test_a_job_that_takes_no_more_items_refuses_a_key_and_the_key_stays_free(
+    runtime: Runtime, flow: Flow
+) -> None:
+    runtime.pause("w")
+    runtime.post(flow, "r", "input", {"n": 1}, job_id="gone")
+    runtime.cancel("gone")
+    with pytest.raises(StateError, match="'gone' is cancelled"):
+        runtime.post(flow, "r", "input", {"n": 1}, job_id="gone", idempotency_key="k")
+    assert runtime.post(flow, "r", "input", {"n": 1}, job_id="new", idempotency_key="k").job_id == "new"
+
+
+@pytest.mark.parametrize("job_id", ["", 7])
+def test_what_is_no_job_id_is_refused_beside_a_key(runtime: Runtime, flow: Flow, job_id: Any) -> None:
+    runtime.post(flow, "r", "input", {"n": 1}, idempotency_key="k")
+    with pytest.raises(InvalidValueError, match="job_id is non-empty text"):
+        runtime.post(flow, "r", "input", {"n": 1}, job_id=job_id, idempotency_key="k")
+
+
+def test_a_post_with_a_key_that_was_refused_for_want_of_room_leaves_its_job_open_and_its_key_free(
+    runtime: Runtime,
+) -> None:
+    flow = Flow("narrow")
+    routine = Routine()
+    routine.add_slot("input", max_queue_length=1)
+    routine.set_activation_policy(immediate_policy()).set_logic(lambda *_: None)
+    flow.add_routine(routine, "r")
+    runtime.exec(flow, worker_id="narrow")
+    runtime.pause("narrow")
+    runtime.post(flow, "r", "input", {"n": 1}, job_id="batch", idempotency_key="a")
+    with pytest.raises(QueueFullError):
+        runtime.post(flow, "r", "input", {"n": 2}, job_id="batch", idempotency_key="b", timeout=0)
+    assert runtime.get_job("batch").status == "pending"
+    runtime.resume("narrow")
+    assert runtime.get_job("batch").wait(SECONDS)
+    with pytest.raises(IdempotencyConflictError):
+        runtime.post(flow, "r", "input", {"n": 3}, job_id="batch", idempotency_key="a")
+    assert runtime.post(flow, "r", "input", {"n": 3}, job_id="more", idempotency_key="b").job_id == "more"
 
 
 def test_a_key_that_an_older_version_has_written_still_gives_its_job(flow: Flow) -> None:

@@ -349,8 +349,11 @@ def run(main: Callable[[], Awaitable[Any]]) -> Any:
     return asyncio.run(limited())
 
 
+@pytest.mark.parametrize("job_id", [None, "batch"])
 @pytest.mark.parametrize("seed", range(20))
-def test_a_keyed_apost_that_is_cancelled_when_it_was_accepted_keeps_its_key(seed: int) -> None:
+def test_a_keyed_apost_that_is_cancelled_when_it_was_accepted_keeps_its_key(
+    seed: int, job_id: str | None
+) -> None:
     seen: list[int] = []
     ids: list[str] = []
     flow = Flow("f", execution_strategy="sequential")
@@ -360,11 +363,13 @@ def test_a_keyed_apost_that_is_cancelled_when_it_was_accepted_keeps_its_key(seed
         each.set_activation_policy(immediate_policy())
 
     async def sends(slot_data: Any, message: Any, state: Any) -> None:
-        await runtime.apost(flow, "take", "input", {"n": 0})
+        await runtime.apost(flow, "take", "input", {"n": 0}, job_id=job_id)
         for timeout in (0.5, 100):
             try:
                 async with asyncio.timeout(timeout):
-                    posted = await runtime.apost(flow, "take", "input", {"n": 1}, idempotency_key="K")
+                    posted = await runtime.apost(
+                        flow, "take", "input", {"n": 1}, job_id=job_id, idempotency_key="K"
+                    )
                 ids.append(posted.job_id)
             except TimeoutError:
                 await asyncio.sleep(0.1 * (seed % 5))

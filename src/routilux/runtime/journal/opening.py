@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -79,7 +79,9 @@ class Opener:
 
     # -- workers -------------------------------------------------------------------------------------------
 
-    def start(self, flow: Flow, worker_id: str | None, on_flow_change: str) -> JournaledWorker:
+    def start(
+        self, flow: Flow, worker_id: str | None, on_flow_change: str, metadata: Mapping[str, Any]
+    ) -> JournaledWorker:
         """A new worker, or the one that the store holds unfinished."""
         row = None if worker_id is None else self._journal.store.worker(worker_id)
         if row is not None and row.status != "stopped":
@@ -87,6 +89,9 @@ class Opener:
             return self._open(flow, row)
         worker: JournaledWorker = self._create(flow, worker_id, one_shot=False)
         worker.about = {"named": worker_id is not None, **worker.joins.about()}
+        if metadata:
+            worker.about["metadata"] = dict(metadata)
+            worker.state.keep_metadata(metadata)
         self._claim(worker)
         try:
             worker.write_row_now(forget=row is not None)

@@ -39,6 +39,7 @@ class Revival:
         worker.joins.opening = True
         worker.next_number = worker.number_limit = row.next_number
         worker.about = worker.decode(row.data, self._where())
+        worker.state.keep_metadata(worker.about.get("metadata", {}))
         worker.pause.restore(row.status == "paused")
         notes = rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False))
         self._states(notes)

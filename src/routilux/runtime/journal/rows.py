@@ -13,7 +13,7 @@ from routilux.errors import PoisonItemError
 from routilux.kernel.account import JobAccount
 from routilux.model.item import DeadLetter, Output, Payload, SharedOutput
 from routilux.model.status import JobStatus
-from routilux.ports import Codec, ItemKey, JobRow, LetterRow, NoteKey, Store, StoredJob
+from routilux.ports import Codec, ItemKey, JobRow, LetterRow, NoteKey, Store, StoredJob, WorkerRow
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal.record import Record
 from routilux.runtime.journal.state import DetachedJob
@@ -47,6 +47,12 @@ def job_ids_text(account: Account) -> str:
 
 def job_ids_of(text: str) -> tuple[str, ...]:
     return tuple(json.loads(text))
+
+
+def metadata_of(codec: Codec, row: WorkerRow) -> Mapping[str, Any]:
+    """What the worker of this row was started with."""
+    about: dict[str, Any] = codec.decode(row.data, f"worker {row.worker_id!r}")
+    return about.get("metadata", {})  # type: ignore[no-any-return]
 
 
 # -- jobs ------------------------------------------------------------------------------------------------------

@@ -58,6 +58,8 @@ class _Journaled(WorkerState):
         return {routine_id: state for routine_id, state in states.items() if state}
 
     def get_routine_state(self, routine_id: str, default: Any = None) -> Any:
+        if routine_id not in self._stored_states:
+            self._check_routine(routine_id)
         return self.state_of(routine_id).copy() or default
 
     def update_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
