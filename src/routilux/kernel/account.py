@@ -191,8 +191,9 @@ class JobAccount:
     def _complete(self) -> None:
         """It has come to rest. A job that has ended cannot be resumed, so what is parked of it is not held back."""
         self.status = JobStatus.COMPLETED
-        self.pause_asked = False
-        self._obey()
+        if self.pause_asked:
+            self.pause_asked = False
+            self._obey()
 
 
 class SharedAccount:

@@ -172,16 +172,19 @@ class JobBook:
         job.account.context = self.context  # what its caller had in it is not kept
         job.announce_end()  # first: waking a thread takes longer than what is left to do here
         finished = self._finished
-        if job.bulky or job.error is not None:
-            size += job.kept_size()
+        size += job.kept_size()
         oldest = job.completed_at - FINISHED_SECONDS
         too_old: Sequence[Any] = ()
         if not self._lock.acquire(False):
             take_contended(self._lock)
         try:
             was_pending = job.counted is PENDING
-            self._count_out(job)
-            job.left = False  # it may have been left at this very moment, and has ended all the same
+            if job.counted is OUT:
+                job.left = False  # it was left at this very moment, and has ended all the same
+            else:
+                job.counted = OUT
+                self.open -= 1
+                self.pending -= was_pending
             ring = self.open == 0 or (was_pending and self.pending <= self._resume_at)
             finished.append((job.completed_at, job.job_id, size, execution))
             self._bytes += size

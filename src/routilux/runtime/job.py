@@ -19,7 +19,7 @@ from routilux.model.context import running
 from routilux.model.item import Output
 from routilux.model.status import JobStatus
 from routilux.runtime.failures import WARNING, write
-from routilux.runtime.sizes import estimated_size
+from routilux.runtime.sizes import estimated_size, size_of_outputs
 from routilux.tracebacks import headline
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class JobContext:
     # Defaults live on the class: a job is made for every post, and most never need these.
     error: BaseException | None = None
     blocked: str | None = None  # why a job cannot be gone on with that waits in a store
-    bulky = False  # it has more than its counts and times, and its size is looked at when it ends
+    bulky = False  # it has more than its counts, times and outputs, and all of it is looked at when it ends
     counted = PENDING  # in the book of jobs, and moved under its lock
     waits_for: Callable[[str], str] | None = None  # what its worker, given by its id, waits for
     left = False  # the job is unfinished, and does not run in this runtime
@@ -95,7 +95,6 @@ class JobContext:
     metadata: _Lazy[dict[str, Any]] = _Lazy(dict)
     data: _Lazy[dict[str, Any]] = _Lazy(dict)
     errors: _Lazy[list[BaseException]] = _Lazy(list)
-    outputs: _Lazy[list[Output]] = _Lazy(list)
     _trace: deque[dict[str, Any]] | None = None
     _logs: JobLogs | None = None
 
@@ -116,6 +115,7 @@ class JobContext:
             self.metadata = dict(metadata)
             self.bulky = True
         self.created_at = driver.clock.time()
+        self.outputs: list[Output] = []  # most jobs have some
         self._driver = driver
         self._waiting: dict[Callable[[], None], None] | None = {}
 
@@ -262,10 +262,12 @@ class JobContext:
     def kept_size(self) -> int:
         """Bytes, roughly, of what a job keeps that has ended."""
         kept = vars(self)
-        size = 0 if self._logs is None else self._logs.final_size()
-        for name in ("metadata", "data", "error", "errors", "outputs", "_trace"):
-            if name in kept:
-                size += estimated_size(kept[name])
+        size = size_of_outputs(self.outputs) if self.outputs else 0
+        if self.bulky or self.error is not None:
+            size += 0 if self._logs is None else self._logs.final_size()
+            for name in ("metadata", "data", "error", "errors", "_trace"):
+                if name in kept:
+                    size += estimated_size(kept[name])
         return size
 
     def leave_behind(self, driver: Driver) -> None:
@@ -301,8 +303,9 @@ class JobContext:
         return self.outputs
 
     def add_output(self, output: Output) -> None:
-        if len(self.outputs) < OUTPUT_LIMIT:
-            self.outputs.append(output)
+        outputs = self.outputs
+        if len(outputs) < OUTPUT_LIMIT:
+            outputs.append(output)
         else:
             self.outputs_dropped += 1
 

@@ -445,7 +445,8 @@ class Worker:
                 self.engine.book.started(member.job)
                 if self.one_shot and self.state.status is ExecutionStatus.PENDING:
                     self.state.status = ExecutionStatus.RUNNING
-                self._note(member.job, JobStatus.RUNNING)
+                if self.sink is not None:
+                    self._tell(member.job, JobStatus.RUNNING)
 
     def end_job(self, job: JobContext, status: JobStatus, error: BaseException | None = None) -> bool:
         """Fail or cancel a job at once; False if it has ended already. What is queued of it is taken out."""
@@ -622,12 +623,12 @@ class Worker:
         if self.one_shot:
             self.state.status = ExecutionStatus(job.status.value)
             self.end_execution(job)
-        if self.one_shot:
             self.engine.book.ended(job, self.worker_id, self.state.kept_size())
         else:
             self.engine.book.ended(job)
         self.jobs.pop(job.job_id, None)
-        self._note(job, job.status)
+        if self.sink is not None:
+            self._tell(job, job.status)
         if self.bell.waiting:
             self.bell.ring()
         if self.rest.waiting and not self.queue.in_flight:  # else what is in flight rings when it leaves
@@ -661,9 +662,8 @@ class Worker:
         self.observe(JobChanged(item[5], self.worker_id, item[3].job.job_id, JobStatus.PENDING.value))
         self.observe(Emitted(item[5], self.worker_id, item[3], "post", slot.qualified_name, item[0]))
 
-    def _note(self, job: JobContext, status: JobStatus) -> None:
-        if self.sink is not None:
-            self.observe(JobChanged(self.engine.now(), self.worker_id, job.job_id, status.value))
+    def _tell(self, job: JobContext, status: JobStatus) -> None:
+        self.observe(JobChanged(self.engine.now(), self.worker_id, job.job_id, status.value))
 
     # -- pause, drain, stop --------------------------------------------------------------------------------
 

@@ -18,7 +18,8 @@ import pytest
 from routilux import ErrorHandler, Flow, JobContext, Routine, Runtime, current
 from routilux.activation_policies import immediate_policy
 from routilux.errors import InvalidValueError, SlotHandlerError
-from routilux.runtime.sizes import MOST_LOOKED_AT, SAMPLE, estimated_size
+from routilux.model.item import Output
+from routilux.runtime.sizes import MOST_LOOKED_AT, SAMPLE, estimated_size, size_of_outputs
 from routilux.store.memory import MemoryStore
 from tests.waiting import SECONDS, eventually
 
@@ -343,6 +344,38 @@ class Array:
 )
 def test_a_size_is_about_what_a_value_takes(value: Any, least: int) -> None:
     assert least <= estimated_size(value) < 3 * least
+
+
+class Text(str):
+    """A text of a user that does not say how long it is."""
+
+    def __len__(self) -> int:
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("count", [1, 3, 2 * SAMPLE])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {},
+        {"n": 1, "text": "short", "none": None, "x": 0.5},
+        {"text": "x" * MEGA},
+        {"text": Text("x")},
+        {"n": 1 << 8 * MEGA},
+        {"n": -1 << 8 * MEGA},
+        {"rows": [b"x" * MEGA]},
+        {"x" * MEGA: 1},
+        {Text("x"): 1},
+        {str(n): n for n in range(1_000)},
+    ],
+)
+def test_outputs_take_what_their_payloads_take(data: dict[str, Any], count: int) -> None:
+    outputs = [Output("r", "out", data if n == 0 else {"n": n}) for n in range(count)]
+    assert estimated_size(outputs) / 4 < size_of_outputs(outputs) < 4 * estimated_size(outputs)
+
+
+def test_an_output_that_its_owner_has_put_there_ends_nothing() -> None:
+    assert size_of_outputs([Output("r", "out", None), "none"]) > 0  # type: ignore[arg-type, list-item]
 
 
 @pytest.mark.parametrize("large", ["x" * MEGA, b"x" * MEGA, Array()])

@@ -155,7 +155,6 @@ class JournaledJob(JobContext):
     def _made(self, name: str, make: Callable[[], S]) -> S:
         made: S | None = self._stored.get(name)
         if made is None:
-            self.bulky = True
             made = self._stored.setdefault(name, make())
         return made
 
