@@ -25,12 +25,7 @@ from routilux.ports import KeyRow
 from routilux.runtime import waiting_for
 from routilux.runtime.back_pressure import Poster, waits_to_create
 from routilux.runtime.directory import job_ended
-<<<<<<< HEAD
-from routilux.runtime.job import JobContext
-=======
 from routilux.runtime.job import JobContext, was_accepted
-from routilux.runtime.pool import Place
->>>>>>> 3ded38b5e165362cb7bbf4ec15edc37de2529534
 from routilux.runtime.state import WorkerState
 
 if TYPE_CHECKING:

@@ -385,18 +385,11 @@ class Runtime:
         """Put data into a slot of the flow's worker, as a new job.
 
         ``job_id`` names the job, or joins one that this worker knows. A completed one takes more items and stays
-<<<<<<< HEAD
         completed; what fails of them is added to its ``errors``. Join a job while it is open, or post without a
         ``job_id``.
-        ``idempotency_key``: the same key on the same flow gives the first job again. Waits at most ``timeout``
-        seconds (None: as long as it takes) while ``max_queue_size`` jobs are pending, the slot is full, or the store
-        has not written it.
-=======
-        completed, whatever becomes of them: join a job while it is open, or post without a ``job_id``.
         ``idempotency_key``: the same key on the same flow gives the first job again, and refuses the ``job_id`` of
         another. Waits at most ``timeout`` seconds (None: as long as it takes) while ``max_queue_size`` jobs are
         pending, the slot is full, or the store has not written it.
->>>>>>> 3ded38b5e165362cb7bbf4ec15edc37de2529534
 
         When it returns, the item is queued and the job is counted; with a store both are committed. When it raises
         nothing was accepted: UnknownFlowError, UnknownRoutineError, UnknownSlotError, StateError (no worker, failed or

@@ -236,7 +236,8 @@ class WorkerState:
 
     def _check_change(self, routine_id: str, values: Mapping[str, Any]) -> None:
         check_state(routine_id, values)
-        self._check_routine(routine_id, "keep what belongs to no routine in shared_data")
+        fix = "logic has its own state in self.state; what belongs to no routine goes into shared_data"
+        self._check_routine(routine_id, fix)
         if running.get() is not None:
             look_at_change(self, routine_id, values)
 

@@ -922,16 +922,8 @@ class Worker:
     def counters(self, routine_id: str) -> dict[str, Any]:
         return self.nodes[routine_id].counters()
 
-<<<<<<< HEAD
-    def check_routine(self, routine_id: str) -> None:
-        if routine_id not in self.nodes:
-            fix = "logic has its own state in self.state; what belongs to no routine goes into shared_data"
-            where = f"in flow {self.flow_id!r}"
-            raise unknown("routine", routine_id, self.nodes, where=where, fix=fix, flow_id=self.flow_id)
-=======
     def check_routine(self, routine_id: str, fix: str = "") -> None:
         check_routine(routine_id, self.nodes, self.flow_id, fix)
->>>>>>> 3ded38b5e165362cb7bbf4ec15edc37de2529534
 
     def parked_items(self) -> list[ParkedItem]:
         mailboxes = [node.mailbox for node in self.nodes.values()]
