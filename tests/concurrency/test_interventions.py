@@ -213,8 +213,12 @@ def test_pause_of_a_job_lets_what_runs_end_although_it_waits_for_room_among_its_
             runtime.pause(job, timeout=0)
         paused.set()
         runtime.pause(job, timeout=SECONDS)
+        at_rest = list(seen)
         assert job.paused
-        assert seen == list(range(18))
+        assert at_rest in (
+            list(range(17)),
+            list(range(18)),
+        )  # its start made room; it may be put back before its logic
         runtime.resume(job)
         assert job.wait(SECONDS)
         assert (job.status, seen) == ("completed", list(range(20)))
