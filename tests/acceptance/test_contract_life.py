@@ -28,13 +28,15 @@ from routilux.activation_policies import batch_size_policy
 from routilux.errors import (
     JobCancelledError,
     QueueFullError,
+    RoutiluxError,
     RuntimeClosedError,
     StateError,
     WorkerNotRunningError,
 )
+from routilux.store.memory import MemoryStore
 from routilux.testing.simulated import simulated
 from tests.acceptance.parts import Held, Step, chain, flow_of, outputs_of, step
-from tests.waiting import SECONDS
+from tests.waiting import SECONDS, eventually
 
 
 @pytest.fixture
@@ -538,3 +540,70 @@ def test_cancelled_activation_is_asked_to_stop(asynchronous: bool, runtime: Runt
     assert job.status == "cancelled"
     assert runtime.stop(worker, timeout=SECONDS)
     assert seen == [True]
+
+
+@pytest.mark.parametrize("store", [None, MemoryStore])
+@pytest.mark.parametrize("call", ["post", "apost", "exec"])
+def test_what_logic_posts_while_its_runtime_drains_is_part_of_what_was_accepted(
+    store: Any, call: str
+) -> None:
+    held, seen = Held(), []
+    sink = flow_of(step(lambda routine, payload, state: seen.append(payload["n"])), flow_id="sink")
+
+    def send(routine: Routine, payload: Any, state: Any) -> None:
+        held(routine, payload, state)
+        if call == "exec":
+            runtime.exec(sink, entry_params=payload)
+        else:
+            runtime.post("sink", "a", "input", payload, worker_id="sink")
+
+    async def asend(routine: Routine, payload: Any, state: Any) -> None:
+        held.entered.set()
+        while not held.let_go.is_set():
+            await asyncio.sleep(0.001)
+        await runtime.apost("sink", "a", "input", payload)
+
+    source = flow_of(step(asend if call == "apost" else send), flow_id="source")
+    with Runtime(thread_pool_size=2, **({} if store is None else {"store": store()})) as runtime:
+        worker = runtime.exec(source)
+        runtime.exec(sink, worker_id="sink")
+        jobs = [post(runtime, source, {"n": n}) for n in range(3)]
+        assert held.entered.wait(SECONDS)
+        ends = Thread(target=runtime.shutdown)
+        ends.start()
+        eventually(lambda: refuses(runtime, source))
+        held.let_go.set()
+        ends.join(SECONDS)
+    assert not ends.is_alive()
+    assert worker.status == "stopped"
+    assert [job.status for job in jobs] == ["completed"] * 3
+    assert sorted(seen) == [0, 1, 2]
+
+
+def test_a_worker_that_is_stopped_takes_what_its_own_logic_posts_while_it_drains(runtime: Runtime) -> None:
+    held, seen = Held(), []
+
+    def count_down(routine: Routine, payload: Any, state: Any) -> None:
+        held(routine, payload, state)
+        seen.append(payload["n"])
+        if payload["n"]:
+            runtime.post(flow, "a", "input", {"n": payload["n"] - 1})
+
+    flow = flow_of(step(count_down))
+    worker = runtime.exec(flow)
+    post(runtime, flow, {"n": 3})
+    assert held.entered.wait(SECONDS)
+    answers: list[bool] = []
+    ends = Thread(target=lambda: answers.append(runtime.stop(worker)))
+    ends.start()
+    eventually(lambda: refuses(runtime, flow))
+    held.let_go.set()
+    ends.join(SECONDS)
+    assert (answers, seen) == ([True], [3, 2, 1, 0])
+
+
+def refuses(runtime: Runtime, flow: Flow) -> bool:
+    """Whether nothing is accepted from outside any more."""
+    with pytest.raises(RoutiluxError) as refused:
+        runtime.post(flow, "nowhere", "input", {})
+    return isinstance(refused.value, (RuntimeClosedError, WorkerNotRunningError))

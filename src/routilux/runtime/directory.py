@@ -93,11 +93,11 @@ class Directory:
             workers = self._by_flow.get(flow_id) or self._by_flow.get(self._posted_to(flow).flow_id, ())
             if len(workers) != 1:
                 raise self._not_one(flow, flow_id, workers)
-            if not workers[0].accepting:
+            if not workers[0].takes_posts:
                 raise self.not_running(workers[0])
             return workers[0]
         worker = self.worker(worker_id)
-        if not worker.accepting or worker.one_shot:
+        if not worker.takes_posts or worker.one_shot:
             raise self.not_running(worker)
         if flow_id != worker.flow.flow_id and self.flow(flow) is not worker.flow:
             raise StateError(

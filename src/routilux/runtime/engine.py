@@ -119,6 +119,14 @@ class Engine:
     def snapshot(self, worker: Worker, use: Callable[[dict[str, Any]], T]) -> T:
         return cut.take(worker, use)
 
+    def is_called_by_logic(self, of: Worker | None = None) -> bool:
+        """Whether the caller is logic that runs in this runtime, or in this worker; its threads and tasks count."""
+        activation: Any = running.get()
+        if activation is None or activation.abandoned is not None:
+            return False
+        worker: Worker = activation.node.worker
+        return worker.engine is self and of in (None, worker)
+
     def refuse_inside(self, call: str) -> None:
         """A blocking call inside a routine would hold a thread that what it waits for may need."""
         activation: Any = running.get()

@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 
 MAX_THREADS = 1024
 GRACE_SECONDS = 1.0  # for what still runs when a program is interrupted or ends
+DRAINS, SHUT_DOWN = "is shutting down", "has been shut down"  # why nothing is accepted; interned
 
 
 class Running(NamedTuple):
@@ -739,7 +740,7 @@ class Runtime:
     # -- stop ----------------------------------------------------------------------------------------------
 
     def stop(self, worker: str | WorkerState, *, drain: bool = True, timeout: float | None = None) -> bool:
-        """Stop a worker: accept nothing new, let everything in it finish, or only what runs now.
+        """Stop a worker: accept nothing new but from its own logic, let everything in it finish, or only what runs now.
 
         In a paused worker nothing can finish, so it is not drained. False if something still ran after
         ``timeout`` seconds, and if ``drain`` has left open jobs, because the worker is paused or nothing in it can
@@ -788,7 +789,7 @@ class Runtime:
         return None if deadline is None else max(deadline, self._engine.now() + GRACE_SECONDS)
 
     def shutdown(self, wait: bool = True, *, timeout: float | None = None) -> bool:
-        """Accept nothing new and stop; ``wait`` drains first.
+        """Accept nothing new from outside and stop; ``wait`` drains first, and what logic posts meanwhile is part of it.
 
         False if something still ran after ``timeout`` seconds (without ``wait``: one second, if not given), and if
         the drain has left open jobs of which nothing can move, such as those of a paused worker, which it does not
@@ -818,7 +819,7 @@ class Runtime:
         """``join`` carries out what waits for the runtime's own threads."""
         if not wait and deadline is None:
             deadline = self._engine.now() + GRACE_SECONDS
-        if self._closed == "has been shut down":
+        if self._closed is SHUT_DOWN:
             if inside:
                 return not self._engine.running()
             return (yield from join(partial(self._wait_for_the_rest, deadline)))
@@ -826,9 +827,9 @@ class Runtime:
         if deadline is None and self._engine.journal is not None:
             self._engine.journal.hurry()
         if wait and not inside:
-            self._closed = "is shutting down"
+            self._closed = DRAINS
             drained = yield from self._drain_all(deadline)
-        self._closed = "has been shut down"
+        self._closed = SHUT_DOWN
         workers = list(self._engine.workers.values())
         if inside:
             drained = not self._engine.running() and not any(worker.jobs for worker in workers)
@@ -1036,7 +1037,9 @@ class Runtime:
             running.set(None)  # the child may wait for a runtime of its own
 
     def _check_open(self, call: str) -> None:
-        if self._closed is None:
+        """Raise if nothing is accepted any more. While it drains, logic may go on as before: its calls are part of what
+        was accepted."""
+        if self._closed is None or (self._closed is DRAINS and self._engine.is_called_by_logic()):
             return
         if self._forked:
             raise forked(call)

@@ -689,6 +689,12 @@ class Worker:
         self.changed()
 
     @property
+    def takes_posts(self) -> bool:
+        """While it is drained to be stopped it takes those of its own logic, which are part of what it has accepted."""
+        drains = not (self.accepting or self.closing or self.stopped or self.for_good)
+        return self.accepting or (drains and self.engine.is_called_by_logic(self))
+
+    @property
     def is_over(self) -> bool:
         """Whether it was a one-shot execution and has ended."""
         return self.one_shot and ExecutionStatus(self.state.status).finished
