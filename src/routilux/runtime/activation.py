@@ -18,13 +18,14 @@ from routilux.kernel.activation import OVER, Activation
 from routilux.kernel.mailbox import PARKED, QUEUED, READY
 from routilux.model.item import Item, Output, Payload
 from routilux.model.recovery import ERROR_EVENT
+from routilux.model.status import JobStatus
 from routilux.ports import Emission, Emitted, job_ids_of
 from routilux.runtime.failures import WARNING
 from routilux.runtime.output import OutputRecord
 from routilux.tracebacks import described_at, traceback_of
 
 if TYPE_CHECKING:
-    from routilux.kernel.account import Account
+    from routilux.kernel.account import Account, JobAccount
     from routilux.kernel.gathering import Batch
     from routilux.kernel.mailbox import Mailbox
     from routilux.model.event import Event
@@ -40,7 +41,7 @@ class Outcome(NamedTuple):
     """How an activation has ended for good. ``name`` is what the history says of it.
 
     Its items are set aside with ``error``, unless they were ``sent_on``: emitted once more, on the event ``error``.
-    ``noted`` is added to the errors of its jobs, ``fatal`` fails them.
+    ``noted`` is added to the errors of its jobs, ``fatal`` fails them; to a job that has completed it is added.
     """
 
     name: str
@@ -48,6 +49,10 @@ class Outcome(NamedTuple):
     noted: BaseException | None = None
     fatal: BaseException | None = None
     sent_on: bool = False
+
+    def noted_in(self, job: JobAccount) -> BaseException | None:
+        """What is added to the errors of one of its jobs."""
+        return self.fatal if self.noted is None and job.status is JobStatus.COMPLETED else self.noted
 
 
 COMPLETED = Outcome("completed")

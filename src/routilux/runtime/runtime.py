@@ -789,7 +789,7 @@ class Runtime:
         return None if deadline is None else max(deadline, self._engine.now() + GRACE_SECONDS)
 
     def shutdown(self, wait: bool = True, *, timeout: float | None = None) -> bool:
-        """Accept nothing new from outside and stop; ``wait`` drains first, and what logic posts meanwhile is part of it.
+        """Accept nothing new from outside, and stop. ``wait`` drains first; what logic posts meanwhile is part of it.
 
         False if something still ran after ``timeout`` seconds (without ``wait``: one second, if not given), and if
         the drain has left open jobs of which nothing can move, such as those of a paused worker, which it does not

@@ -34,12 +34,16 @@ from routilux.runtime.incomplete import IncompleteSetError
 from routilux.tracebacks import described_at, drop_frames, headline, is_a, traceback_of
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from routilux.kernel.account import JobAccount
     from routilux.model.recovery import ErrorDecision
     from routilux.runtime.nodes import Node
     from routilux.runtime.pool import RunQueue, Seat
     from routilux.runtime.worker import Worker
 
 _PENDING = JobStatus.PENDING
+_FAILS = "the job fails"
 _LONGEST_DATA = 200  # characters of what was set aside, in a log
 set_running = running.set
 
@@ -363,13 +367,23 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
             return end(worker, activation, now, Outcome("failed", error, noted=_wrapped(activation, error)))
         case Emit():
             return _send_on(worker, activation, error, now)
-        case Stop() if all(member.status.finished for member in activation.job.members):
-            follows = "its job has completed before, and what it had is set aside"
-            tell(worker, activation, error, ERROR, follows, lost=True)
-            return end(worker, activation, now, Outcome("failed", error, noted=_wrapped(activation, error)))
         case Stop():
-            tell(worker, activation, error, ERROR, "the job fails")
+            follows = _who_fails(activation.job.members)
+            tell(worker, activation, error, ERROR, follows, lost=follows is not _FAILS)
             return end(worker, activation, now, Outcome("failed", error, fatal=_wrapped(activation, error)))
+
+
+def _who_fails(members: Sequence[JobAccount]) -> str:
+    """What a failure for good means for the jobs of its activation."""
+    done = sum(member.status.finished for member in members)
+    if not done:
+        return _FAILS
+    if done == len(members):
+        had = "its job had completed" if done == 1 else "its jobs had completed"
+    else:
+        fail = len(members) - done
+        had = f"{fail} of its {len(members)} jobs fail{'s' if fail == 1 else ''}, the others had completed"
+    return f"{had}; what it had is set aside"
 
 
 def broken_off(worker: Worker, mailbox: Mailbox, activation: Any, fault: BaseException) -> bool:
@@ -455,7 +469,7 @@ def tell(
     """Log a failed activation, with what follows from it and, if it is ``lost``, a short form of what it had."""
     routine_id, attempt, members = activation.mailbox.routine_id, activation.attempt, activation.job.members
     who = f"routine {routine_id!r} of flow {worker.flow_id!r}"
-    jobs = [member.job.job_id for member in members]
+    jobs = [member.job.job_id for member in sorted(members, key=lambda member: member.status.finished)]
 
     def message() -> str:
         of = f"job {jobs[0]}" if len(jobs) == 1 else f"{len(jobs)} jobs, the first {jobs[0]}"

@@ -198,8 +198,9 @@ class Worker:
                 for item in activation.batch:
                     self.dead_letter(mailbox, item, name, error, trace)
         for member in members:
-            if noted is not None:
-                member.job.add_error(noted)
+            told = outcome.noted_in(member)
+            if told is not None:
+                member.job.add_error(told)
         if fatal is not None:
             jobs = [member.job for member in members]
             self.end_jobs(jobs, JobStatus.FAILED, fatal, besides=activation.batch)

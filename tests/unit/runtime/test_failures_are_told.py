@@ -20,7 +20,7 @@ from routilux.runtime.failures import ERROR, MOST_KINDS, OTHERS, PERIOD, WARNING
 from routilux.runtime.job import ERROR_LIMIT
 from routilux.store.memory import MemoryStore
 from routilux.testing import SimulatedRuntime
-from tests.waiting import SECONDS
+from tests.waiting import SECONDS, eventually
 
 HERE = Path(__file__).name
 _lines = Path(__file__).read_text(encoding="utf-8").splitlines()
@@ -636,3 +636,24 @@ def test_jobs_in_a_store_know_what_waits_of_them(tmp_path: Path) -> None:
         (waits,) = runtime.list_jobs(parked=True)
         assert (waits.status, waits.parked, len(runtime.list_jobs())) == ("completed", 1, 3)
         assert len(runtime.list_jobs(parked=False)) == 2
+
+
+@pytest.mark.parametrize("store", [None, MemoryStore], ids=["memory", "store"])
+def test_a_batch_that_fails_is_noted_in_its_jobs_that_had_completed(
+    store: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    flow = Flow("f")
+    flow.add_routine(Asks().set_activation_policy(batch_size_policy(3)), "save")
+    with Runtime(**({} if store is None else {"store": store()})) as runtime:
+        worker = runtime.exec(flow)
+        jobs = []
+        for _ in range(3):
+            jobs.append(runtime.post(flow, "save", "input", {"n": 1}).job_context)
+            assert jobs[-1].wait(SECONDS)
+        eventually(lambda: len(runtime.dead_letters(worker=worker)) == 3)
+        assert [job.status for job in jobs] == ["completed", "completed", "failed"]
+        assert [len(job.errors) for job in jobs] == [1, 1, 0]
+        assert "routine 'save' failed in attempt 1" in str(jobs[0].errors[0])
+    [said] = [record.getMessage() for record in caplog.records if "failed in attempt" in record.getMessage()]
+    assert "1 of its 3 jobs fails, the others had completed" in said
+    assert f"3 jobs, the first {jobs[2].job_id}" in said

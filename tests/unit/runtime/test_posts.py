@@ -408,4 +408,4 @@ def test_what_fails_of_a_job_that_has_completed_is_told_and_noted_there(
     [said] = [
         record.getMessage() for record in caplog.records if "failed in attempt 1" in record.getMessage()
     ]
-    assert "its job has completed before, and what it had is set aside: {'n': 2}" in said
+    assert "its job had completed; what it had is set aside: {'n': 2}" in said

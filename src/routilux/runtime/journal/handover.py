@@ -73,8 +73,11 @@ class Handover:
             worker.notes.forget(activation, record)
             sent = self._apply(draft, activation, record) if wanted else []
             worker.endings.take(record, activation.mailbox, activation.batch)
-            if noted is not None:
-                worker.stored_jobs.note_error(record, job, noted)
+            if error is not None:
+                for member in job.members:
+                    told = outcome.noted_in(member)
+                    if told is not None:
+                        worker.stored_jobs.note_error(record, member, told)
             worker.stored_jobs.end_rows(record, job, fatal)
             record.then(partial(self._released, activation, sent, fatal))
             journal.append(record)
