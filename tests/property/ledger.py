@@ -75,6 +75,7 @@ class Ledger:
         self.suspended: set[Any] = set()  # asynchronous logic that may be waiting for room
         self.arrived: dict[tuple[str, str, str], list[int]] = defaultdict(list)  # by connection
         self.taken: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        self._taken_for: dict[Key, tuple[str, ...]] = {}  # the jobs of the whole set
         self.merged: dict[tuple[str, str, str], list[str]] = defaultdict(list)  # uids, by slot
         self._payloads: dict[Key, str] = {}  # uid that a routine was given, by number
         self._emitting: dict[Any, str] = {}
@@ -205,6 +206,7 @@ class Ledger:
             )
             if activation.attempt == 1:
                 self.taken[worker_id, item[4], f"{routine_id}.{item[1]}"].append(item[0])
+                self._taken_for[key] = tuple(sorted(jobs))
             uid = self._payloads.setdefault(key, item[2]["uid"])
             self.expect(uid == item[2]["uid"], f"item {item[0]} was {uid} and is {item[2]['uid']}")
         if plan.by is not None:
@@ -437,15 +439,17 @@ class Ledger:
                 continue
             arrived = self.arrived[worker_id, source, target]
             position = {number: at for at, number in enumerate(arrived)}
-            by_job: dict[tuple[str, ...], int] = {}
+            by_jobs: dict[
+                tuple[str, ...], int
+            ] = {}  # a paused one holds back the sets that have an item of it
             for number in numbers:
                 if (worker_id, number) not in self.sent:
                     continue
-                jobs = self.sent[worker_id, number].jobs if self.job_pauses else ()
+                jobs = self._taken_for[worker_id, number] if self.job_pauses else ()
                 at = position[number]
-                in_order = by_job.get(jobs, -1) < at
+                in_order = by_jobs.get(jobs, -1) < at
                 self.expect(in_order, f"{target} takes {numbers}, which came from {source} as {arrived}")
-                by_job[jobs] = at
+                by_jobs[jobs] = at
 
     def _check_order_of_lanes(self, worker_id: str, source: str, target: str) -> None:
         consumer = self.routines[worker_id, target.partition(".")[0]]
