@@ -384,7 +384,8 @@ class Runtime:
         completed, whatever becomes of them: join a job while it is open, or post without a ``job_id``.
         ``idempotency_key``: the same key on the same flow gives the first job again. Waits at most ``timeout``
         seconds (None: as long as it takes) while ``max_queue_size`` jobs are pending, the slot is full, or the store
-        has not written it.
+        has not written it. Logic that waits lends its place, in a sequential worker or under ``max_workers``: it goes
+        on, accepted or refused in time, when what runs in that place has ended, which may be later.
 
         When it returns, the item is queued and the job is counted; with a store both are committed. When it raises
         nothing was accepted: UnknownFlowError, UnknownRoutineError, UnknownSlotError, StateError (no worker, failed or
