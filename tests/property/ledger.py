@@ -28,7 +28,7 @@ from routilux.kernel.gathering import UserDecided, _Interval
 from routilux.kernel.lanes import Lanes
 from routilux.model.context import running
 from routilux.ports import Activated, Dropped, Emitted, JobChanged, Record
-from routilux.testing.simulated import SimulationLimit, SimulationStuck
+from routilux.testing.simulated import SimulationStuck
 from tests.property.plans import FlowPlan, Plan, RoutinePlan, Trouble, message_of
 
 Key = tuple[str, int]  # a worker and the number of an item in it
@@ -136,7 +136,7 @@ class Ledger:
             self._check_data(activation, place, plan, slot_data, message)
             yield activation
             self._returned.add(activation)
-        except (Trouble, RoutiluxError, SimulationLimit):
+        except (Trouble, RoutiluxError):
             raise
         except Exception as error:
             self.breach(f"{place[1]} failed with something else than planned: {error!r}")
@@ -169,8 +169,6 @@ class Ledger:
         except QueueFullError as error:
             allowed = self.plan.features.drops or worker_id in self.stopped
             self.expect(allowed, f"a full slot does not wait: {error}")
-            raise
-        except SimulationLimit:
             raise
         except SimulationStuck as error:
             self.breach(f"{uid} waits for room for ever: {error}")

@@ -40,10 +40,6 @@ class SimulationStuck(RuntimeError):
     """Something is waited for that cannot happen any more: in a real runtime this would hang."""
 
 
-class SimulationLimit(SimulationStuck):
-    """The limits of one stack: nothing is known about what would have happened."""
-
-
 class VirtualClock:
     """Time that only moves when the simulation says so; starts at 0, which is shown as 2020-01-01.
 
