@@ -6,7 +6,6 @@ Routilux itself is imported when a fixture is first used. ``-p no:routilux`` lea
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -24,9 +23,6 @@ _MARKER = (
 _OPTIONS = ("seeds", "interruption", "early_timers", "thread_pool_size", "max_queue_size", "debug")
 
 
-RAISED, UNCLEAR = "raised", "unclear"
-
-
 class _Run(NamedTuple):
     """One run of a test with one of its seeds."""
 
@@ -36,7 +32,9 @@ class _Run(NamedTuple):
 
 
 _run = pytest.StashKey[_Run]()
-_ended = pytest.StashKey[str]()  # by an exception of any phase: RAISED or UNCLEAR; else not there, or empty
+_failed = pytest.StashKey[
+    bool
+]()  # whether an exception of any phase has ended this run; False or not there: none
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -62,7 +60,7 @@ def routilux_runtime(request: pytest.FixtureRequest) -> Iterator[Runtime]:
     seconds = _drain_seconds(request.config)
     runtime = Runtime(debug=True)
     yield runtime
-    if request.node.stash.get(_ended, ""):
+    if request.node.stash.get(_failed, False):
         runtime.shutdown(wait=False)  # the test has failed already; what it left behind is no news
         return
     unfinished = [job for job in runtime.list_jobs() if not job.finished]
@@ -148,10 +146,10 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 def _reports(item: pytest.Item, nextitem: pytest.Item | None, seeds: list[int]) -> list[pytest.TestReport]:
     """The reports of the run that tells the most: the first that fails, else the last."""
     told: list[pytest.TestReport] = []
-    seconds, shown, unclear = 0.0, 0, 0
+    seconds, shown = 0.0, 0
     for number, seed in enumerate(seeds, 1):
         item.stash[_run] = _Run(seed, number, len(seeds))
-        item.stash[_ended] = ""
+        item.stash[_failed] = False
         # Fixtures of a wider scope than the test stay, as if a sibling came next.
         reports = runtestprotocol(item, log=False, nextitem=item.parent)  # type: ignore[arg-type]
         seconds += sum(report.duration for report in reports if report.when == "call")
@@ -160,12 +158,8 @@ def _reports(item: pytest.Item, nextitem: pytest.Item | None, seeds: list[int]) 
             # pytest adds what was captured to that of the runs before
             report.sections = report.sections[shown:]
         shown = captured
-        if item.stash[_ended] == UNCLEAR:
-            unclear += 1
-            if unclear <= len(seeds) // 2:
-                continue
         told = reports
-        if item.stash[_ended] or item.session.shouldstop:
+        if item.stash[_failed] or item.session.shouldstop:
             break
     for report in told:
         if report.when == "call":
@@ -180,19 +174,12 @@ def _rest_of_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> list[p
     return [] if call.excinfo is None else [item.ihook.pytest_runtest_makereport(item=item, call=call)]
 
 
-def _says_nothing(raised: BaseException) -> bool:
-    """Whether a run has come to the limits of the simulation, so that another seed has to be taken."""
-    simulated = sys.modules.get("routilux.testing.simulated")
-    return simulated is not None and isinstance(raised, simulated.SimulationLimit)
-
-
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> None:
     """Say with a failure which seed it belongs to, and how to see it again."""
     if call.excinfo is None:
         return
-    if item.stash.get(_ended, "") != RAISED:
-        item.stash[_ended] = UNCLEAR if _says_nothing(call.excinfo.value) else RAISED
+    item.stash[_failed] = True
     run = item.stash.get(_run, None)
     if run is not None and not isinstance(call.excinfo.value, pytest.skip.Exception):
         call.excinfo.value.add_note(_how_to_replay(item, run))

@@ -19,7 +19,7 @@ from routilux.model.policy import ActivationPolicy
 from routilux.ports import Activated, Dropped, Emitted, Record
 from routilux.runtime.waiting import heard_by
 from routilux.store.memory import MemoryStore
-from routilux.testing.simulated import SimulatedRuntime, SimulationLimit, simulated
+from routilux.testing.simulated import SimulatedRuntime, simulated
 
 
 def routine(
@@ -454,7 +454,7 @@ def test_a_chain_never_locks_however_small_its_slots_are(seed: int) -> None:
         flow.add_routine(routine(ignore if name == "d" else twice, input={"max_queue_length": 1}), name)
     for source, target in pairwise("abcd"):
         flow.connect(source, "output", target, "input")
-    with suppress(SimulationLimit), simulated(seed, interruption=0.3) as runtime:
+    with simulated(seed, interruption=0.3) as runtime:
         runtime.exec(flow)
         jobs = [runtime.post(flow, "a", "input", {}).job_context for _ in range(3)]
         runtime.run()
@@ -576,7 +576,7 @@ def test_a_pause_ends_for_whoever_waits_for_room(seed: int, kinds: str, target: 
         async_routine(nap, **slots) if second == "async" else routine(ignore, **slots), "consumer"
     )
     flow.connect("producer", "output", "consumer", "input")
-    with suppress(SimulationLimit), simulated(seed, interruption=0.3) as runtime:
+    with simulated(seed, interruption=0.3) as runtime:
         state = runtime.exec(flow)
         job = runtime.post(flow, "producer", "input", {}).job_context
         for _ in range(3):

@@ -151,8 +151,9 @@ class Audit:
         elif not consumer.fifo or consumer.concurrency > 1 or overlaps:
             return
         else:
-            by_job = (row.job_ids,) if self.witness.job_pauses and row is not None else ()
-            line = (one.worker_id, source, place, *by_job)
+            # A paused job holds back the sets that have an item of it, and other items of their jobs pass them.
+            by_jobs = sorted(one.jobs) if self.witness.job_pauses else ()
+            line = (one.worker_id, source, place, *by_jobs)
         last = self._taken.get(line, -1)
         self._expect(last < number, f"{place} takes item {number} of {source} after {last}")
         self._taken[line] = number

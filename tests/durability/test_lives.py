@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 import pytest
 
-from routilux.testing.simulated import SimulationLimit
 from tests.durability.kinds import KINDS
 from tests.durability.lives import check
 
@@ -27,6 +26,10 @@ BROKEN_ONCE = {
         796,
     ),
     "a refused cancellation stayed on record by a post that was written behind it": ("cancels", 1001),
+    "the audit did not know that a paused job holds back whole sets": (
+        "pauses",
+        4284,
+    ),
     "a job that went on by a post in the middle of its cancellation was not cancelled": ("cancels", 294),
 }
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -58,14 +61,9 @@ def test_every_promise_holds_in_many_more_lives(kind: str, chunk: int) -> None:
 
 
 def check_seeds(kind: str, seeds: Sequence[int]) -> None:
-    inconclusive = 0
     for seed in seeds:
         try:
             check(seed, KINDS[kind])
-        except SimulationLimit:
-            inconclusive += 1
         except BaseException as error:
             error.add_note(f"again: python -m tests.durability.replay {kind} {seed}")
             raise
-    print(f"{kind} {seeds}: {len(seeds) - inconclusive} runs, {inconclusive} at the limits of the simulation")
-    assert inconclusive <= max(1, len(seeds) // 10), "the simulation has come to its limits too often"

@@ -6,7 +6,6 @@ The table "Which comes first" in docs/explanation/durability.md is what is shown
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -19,7 +18,7 @@ from routilux.ports import Changes
 from routilux.runtime import runtime as runtime_module
 from routilux.store.claims import Claims
 from routilux.store.memory import MemoryStore
-from routilux.testing.simulated import SimulatedRuntime, SimulationLimit
+from routilux.testing.simulated import SimulatedRuntime
 
 SEEDS = range(12)
 
@@ -204,12 +203,8 @@ def test_nothing_starts_that_the_store_keeps_as_paused(seed: int) -> None:
 
 
 def test_of_pauses_and_resumes_that_overlap_the_last_decides_in_memory_and_in_the_store() -> None:
-    conclusive = 0
     for seed in range(150):
-        with suppress(SimulationLimit):
-            _overlap(seed)
-            conclusive += 1
-    assert conclusive > 75
+        _overlap(seed)
 
 
 def _overlap(seed: int) -> None:

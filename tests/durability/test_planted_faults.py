@@ -22,7 +22,6 @@ from routilux.runtime.journal.mapping import StoredMapping
 from routilux.runtime.journal.notes import ActivationNotes
 from routilux.runtime.journal.reopening import Revival
 from routilux.runtime.journal.worker import JournaledWorker
-from routilux.testing.simulated import SimulationLimit
 from tests.durability.kinds import KINDS
 from tests.durability.lives import check
 from tests.planting import Change, planted
@@ -332,8 +331,6 @@ def seeds_until_caught(kind: str) -> int | None:
     for seed in range(SEEDS):
         try:
             check(seed, KINDS[kind])
-        except SimulationLimit:
-            continue
         except Exception:
             return seed + 1
     return None

@@ -28,7 +28,7 @@ from routilux.kernel.gathering import UserDecided, _Interval
 from routilux.kernel.lanes import Lanes
 from routilux.model.context import running
 from routilux.ports import Activated, Dropped, Emitted, JobChanged, Record
-from routilux.testing.simulated import SimulationLimit, SimulationStuck
+from routilux.testing.simulated import SimulationStuck
 from tests.property.plans import FlowPlan, Plan, RoutinePlan, Trouble, message_of
 
 Key = tuple[str, int]  # a worker and the number of an item in it
@@ -75,6 +75,7 @@ class Ledger:
         self.suspended: set[Any] = set()  # asynchronous logic that may be waiting for room
         self.arrived: dict[tuple[str, str, str], list[int]] = defaultdict(list)  # by connection
         self.taken: dict[tuple[str, str, str], list[int]] = defaultdict(list)
+        self._taken_for: dict[Key, tuple[str, ...]] = {}  # the jobs of the whole set
         self.merged: dict[tuple[str, str, str], list[str]] = defaultdict(list)  # uids, by slot
         self._payloads: dict[Key, str] = {}  # uid that a routine was given, by number
         self._emitting: dict[Any, str] = {}
@@ -135,7 +136,7 @@ class Ledger:
             self._check_data(activation, place, plan, slot_data, message)
             yield activation
             self._returned.add(activation)
-        except (Trouble, RoutiluxError, SimulationLimit):
+        except (Trouble, RoutiluxError):
             raise
         except Exception as error:
             self.breach(f"{place[1]} failed with something else than planned: {error!r}")
@@ -168,8 +169,6 @@ class Ledger:
         except QueueFullError as error:
             allowed = self.plan.features.drops or worker_id in self.stopped
             self.expect(allowed, f"a full slot does not wait: {error}")
-            raise
-        except SimulationLimit:
             raise
         except SimulationStuck as error:
             self.breach(f"{uid} waits for room for ever: {error}")
@@ -205,6 +204,7 @@ class Ledger:
             )
             if activation.attempt == 1:
                 self.taken[worker_id, item[4], f"{routine_id}.{item[1]}"].append(item[0])
+                self._taken_for[key] = tuple(sorted(jobs))
             uid = self._payloads.setdefault(key, item[2]["uid"])
             self.expect(uid == item[2]["uid"], f"item {item[0]} was {uid} and is {item[2]['uid']}")
         if plan.by is not None:
@@ -437,15 +437,17 @@ class Ledger:
                 continue
             arrived = self.arrived[worker_id, source, target]
             position = {number: at for at, number in enumerate(arrived)}
-            by_job: dict[tuple[str, ...], int] = {}
+            by_jobs: dict[
+                tuple[str, ...], int
+            ] = {}  # a paused one holds back the sets that have an item of it
             for number in numbers:
                 if (worker_id, number) not in self.sent:
                     continue
-                jobs = self.sent[worker_id, number].jobs if self.job_pauses else ()
+                jobs = self._taken_for[worker_id, number] if self.job_pauses else ()
                 at = position[number]
-                in_order = by_job.get(jobs, -1) < at
+                in_order = by_jobs.get(jobs, -1) < at
                 self.expect(in_order, f"{target} takes {numbers}, which came from {source} as {arrived}")
-                by_job[jobs] = at
+                by_jobs[jobs] = at
 
     def _check_order_of_lanes(self, worker_id: str, source: str, target: str) -> None:
         consumer = self.routines[worker_id, target.partition(".")[0]]

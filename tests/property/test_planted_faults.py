@@ -9,7 +9,6 @@ import pytest
 
 from routilux.kernel import account, gathering, mailbox
 from routilux.runtime import activation, book, turns, worker
-from routilux.testing.simulated import SimulationLimit
 from tests.planting import Change, planted
 from tests.property.plans import Features
 from tests.property.stage import check
@@ -159,8 +158,6 @@ def seeds_until_caught(features: Features) -> int | None:
     for seed in range(SEEDS):
         try:
             check(seed, features)
-        except SimulationLimit:
-            continue
         except Exception:
             return seed + 1
     return None

@@ -50,9 +50,11 @@ class AsyncTasks:
         return cancel
 
     def cancel_all(self) -> None:
+        """Cancel what is not cancelled already: what a task does then to tidy up is not cut short."""
         for task, activation in list(self._tasks.items()):
             activation.cut_off()
-            task.cancel()
+            if not task.cancelling():
+                task.cancel()
 
     def close(self) -> None:
         self.cancel_all()

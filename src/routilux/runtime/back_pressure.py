@@ -261,8 +261,8 @@ class BackPressure:
         """Offer an item until it is taken; returns the code of the offer.
 
         ``wanted`` raises when the wait is not to go on. ``inside``: for logic that emits. Raises DeadlockError (there,
-        and in a ring of workers) or QueueFullError (for a post) when nothing that runs could make room, and
-        QueueFullError at the deadline. ``turn`` also ends the wait of a task for its turn.
+        and in a ring of workers) or QueueFullError (for a post) when nothing that runs could make room, from outside
+        with a deadline only then; and QueueFullError at the deadline. ``turn`` also ends the wait of a task for its turn.
         """
         worker, code = self._worker, FULL
 
@@ -280,7 +280,10 @@ class BackPressure:
             return code != FULL
 
         def give_up(signal: Signal) -> bool:
-            judged = waiter.is_judged if waiter is not None else not self.blocked  # activations hear first
+            if waiter is not None:
+                judged = waiter.is_judged
+            else:  # activations hear first, and with a time-out it may be another caller that makes room
+                judged = deadline is None and not self.blocked
             if judged and self.stuck(inside=inside) and not signal.is_set():
                 raise self.deadlock(slot, inside=inside)
             _tell_drains(worker.engine, waiter)
@@ -302,6 +305,8 @@ class BackPressure:
         )
         try:
             if not (yield from waits):
+                if waiter is None and self.stuck(inside=False):
+                    raise self.deadlock(slot, inside=False)
                 raise worker.full_error(slot, "no room came within the time-out")
         finally:
             long_wait.end()
@@ -488,8 +493,11 @@ class BackPressure:
                 worker_id=worker.worker_id,
             )
         if not inside:
-            why = path or "its items wait for other items"
-            return worker.full_error(slot, f"nothing that runs could make room ({why})")
+            fix = "Post fewer items per activation, or give it a larger max_queue_length"
+            if not path:
+                fix = "Post what its items wait for, give its policy a timeout for them, or it a larger max_queue_length"
+            why = path or waiting_for.in_slot(worker, slot)
+            return worker.full_error(slot, f"nothing that runs could make room ({why})", fix)
         return self._deadlock(slot)
 
     def _path(self, slot: SlotQueue) -> str:

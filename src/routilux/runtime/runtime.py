@@ -387,10 +387,14 @@ class Runtime:
 
         ``job_id`` names the job, or joins one that this worker knows. A completed one takes more items and stays
         completed; what fails of them is added to its ``errors``. Join a job while it is open, or post without a
-        ``job_id``.
-        ``idempotency_key``: the same key on the same flow gives the first job again, and refuses the ``job_id`` of
-        another. Waits at most ``timeout`` seconds (None: as long as it takes) while ``max_queue_size`` jobs are
-        pending, the slot is full, or the store has not written it.
+        ``job_id``. ``idempotency_key``: the same key on the same flow gives the first job again, and refuses the
+        ``job_id`` of another.
+
+        Waits at most ``timeout`` seconds (None: as long as it takes) while ``max_queue_size`` jobs are pending, the
+        slot is full, or the store has not written it. Without a time-out it is refused at once where nothing that runs
+        could make room, such as in a join that is full of items without partners; with one it waits, for another caller
+        may post the partners. Logic that waits lends its place, in a sequential worker or under ``max_workers``: it
+        goes on, accepted or refused in time, when what runs in that place has ended, which may be later.
 
         When it returns, the item is queued and the job is counted; with a store both are committed. When it raises
         nothing was accepted: UnknownFlowError, UnknownRoutineError, UnknownSlotError, StateError (no worker, failed or

@@ -424,14 +424,17 @@ class Worker:
         ``timeouts``: those of incomplete sets count as well."""
         return self.back_pressure.stands_still(inside=inside, timeouts=timeouts)
 
-    def full_error(self, slot: SlotQueue, why: str = "it is full") -> QueueFullError:
+    def full_error(self, slot: SlotQueue, why: str = "it is full", fix: str = "") -> QueueFullError:
         if self.queue.paused:
             why = f"{why}, and the worker is paused, until runtime.resume()"
-        wait = "on_full='block' to wait" if slot.on_full == "error" else "post() a longer timeout"
+        if not fix:
+            wait = "on_full='block' to wait" if slot.on_full == "error" else "post() a longer timeout"
+            fix = (
+                f"Give it a larger max_queue_length, {wait}, or on_full='drop_old' if the newest matter most"
+            )
         return QueueFullError(
             f"slot {slot.qualified_name!r} of flow {self.flow.flow_id!r} holds {slot.length} of at most "
-            f"{slot.capacity} items: {why}. Give it a larger max_queue_length, {wait}, or on_full='drop_old' if the "
-            "newest matter most",
+            f"{slot.capacity} items: {why}. {fix}",
             flow_id=self.flow.flow_id,
             slot=slot.qualified_name,
             worker_id=self.worker_id,

@@ -1,7 +1,7 @@
 """For tests of flows, and of what is plugged into Routilux."""
 
 from routilux.ports import Emission
-from routilux.testing.simulated import SimulatedRuntime, SimulationLimit, SimulationStuck, simulated
+from routilux.testing.simulated import SimulatedRuntime, SimulationStuck, simulated
 from routilux.testing.tester import RoutineTester
 from routilux.testing.tracing import Trace
 
@@ -9,7 +9,6 @@ __all__ = [
     "Emission",
     "RoutineTester",
     "SimulatedRuntime",
-    "SimulationLimit",
     "SimulationStuck",
     "Trace",
     "simulated",

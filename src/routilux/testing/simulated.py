@@ -40,10 +40,6 @@ class SimulationStuck(RuntimeError):
     """Something is waited for that cannot happen any more: in a real runtime this would hang."""
 
 
-class SimulationLimit(SimulationStuck):
-    """The limits of one stack: nothing is known about what would have happened."""
-
-
 class VirtualClock:
     """Time that only moves when the simulation says so; starts at 0, which is shown as 2020-01-01.
 
@@ -141,6 +137,12 @@ class SimulatedSignal:
 
 class Unwound(BaseException):
     """The simulation is over: a virtual thread that still waits ends here."""
+
+
+class LoopTimer(Timer):
+    """Of the event loop: it is due also while the runtime ends."""
+
+    __slots__ = ()
 
 
 class Strand:
@@ -286,7 +288,8 @@ class SimulatedDriver:
         return None
 
     def submit(self, queue: RunQueue) -> None:
-        self._queues.append(queue)
+        if not self._closed:
+            self._queues.append(queue)
 
     def submit_async(self, mailbox: Mailbox) -> None:
         self._virtual_loop().call_soon(lambda: turns.launch(mailbox.node.worker, mailbox), context=Context())
@@ -304,8 +307,11 @@ class SimulatedDriver:
     def call_at(self, when: float, call: Callable[[], None]) -> Timer:
         timer = Timer(when, call)
         if not self._closed:
-            heapq.heappush(self._timers, (when, next(self._order), timer))
+            self.set_timer(timer)
         return timer
+
+    def set_timer(self, timer: Timer) -> None:
+        heapq.heappush(self._timers, (timer.time, next(self._order), timer))
 
     def seat(self) -> Seat:
         return self._seats[-1]
@@ -331,15 +337,29 @@ class SimulatedDriver:
 
     def close(self, deadline: float | None) -> bool:
         self._closed = True
-        self._timers.clear()
+        self._queues.clear()
+        self._timers = [entry for entry in self._timers if isinstance(entry[2], LoopTimer)]
+        heapq.heapify(self._timers)
         while self._parked:
             with suppress(BaseException):  # what it ends with matters no more
                 self._resume(next(iter(self._parked)))
-        if self._tasks is not None and self._loop is not None and self._loop_strand is None:
-            self._tasks.cancel_all()
-            while self._tasks.activations():
-                self._run_loop()
-            self._loop.close()
+        return (
+            self._tasks is None or self._loop is None or self._close_loop(self._loop, self._tasks, deadline)
+        )
+
+    def _close_loop(self, loop: _VirtualLoop, tasks: AsyncTasks, deadline: float | None) -> bool:
+        """Cancel what still runs there; False if it has not ended at the deadline, or cannot end."""
+        if self._loop_strand is not None:  # the caller is one of them
+            return False
+        if not loop.is_closed():
+            loop.call_soon(tasks.cancel_all)
+        while tasks.activations():
+            choices = self._choices()
+            if choices:
+                self._rng.choice(choices)()
+            elif not self._jump(deadline):
+                return False
+        loop.close()
         return True
 
     def broken(self, what: str) -> AssertionError:
@@ -534,6 +554,8 @@ class SimulatedAttendant:
             self.at_work = False
 
     def close(self, deadline: float | None) -> bool:
+        if self.at_work:  # the caller came in between, and the step goes on behind that
+            return False
         while self._step():
             pass
         return True
@@ -568,7 +590,7 @@ class _VirtualLoop(asyncio.SelectorEventLoop):
             if not handle.cancelled():
                 self.call_soon(callback, *args, context=context)
 
-        self._driver.call_at(when, due)
+        self._driver.set_timer(LoopTimer(when, due))
         return handle
 
     def has_ready(self) -> bool:

@@ -301,6 +301,67 @@ def test_a_post_in_logic_that_is_cancelled_ends() -> None:
             runtime.resume(worker)
 
 
+# -- a place in the worker ----------------------------------------------------------------------------------------
+
+
+@stores
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("timeout", [1.0, None])
+def test_a_post_in_sequential_logic_that_had_room_in_time_returns_when_it_has_its_place_again(
+    timeout: float | None, seed: int, store: Any
+) -> None:
+    ran: list[tuple[int, float]] = []
+    returned: list[tuple[int, float]] = []
+    with simulated(seed, **options_of(store)) as runtime:
+
+        def posts(routine: Any, payload: Any, state: Any) -> None:
+            for n in range(2):
+                runtime.post("flow", "b", "input", {"n": n}, timeout=timeout)
+                returned.append((n, runtime.now))
+
+        async def takes_long(routine: Any, payload: Any, state: Any) -> None:
+            ran.append((payload["n"], runtime.now))
+            await asyncio.sleep(5)
+
+        flow = flow_of(step(posts), step(takes_long, max_queue_length=1), execution_strategy="sequential")
+        runtime.exec(flow)
+        job = runtime.post(flow, "a", "input", {}).job_context
+        assert runtime.wait_until_all_jobs_finished()
+        assert (job.status, job.error) == ("completed", None)
+        assert ran == [(0, 0.0), (1, 5.0)]
+        assert returned == [(0, 0.0), (1, 5.0)]
+        assert len(runtime.list_jobs()) == 3
+
+
+@stores
+@pytest.mark.parametrize("seed", range(10))
+def test_a_post_in_sequential_logic_that_had_no_room_in_time_raises_when_it_has_its_place_again(
+    seed: int, store: Any
+) -> None:
+    raised: list[float] = []
+    with simulated(seed, **options_of(store)) as runtime:
+
+        def posts(routine: Any, payload: Any, state: Any) -> None:
+            with pytest.raises(QueueFullError):
+                runtime.post("sink", "a", "input", {"n": 1}, timeout=1)
+            raised.append(runtime.now)
+
+        async def takes_long(routine: Any, payload: Any, state: Any) -> None:
+            await asyncio.sleep(5)
+
+        flow = flow_of(step(posts), step(takes_long), flow_id="flow", execution_strategy="sequential")
+        sink = flow_of(noting(max_queue_length=1), flow_id="sink")
+        runtime.exec(flow)
+        with posted_when_paused(runtime, sink) as worker:
+            jobs = [runtime.post(flow, name, "input", {}).job_context for name in "ab"]
+            runtime.run()
+            runtime.resume(worker)
+        assert runtime.wait_until_all_jobs_finished()
+        assert {job.status for job in jobs} == {"completed"}
+        assert all(now in (5.0, 6.0) for now in raised)
+        assert len(runtime.list_jobs(flow="sink")) == 1
+
+
 # -- time-outs ----------------------------------------------------------------------------------------------------
 
 CALLS: dict[str, Callable[[Runtime, Flow, Any, Any, Any], Any]] = {

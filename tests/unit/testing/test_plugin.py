@@ -229,39 +229,6 @@ def test_a_failure_in_a_fixture_names_the_seed_too(run) -> None:
     assert "seed 1, the first to fail of 4" in printed
 
 
-def test_seeds_at_the_limits_of_the_simulation_say_nothing(run) -> None:
-    text = """
-        from routilux.testing import SimulationLimit, SimulationStuck
-
-        runs = []
-
-        def may_reach_the_limit(seed, where):
-            runs.append(seed)
-            if seed in where:
-                raise SimulationLimit("take another seed")
-
-        @pytest.mark.parametrize("where", [[0], [3], [1, 2]])
-        @pytest.mark.routilux(seeds=4)
-        def test_now_and_then(routilux_seed, where):
-            may_reach_the_limit(routilux_seed, where)
-
-        def test_all_others_ran():
-            assert runs == [0, 1, 2, 3] * 3
-
-        @pytest.mark.routilux(seeds=4)
-        def test_too_often(routilux_seed):
-            may_reach_the_limit(routilux_seed, [0, 1, 3])
-
-        @pytest.mark.routilux(seeds=4)
-        def test_stuck(routilux_seed):
-            raise SimulationStuck("this would hang")
-    """
-    result, printed = run(text)
-    result.assert_outcomes(passed=4, failed=2)
-    assert "simulated with seed 3, the first to fail of 4" in printed
-    assert "simulated with seed 0, the first to fail of 4" in printed
-
-
 def test_skips_and_expected_failures_are_told_as_such(run) -> None:
     text = """
         @pytest.mark.routilux(seeds=4)

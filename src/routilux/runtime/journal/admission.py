@@ -38,21 +38,37 @@ class Admission:
         self._displaces = False  # the oldest item of the slot goes when this one is handed over
         self._item: Item | None = None  # what is on its way, from when it is handed over
 
-    def waits_for_place(self, deadline: float | None, lines: Lines | None) -> Waits[None]:
-        """Raises QueueFullError where there is none, or none until the deadline."""
+    def waits_for_place(self, deadline: float | None, lines: Lines | None) -> Waits[float]:
+        """Raises QueueFullError where there is none, or none until the deadline.
+
+        Returns for how long, in seconds, logic had one then, and waited for its own place in its worker.
+        """
         worker, queue = self._worker, self._queue
         lined_up = lines is not None and queue in lines.waiting
         if not lined_up and self._offer() != FULL:
-            return
+            return 0.0
         match queue.on_full:
             case "error":
                 raise worker.full_error(queue)
             case "drop_new":
-                return
+                pass
             case "drop_old":
                 self._displaces, self._kept = True, False
             case _:
-                yield from worker.back_pressure.waits_to_post(queue, self._offer, self._job, deadline, lines)
+                return (yield from self._waits_for_room(deadline, lines))
+        return 0.0
+
+    def _waits_for_room(self, deadline: float | None, lines: Lines | None) -> Waits[float]:
+        worker, queue = self._worker, self._queue
+        now, offered = worker.engine.now, 0.0
+
+        def offer() -> int:
+            nonlocal offered
+            offered = now()
+            return self._offer()
+
+        yield from worker.back_pressure.waits_to_post(queue, offer, self._job, deadline, lines)
+        return now() - offered
 
     def _offer(self) -> int:
         if not self._queue.mailbox.keep_place(self._queue.name):

@@ -318,10 +318,12 @@ class JournaledWorker(Worker):
             self.refused(job)
             raise
         try:
-            yield from admission.waits_for_place(deadline, lines)
+            late = yield from admission.waits_for_place(deadline, lines)
         except BaseException:
             admission.take_back()
             raise
+        if late and deadline is not None:
+            deadline += late
         yield from admission.waits_to_be_written(key, redriven, deadline)
 
     def takes_beyond(self, mailbox: Mailbox) -> bool:
