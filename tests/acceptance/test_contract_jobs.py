@@ -175,6 +175,27 @@ def test_post_to_a_slot_full_of_parked_items_raises_at_once(runtime: Runtime) ->
     assert runtime.post(flow, "a", "left", {}, timeout=SECONDS)
 
 
+def test_post_with_a_time_out_waits_for_the_partners_that_another_caller_may_post(runtime: Runtime) -> None:
+    flow = chain(
+        part(ends_here, slots=("left", "right"), policy=all_slots_ready_policy(), max_queue_length=1)
+    )
+    runtime.exec(flow)
+    assert runtime.post(flow, "a", "left", {}).job_context.wait(SECONDS)
+    with pytest.raises(
+        QueueFullError, match=r"could make room .*partners in a\.right never came.* Post what its items"
+    ):
+        runtime.post(flow, "a", "left", {}, timeout=0.01)
+    posted: list[Posted] = []
+    posts = threading.Thread(
+        target=lambda: posted.append(runtime.post(flow, "a", "left", {}, timeout=SECONDS))
+    )
+    posts.start()
+    eventually(lambda: len(runtime.list_jobs()) == 2)
+    assert runtime.post(flow, "a", "right", {}).job_context.wait(SECONDS)
+    posts.join(SECONDS)
+    assert [one.job_context.wait(SECONDS) for one in posted] == [True]
+
+
 def test_post_waits_while_max_queue_size_jobs_are_pending_then_raises() -> None:
     with Runtime(thread_pool_size=1, max_queue_size=2) as runtime:
         flow = chain(part())

@@ -262,7 +262,8 @@ class BackPressure:
 
         ``wanted`` raises when the wait is not to go on. ``inside``: for logic that emits. Raises DeadlockError (there,
         and in a ring of workers) or QueueFullError (for a post) when nothing that runs could make room, from outside
-        with a deadline only then; and QueueFullError at the deadline. ``turn`` also ends the wait of a task for its turn.
+        with a deadline only then; and QueueFullError at the deadline. ``turn`` also ends the wait of a task for its
+        turn.
         """
         worker, code = self._worker, FULL
 
@@ -495,7 +496,7 @@ class BackPressure:
         if not inside:
             fix = "Post fewer items per activation, or give it a larger max_queue_length"
             if not path:
-                fix = "Post what its items wait for, give its policy a timeout for them, or it a larger max_queue_length"
+                fix = "Post what its items wait for, or give its policy a timeout, or it a larger max_queue_length"
             why = path or waiting_for.in_slot(worker, slot)
             return worker.full_error(slot, f"nothing that runs could make room ({why})", fix)
         return self._deadlock(slot)
