@@ -229,7 +229,8 @@ class Routine:
     # -- while it runs -------------------------------------------------------------------------------------
 
     def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> Any:
-        """What the routine does; override it (plain or async), or call :meth:`set_logic`.
+        """What the routine does; override it (plain or async), or call :meth:`set_logic`. What it has made it emits: a
+        value that it returns goes nowhere, and a warning says so once.
 
         :param slot_data: by slot, the payloads that the policy took. A slot it took none from gives ``[]``.
         :param policy_message: what the policy wants the logic to know, usually ``None``.
@@ -276,6 +277,10 @@ class Routine:
         activation = _running_get()
         if activation is None or activation.routine is not self:
             raise self._not_in_activation("send_output()")
+        if not isinstance(output_type, str):
+            raise refused(
+                InvalidTypeError, f"send_output() of {self}", output_type, "a type of output, as text"
+            )
         activation.send_output(output_type, data)
 
     def stats(self, state: Any = None) -> dict[str, Any]:
