@@ -160,7 +160,7 @@ ANSWERED = {
     "Runtime.get_job(job_id)": "None says that there is none, as the type does",
     "Runtime.get_worker(worker_id)": "None says that there is none, as the type does",
     "JobContext.get_data(key)": "the keys are the caller's; a default is what it asks for",
-    "Routine.get_config(key)": "the keys are the caller's; a default is what it asks for",
+    "Routine.get_config(key)": "the keys are the caller's, unless there is a config_type: test_config",
     "ActivationContext.idempotency_key(name)": "the name is the caller's",
     "RoutineRegistry.name_of(routine)": "a routine, no name",
 }

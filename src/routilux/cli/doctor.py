@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import shutil
 import sys
@@ -18,9 +17,9 @@ from routilux.cli.codes import DONE, FAILED
 from routilux.cli.command import Call, command, import_option
 from routilux.cli.flows import import_modules
 from routilux.cli.screen import print_json, print_pairs
-from routilux.cli.settings import KEYS, VARIABLES, unknown_variables
+from routilux.cli.settings import KEYS
 from routilux.cli.stores import store_option
-from routilux.errors import StoreError, nearest
+from routilux.errors import StoreError
 from routilux.store import examine, without_password
 
 EXTRAS: Final = {
@@ -121,9 +120,6 @@ def _config(call: Call) -> Iterator[Finding]:
         yield Finding("ok", "config", "none in routilux.toml, pyproject.toml and the environment")
     for warning in settings.warnings:
         yield Finding("warning", "config", warning)
-    for name in unknown_variables(os.environ):
-        close = nearest(name, VARIABLES, 1)[0]
-        yield Finding("warning", "environment", f"{name} means nothing; the nearest is {close}")
 
 
 def _modules(call: Call, modules: tuple[str, ...]) -> Iterator[Finding]:

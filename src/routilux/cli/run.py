@@ -228,6 +228,8 @@ def _store_of(call: Call, options: Mapping[str, Any]) -> str | None:
         raise InvalidValueError(
             f"{files[0]} keeps a run in a file, and {ours[0]} in a store; give one of them"
         )
+    if options["on_flow_change"] != "refuse" and not options["resume"]:
+        raise InvalidValueError("--on-flow-change says how --resume goes on, and has no effect without it")
     if options["run_id"] and options["resume"]:
         raise InvalidValueError("--id names a new run, and --resume goes on with one; give one of them")
     if options["resume"] or options["run_id"]:

@@ -124,15 +124,14 @@ def read_settings(folder: Path | None = None, environment: Mapping[str, str] | N
     warnings: list[str] = []
     for table, name in (_pyproject(here / "pyproject.toml"), _own(here / "routilux.toml")):
         found |= _of_table(table, name, warnings)
-    found |= _of_environment(os.environ if environment is None else environment)
+    variables = os.environ if environment is None else environment
+    found |= _of_environment(variables)
+    for variable in sorted(name for name in variables if name.startswith(PREFIX) and name not in VARIABLES):
+        close = nearest(variable, VARIABLES, 1)[0]
+        warnings.append(f"environment: {variable} means nothing; the nearest is {close}")
     values = {name: value for name, (value, _) in found.items()}
     sources = {name: source for name, (_, source) in found.items()}
     return Settings(**values, sources=sources, warnings=tuple(warnings))
-
-
-def unknown_variables(environment: Mapping[str, str]) -> list[str]:
-    """Variables of the environment that begin like ours and are none."""
-    return sorted(name for name in environment if name.startswith(PREFIX) and name not in VARIABLES)
 
 
 def _of_table(table: Mapping[str, Any], source: str, warnings: list[str]) -> dict[str, tuple[Any, str]]:

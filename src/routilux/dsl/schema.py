@@ -211,6 +211,7 @@ def _activation(registry: RoutineRegistry) -> dict[str, Any]:
 def _error_handler() -> dict[str, Any]:
     strategies = [str(each) for each in ErrorStrategy]
     least = {"type": "number", "minimum": 0}
+    retries = {"properties": {"strategy": {"const": str(ErrorStrategy.RETRY)}}, "required": ["strategy"]}
     return _object(
         {
             "strategy": {"enum": strategies},
@@ -222,7 +223,7 @@ def _error_handler() -> dict[str, Any]:
             "retryable_exceptions": {"type": "array", "items": {"type": "string"}, "minItems": 1},
             "on_exhausted": {"enum": [each for each in strategies if each != "retry"]},
         }
-    )
+    ) | {"if": retries, "else": {"propertyNames": {"const": "strategy"}}}
 
 
 def _object(properties: dict[str, Any], *required: str) -> dict[str, Any]:

@@ -316,13 +316,15 @@ class Shape:
         node = self._mapping(parent, "error_handler")
         if node is None or node.has_bad():
             return None
-        sound = self._keys(node, ErrorHandler.__slots__)
+        sound, where = self._keys(node, ErrorHandler.__slots__), node
         for name, entry in node.entries.items():
             if name in ErrorHandler.__slots__:
-                setting = {"strategy": "stop"} | {name: entry.node.plain()}
+                setting = {"strategy": "retry"} | {name: entry.node.plain()}
                 made = self._attempt(entry.node, lambda each=setting: ErrorHandler.from_dict(each))  # type: ignore[misc]
                 sound = sound and made is not None
-        return ErrorHandler.from_dict(node.plain()) if sound else None
+                where = entry.node if where is node and name != "strategy" else where
+        # Each is sound by itself: together they are refused if the first is one that the strategy does not use.
+        return self._attempt(where, lambda: ErrorHandler.from_dict(node.plain())) if sound else None
 
     def _slots(self, routine: Node) -> None:
         node = self._mapping(routine, "slots")

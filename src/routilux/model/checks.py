@@ -24,6 +24,20 @@ def checked_flag(where: str, value: object) -> bool:
     return value
 
 
+def checked_name_of(where: str, value: object, what: str) -> str:
+    """Return an id or a name, which is text; for the object itself ``what`` says what to give instead."""
+    if not isinstance(value, str):
+        raise refused(InvalidTypeError, where, value, "text", fix=f"give {what}")
+    return value
+
+
+def check_methods(where: str, value: object, expected: str, *methods: str) -> None:
+    """Refuse an object that lacks one of these methods: it would fail when it is first called."""
+    missing = [name for name in methods if not callable(getattr(value, name, None))]
+    if missing:
+        raise refused(InvalidTypeError, where, value, f"{expected} with the method {missing[0]}()")
+
+
 def checked_duration(where: str, value: object) -> float:
     """Return a number of seconds, 0 or more."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

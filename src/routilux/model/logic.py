@@ -40,7 +40,7 @@ def logic_problem(fn: object, where: str) -> InvalidTypeError | None:
 
 
 def logic_of_handlers(slots: Mapping[str, Slot]) -> Logic:
-    """Logic that gives each payload to the handler of its slot."""
+    """Logic that gives each payload to the handler of its slot, and returns what the last one has returned."""
     handlers = {name: slot.handler for name, slot in slots.items() if slot.handler is not None}
     calls = {
         name: by_name(handler, f"handler of slot {slots[name].qualified_name!r}", whole_payload=True)
@@ -48,17 +48,21 @@ def logic_of_handlers(slots: Mapping[str, Slot]) -> Logic:
     }
     asynchronous = {name for name, handler in handlers.items() if is_async(handler)}
 
-    def call_handlers(slot_data: SlotData, policy_message: Any, state: Any) -> None:
+    def call_handlers(slot_data: SlotData, policy_message: Any, state: Any) -> Any:
+        result = None
         for slot, payloads in slot_data.items():
             call = calls[slot]
             for payload in payloads:
-                call(payload)
+                result = call(payload)
+        return result
 
-    async def await_handlers(slot_data: SlotData, policy_message: Any, state: Any) -> None:
+    async def await_handlers(slot_data: SlotData, policy_message: Any, state: Any) -> Any:
+        result = None
         for slot, payloads in slot_data.items():
             for payload in payloads:
                 result = calls[slot](payload)
                 if slot in asynchronous:
-                    await result
+                    result = await result
+        return result
 
     return await_handlers if asynchronous else call_handlers

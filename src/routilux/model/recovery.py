@@ -5,10 +5,12 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from routilux.errors import InvalidTypeError, InvalidValueError, SerializationError, refused, unknown
 from routilux.model.value import Value
+
+T = TypeVar("T")
 
 
 class ErrorStrategy(StrEnum):
@@ -57,13 +59,32 @@ _FINAL: Final[dict[ErrorStrategy, ErrorDecision]] = {
 }
 
 
+class _Default:
+    """Stands for a default that was not given."""
+
+    def __init__(self, value: object) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return repr(self.value)
+
+
+def _default(value: T) -> T:
+    return _Default(value)  # type: ignore[return-value]
+
+
+_EXCEPTION: Final = _default((Exception,))
+_STOP: Final = _default(ErrorStrategy.STOP)
+
+
 class ErrorHandler(Value):
     """A strategy for failed activations, with the settings of a retry.
 
     ``retry_delay`` and ``max_delay`` are seconds. The n-th retry waits
     ``retry_delay * retry_backoff ** (n - 1)``, at most ``max_delay``, varied by up to ``jitter`` (a
     fraction: 0.1 is ± 10 %). What is not an instance of ``retryable_exceptions``, or has been retried
-    ``max_retries`` times, is treated by ``on_exhausted``.
+    ``max_retries`` times, is treated by ``on_exhausted``. With a strategy that retries nothing, to give any of these
+    raises InvalidValueError.
 
     ``EMIT``, as the strategy or as ``on_exhausted``, sends what failed out of the routine's event ``error``, with
     the keys ``data`` (the payload; where the activation had several items, lists of payloads by slot), ``error`` (its
@@ -89,42 +110,60 @@ class ErrorHandler(Value):
     def __init__(
         self,
         strategy: ErrorStrategy | str = ErrorStrategy.STOP,
-        max_retries: int = 3,
-        retry_delay: float = 1.0,
-        retry_backoff: float = 2.0,
-        max_delay: float | None = None,
-        jitter: float = 0.0,
-        retryable_exceptions: Iterable[type[BaseException]] | type[BaseException] = (Exception,),
-        on_exhausted: ErrorStrategy | str = ErrorStrategy.STOP,
+        max_retries: int = _default(3),
+        retry_delay: float = _default(1.0),
+        retry_backoff: float = _default(2.0),
+        max_delay: float | None = _default(None),
+        jitter: float = _default(0.0),
+        retryable_exceptions: Iterable[type[BaseException]] | type[BaseException] = _EXCEPTION,
+        on_exhausted: ErrorStrategy | str = _STOP,
     ) -> None:
+        settings = {
+            "max_retries": max_retries,
+            "retry_delay": retry_delay,
+            "retry_backoff": retry_backoff,
+            "max_delay": max_delay,
+            "jitter": jitter,
+            "retryable_exceptions": retryable_exceptions,
+            "on_exhausted": on_exhausted,
+        }
+        given = [name for name, value in settings.items() if not isinstance(value, _Default)]
+        values: dict[str, Any] = {
+            name: value.value if isinstance(value, _Default) else value for name, value in settings.items()
+        }
+        most = values["max_delay"]
         self._init(
             strategy=_strategy("strategy", strategy),
-            max_retries=_count("max_retries", max_retries),
-            retry_delay=_number("retry_delay", retry_delay, least=0.0),
-            retry_backoff=_number("retry_backoff", retry_backoff, least=1.0),
-            max_delay=None if max_delay is None else _number("max_delay", max_delay, least=0.0),
-            jitter=_number("jitter", jitter, least=0.0, most=1.0),
-            retryable_exceptions=_exceptions(retryable_exceptions),
-            on_exhausted=_strategy("on_exhausted", on_exhausted),
+            max_retries=_count("max_retries", values["max_retries"]),
+            retry_delay=_number("retry_delay", values["retry_delay"], least=0.0),
+            retry_backoff=_number("retry_backoff", values["retry_backoff"], least=1.0),
+            max_delay=None if most is None else _number("max_delay", most, least=0.0),
+            jitter=_number("jitter", values["jitter"], least=0.0, most=1.0),
+            retryable_exceptions=_exceptions(values["retryable_exceptions"]),
+            on_exhausted=_strategy("on_exhausted", values["on_exhausted"]),
         )
         if self.on_exhausted is ErrorStrategy.RETRY:
             raise refused(
                 InvalidValueError, "ErrorHandler(on_exhausted)", "retry", "stop, continue, skip or emit"
             )
+        if given and self.strategy is not ErrorStrategy.RETRY:
+            own = str(self.strategy)
+            raise InvalidValueError(
+                f"ErrorHandler(strategy={own!r}): {', '.join(given)} would have no effect, as {own!r} retries "
+                f"nothing; leave {'it' if len(given) == 1 else 'them'} out, or give the strategy 'retry' with "
+                f"on_exhausted={own!r}"
+            )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (
+            super().__reduce__() if self.strategy is ErrorStrategy.RETRY else (type(self), (self.strategy,))
+        )
 
     @property
     def emits(self) -> bool:
         """Whether what failed may leave on the event ``error``."""
         retries = self.strategy is ErrorStrategy.RETRY
         return (self.on_exhausted if retries else self.strategy) is ErrorStrategy.EMIT
-
-    @property
-    def without_effect(self) -> list[str]:
-        """Settings of a retry that were changed, where the strategy is another one."""
-        if self.strategy is ErrorStrategy.RETRY:
-            return []
-        plain = ErrorHandler(self.strategy)
-        return [name for name in self.__slots__ if getattr(self, name) != getattr(plain, name)]
 
     def decide(self, exception: BaseException, attempt: int, random: float) -> ErrorDecision:
         """What to do after a failed attempt. ``attempt`` counts from 1, ``random`` is from 0 to below 1."""
@@ -150,7 +189,9 @@ class ErrorHandler(Value):
         for key in data:
             if key not in cls.__slots__:
                 raise unknown("setting", key, cls.__slots__, where="of an error handler")
-        names = data.get("retryable_exceptions", ["Exception"])
+        if "retryable_exceptions" not in data:
+            return cls(**data)
+        names = data["retryable_exceptions"]
         if isinstance(names, str) or not isinstance(names, Iterable):
             raise refused(
                 InvalidTypeError, "retryable_exceptions", names, "a list of names of built-in exceptions"

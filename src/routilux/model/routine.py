@@ -40,6 +40,21 @@ _running_get = running.get
 _warned: set[tuple[type, str]] = set()
 
 
+_OTHER = "; take another name, such as 'my_{}'"
+_OWN_ATTRIBUTES = {  # what a class attribute of the same name would hide, and what to write instead
+    "state": f"what a routine remembers in a worker{_OTHER.format('state')}",
+    "flow": f"the flow that it is in{_OTHER.format('flow')}",
+    "routine_id": "its id in the flow, which add_routine() gives it",
+    "slots": "made by add_slot(); call that in __init__",
+    "events": "made by add_event(); call that in __init__",
+    "config": "made by set_config(); call that in __init__",
+    "activation_policy": "set by set_activation_policy(); call that in __init__",
+    "error_handler": "set by set_error_handler(); call that in __init__",
+    "concurrency": "set by set_concurrency(); call that in __init__",
+    "timeout": "set by set_timeout(); call that in __init__",
+}
+
+
 class Routine:
     """Subclass it, declare slots, events and a policy in a constructor without parameters, and give it logic.
 
@@ -68,11 +83,11 @@ class Routine:
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        if cls.state is not Routine.state:
-            raise InvalidValueError(
-                f"the class {cls.__name__} has an attribute 'state' of its own: self.state is what a routine "
-                "remembers in a worker; take another name, such as 'my_state'"
-            )
+        for name, hint in _OWN_ATTRIBUTES.items():
+            if getattr(cls, name) is not getattr(Routine, name):
+                raise InvalidValueError(
+                    f"the class {cls.__name__} has an attribute {name!r} of its own: self.{name} is {hint}"
+                )
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self:
         self = super().__new__(cls)
@@ -229,7 +244,8 @@ class Routine:
     # -- while it runs -------------------------------------------------------------------------------------
 
     def logic(self, slot_data: SlotData, policy_message: Any, state: Any) -> Any:
-        """What the routine does; override it (plain or async), or call :meth:`set_logic`.
+        """What the routine does; override it (plain or async), or call :meth:`set_logic`. What it has made it emits: a
+        value that it returns goes nowhere, and a warning says so once.
 
         :param slot_data: by slot, the payloads that the policy took. A slot it took none from gives ``[]``.
         :param policy_message: what the policy wants the logic to know, usually ``None``.
@@ -276,6 +292,10 @@ class Routine:
         activation = _running_get()
         if activation is None or activation.routine is not self:
             raise self._not_in_activation("send_output()")
+        if not isinstance(output_type, str):
+            raise refused(
+                InvalidTypeError, f"send_output() of {self}", output_type, "a type of output, as text"
+            )
         activation.send_output(output_type, data)
 
     def stats(self, state: Any = None) -> dict[str, Any]:
@@ -315,10 +335,14 @@ class Routine:
         return MappingProxyType(self._config)
 
     def get_config(self, key: str, default: Any = None) -> Any:
-        """The value that was set, else ``default`` if given, else the default that ``config_type`` declares."""
+        """The value that was set, else ``default`` if given, else the default that ``config_type`` declares. Raises
+        InvalidValueError for a key that it does not declare, where no ``default`` is given."""
         if key in self._config or default is not None or self.config_type is None:
             return self._config.get(key, default)
-        return next((field.default for field in fields_of(self.config_type) if field.name == key), None)
+        declared = {field.name: field.default for field in fields_of(self.config_type)}
+        if key not in declared:
+            raise unknown("config key", key, declared, where=f"of {self}", fix="or give a default")
+        return declared[key]
 
     @property
     def activation_policy(self) -> ActivationPolicy | None:

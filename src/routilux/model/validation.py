@@ -12,7 +12,7 @@ from routilux.model.entry import resolve_entry, unfed_slots
 from routilux.model.graph import cycle_path, cycles, reachable, same_cycle
 from routilux.model.logic import logic_of_handlers, logic_problem
 from routilux.model.policy import AllSlotsReadyPolicy, BatchSizePolicy, lanes_problem
-from routilux.model.recovery import ERROR_EVENT, ErrorHandler
+from routilux.model.recovery import ERROR_EVENT
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
@@ -81,7 +81,6 @@ def _routine_issues(routine: Routine) -> Iterator[Issue]:
     yield from _config_issues(routine, where)
     yield from _batch_issues(routine)
     yield from _error_event_issues(routine, where)
-    yield from _error_handler_issues(routine.error_handler, where)
     yield from _lanes_issues(routine)
     if routine.concurrency > 1:
         yield from _overlap_issues(routine)
@@ -149,15 +148,6 @@ def _error_event_issues(routine: Routine, where: str) -> Iterator[Issue]:
         yield Issue("error", "no-error-event", where, message, fix)
 
 
-def _error_handler_issues(handler: ErrorHandler | None, where: str) -> Iterator[Issue]:
-    names = [] if handler is None else handler.without_effect
-    if handler is not None and names:
-        strategy = str(handler.strategy)
-        message = f"{', '.join(names)} of its error handler: no effect, as the strategy {strategy!r} retries nothing"
-        fix = f"ErrorHandler('retry', ..., on_exhausted={strategy!r}) retries first"
-        yield Issue("warning", "settings-without-retry", where, message, fix)
-
-
 def _lanes_issues(routine: Routine) -> Iterator[Issue]:
     """What ``set_concurrency(by=)`` could not see: a policy that was set behind it."""
     by, policy = routine.concurrency_by, routine.activation_policy
@@ -192,7 +182,6 @@ def _settings(flow: Flow) -> Iterator[Issue]:
             f"max_workers={flow.max_workers} has no effect: a sequential flow runs one activation at a time"
         )
         yield Issue("warning", "sequential-workers", where, message, "execution_strategy='concurrent'")
-    yield from _error_handler_issues(flow.error_handler, where)
 
 
 def _entries(flow: Flow) -> Iterator[Issue]:

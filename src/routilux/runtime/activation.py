@@ -122,7 +122,7 @@ class LiveActivation(Activation):
         node = self.node
         try:
             routes = node.routes[event]  # type: ignore[index]
-        except KeyError:
+        except (KeyError, TypeError):  # an Event, or what is no event
             event = self.routine.event_name(event)
             routes = node.routes[event]
         if node.checks is not None:

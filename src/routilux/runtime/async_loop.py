@@ -76,7 +76,9 @@ class AsyncTasks:
                     self._tasks.pop(asyncio.current_task(), None)  # type: ignore[arg-type]
                     turns.leave(task.activation.node.worker)
                     return
-                await _Paced(task.activation, task.logic(task.slot_data, task.message, task.state))
+                result = await _Paced(task.activation, task.logic(task.slot_data, task.message, task.state))
+                if result is not None:
+                    turns.tell_of_result(task.activation, result)
             finally:
                 task.activation.landed()
         except BaseException as error:  # noqa: BLE001 user code; SystemExit would end the loop for everybody
@@ -203,7 +205,7 @@ class _Paced:
         self._activation = activation
         self._coroutine = coroutine
 
-    def __await__(self) -> Generator[Any, Any, None]:
+    def __await__(self) -> Generator[Any, Any, Any]:
         coroutine, activation = self._coroutine, self._activation
         answer: Any = None
         error: BaseException | None = None
@@ -211,8 +213,8 @@ class _Paced:
             while True:
                 try:
                     waits_for = coroutine.send(answer) if error is None else coroutine.throw(error)
-                except StopIteration:
-                    return
+                except StopIteration as end:
+                    return end.value
                 finally:
                     answer = error = None
                 try:

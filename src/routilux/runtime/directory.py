@@ -39,7 +39,7 @@ class Directory:
 
     def __init__(self, engine: Engine, registry: FlowRegistry | None) -> None:
         self._engine = engine
-        self._registry = registry
+        self._registry = FlowRegistry.get_instance() if registry is None else registry
         self._by_flow: dict[str, tuple[Worker, ...]] = {}  # those that take jobs
         self._lock = engine.driver.lock()
 
@@ -63,11 +63,11 @@ class Directory:
             raise InvalidTypeError(
                 f"a flow is given by its registered name or as a Flow, got {type(flow).__name__}: {shown(flow)}"
             )
-        return (self._registry or FlowRegistry.get_instance()).get(flow)
+        return self._registry.get(flow)
 
     def known_flow(self, flow_id: str) -> Flow | None:
         """The flow that is registered under this id, or runs here."""
-        registry = self._registry or FlowRegistry.get_instance()
+        registry = self._registry
         if flow_id in registry:
             return registry.get(flow_id)
         return next((worker.flow for worker in self._all() if worker.flow_id == flow_id), None)
@@ -109,7 +109,7 @@ class Directory:
 
     def _posted_to(self, flow: str | Flow) -> Flow:
         """The flow of a post, when no worker of that id takes jobs: the ids of flows that ran count as known."""
-        registry = self._registry or FlowRegistry.get_instance()
+        registry = self._registry
         if not isinstance(flow, str) or flow in registry:
             return self.flow(flow)
         seen = {worker.flow_id: worker.flow for worker in self._all()}
@@ -124,7 +124,7 @@ class Directory:
 
     def _fix(self, flow: Flow | None, name: str) -> str:
         """How to start the flow: by its name only where the registry knows it by that."""
-        registry = self._registry or FlowRegistry.get_instance()
+        registry = self._registry
         known = name in registry and flow in (None, registry.get(name))
         return f"runtime.exec({name!r})" if known else "runtime.exec(flow)"
 

@@ -23,7 +23,7 @@ from routilux.errors import (
     refused,
     unknown,
 )
-from routilux.model.checks import checked_count, checked_flag, checked_timeout
+from routilux.model.checks import check_methods, checked_count, checked_flag, checked_name_of, checked_timeout
 from routilux.model.context import left_behind, running
 from routilux.model.flow import Flow
 from routilux.model.item import DeadLetter
@@ -84,10 +84,10 @@ class Runtime:
     ``FlowRegistry.get_instance()``. ``store``: where every step is written, as a URL (``"sqlite:///routilux.db"``,
     ``"postgresql://…"``), which this runtime opens and closes, or an open ``Store``, which it does not close; None
     keeps everything in memory. ``durability``: what an acknowledged step of a store given by its URL survives,
-    ``"full"`` a power cut, ``"process"`` the end of the process. ``debug``: raise where a routine changes its own
-    attributes, instead of warning. ``capture_logs``: keep with each job, as ``job.logs``, what its routines log with
-    any logger, and let the handlers of the root logger see where it comes from. ``capture_prints``: keep there what
-    they print, too; it is printed all the same.
+    ``"full"``, the default, a power cut, ``"process"`` the end of the process. ``debug``: raise where a routine changes
+    its own attributes, instead of warning. ``capture_logs``: keep with each job, as ``job.logs``, what its routines log
+    with any logger, and let the handlers of the root logger see where it comes from. ``capture_prints``: keep there
+    what they print, too; it is printed all the same.
 
     As a context manager it drains and stops at the end of the block, and stops without draining when the block
     is left by an exception. Workers that were given an id, and whatever is unfinished, are left in the store.
@@ -106,12 +106,21 @@ class Runtime:
         enable_monitoring: bool = False,
         registry: FlowRegistry | None = None,
         store: str | Store | None = None,
-        durability: str = "full",
+        durability: str | None = None,
         debug: bool = False,
         capture_logs: bool = False,
         capture_prints: bool = False,
     ) -> None:
-        checked_flag("Runtime(debug)", debug)
+        flags = {
+            "debug": debug,
+            "enable_monitoring": enable_monitoring,
+            "capture_logs": capture_logs,
+            "capture_prints": capture_prints,
+        }
+        for name, value in flags.items():
+            checked_flag(f"Runtime({name})", value)
+        if registry is not None and not isinstance(registry, FlowRegistry):
+            raise refused(InvalidTypeError, "Runtime(registry)", registry, "a FlowRegistry")
         size = os.cpu_count() or 1 if thread_pool_size is None else thread_pool_size
         self.thread_pool_size = checked_count("Runtime(thread_pool_size)", size, 1, MAX_THREADS)
         self.max_queue_size = checked_count("Runtime(max_queue_size)", max_queue_size, 1)
@@ -187,6 +196,7 @@ class Runtime:
                 "worker_id": worker_id,
                 "job_id": job_id,
                 "metadata": metadata,
+                "on_flow_change": None if on_flow_change == "refuse" else on_flow_change,
             }
             _check_resumed(job_state, [name for name, value in given.items() if value is not None])
         flow = self._directory.flow(flow)
@@ -300,7 +310,8 @@ class Runtime:
             raise StateError(
                 "recover() opens what a store holds; give the runtime one: Runtime(store='sqlite:///…')"
             )
-        given = {flow.flow_id: flow for flow in flows}
+        checked_flag("recover(paused)", paused)
+        given = _flows_by_id(flows)
 
         def find(flow_id: str) -> Flow | None:
             return given.get(flow_id) or self._directory.known_flow(flow_id)
@@ -318,7 +329,7 @@ class Runtime:
                 "exec(job_state=...) resumes a saved file, and this runtime has a store that holds its workers; resume "
                 "the file in a runtime without a store"
             )
-        body = saved.saved
+        body = saved.body()
         cut.check(body, flow)
         worker = self._create(flow, body["worker_id"], one_shot=body["kind"] == "execution")
         worker.hold()
@@ -450,7 +461,7 @@ class Runtime:
     def get_job(self, job_id: str) -> JobContext | None:
         """The job, or None if it is not known (any more: 10,000 finished jobs are kept, for an hour, in
         ``max_finished_bytes``; a store keeps 100,000, for a week)."""
-        job = self._engine.book.jobs.get(job_id)
+        job = self._engine.book.jobs.get(checked_name_of("get_job()", job_id, "the job_id of the job"))
         if job is None and self._opener is not None:
             return self._opener.job(job_id, self._directory.known_flow)
         return job
@@ -481,6 +492,9 @@ class Runtime:
             checked_flag("list_jobs(parked)", parked)
         if limit is not None:
             checked_count("list_jobs(limit)", limit, 0)
+        if cursor is not None and not isinstance(cursor, JobContext):
+            fix = "give the last job of the page before, such as page[-1]"
+            raise refused(InvalidTypeError, "list_jobs(cursor)", cursor, "a JobContext", fix=fix)
         flow_id = flow.flow_id if isinstance(flow, Flow) else flow
         worker_id = worker.worker_id if isinstance(worker, WorkerState) else worker
         if self._opener is not None:
@@ -495,9 +509,10 @@ class Runtime:
                 limit=limit,
                 after=after,
             )
+        jobs = list(self._engine.book.jobs.values())
         found = [
             job
-            for job in list(self._engine.book.jobs.values())
+            for job in jobs
             if status in (None, job.status)
             and flow_id in (None, job.flow_id)
             and worker_id in (None, job.worker_id)
@@ -505,15 +520,14 @@ class Runtime:
         ]
         if not found:
             self._directory.check_known(flow, worker)
-        if cursor is not None and cursor in found:
-            found = found[found.index(cursor) + 1 :]
-        return found[:limit]
+        return (found if cursor is None else _after(cursor, jobs, found))[:limit]
 
     def get_worker(self, worker_id: str) -> WorkerState | None:
         """The state of a live worker, or of one of the newest 1,000 stopped ones.
 
         That of a one-shot execution is kept as long as its job is.
         """
+        checked_name_of("get_worker()", worker_id, "the worker_id of the worker")
         worker = self._engine.workers.get(worker_id) or self._engine.stopped.get(worker_id)
         return None if worker is None else worker.state
 
@@ -753,7 +767,7 @@ class Runtime:
         goes on with them when it is opened again. StoreError: it has stopped, and the store has not taken all that has
         ended, at most a second after ``timeout``.
         """
-        found = self._stopped_target(worker)
+        found = self._stopped_target(worker, drain)
         if found.stopped:
             return True
         self._engine.refuse_inside("stop()")
@@ -762,7 +776,8 @@ class Runtime:
             return elsewhere(partial(self.stop, worker, drain=drain, timeout=timeout))
         return on_thread(self._waits_to_stop(found, drain, deadline))
 
-    def _stopped_target(self, worker: str | WorkerState) -> Worker:
+    def _stopped_target(self, worker: str | WorkerState, drain: bool) -> Worker:
+        checked_flag("stop(drain)", drain)
         found = self._target(worker)
         if isinstance(found, JobContext):
             raise InvalidTypeError(
@@ -807,6 +822,7 @@ class Runtime:
         """
         if self._forked:
             return True
+        checked_flag("shutdown(wait)", wait)
         deadline = self._engine.deadline(timeout)
         inside = running.get() is not None
         if isinstance(self._engine.driver, ThreadDriver) and not inside and interrupts_itself():
@@ -955,7 +971,7 @@ class Runtime:
     ) -> bool:
         """:meth:`stop` for coroutines; waiting holds no thread. A task that is cancelled leaves the worker as far as
         it has come: it accepts nothing any more."""
-        found = self._stopped_target(worker)
+        found = self._stopped_target(worker, drain)
         if found.stopped:
             return True
         self._engine.refuse_inside("astop()")
@@ -966,6 +982,7 @@ class Runtime:
         those of the runtime."""
         if self._forked:
             return True
+        checked_flag("ashutdown(wait)", wait)
         deadline, inside = self._engine.deadline(timeout), running.get() is not None
         return await in_task(self._waits_to_shut_down(wait, deadline, inside, on_own_thread))
 
@@ -987,7 +1004,8 @@ class Runtime:
         self._engine.remove_observer(observer)
 
     def add_tap(self, tap: Tap) -> None:
-        """Show this tap what all workers emit, from now on."""
+        """Show this tap what all workers emit, from now on. InvalidTypeError if it lacks a method."""
+        check_methods("add_tap()", tap, "a tap", "watch", "note", "take_back")
         self._engine.set_taps((*self._engine.taps, tap))
 
     def remove_tap(self, tap: Tap) -> None:
@@ -995,18 +1013,24 @@ class Runtime:
 
     def set_gate(self, worker: str | WorkerState, routine_id: str, gate: Gate | None) -> None:
         """Ask this gate before activations of the routine start and before items enter its slots; None: ask
-        no caller any more, and let go what is held."""
+        no caller any more, and let go what is held. InvalidTypeError if it lacks a method."""
+        if gate is not None:
+            check_methods("set_gate()", gate, "a gate", "holds_activation", "holds_item")
         found = self._directory.live(worker)
         node = self._directory.node(found, routine_id)
         found.gates.set_gate(node, gate)
 
     def let_go(self, worker: str | WorkerState, routine_id: str, *, everything: bool = False) -> int:
         """Let go what a gate holds at a routine: the oldest, or everything; returns how much that was."""
+        checked_flag("let_go(everything)", everything)
         found = self._directory.live(worker)
         return found.gates.let_go(self._directory.node(found, routine_id), everything=everything)
 
     def set_runner(self, worker: str | WorkerState, routine_id: str, runner: TaskRunner | None) -> None:
-        """Run the logic of a routine somewhere else from now on; None: on the pool again."""
+        """Run the logic of a routine somewhere else from now on; None: on the pool again. InvalidTypeError if it has no
+        method ``start``."""
+        if runner is not None:
+            check_methods("set_runner()", runner, "a runner", "start")
         found = self._directory.live(worker)
         self._directory.node(found, routine_id).runner = runner
 
@@ -1053,13 +1077,19 @@ class Runtime:
 # -- checks ------------------------------------------------------------------------------------------------
 
 
-def _opened_store(store: Any, durability: str) -> Store | None:
+def _opened_store(store: Any, durability: str | None) -> Store | None:
     """The store of a URL, which the runtime closes; None where it was given an open one, or none."""
-    if durability not in ("full", "process"):
+    if durability not in (None, "full", "process"):
         raise unknown("durability", durability, ["full", "process"])
     if isinstance(store, str):
-        return load("store of a URL")(store, durability=durability)  # type: ignore[no-any-return]
+        return load("store of a URL")(store, durability=durability or "full")  # type: ignore[no-any-return]
     if store is None or callable(getattr(store, "write", None)):
+        if durability is not None:
+            has = "no store" if store is None else "a store that is open already"
+            raise InvalidValueError(
+                f"Runtime(durability={durability!r}) has no effect, as the runtime has {has}; give a URL, such as "
+                "Runtime(store='sqlite:///routilux.db', durability=...), or leave it out"
+            )
         return None
     raise refused(
         InvalidTypeError,
@@ -1089,6 +1119,24 @@ def _check_resumed(state: Any, given: list[str]) -> None:
 def _check_flow_change(on_flow_change: str) -> None:
     if on_flow_change not in ("refuse", "adopt"):
         raise unknown("on_flow_change", on_flow_change, ["refuse", "adopt"])
+
+
+def _after(cursor: JobContext, jobs: list[JobContext], found: list[JobContext]) -> list[JobContext]:
+    """Those of ``found`` that come after a job, which need not be one of them: its status may be another by now."""
+    ids = [job.job_id for job in jobs]
+    if cursor.job_id in ids:
+        after = set(ids[ids.index(cursor.job_id) + 1 :])
+        return [job for job in found if job.job_id in after]
+    place = cursor.created_at, cursor.job_id  # it is forgotten
+    return [job for job in found if (job.created_at, job.job_id) > place]
+
+
+def _flows_by_id(flows: Any) -> dict[str, Flow]:
+    given: list[Any] = list(flows) if isinstance(flows, Iterable) else [None]
+    if not all(isinstance(flow, Flow) for flow in given):
+        fix = "write flows=[flow]; those that are registered need not be given"
+        raise refused(InvalidTypeError, "recover(flows)", flows, "a list of Flows", fix=fix)
+    return {flow.flow_id: flow for flow in given}
 
 
 def _as_post(letter: DeadLetter) -> str:

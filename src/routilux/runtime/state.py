@@ -9,7 +9,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple, Protocol, TypeVar, overload
 
 from routilux.errors import InsideActivationError, InvalidTypeError, StateError, unknown
-from routilux.model.checks import checked_count, checked_duration, checked_timeout
+from routilux.model.checks import check_methods, checked_count, checked_duration, checked_timeout
 from routilux.model.context import running
 from routilux.model.item import Output, ParkedItem
 from routilux.model.routine_state import RoutineState
@@ -271,6 +271,9 @@ class WorkerState:
         self.history.ttl = checked_duration("history_ttl_seconds", seconds)
 
     def set_output_handler(self, handler: OutputHandler | None) -> None:
+        """Give it what is sent with ``send_output``; None takes it away. InvalidTypeError if it has no ``handle``."""
+        if handler is not None:
+            check_methods("set_output_handler()", handler, "an output handler", "handle")
         self.output_handler = handler
 
     def put_output(self, output: OutputRecord) -> None:
@@ -325,7 +328,7 @@ class WorkerState:
         if self.control is not None:
             snapshots.replace(path, self.control.snapshot(snapshots.encoded))
         elif self.saved is not None:
-            snapshots.write(path, self.saved)
+            snapshots.write(path, self.body())
         else:
             raise StateError(f"worker {self.worker_id!r} was never started; there is nothing to save")
 
@@ -355,6 +358,15 @@ class WorkerState:
                 "read it with WorkerState.load()"
             )
         return kind(body["worker_id"], body["flow_id"], clock=time.monotonic, wall_time=time.time)
+
+    def body(self) -> Mapping[str, Any]:
+        """What was read from a file, with what has been changed in it since."""
+        return {
+            **(self.saved or {}),
+            "routine_states": self.routine_states,
+            "shared_data": dict(self.shared_data),
+            "shared_log": list(self.shared_log),
+        }
 
     def fill(self, body: Mapping[str, Any]) -> None:
         """Take over what a snapshot remembers."""

@@ -139,7 +139,8 @@ def carry_out(
             ):
                 worker.at_rest(job.remove(unsettled) if unsettled else ())
                 return False, clock()
-            context.run(logic, slot_data, activation.message, state)
+            if (result := context.run(logic, slot_data, activation.message, state)) is not None:
+                tell_of_result(activation, result)
             if node.guarded:
                 end_guarded(activation)
         except BaseException as error:  # noqa: BLE001 user code may raise anything, SystemExit included
@@ -486,6 +487,25 @@ def tell(
         "follows": follows,
     }
     worker.engine.failures.tell(level, failed_with(who, error), message, error, about)
+
+
+def tell_of_result(activation: LiveActivation, result: object) -> None:
+    """Warn, once for each routine, of something that logic has returned: it goes nowhere."""
+    node = activation.node
+    kind, events = name_of(result), list(node.routine.events)
+    what = "its logic" if node.routine.own_logic is not None else "a handler of its slots"
+    emit = f"self.emit({'EVENT' if len(events) > 1 else repr([*events, 'output'][0])}, "
+    emit += "**result)" if kind == "dict" else "value=result)"
+    declare = "" if events else "declare an event with add_event('output'), and "
+    choice = f", where EVENT is one of {', '.join(map(repr, events))}" if len(events) > 1 else ""
+    node.worker.engine.warn(
+        f"routine {node.routine_id!r} of flow {node.worker.flow_id!r}: {what} returned {_a(kind)}, which goes nowhere; "
+        f"{declare}emit it: {emit}{choice}"
+    )
+
+
+def _a(noun: str) -> str:
+    return f"{'an' if noun[:1].lower() in 'aeiou' else 'a'} {noun}"
 
 
 def end(worker: Worker, activation: LiveActivation, now: float, outcome: Outcome) -> bool:

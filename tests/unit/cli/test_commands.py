@@ -275,7 +275,7 @@ class TestDoctor:
             ("ok", "config timeout"),
             ("ok", "config modules"),
             ("warning", "config"),
-            ("warning", "environment"),
+            ("warning", "config"),
             ("error", "module no_such_module"),
         ]
 

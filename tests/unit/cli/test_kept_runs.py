@@ -253,6 +253,7 @@ class TestRefused:
             ([*STORE, "--id", "evens-1"], "has a run of this id; go on with it by --resume evens-1"),
             ([*STORE, "--id", "a", "--resume", "evens-1"], "--id names a new run, and --resume goes on with one"),
             ([*STORE, "--resume", "evens-1", "-p", "n:=4"], "was begun with no parameters, which cannot be changed"),
+            ([*STORE, "--on-flow-change", "adopt"], "--on-flow-change says how --resume goes on"),
             ([*STORE, "--resume", "evens-1", "--watch"], "--watch runs again from the beginning"),
             ([*STORE, "--save-state", "s"], "--save-state keeps a run in a file, and --store in a store"),
             (["--store", "runs.db"], "store: expected a URL, such as sqlite:///relative.db"),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from routilux import ConfigurationError
-from routilux.cli.settings import Settings, read_settings, unknown_variables
+from routilux.cli.settings import Settings, read_settings
 
 VALUES = {
     "threads": ("3", 3),
@@ -101,7 +101,8 @@ def test_a_file_that_is_not_utf8_is_refused(folder: Path) -> None:
         read_settings(folder, {})
 
 
-def test_variables_that_mean_nothing_are_known() -> None:
-    assert unknown_variables({"ROUTILUX_THREAD": "1", "ROUTILUX_THREADS": "1", "PATH": ""}) == [
-        "ROUTILUX_THREAD"
-    ]
+def test_variables_that_mean_nothing_are_told(folder: Path) -> None:
+    variables = {"ROUTILUX_STROE": "sqlite:///o.db", "ROUTILUX_THREADS": "1", "PATH": ""}
+    assert read_settings(folder, variables).warnings == (
+        "environment: ROUTILUX_STROE means nothing; the nearest is ROUTILUX_STORE",
+    )

@@ -58,6 +58,16 @@ def test_everything_that_a_document_can_say() -> None:
     assert flow.connections[0].mapping == {"date": "day"}
 
 
+@pytest.mark.parametrize("strategy", ["strategy: skip, ", ""])
+def test_a_setting_of_a_retry_without_a_retry_is_a_problem_at_its_place(strategy: str) -> None:
+    handler = f"error_handler: {{{strategy}max_retries: 3}}"
+    found = problems(f"version: 1\nflow_id: x\n{handler}\nroutines: {{a: {{class: work}}}}\n")
+    assert [(each.code, each.path, each.line, each.column) for each in found] == [
+        ("invalid-value", "error_handler.max_retries", 3, handler.index("3") + 1)
+    ]
+    assert "max_retries would have no effect" in found[0].message
+
+
 def test_all_problems_at_once_each_at_its_place() -> None:
     document = textwrap.dedent("""\
         version: 2

@@ -33,6 +33,13 @@ def test_it_allows_what_the_loader_allows(validator: Any, document: dict[str, An
     validator.validate(document)
     document["routines"]["save"]["class"] = "mypkg.work.clean"
     validator.validate(document)
+    for handler in (
+        {},
+        {"strategy": "skip"},
+        {"strategy": "retry", "max_retries": 3, "on_exhausted": "skip"},
+    ):
+        document["routines"]["save"]["error_handler"] = handler
+        validator.validate(document)
 
 
 @pytest.mark.parametrize(
@@ -48,11 +55,13 @@ def test_it_allows_what_the_loader_allows(validator: Any, document: dict[str, An
         lambda d: d["routines"]["read"]["config"].update(mode="x"),
         lambda d: d["routines"]["read"].update(activation={"policy": "batch_size"}),
         lambda d: d["routines"]["read"].update(error_handler={"strategy": "rety"}),
+        lambda d: d["routines"]["read"].update(error_handler={"strategy": "skip", "max_retries": 3}),
+        lambda d: d["routines"]["read"].update(error_handler={"max_retries": 3}),
         lambda d: d["routines"]["choose"]["config"]["routes"].append({"when": "x"}),
         lambda d: d["connections"].append({"from": "a", "to": "b.c"}),
         lambda d: d["execution"].update(timeout=0),
     ],
-    ids=map(str, range(13)),
+    ids=map(str, range(15)),
 )
 def test_it_refuses_what_the_loader_refuses(
     validator: Any, document: dict[str, Any], spoil: Callable[[dict[str, Any]], object]

@@ -94,7 +94,11 @@ def test_set_config_refuses_and_changes_nothing() -> None:
 
 def test_get_config_knows_the_declared_default() -> None:
     read = Read()
-    assert (read.get_config("size"), read.get_config("size", 7), read.get_config("other")) == (100, 7, None)
+    assert (read.get_config("size"), read.get_config("size", 7), read.get_config("other", 5)) == (100, 7, 5)
+    with pytest.raises(
+        InvalidValueError, match=r"no config key 'siez' of routine Read; .*'size'.*; or give a default"
+    ):
+        read.get_config("siez")
 
 
 def test_ports_that_depend_on_the_config() -> None:

@@ -1,7 +1,12 @@
 from __future__ import annotations
 
+import copy
+import pickle
 from collections.abc import Callable
+from inspect import signature
 from typing import Any
+
+import pytest
 
 from routilux.errors import InvalidTypeError, InvalidValueError, RoutiluxError, SerializationError
 from routilux.model.recovery import Continue, ErrorDecision, ErrorHandler, ErrorStrategy, Retry, Skip, Stop
@@ -89,6 +94,57 @@ def test_bad_settings_are_refused(
     settings: dict[str, Any], error: type[RoutiluxError], fragments: tuple[str, ...]
 ) -> None:
     refusal(lambda: ErrorHandler(**settings), error, *fragments)
+
+
+GIVEN: list[tuple[str, Any]] = [
+    ("max_retries", 3),
+    ("retry_delay", 1.0),
+    ("retry_backoff", 2.0),
+    ("max_delay", None),
+    ("jitter", 0.0),
+    ("retryable_exceptions", (Exception,)),
+    ("on_exhausted", "stop"),
+]
+
+
+@pytest.mark.parametrize("strategy", ["stop", "continue", "skip", "emit"])
+@pytest.mark.parametrize(("name", "default"), GIVEN)
+def test_a_setting_of_a_retry_is_refused_where_nothing_is_retried(
+    strategy: str, name: str, default: Any
+) -> None:
+    fix = f"leave it out, or give the strategy 'retry' with on_exhausted='{strategy}'"
+    refusal(
+        lambda: ErrorHandler(strategy, **{name: default}),
+        InvalidValueError,
+        f"{name} would have no effect",
+        fix,
+    )
+    assert ErrorHandler("retry", **{name: default}) == ErrorHandler("retry")
+
+
+def test_a_forgotten_strategy_is_told() -> None:
+    refusal(
+        lambda: ErrorHandler(max_retries=5, jitter=0.1),
+        InvalidValueError,
+        "ErrorHandler(strategy='stop'): max_retries, jitter would have no effect",
+        "leave them out, or give the strategy 'retry'",
+    )
+    refusal(
+        lambda: ErrorHandler.from_dict({"retryable_exceptions": ["OSError"]}), InvalidValueError, "no effect"
+    )
+
+
+def test_all_settings_are_listed_above() -> None:
+    assert ["strategy", *(name for name, _ in GIVEN)] == list(signature(ErrorHandler).parameters)
+    assert [str(each) for each in signature(ErrorHandler).parameters.values()][1].endswith("= 3")
+
+
+@pytest.mark.parametrize("strategy", list(ErrorStrategy))
+def test_every_handler_can_be_copied_pickled_written_and_read(strategy: ErrorStrategy) -> None:
+    plain, set_up = ErrorHandler(strategy), ErrorHandler("retry", max_retries=7, on_exhausted="skip")
+    for handler in (plain, set_up):
+        assert pickle.loads(pickle.dumps(handler)) == copy.deepcopy(handler) == copy.copy(handler) == handler
+        assert ErrorHandler.from_dict(handler.to_dict()) == handler
 
 
 WRITTEN: list[tuple[ErrorHandler, dict[str, Any]]] = [

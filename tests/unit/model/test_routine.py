@@ -536,6 +536,29 @@ def test_a_routine_is_named_by_its_class_until_it_has_an_id() -> None:
     assert (str(step), repr(step), step.flow) == ("routine 's' (Step)", "<Step 's'>", flow)
 
 
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("timeout", "self.timeout is set by set_timeout(); call that in __init__"),
+        ("concurrency", "set by set_concurrency()"),
+        ("error_handler", "set by set_error_handler()"),
+        ("activation_policy", "set by set_activation_policy()"),
+        ("config", "made by set_config()"),
+        ("slots", "made by add_slot()"),
+        ("events", "made by add_event()"),
+        ("routine_id", "its id in the flow"),
+        ("flow", "take another name, such as 'my_flow'"),
+    ],
+)
+def test_a_class_attribute_in_place_of_a_setting_is_refused_with_the_call_that_sets_it(
+    name: str, hint: str
+) -> None:
+    with pytest.raises(InvalidValueError) as caught:
+        type("Own", (Routine,), {name: 5})
+    assert f"the class Own has an attribute {name!r} of its own" in str(caught.value)
+    assert hint in str(caught.value)
+
+
 def test_a_class_attribute_named_state_is_refused_where_the_class_is_made() -> None:
     with pytest.raises(InvalidValueError, match="the class Own has an attribute 'state' of its own"):
 

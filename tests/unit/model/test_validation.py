@@ -17,7 +17,6 @@ from routilux.errors import (
 from routilux.model.entry import resolve_entry
 from routilux.model.flow import Flow
 from routilux.model.policy import all_slots_ready_policy, batch_size_policy, immediate_policy
-from routilux.model.recovery import ErrorHandler
 from routilux.model.routine import Routine
 from routilux.model.validation import Issue
 from tests.unit.model.samples import Step, chain, refusal, table
@@ -364,17 +363,3 @@ def test_an_entry_that_is_not_clear_is_refused(make: Callable[[], Flow], fragmen
 @pytest.mark.parametrize("error", [FlowValidationError, MissingPolicyError])
 def test_a_refused_flow_is_a_value_error(error: type[RoutiluxError]) -> None:
     assert issubclass(error, ValueError)
-
-
-@pytest.mark.parametrize("strategy", ["stop", "continue", "skip", "emit"])
-def test_settings_of_a_retry_are_told_where_nothing_is_retried(strategy: str) -> None:
-    handler = ErrorHandler(strategy, max_retries=5, jitter=0.1)
-    assert handler.without_effect == ["max_retries", "jitter"]
-    assert ErrorHandler(strategy).without_effect == []
-    assert ErrorHandler("retry", max_retries=5).without_effect == []
-    flow = Flow("f").set_error_handler(handler)
-    found = [issue for issue in flow.validate() if issue.code == "settings-without-retry"]
-    assert [str(issue) for issue in found] == [
-        "flow 'f': max_retries, jitter of its error handler: no effect, as the strategy "
-        f"{strategy!r} retries nothing; ErrorHandler('retry', ..., on_exhausted={strategy!r}) retries first"
-    ]

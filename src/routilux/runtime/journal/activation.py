@@ -57,7 +57,7 @@ class JournaledActivation(LiveActivation):
         node = self.node
         try:
             routes = node.routes[event]  # type: ignore[index]
-        except KeyError:
+        except (KeyError, TypeError):  # an Event, or what is no event
             event = self.routine.event_name(event)
             routes = node.routes[event]
         if node.checks is not None:

@@ -150,7 +150,8 @@ class JournaledWorker(Worker):
                     return False, clock()
                 if not activation.takes_off():
                     return False, clock()
-                context.run(node.logic, slot_data, activation.message, self.state)
+                if (result := context.run(node.logic, slot_data, activation.message, self.state)) is not None:
+                    turns.tell_of_result(activation, result)
                 turns.end_guarded(activation)
                 self.seal(activation)
             except BaseException as error:  # noqa: BLE001 user code may raise anything, SystemExit included
