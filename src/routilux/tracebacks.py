@@ -46,10 +46,10 @@ def of_user(error: BaseException) -> TracebackType | None:
     """
     if is_a(error, RoutiluxError):
         steps = list(_steps(error))
-        own = [n for n, step in enumerate(steps) if not _is_machinery(step)]
+        own = [n for n, step in enumerate(steps) if _rank(step.tb_frame.f_code.co_filename) >= 0]
         return _chained(steps[own[0] : own[-1] + 1]) if own else None
     trace = step = _trace_of(error)
-    while step is not None and _is_machinery(step):
+    while step is not None and _rank(step.tb_frame.f_code.co_filename) < 0:
         step = step.tb_next
     return step or trace
 
@@ -70,18 +70,17 @@ def place_of(error: BaseException) -> str:
     Own code is what is neither of Python nor installed beside it. Where all of it is, what is not Python's counts.
     """
     step = innermost(error)
-    return "" if step is None else f"{os.path.basename(step.tb_frame.f_code.co_filename)}:{step.tb_lineno}"
+    return "" if step is None else f"{_name(step.tb_frame.f_code.co_filename)}:{step.tb_lineno}"
 
 
 def innermost(error: BaseException) -> TracebackType | None:
     """The step of a traceback that :func:`place_of` names."""
-    found, best = None, 0
-    for step in _steps(error):
-        if _is_machinery(step):
-            continue
+    found, best, step = None, 0, _trace_of(error)
+    while step is not None:
         rank = _rank(step.tb_frame.f_code.co_filename)
         if rank >= best:
             found, best = step, rank
+        step = step.tb_next
     return found
 
 
@@ -227,10 +226,6 @@ def _steps(error: BaseException) -> Iterator[TracebackType]:
         step = step.tb_next
 
 
-def _is_machinery(step: TracebackType) -> bool:
-    return step.tb_frame.f_code.co_filename.startswith(_MACHINERY)
-
-
 def _chained(steps: list[TracebackType]) -> TracebackType | None:
     """A traceback of these steps alone."""
     chain = None
@@ -241,12 +236,17 @@ def _chained(steps: list[TracebackType]) -> TracebackType | None:
 
 @lru_cache(maxsize=1_024)
 def _rank(filename: str) -> int:
-    """How likely it is that the user wrote this."""
+    """How likely it is that the user wrote this; below 0 for our machinery."""
+    if filename.startswith(_MACHINERY):
+        return -1
     if filename.startswith(_PACKAGE):
         return 0
     if _has(filename, _INSTALLED):
         return 2
     return 1 if filename.startswith(_LIBRARY) else 3
+
+
+_name = lru_cache(maxsize=1_024)(os.path.basename)
 
 
 def _has(filename: str, parts: Iterable[str]) -> bool:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -18,10 +18,12 @@ from routilux import ErrorHandler, ErrorStrategy, Runtime
 from routilux.activation_policies import time_interval_policy
 from routilux.errors import StoreCorruptError, StoreError, StoreFullError, StoreLockedError
 from routilux.ports import Changes
-from routilux.runtime.driver import Driver
 from routilux.store.memory import MemoryStore
 from tests.durability.flows import Copy, Log, flow_of
 from tests.waiting import SECONDS, eventually
+
+if TYPE_CHECKING:
+    from routilux.runtime.driver import Driver
 
 MIB = 2**20
 YEARS = 10 * 365 * 86_400.0

@@ -24,82 +24,80 @@ if TYPE_CHECKING:
     from routilux.kernel.mailbox import Mailbox
     from routilux.runtime.pool import RunQueue
 
+    # Only annotations name them, and a protocol takes long to make.
+    class Cancellable(Protocol):
+        def cancel(self) -> None: ...
 
-def _unheard(who: str, error: BaseException, follows: str) -> None:
-    return None
+    class Attending(Protocol):
+        def wake(self) -> None: ...
+        def close(self, deadline: float | None) -> bool: ...
 
+    class Driver(Protocol):
+        @property
+        def clock(self) -> Clock: ...
 
-class Cancellable(Protocol):
-    def cancel(self) -> None: ...
+        @property
+        def quantum(self) -> float:
+            """Seconds that a routine may keep a thread while others wait."""
 
+        on_fault: OnFault
+        """Told what has come out of a step on one of the driver's threads, which goes on: what it was, the exception,
+        and what follows. The engine sets it."""
 
-class Attending(Protocol):
-    def wake(self) -> None: ...
-    def close(self, deadline: float | None) -> bool: ...
+        def note_fault(self, error: BaseException) -> None:
+            """A step of the engine that never raises has raised. It is logged already."""
 
+        def may_follow(self, queue: RunQueue) -> bool:
+            """Whether a thread may go on with another ready routine of the same worker."""
 
-class Driver(Protocol):
-    @property
-    def clock(self) -> Clock: ...
+        def lock(self) -> KernelLock: ...
+        def signal(self) -> Signal: ...
+        def random(self) -> float: ...
+        def unique(self) -> str: ...
 
-    @property
-    def quantum(self) -> float:
-        """Seconds that a routine may keep a thread while others wait."""
+        def start(self) -> None:
+            """Begin to carry out what is submitted."""
 
-    on_fault: OnFault
-    """Told what has come out of a step on one of the driver's threads, which goes on: what it was, the exception, and
-    what follows. The engine sets it."""
+        def submit(self, queue: RunQueue) -> None:
+            """A worker has ready routines."""
 
-    def note_fault(self, error: BaseException) -> None:
-        """A step of the engine that never raises has raised. It is logged already."""
+        def submit_async(self, mailbox: Mailbox) -> None:
+            """A routine with asynchronous logic is ready; its worker has no limit of activations."""
 
-    def may_follow(self, queue: RunQueue) -> bool:
-        """Whether a thread may go on with another ready routine of the same worker."""
+        def call_at(self, when: float, call: Callable[[], None]) -> Cancellable: ...
 
-    def lock(self) -> KernelLock: ...
-    def signal(self) -> Signal: ...
-    def random(self) -> float: ...
-    def unique(self) -> str: ...
+        def async_runner(self) -> TaskRunner:
+            """Runs asynchronous logic."""
 
-    def start(self) -> None:
-        """Begin to carry out what is submitted."""
+        def attendant(self, name: str, step: Step) -> Attending:
+            """Calls ``step`` until it returns False, whenever woken."""
 
-    def submit(self, queue: RunQueue) -> None:
-        """A worker has ready routines."""
+        def away(self) -> AbstractContextManager[None]:
+            """Around a wait inside logic on the calling thread: another thread may work in its stead."""
 
-    def submit_async(self, mailbox: Mailbox) -> None:
-        """A routine with asynchronous logic is ready; its worker has no limit of activations."""
+        def running(self) -> list[Any]:
+            """Every activation that runs now, in no order."""
 
-    def call_at(self, when: float, call: Callable[[], None]) -> Cancellable: ...
+        def on_loop(self) -> bool:
+            """Whether the calling thread is the one of the event loop."""
 
-    def async_runner(self) -> TaskRunner:
-        """Runs asynchronous logic."""
+        def runs_here(self, activation: Any, *, in_task: bool) -> bool:
+            """Whether the calling thread, or the running task, is the one that this activation was handed to."""
 
-    def attendant(self, name: str, step: Step) -> Attending:
-        """Calls ``step`` until it returns False, whenever woken."""
+        def leave_behind(self) -> None:
+            """Called in a forked child: the thread that has forked ends with what it does, and takes no lock for it."""
 
-    def away(self) -> AbstractContextManager[None]:
-        """Around a wait inside logic on the calling thread: another thread may work in its stead."""
-
-    def running(self) -> list[Any]:
-        """Every activation that runs now, in no order."""
-
-    def on_loop(self) -> bool:
-        """Whether the calling thread is the one of the event loop."""
-
-    def runs_here(self, activation: Any, *, in_task: bool) -> bool:
-        """Whether the calling thread, or the running task, is the one that this activation was handed to."""
-
-    def leave_behind(self) -> None:
-        """Called in a forked child: the thread that has forked ends with what it does, and takes no lock for that."""
-
-    def close(self, deadline: float | None) -> bool:
-        """Stop everything; False if something still ran at the deadline."""
+        def close(self, deadline: float | None) -> bool:
+            """Stop everything; False if something still ran at the deadline."""
 
 
 class SystemClock:
     monotonic = staticmethod(time.monotonic)
     time = staticmethod(time.time)
+
+
+def _unheard(who: str, error: BaseException, follows: str) -> None:
+    return None
 
 
 class ThreadDriver:

@@ -13,7 +13,7 @@ from routilux.errors import InsideActivationError, InvalidTypeError, name_of, re
 from routilux.model.checks import checked_timeout
 from routilux.model.context import running
 from routilux.ports import Observer, Row, RowObserver, Store, Tap, load, record_of
-from routilux.runtime import cut, waiting_for
+from routilux.runtime import waiting_for
 from routilux.runtime.book import JobBook
 from routilux.runtime.failures import ERROR, WARNING, FailureLog, failed_with, write
 from routilux.runtime.letters import LetterRoom
@@ -117,6 +117,8 @@ class Engine:
             worker.letters.forget()
 
     def snapshot(self, worker: Worker, use: Callable[[dict[str, Any]], T]) -> T:
+        from routilux.runtime import cut  # only save and load need it
+
         return cut.take(worker, use)
 
     def is_called_by_logic(self, of: Worker | None = None) -> bool:

@@ -19,7 +19,7 @@ from routilux.model.context import running
 from routilux.model.item import Output
 from routilux.model.status import JobStatus
 from routilux.runtime.failures import WARNING, write
-from routilux.runtime.sizes import estimated_size, size_of_outputs
+from routilux.runtime.sizes import estimated_size
 from routilux.tracebacks import headline
 
 if TYPE_CHECKING:
@@ -262,7 +262,7 @@ class JobContext:
     def kept_size(self) -> int:
         """Bytes, roughly, of what a job keeps that has ended."""
         kept = vars(self)
-        size = size_of_outputs(self.outputs) if self.outputs else 0
+        size = estimated_size(self.outputs) if self.outputs else 0
         if self.bulky or self.error is not None:
             size += 0 if self._logs is None else self._logs.final_size()
             for name in ("metadata", "data", "error", "errors", "_trace"):

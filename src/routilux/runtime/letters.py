@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from sys import getsizeof
 from threading import RLock
 
 from routilux.model.item import DeadLetter
 from routilux.runtime.sizes import estimated_size
 
+LETTER = 1_000  # bytes of one without its data and the texts of its failure
 LETTER_LIMIT = 10_000  # of a worker
 LETTER_BYTES = 256 * 2**20  # of a runtime
 
@@ -105,7 +107,9 @@ class _Kept:
         self.letter = letter
         self.worker = worker  # all of its worker
         self.claimed = False  # moved under the lock
-        self.size = estimated_size(letter)
+        self.size = (
+            LETTER + estimated_size(letter.data) + getsizeof(letter.error) + getsizeof(letter.traceback)
+        )
 
     def is_free(self, letter: DeadLetter) -> bool:
         return not self.claimed and self.letter.item_id == letter.item_id

@@ -30,10 +30,10 @@ from routilux.model.item import DeadLetter
 from routilux.model.registry import FlowRegistry
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Gate, Observer, RowObserver, Store, Tap, TaskRunner, job_ids_of, load
-from routilux.runtime import cut, draining, turns
+from routilux.runtime import draining, turns
 from routilux.runtime.book import FINISHED_BYTES
 from routilux.runtime.directory import Directory
-from routilux.runtime.driver import Driver, ThreadDriver
+from routilux.runtime.driver import ThreadDriver
 from routilux.runtime.engine import Engine, Health
 from routilux.runtime.failures import WARNING, write
 from routilux.runtime.job import JobContext
@@ -55,6 +55,7 @@ from routilux.runtime.worker import Worker
 
 if TYPE_CHECKING:
     from routilux.runtime.capture import Capture
+    from routilux.runtime.driver import Driver
     from routilux.runtime.journal.opening import Opener, Recovered
 
 MAX_THREADS = 1024
@@ -329,6 +330,8 @@ class Runtime:
                 "exec(job_state=...) resumes a saved file, and this runtime has a store that holds its workers; resume "
                 "the file in a runtime without a store"
             )
+        from routilux.runtime import cut  # only save and load need it
+
         body = saved.body()
         cut.check(body, flow)
         worker = self._create(flow, body["worker_id"], one_shot=body["kind"] == "execution")

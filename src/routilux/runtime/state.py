@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import RLock
 from types import MappingProxyType
-from typing import Any, NamedTuple, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar, overload
 
 from routilux.errors import InsideActivationError, InvalidTypeError, StateError, unknown
 from routilux.model.checks import check_methods, checked_count, checked_duration, checked_timeout
@@ -22,6 +22,25 @@ from routilux.runtime.sizes import estimated_size
 OUTPUT_LOG_LIMIT = 1_000
 T = TypeVar("T")
 
+if TYPE_CHECKING:
+    # Only annotations name it, and a protocol takes long to make.
+    class WorkerControl(Protocol):
+        """What a state asks of the worker that it belongs to."""
+
+        runtime: Any
+
+        def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
+            """Give a consistent cut to ``use``; the worker is held until that returns."""
+
+        def wait_until_stopped(self, timeout: float | None) -> bool: ...
+
+        def counters(self, routine_id: str) -> dict[str, Any]: ...
+
+        def check_routine(self, routine_id: str, fix: str = "") -> None:
+            """Raises UnknownRoutineError for one that the flow does not have."""
+
+        def parked_items(self) -> list[ParkedItem]: ...
+
 
 class ExecutionRecord(NamedTuple):
     """One activation that has ended. ``started_at`` is seconds since the epoch, ``duration`` seconds."""
@@ -33,24 +52,6 @@ class ExecutionRecord(NamedTuple):
     status: str  # completed, failed, skipped, retried
     attempt: int
     error: str | None
-
-
-class WorkerControl(Protocol):
-    """What a state asks of the worker that it belongs to."""
-
-    runtime: Any
-
-    def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
-        """Give a consistent cut to ``use``; the worker is held until that returns."""
-
-    def wait_until_stopped(self, timeout: float | None) -> bool: ...
-
-    def counters(self, routine_id: str) -> dict[str, Any]: ...
-
-    def check_routine(self, routine_id: str, fix: str = "") -> None:
-        """Raises UnknownRoutineError for one that the flow does not have."""
-
-    def parked_items(self) -> list[ParkedItem]: ...
 
 
 class SharedLog(Sequence[Any]):

@@ -21,7 +21,7 @@ from itertools import count
 from random import Random
 from threading import Thread
 from types import TracebackType
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from routilux.kernel.mailbox import Mailbox
@@ -29,11 +29,13 @@ from routilux.ports import TaskRunner
 from routilux.runtime import turns
 from routilux.runtime.async_loop import AsyncTasks
 from routilux.runtime.attendant import OnFault
-from routilux.runtime.driver import Driver
 from routilux.runtime.pool import RunQueue, Seat
 from routilux.runtime.runtime import Runtime
 from routilux.runtime.timers import Timer
 from routilux.runtime.waiting import Condition
+
+if TYPE_CHECKING:
+    from routilux.runtime.driver import Driver
 
 
 class SimulationStuck(RuntimeError):
