@@ -861,11 +861,15 @@ class Runtime:
             worker.hold()
             worker.closing = True  # all of them first: logic of one may wait in post() for another
         remains = Remains(worker for worker in workers if worker not in told)
+        unfinished = [worker for worker in workers if worker.is_nameless and worker.holds_work]
         for worker in workers:
             worker.for_good = self._opener is not None and self._opener.is_over(worker)
             worker.end_drained() if wait and not inside else worker.cancel_jobs()
             worker.close()
         self._tell_lost("the runtime was shut down", remains)
+        for worker in unfinished:
+            if not worker.for_good:
+                self._tell_left(worker)
         stopped = partial(self._end_threads, workers, deadline, inside)
         return (yield from join(stopped) if not inside else on_this_thread(stopped)) and drained
 
@@ -873,6 +877,15 @@ class Runtime:
         lost = remains.sentence()
         if lost:
             write(WARNING, f"{what} with work left: {lost}", about={"follows": "dropped"})
+
+    def _tell_left(self, worker: Worker) -> None:
+        write(
+            WARNING,
+            f"worker {worker.worker_id!r} of flow {worker.flow_id!r} is left in the store with what it had not finished. "
+            "Its id was made up, so the next exec() starts another one: runtime.recover() goes on with it, and "
+            "exec(flow, worker_id=...) with one that has a name",
+            about={"follows": "left"},
+        )
 
     def _wait_for_the_rest(self, deadline: float | None) -> bool:
         """Everything has been stopped, in a routine perhaps, where it could not wait for what ran."""

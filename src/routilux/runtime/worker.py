@@ -48,6 +48,7 @@ class Worker:
 
     carry_out = turns.carry_out  # an activation on a thread, and what its mailbox has claimed behind it
     for_good = False  # it ends for good, and is not opened again
+    is_nameless = False  # a store keeps it under an id that no caller has given
     journaled = False  # whether every step is written to a store
 
     def __init__(self, engine: Engine, flow: Flow, state: WorkerState) -> None:
@@ -691,6 +692,10 @@ class Worker:
         for mailbox in ready:
             self.schedule(mailbox)
         self.changed()
+
+    @property
+    def holds_work(self) -> bool:
+        return bool(self.jobs) or any(node.mailbox.parked_items() for node in self.nodes.values())
 
     @property
     def takes_posts(self) -> bool:

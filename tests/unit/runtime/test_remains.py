@@ -84,3 +84,18 @@ def test_nothing_is_told_where_nothing_is_lost(caplog: pytest.LogCaptureFixture)
         runtime.exec(flow, worker_id="kept")
         runtime.post(flow, "ship", "order", {"id": 2})
     assert told(caplog) == []
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_worker_that_a_store_keeps_under_a_made_up_id_is_told(
+    caplog: pytest.LogCaptureFixture, named: bool
+) -> None:
+    flow, store = shipping(), MemoryStore()
+    with Runtime(store=store) as runtime:
+        worker = runtime.exec(flow, worker_id="shipping" if named else None)
+        runtime.post(flow, "ship", "order", {"id": 7})
+    said = [record.getMessage() for record in caplog.records if "left in the store" in record.getMessage()]
+    assert [repr(worker.worker_id) in text and "runtime.recover()" in text for text in said] == [True] * (
+        not named
+    )
+    assert not told(caplog)

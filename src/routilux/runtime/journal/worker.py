@@ -430,6 +430,10 @@ class JournaledWorker(Worker):
         return self.journal.over is not None or (not self._journal_owes and super().at_a_stop())
 
     @property
+    def is_nameless(self) -> bool:  # type: ignore[override]
+        return not (self.one_shot or self.about.get("named"))
+
+    @property
     def _journal_owes(self) -> bool:
         """Whether something is still to be written and released, or to be loaded for a join."""
         return bool(self.unreleased) or self.joins.at_work
