@@ -26,6 +26,10 @@ BROKEN_ONCE = {
         796,
     ),
     "a refused cancellation stayed on record by a post that was written behind it": ("cancels", 1001),
+    "what waits in the store was loaded before what came before it in a commit that was not answered": (
+        "claims",
+        30362,
+    ),
     "the audit did not know that a paused job holds back whole sets": (
         "pauses",
         4284,
