@@ -30,6 +30,10 @@ BROKEN_ONCE = {
         "claims",
         30362,
     ),
+    "room in one slot was told to who had loaded another one of the routine, and nothing was loaded there": (
+        "loops",
+        238,
+    ),
     "the audit did not know that a paused job holds back whole sets": (
         "pauses",
         4284,
