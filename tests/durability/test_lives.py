@@ -34,6 +34,7 @@ BROKEN_ONCE = {
         "loops",
         238,
     ),
+    "a wake-up was taken for lost in the middle of the step that gives it": ("pauses", 31343),
     "the audit did not know that a paused job holds back whole sets": (
         "pauses",
         4284,
