@@ -236,10 +236,14 @@ class Life:
         simulation = self.simulation
         if simulation._closed or simulation.locks_held or len(simulation._seats) > 3:
             return
-        for _ in range(self.rng.choice((0, 0, 0, 1, 2))):
-            choices = simulation._choices()
-            if choices:
-                self.rng.choice(choices)()
+        simulation._interrupted += 1  # the committer is in the middle of something
+        try:
+            for _ in range(self.rng.choice((0, 0, 0, 1, 2))):
+                choices = simulation._choices()
+                if choices:
+                    self.rng.choice(choices)()
+        finally:
+            simulation._interrupted -= 1
 
     def _spend(self, seconds: float) -> None:
         self.simulation.clock.now += seconds

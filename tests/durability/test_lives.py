@@ -26,6 +26,15 @@ BROKEN_ONCE = {
         796,
     ),
     "a refused cancellation stayed on record by a post that was written behind it": ("cancels", 1001),
+    "what waits in the store was loaded before what came before it in a commit that was not answered": (
+        "claims",
+        30362,
+    ),
+    "room in one slot was told to who had loaded another one of the routine, and nothing was loaded there": (
+        "loops",
+        238,
+    ),
+    "a wake-up was taken for lost in the middle of the step that gives it": ("pauses", 31343),
     "the audit did not know that a paused job holds back whole sets": (
         "pauses",
         4284,

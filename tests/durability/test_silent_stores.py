@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from routilux import Runtime, current
+from routilux import Routine, Runtime, current
+from routilux.activation_policies import immediate_policy
 from routilux.errors import RuntimeClosedError, StoreError, StoreFullError, StoreUnknownError
 from routilux.model.item import DeadLetter
 from routilux.ports import Changes
@@ -107,6 +108,59 @@ def in_background(call: Callable[[], Any]) -> list[BaseException | str]:
 
     Thread(target=run, daemon=True).start()
     return outcome
+
+
+def test_nothing_of_a_commit_that_was_not_answered_is_loaded_before_what_comes_before_it() -> None:
+    """``b`` holds one item. ``a`` sends it two more: one has a place, one waits in the store, where the load for
+    which there is room now must not find it first."""
+
+    class Unanswered(Silent):
+        asked = 0
+
+        def write(self, changes: Changes) -> frozenset[int]:
+            if self.mood == "lost":
+                MemoryStore.write(self, changes)
+            return super().write(changes)
+
+        def settle(self) -> bool:
+            self.asked += 1
+            return self.mood == "well" or super().settle()
+
+    begun, go, done = Event(), Event(), []
+
+    class Sends(Copy):
+        def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
+            if slot_data["input"][0]["n"]:
+                store.mood = "lost"
+            for n in slot_data["input"][0]["sends"]:
+                self.emit("output", n=n)
+
+    class Holds(Copy):
+        def __init__(self) -> None:
+            Routine.__init__(self)
+            self.add_slot("input", max_queue_length=2, watermark=1.0)
+            self.set_activation_policy(immediate_policy())
+
+        def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
+            begun.set()
+            assert go.wait(SECONDS)
+            done.append(slot_data["input"][0]["n"])
+
+    store = Unanswered()
+    flow = flow_of(Sends(), Holds())
+    with Runtime(store=store, thread_pool_size=2) as runtime:
+        runtime.exec(flow)
+        runtime.post(flow, "0", "input", {"n": 0, "sends": [0, 1]})
+        assert begun.wait(SECONDS)
+        runtime.post(flow, "0", "input", {"n": 1, "sends": [2, 3]})
+        eventually(lambda: store.lost)
+        go.set()
+        eventually(lambda: len(done) >= 2)
+        before = store.asked
+        eventually(lambda: store.asked > before + 1, "the committer has taken a whole step")
+        store.mood = "well"
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+        assert done == [0, 1, 2, 3]
 
 
 CALLS: dict[str, Callable[[Home], Any]] = {

@@ -235,6 +235,7 @@ class Play:
         self.rng = Random(f"play {plan.seed}")
         self.states: list[Any] = []
         self.gates: set[tuple[str, str]] = set()
+        self.held: set[str] = set()  # workers and jobs whose pause came to its time-out
         self.posts = 0
         self.resumes = 0  # begun
         self.resuming = 0  # begun and not ended
@@ -300,7 +301,9 @@ class Play:
         resumes = self.resumes
         try:
             self.runtime.pause(target, timeout=timeout)
-        except ExecutionTimeoutError:
+        except ExecutionTimeoutError:  # it stays held
+            if self.resumes == resumes:
+                self.held.add(id_)
             return
         except StateError as error:
             self.ledger.expect(id_ in self.ledger.stopped, f"the pause of {id_} was refused: {error}")
@@ -320,6 +323,7 @@ class Play:
         self.resumes += 1
         if id_ not in self.ledger.stopped:
             self.ledger.resting.discard(id_)
+            self.held.discard(id_)
             self.resuming += 1
             try:
                 self.runtime.resume(target)
@@ -366,6 +370,7 @@ class Play:
 
     def let_everything_go(self) -> None:
         self.ledger.resting.clear()
+        self.held.clear()
         while self.gates:  # one may be set in the middle of this
             worker_id, routine_id = min(self.gates)
             self.gates.discard((worker_id, routine_id))
@@ -414,7 +419,7 @@ class SimulatedPlay(Play):
 
     def _let_go_for_who_waits(self) -> bool:
         """Whether somebody who waits, in the middle of nothing, can go on or look again."""
-        keeps = self.gates or self.ledger.resting
+        keeps = self.gates or self.ledger.resting or self.held
         if not keeps or not self.simulation.waiting or len(self.simulation._seats) > 1:
             return False
         self.let_everything_go()

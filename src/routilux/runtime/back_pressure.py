@@ -91,6 +91,8 @@ class Waiter:
     def is_judged(self) -> bool:
         """Whether it may hear that none can come. Not in a thread or task beside the logic as long as that does not
         wait too: it may be what makes room."""
+        if self.own:
+            return True
         blocked = list(self.home.back_pressure.blocked)
         return any(other.own for other in blocked if other.activation is self.activation)
 
@@ -141,8 +143,8 @@ class Poster:
                 return (yield from waits)
         home, jobs = waiter.home.back_pressure, [*jobs, *(member.job for member in outer.job.members)]
         with _woken_by_ends(jobs, bell, self.turn), home.blocks(waiter) if room else nullcontext():
-            if self.in_task:
-                bell.ring()  # another task of this logic may be the first in the line
+            if self.in_task and waiter.own:
+                bell.ring()  # another task of this logic may be the first in the line, and is judged from now on
             return (yield from home.away(waits, waiter.place, in_task=self.in_task))
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from routilux.ports import ItemKey
 from routilux.runtime.journal.joins import KeyOnly
 
 if TYPE_CHECKING:
-    from routilux.kernel.mailbox import Mailbox, SlotQueue
+    from routilux.kernel.mailbox import SlotQueue
     from routilux.model.item import Item
     from routilux.ports import ItemRow
     from routilux.runtime.journal.record import Record
@@ -68,12 +67,11 @@ class Backlog:
 
     Every item is in the store, and the next ones of each slot are in memory as well, as many as there is room for.
     Where some are not (``slot.beyond``), a new item of the slot has no place in memory before they have been loaded:
-    nothing is overtaken. Only the committer loads. ``freed`` lets those go on who wait for room.
+    nothing is overtaken. Only the committer loads.
     """
 
-    def __init__(self, worker: JournaledWorker, freed: Callable[[Mailbox], None]) -> None:
+    def __init__(self, worker: JournaledWorker) -> None:
         self._worker = worker
-        self._freed = freed
         self.stretches: dict[SlotQueue, Stretch] = {}
         self.drops_oldest = False  # any of the slots does
         self.claimed: set[ItemKey] = set()  # items in the store that an activation has
@@ -197,7 +195,7 @@ class Backlog:
             with worker.journal.lock:  # the last ones may have been loaded by their key
                 stretch.cursor = max(stretch.cursor, stretch.tail)
         if self._is_all_here(slot):
-            self._freed(slot.mailbox)
+            worker.room(slot.mailbox)
             if not self.waits:
                 worker.revival.everything_is_here()
         elif len(found) == wanted:

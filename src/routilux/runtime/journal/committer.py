@@ -93,7 +93,10 @@ class Committer:
             return self._ask_again(StoreError(describe(error)))
 
     def _step(self) -> bool:
-        did = self._do_tasks()
+        if self._unsettled and self.over is None:
+            did = False  # what the tasks would find in the store may be of the batch, and come before its release
+        else:
+            did = self._do_tasks()
         if self._log or self._unsettled or self._asks:
             did = self._commit() or did
         did = self._journal.flights.step() or did

@@ -72,7 +72,7 @@ class JournaledWorker(Worker):
         self.about: dict[str, Any] = {}  # what else the worker's row says
         self.stored_jobs = StoredJobs(self)
         self.endings = Endings(self)
-        self.backlog = Backlog(self, super().room)
+        self.backlog = Backlog(self)
         self.joins = Joins(self)
         self.notes = ActivationNotes(self)
         self.handover = Handover(self)
@@ -337,10 +337,11 @@ class JournaledWorker(Worker):
         return super().stands_still(inside=inside, timeouts=timeouts)
 
     def room(self, mailbox: Mailbox) -> None:
+        super().room(mailbox)
+        # Only now: what it has taken note of is not told to another caller, who may have made that room.
         for slot in mailbox.slots.values():
             if slot.beyond:
                 self.backlog.load_if_room(slot)
-        super().room(mailbox)
 
     # -- its row ---------------------------------------------------------------------------------------------
 
