@@ -881,8 +881,8 @@ class Runtime:
     def _tell_left(self, worker: Worker) -> None:
         write(
             WARNING,
-            f"worker {worker.worker_id!r} of flow {worker.flow_id!r} is left in the store with what it had not finished. "
-            "Its id was made up, so the next exec() starts another one: runtime.recover() goes on with it, and "
+            f"worker {worker.worker_id!r} of flow {worker.flow_id!r} is left in the store with unfinished work. Its id "
+            "was made up, so the next exec() starts another one: runtime.recover() goes on with it, and "
             "exec(flow, worker_id=...) with one that has a name",
             about={"follows": "left"},
         )
