@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routilux.errors import (
@@ -68,7 +68,7 @@ class LiveActivation(Activation):
     retried: Outcome | None = None  # how its last attempt has failed
     done_once: dict[str, Any] | None = None
     reads: set[Any] | None = None  # keys of its routine's state, where a mistake with them is looked for
-    lines: dict[int, Any] | None = None  # that its threads print, where that is kept
+    printers: Mapping[int, Any] = {}  # of its threads, where what they print is kept
     checkpointed: Any = None  # what the last checkpoint of this attempt or an earlier one has noted
 
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:

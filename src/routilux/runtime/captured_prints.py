@@ -6,13 +6,17 @@ import sys
 from collections.abc import Iterable
 from threading import get_ident, local
 from typing import TYPE_CHECKING, Any, TextIO, cast
+from weakref import WeakSet
 
 from routilux.model.context import running
 from routilux.model.logged import LoggedRecord
 from routilux.runtime.capture import Capture, logs_of
+from routilux.runtime.job_logs import Printer
 
 if TYPE_CHECKING:
     from routilux.runtime.activation import LiveActivation
+
+running_now = running.get
 
 
 class HeardOutput:
@@ -27,17 +31,33 @@ class HeardOutput:
         self._capture = capture
 
     def write(self, text: str) -> int:
-        turn = self._capture.turn
-        if turn.taken:
-            return self.stream.write(text)
-        turn.taken = True
-        try:
+        capture = self._capture
+        if capture.chained:
+            if capture.turn.taken:
+                return self.stream.write(text)
+            written = self._write_in_turn(text)
+        else:
             written = self.stream.write(text)
-        finally:
-            turn.taken = False
-        if isinstance(text, str):  # what else there is to write is a matter of the stream
-            self._capture.keep(text)
+        activation: Any = running_now()
+        if activation is None:
+            return written
+        if type(text) is not str:
+            if not isinstance(text, str):  # what else there is to write is a matter of the stream
+                return written
+            text = str.__str__(text)
+        printer = activation.printers.get(get_ident())
+        if printer is None or printer.attempt != activation.attempt:
+            printer = capture.begun(activation)
+        if printer is not None:
+            printer.write(text)
         return written
+
+    def _write_in_turn(self, text: str) -> int:
+        self._capture.turn.taken = True
+        try:
+            return self.stream.write(text)
+        finally:
+            self._capture.turn.taken = False
 
     def writelines(self, lines: Iterable[str]) -> None:
         for line in lines:
@@ -48,57 +68,47 @@ class HeardOutput:
 
 
 class _Turn(local):
-    """Where two of these stand in one chain, the outer one hears for both."""
+    """Where several of these stand in one chain, the outermost hears for all."""
 
     taken = False
 
 
-class _Line:
+class _Attempt(Printer):
     """What one thread prints in one attempt of an activation. Looked up once: logic prints in small pieces."""
 
-    __slots__ = ("_activation", "attempt", "key", "logs")
+    __slots__ = ("_activation", "attempt")
 
     def __init__(self, activation: LiveActivation) -> None:
+        super().__init__(logs_of(activation), activation.node.worker.engine.driver.clock.time)
         self._activation = activation
         self.attempt = activation.attempt
-        self.key = activation.routine_id, activation.key, activation.attempt, get_ident()
-        self.logs = list(logs_of(activation))
 
-    def record(self, message: str) -> LoggedRecord:
-        activation = self._activation
-        time = activation.node.worker.engine.driver.clock.time()
-        return LoggedRecord(time, "INFO", "print", message, activation.routine_id, self.attempt)
+    def record(self, time: float, message: str) -> LoggedRecord:
+        return LoggedRecord(time, "INFO", "print", message, self._activation.routine_id, self.attempt)
 
 
 class PrintCapture(Capture):
     def __init__(self) -> None:
         super().__init__()
         self.turn = _Turn()
+        self._made: WeakSet[HeardOutput] = WeakSet()
+        self.chained = False  # one was put in place while another was still in use, perhaps behind it
 
-    def keep(self, text: str) -> None:
-        activation: Any = running.get()
-        if activation is None:
-            return
-        line = None if activation.lines is None else activation.lines.get(get_ident())
-        if line is None or line.attempt != activation.attempt:
-            line = self._begun(activation)
-            if line is None:
-                return
-        for logs in line.logs:
-            logs.write(line.key, str.__str__(text), line.record)
-
-    def _begun(self, activation: LiveActivation) -> _Line | None:
+    def begun(self, activation: LiveActivation) -> _Attempt | None:
         """None if what it prints is not to be kept."""
         if self.activation() is None:
             return None
-        line = _Line(activation)
-        lines: dict[int, Any] = vars(activation).setdefault("lines", {})
-        lines[get_ident()] = line
-        return line
+        printer = _Attempt(activation)
+        printers: dict[int, Any] = vars(activation).setdefault("printers", {})
+        printers[get_ident()] = printer
+        return printer
 
     def _put_in_place(self) -> None:
         if sys.stdout is not None and not isinstance(sys.stdout, HeardOutput):
-            sys.stdout = cast(TextIO, HeardOutput(sys.stdout, self))
+            self.chained = len(self._made) > 0
+            heard = HeardOutput(sys.stdout, self)
+            self._made.add(heard)
+            sys.stdout = cast(TextIO, heard)
 
     def _take_away(self) -> None:
         if isinstance(

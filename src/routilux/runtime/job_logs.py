@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import sys
+from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Iterable
+from sys import getsizeof
 from threading import RLock
 from typing import Final
 
@@ -30,11 +31,9 @@ class JobLogs:
     def __init__(self, *, ended: bool) -> None:
         # What logs may be a signal handler or a finalizer that comes in between on the same thread.
         self._lock = RLock()
-        self._records: OrderedDict[int, LoggedRecord] = OrderedDict()
-        self._open: dict[Hashable, int] = {}  # lines whose end has not been printed, and their records
-        self._lines: dict[int, Hashable] = {}  # the other way round
-        # What came to open lines since, and is not in their records yet.
-        self._tails: dict[int, list[str]] = {}
+        self._entries: OrderedDict[int, tuple[int, LoggedRecord | OpenLine]] = (
+            OrderedDict()
+        )  # with their bytes
         self._number = 0
         self._bytes = 0
         self._limit = LATE_BYTES if ended else MOST_BYTES
@@ -43,80 +42,129 @@ class JobLogs:
     def records(self) -> list[LoggedRecord]:
         """Oldest first."""
         with self._lock:
-            self._put_tails()
-            return list(self._records.values())
+            return [
+                entry.record() if isinstance(entry, OpenLine) else entry
+                for _, entry in self._entries.values()
+            ]
 
     def add(self, record: LoggedRecord) -> None:
-        with self._lock:
-            self._put(self._next_number(), record)
+        self.put(getsizeof(record.message) + getsizeof(record.traceback), record)
 
-    def write(self, line: Hashable, text: str, record_of: Callable[[str], LoggedRecord]) -> None:
-        """Make a record of each line of a text. The first goes on where the open ``line`` has stopped, and the last
-        is left open unless it has ended."""
+    def put(self, size: int, entry: LoggedRecord | OpenLine) -> int:
+        """Keep it behind all others; its number."""
         with self._lock:
-            if "\n" not in text:
-                if text:
-                    self._go_on(line, text, record_of)
-                return
-            *whole, rest = text.split("\n")
-            for part in whole:
-                self._go_on(line, part, record_of)
-                number = self._open.pop(line, -1)
-                self._lines.pop(number, None)
-                self._put_tail(number)
-            if rest:
-                self._go_on(line, rest, record_of)
+            self._number = number = self._number + 1
+            self._entries[number] = size, entry
+            self._bytes += size
+            if self._bytes > self._limit or len(self._entries) > MOST_RECORDS:
+                self._drop_oldest()
+        return number
+
+    def replace(self, number: int, size: int, entry: LoggedRecord | OpenLine) -> int:
+        """Keep it in the place of the entry of this number, or behind all others if that was dropped; its number."""
+        with self._lock:
+            before = self._entries.get(number)
+            if before is None:
+                return self.put(size, entry)
+            self._entries[number] = size, entry
+            self._bytes += size - before[0]
+            if self._bytes > self._limit:
+                self._drop_oldest()
+        return number
 
     def final_size(self) -> int:
         """Bytes, now that the job has ended. What is said from here on takes the place of what is older."""
         with self._lock:
-            self._put_tails()
             self._limit = max(self._bytes, LATE_BYTES)
-            return self._bytes + len(self._records) * RECORD_BYTES
+            return self._bytes + len(self._entries) * RECORD_BYTES
 
-    def _go_on(self, line: Hashable, part: str, record_of: Callable[[str], LoggedRecord]) -> None:
-        number = self._open.get(line)
-        if number is None:
-            number = self._open[line] = self._next_number()
-            self._lines[number] = line
-            self._put(number, record_of(cut(part)))
-        elif part:
-            tail = self._tails.setdefault(number, [])
-            tail.append(part)
-            if len(tail) >= MOST_PARTS or len(part) > LONGEST_PART:
-                self._put_tail(number)
-
-    def _put_tails(self) -> None:
-        for number in list(self._tails):
-            self._put_tail(number)
-
-    def _put_tail(self, number: int) -> None:
-        """What came to a line goes into its record."""
-        tail = self._tails.pop(number, None)
-        if tail is not None:
-            record = self._records[number]
-            self._put(number, record._replace(message=cut("".join((record.message, *tail)))))
-
-    def _next_number(self) -> int:
-        self._number += 1
-        return self._number
-
-    def _put(self, number: int, record: LoggedRecord) -> None:
-        before = self._records.get(number)
-        self._bytes += _size(record) - (0 if before is None else _size(before))
-        self._records[number] = record
-        while self._bytes > self._limit or len(self._records) > MOST_RECORDS:
-            oldest, gone = self._records.popitem(last=False)
-            self._bytes -= _size(gone)
+    def _drop_oldest(self) -> None:
+        while self._bytes > self._limit or len(self._entries) > MOST_RECORDS:
+            _, (size, _) = self._entries.popitem(last=False)
+            self._bytes -= size
             self.dropped += 1
-            self._open.pop(self._lines.pop(oldest, None), None)
-            self._tails.pop(oldest, None)
+
+
+class OpenLine:
+    """A line whose end has not been printed. The parts that have come are put together when it is read."""
+
+    __slots__ = ("_printer", "_time", "numbers", "parts")
+
+    def __init__(self, printer: Printer, time: float, text: str) -> None:
+        self._printer = printer
+        self._time = time
+        self.parts = [text]
+        self.numbers: list[int] = []  # in the logs of the printer
+
+    def record(self) -> LoggedRecord:
+        text = "".join(self.parts)
+        return self._printer.record(self._time, text if len(text) <= LONGEST else cut(text))
+
+
+class Printer(ABC):
+    """Makes a record of each line that one thread prints, in the logs of one or more jobs.
+
+    A line that goes on after it was dropped as the oldest is kept again as the newest.
+    """
+
+    __slots__ = ("_line", "_logs", "_time")
+
+    def __init__(self, logs: Iterable[JobLogs], time: Callable[[], float]) -> None:
+        self._logs = tuple(logs)
+        self._time = time
+        self._line: OpenLine | None = None
+
+    @abstractmethod
+    def record(self, time: float, message: str) -> LoggedRecord: ...
+
+    def write(self, text: str) -> None:
+        """The first line goes on where the last one has stopped; what follows the last newline is left open."""
+        if text == "\n":  # as print() ends a line
+            self._end("")
+        elif "\n" in text:
+            *whole, text = text.split("\n")
+            for part in whole:
+                self._end(part)
+            if text:
+                self._begin(text)
+        elif (line := self._line) is not None:
+            parts = line.parts
+            parts.append(text)
+            if len(parts) > MOST_PARTS or len(text) > LONGEST_PART:
+                self._put_together(line)
+        elif text:
+            self._begin(text)
+
+    def _begin(self, text: str) -> None:
+        self._line = line = OpenLine(self, self._time(), cut(text))
+        size = getsizeof(text)
+        for logs in self._logs:
+            line.numbers.append(logs.put(size, line))
+
+    def _end(self, text: str) -> None:
+        line, self._line = self._line, None
+        if line is None:
+            record = self.record(self._time(), cut(text))
+            for logs in self._logs:
+                logs.add(record)
+            return
+        if text:
+            line.parts.append(text)
+        record = line.record()
+        size = getsizeof(record.message)
+        for number, logs in zip(line.numbers, self._logs, strict=True):
+            logs.replace(number, size, record)
+
+    def _put_together(self, line: OpenLine) -> None:
+        count = len(line.parts)  # the handler of a signal may print more
+        text = cut("".join(line.parts[:count]))
+        line.parts[:count] = [text]
+        size = getsizeof(text)
+        line.numbers = [
+            logs.replace(number, size, line) for number, logs in zip(line.numbers, self._logs, strict=True)
+        ]
 
 
 def cut(text: str) -> str:
     """The text itself, or its beginning if it is too long to be kept."""
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"
-
-
-def _size(record: LoggedRecord) -> int:
-    return sys.getsizeof(record.message) + sys.getsizeof(record.traceback)

@@ -20,7 +20,16 @@ from routilux import Flow, JobContext, Routine, Runtime, current
 from routilux.activation_policies import batch_size_policy, immediate_policy
 from routilux.logs import ContextFilter, LoggedRecord
 from routilux.model.recovery import ErrorHandler
-from routilux.runtime.job_logs import LATE_BYTES, LONGEST, MOST_BYTES, MOST_RECORDS, JobLogs
+from routilux.runtime.job_logs import (
+    LATE_BYTES,
+    LONGEST,
+    LONGEST_PART,
+    MOST_BYTES,
+    MOST_PARTS,
+    MOST_RECORDS,
+    JobLogs,
+    Printer,
+)
 from routilux.store.memory import MemoryStore
 from routilux.testing.simulated import SimulatedRuntime
 from tests.waiting import SECONDS, eventually
@@ -431,6 +440,14 @@ def record_of(message: str) -> LoggedRecord:
     return LoggedRecord(0.0, "INFO", "print", message, "take", 1)
 
 
+class Lines(Printer):
+    def __init__(self, logs: list[JobLogs]) -> None:
+        super().__init__(logs, lambda: 0.0)
+
+    def record(self, time: float, message: str) -> LoggedRecord:
+        return record_of(message)
+
+
 def test_the_newest_thousand_records_are_kept_and_the_others_counted() -> None:
     def logic(n: int) -> None:
         for number in range(n):
@@ -580,6 +597,21 @@ def test_an_output_that_was_put_in_front_meanwhile_stays_and_loses_nothing(
     assert capsys.readouterr().out == "heard once\nafterwards\n"
 
 
+def test_an_output_that_is_kept_in_front_of_ours_for_the_next_runtime_hears_once(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Front(io.StringIO):
+        def write(self, text: str) -> int:
+            return ours.write(text)
+
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    with Runtime(thread_pool_size=1, capture_prints=True):
+        ours = sys.stdout
+    sys.stdout = Front()
+    assert [record.message for record in printing(lambda n: print("heard once")).logs] == ["heard once"]
+    assert capsys.readouterr().out == "heard once\n"
+
+
 def test_an_output_that_has_replaced_ours_is_left_alone(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -605,15 +637,47 @@ def test_the_output_is_still_the_file_that_it_was(capsys: pytest.CaptureFixture[
 
 def test_a_line_that_never_ends_is_bounded_and_goes_with_the_oldest() -> None:
     logs = JobLogs(ended=False)
+    endless = Lines([logs])
     for _ in range(LONGEST):
-        logs.write("line", "xy", record_of)
+        endless.write("xy")
     assert [len(record.message) for record in logs.records()] == [LONGEST]
-    for n in range(MOST_RECORDS):
-        logs.write(n, "open", record_of)
-    logs.write("line", "anew", record_of)
+    others = [Lines([logs]) for _ in range(MOST_RECORDS)]
+    for line in others:
+        line.write("open")
+    assert logs.dropped == 1
+    assert {record.message for record in logs.records()} == {"open"}
+    endless.write("\n")
     assert len(logs.records()) == MOST_RECORDS
-    assert logs.records()[-1].message == "anew"
+    assert logs.records()[-1].message.startswith("xy")  # it is the newest again
     assert logs.dropped == 2
+
+
+def test_a_line_that_is_not_dropped_in_all_of_its_jobs_keeps_its_place_there() -> None:
+    few, many = JobLogs(ended=False), JobLogs(ended=False)
+    line = Lines([few, many])
+    line.write("begun ")
+    for n in range(MOST_RECORDS):
+        many.add(record_of(str(n)))
+    few.add(record_of("behind"))
+    line.write("and")
+    line.write(" ended\n")
+    assert [record.message for record in few.records()] == ["begun and ended", "behind"]
+    assert [record.message for record in many.records()][-1] == "begun and ended"
+
+
+@pytest.mark.parametrize("part", ["x" * 10_000, "xy"])
+def test_what_is_printed_to_open_lines_is_kept_within_its_bytes(part: str) -> None:
+    logs = JobLogs(ended=False)
+    lines = [Lines([logs]) for _ in range(100)]
+    for line in lines:
+        for _ in range(3_000 // len(part) + 2):
+            line.write(part)
+    assert (
+        sum(len(record.message) for record in logs.records()) <= MOST_BYTES + 100 * MOST_PARTS * LONGEST_PART
+    )
+    for line in lines:
+        line.write("\n")
+    assert sum(len(record.message) for record in logs.records()) <= MOST_BYTES
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
