@@ -55,7 +55,8 @@ def expected(record: logging.LogRecord) -> bool:
 
 
 def main(orders: Orders) -> None:
-    logging.getLogger("routilux").addFilter(lambda record: not expected(record))
+    for name in ("routilux", "routilux.failures"):
+        logging.getLogger(name).addFilter(lambda record: not expected(record))
     works.World.ledger = Ledger(orders.ledger)
     if orders.fault is not None:
         FAULTS[orders.fault]()

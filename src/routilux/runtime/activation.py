@@ -20,7 +20,7 @@ from routilux.model.item import Item, Output, Payload
 from routilux.model.recovery import ERROR_EVENT
 from routilux.model.status import JobStatus
 from routilux.ports import Emission, Emitted, job_ids_of
-from routilux.runtime.failures import WARNING
+from routilux.runtime.failures import FAILURES, WARNING
 from routilux.runtime.output import OutputRecord
 from routilux.tracebacks import described_at, traceback_of
 
@@ -297,7 +297,11 @@ class LiveActivation(Activation):
             return error  # its failure is logged, with where it went
         kind = f"what was emitted on {place!r} of flow {worker.flow_id!r} reached no routine"
         worker.engine.failures.tell(
-            WARNING, kind, lambda: f"{error} (job {jobs[0]})", about={"follows": "noted"}
+            WARNING,
+            kind,
+            lambda: f"{error} (job {jobs[0]})",
+            about={"follows": "noted"},
+            logger=FAILURES,
         )
         return error
 

@@ -8,11 +8,12 @@ from routilux.errors import describe, shown
 from routilux.logs import ContextFilter
 from routilux.model.logged import LoggedRecord
 from routilux.runtime.capture import Capture, logs_of
-from routilux.runtime.failures import LOGGER
+from routilux.runtime.failures import FAILURES, LOGGER
 from routilux.runtime.job_logs import LONGEST, cut
 from routilux.tracebacks import formatted
 
 _context = ContextFilter()
+_OWN = frozenset((LOGGER, FAILURES, "routilux.store"))  # not routilux.routine: there routines log
 
 
 class KeepingHandler(logging.Handler):
@@ -41,7 +42,7 @@ class LogCapture(Capture):
 
     def keep(self, record: logging.LogRecord) -> None:
         activation = self.activation()
-        if activation is None or record.name == LOGGER:  # what the runtime says of it may come in its context
+        if activation is None or record.name in _OWN:  # what the runtime says of it may come in its context
             return
         kept = LoggedRecord(
             activation.node.worker.engine.driver.clock.time(),

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from routilux.runtime.driver import Attending, Driver
 
 LOGGER: Final = "routilux"
+FAILURES: Final = "routilux.failures"
+"""What jobs have in ``error`` and ``errors`` too: its own logger, so that it can be turned off alone."""
 # As in ``logging``, which is imported when there is something to say: it is slow to import.
 WARNING: Final = 30
 ERROR: Final = 40
@@ -25,7 +27,7 @@ OTHERS: Final = "many different things failed"
 
 
 class _Count:
-    """Of the failures of one kind."""
+    """Of the failures of one kind, told by one logger."""
 
     __slots__ = ("level", "untold", "written")
 
@@ -36,17 +38,17 @@ class _Count:
 
 
 class FailureLog:
-    """Writes failures to the logger ``routilux``, on the thread on which they happen. Safe from any thread.
+    """Writes failures to a logger, on the thread on which they happen. Safe from any thread.
 
     Of each kind the first 10 are written: the first one with its traceback, and so the first one at a higher level.
     Those that follow are counted, and a line a minute says how many they were, until a minute passes without any. It
-    keeps 1,000 kinds; more of them count as one, with a traceback each.
+    keeps 1,000 kinds; more of them count as one for each logger, with a traceback each.
     """
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
         self._lock = Lock()
-        self._counts: dict[str, _Count] = {}
+        self._counts: dict[tuple[str, str], _Count] = {}  # by logger and kind
         self._writer: Attending | None = None  # writes the lines that are due: a handler may take its time
         self._due = False  # the writer will be woken
 
@@ -57,31 +59,33 @@ class FailureLog:
         message: Callable[[], str],
         error: BaseException | None = None,
         about: Mapping[str, Any] | None = None,
+        *,
+        logger: str = LOGGER,
     ) -> None:
         """Write a failure unless there were many of its kind, with the traceback of ``error`` if it is news.
 
         ``kind`` is what failures have in common that are equal for a reader, as a sentence: see :func:`failed_with`.
         ``message`` is only called if it is written.
         """
-        written, news = self._written(kind, level)
+        written, news = self._written(logger, kind, level)
         if written <= WRITTEN:
             more = "; from now on failures like this are only counted" if written == WRITTEN else ""
-            write(level, f"{message()}{more}", error, about, traced=news)
+            write(level, f"{message()}{more}", error, about, traced=news, logger=logger)
 
     def close(self) -> None:
         """Say what has only been counted so far; a handler that takes its time is not waited for."""
         if self._writer is not None:
             self._writer.close(self._driver.clock.monotonic() + PATIENCE)
 
-    def _written(self, kind: str, level: int) -> tuple[int, bool]:
+    def _written(self, logger: str, kind: str, level: int) -> tuple[int, bool]:
         """How many of this kind there were with this one, as far as they are written; it counts the others.
 
         And whether this one is news: the first of its kind, or the first at so high a level.
         """
         with self._lock:
-            if kind not in self._counts and len(self._counts) >= MOST_KINDS:
+            if (logger, kind) not in self._counts and len(self._counts) >= MOST_KINDS:
                 kind = OTHERS
-            count = self._counts.setdefault(kind, _Count())
+            count = self._counts.setdefault((logger, kind), _Count())
             news = not count.written or level > count.level or kind == OTHERS
             count.level = max(count.level, level)
             if count.written < WRITTEN:
@@ -107,15 +111,15 @@ class FailureLog:
         """Write a line for each kind of which some were only counted; whether to look again in a while."""
         lines = []
         with self._lock:
-            for kind, count in list(self._counts.items()):
+            for (logger, kind), count in list(self._counts.items()):
                 if count.untold:
-                    lines.append((count.level, f"{kind}: {count.untold:,} more times"))
+                    lines.append((count.level, f"{kind}: {count.untold:,} more times", logger))
                     count.untold = 0
                 elif count.written == WRITTEN or len(self._counts) >= MOST_KINDS:
-                    del self._counts[kind]  # the next one is news again
+                    del self._counts[logger, kind]  # the next one is news again
             self._due = any(count.written == WRITTEN for count in self._counts.values())
-        for level, line in lines:
-            write(level, line, about={"follows": "counted"})
+        for level, line, logger in lines:
+            write(level, line, about={"follows": "counted"}, logger=logger)
         return self._due
 
 
@@ -132,16 +136,17 @@ def write(
     about: Mapping[str, Any] | None = None,
     *,
     traced: bool = True,
+    logger: str = LOGGER,
 ) -> None:
-    """Write to the logger ``routilux``. A handler or filter that raises is told on stderr, as ``logging`` does it.
+    """Write to a logger of Routilux. A handler or filter that raises is told on stderr, as ``logging`` does it.
 
     ``about`` becomes attributes of the record, which stands at the line that failed and, if it is ``traced``, has the
     traceback of ``error``.
     """
     import logging
 
-    logger = logging.getLogger(LOGGER)
-    if not logger.isEnabledFor(level):
+    to = logging.getLogger(logger)
+    if not to.isEnabledFor(level):
         return
     place = None if error is None else innermost(error)
     file, line, name = __file__, 0, None
@@ -150,12 +155,12 @@ def write(
         file, name = code.co_filename, code.co_name
     trace = (type(error), error, of_user(error)) if error is not None and traced else None
     try:
-        record = logger.makeRecord(LOGGER, level, file, line, message, (), trace, name, about)
+        record = to.makeRecord(logger, level, file, line, message, (), trace, name, about)
         if error is not None and traced:
             record.exc_text = (formatted(error) or describe(error)).rstrip(
                 "\n"
             )  # bounded, as logging's is not
-        logger.handle(record)
+        to.handle(record)
     except BaseException as raised:  # a handler or a filter: it never changes an outcome
         if not is_a(raised, Exception) and current_thread() is main_thread():
             raise  # the handler of a signal may have raised it, and wants to end the program

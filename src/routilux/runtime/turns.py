@@ -29,7 +29,7 @@ from routilux.model.slot import merge
 from routilux.model.status import JobStatus
 from routilux.ports import Activated, Task
 from routilux.runtime.activation import LiveActivation, Outcome
-from routilux.runtime.failures import ERROR, WARNING, failed_with
+from routilux.runtime.failures import ERROR, FAILURES, WARNING, failed_with
 from routilux.runtime.incomplete import IncompleteSetError
 from routilux.tracebacks import described_at, drop_frames, headline, is_a, traceback_of
 
@@ -486,7 +486,7 @@ def tell(
         "attempt": attempt,
         "follows": follows,
     }
-    worker.engine.failures.tell(level, failed_with(who, error), message, error, about)
+    worker.engine.failures.tell(level, failed_with(who, error), message, error, about, logger=FAILURES)
 
 
 def tell_of_result(activation: LiveActivation, result: object) -> None:

@@ -23,7 +23,7 @@ from routilux.ports import Dropped, Emitted, JobChanged, KeyRow, Record, Row, Ta
 from routilux.runtime import turns, waiting_for
 from routilux.runtime.activation import COMPLETED, LiveActivation, Outcome, activation_class
 from routilux.runtime.back_pressure import BackPressure
-from routilux.runtime.failures import ERROR, WARNING
+from routilux.runtime.failures import ERROR, FAILURES, WARNING
 from routilux.runtime.gates import Gates
 from routilux.runtime.job import JobContext, say_accepted
 from routilux.runtime.letters import LETTER_LIMIT, Letters
@@ -600,7 +600,9 @@ class Worker:
             jobs = ", ".join(member.job.job_id for member in account.members)
             logged = f"{said} (flow {self.flow_id!r}, worker {self.worker_id}, job {jobs})"
             kind = f"items of {place!r} of flow {self.flow_id!r} were set aside: {reason}"
-            self.engine.failures.tell(WARNING, kind, lambda: logged, about={"follows": reason})
+            self.engine.failures.tell(
+                WARNING, kind, lambda: logged, about={"follows": reason}, logger=FAILURES
+            )
         return ExecutionError(said, worker_id=self.worker_id, slot=place)
 
     def dropped(self, item: Item, slot: SlotQueue, reason: str) -> None:
@@ -918,7 +920,11 @@ class Worker:
                 )
                 kind = f"an execution of flow {self.flow_id!r} took too long"
                 self.engine.failures.tell(
-                    ERROR, kind, partial(_job_fails, job, error), about={"follows": "the job fails"}
+                    ERROR,
+                    kind,
+                    partial(_job_fails, job, error),
+                    about={"follows": "the job fails"},
+                    logger=FAILURES,
                 )
                 self.end_job(job, JobStatus.FAILED, error)
 

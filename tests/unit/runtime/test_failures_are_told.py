@@ -1,4 +1,4 @@
-"""A failure is never silent: what the logger ``routilux`` is told, what jobs and dead letters keep of it."""
+"""A failure is never silent: what the logger ``routilux.failures`` is told, what jobs and dead letters keep of it."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[tuple[str, str]]:
     return [
         (record.levelname, record.getMessage().partition(" (worker")[0])
         for record in caplog.records
-        if record.name == "routilux"
+        if record.name in ("routilux", "routilux.failures")
     ]
 
 
@@ -125,7 +125,7 @@ def test_record_carries_ids_and_stands_at_the_line_that_failed(
     runtime: Runtime, caplog: pytest.LogCaptureFixture
 ) -> None:
     job = one_job(runtime, Asks())
-    (record,) = (record for record in caplog.records if record.name == "routilux")
+    (record,) = (record for record in caplog.records if record.name == "routilux.failures")
     ids = vars(record)
     assert (ids["flow_id"], ids["worker_id"], ids["job_id"]) == ("shop", job.worker_id, job.job_id)
     assert (ids["routine_id"], ids["attempt"], record.lineno) == ("ask", 1, LINE)
@@ -136,7 +136,7 @@ def test_with_the_defaults_of_python_a_failure_is_on_stderr_and_one_line_turns_i
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger(), "handlers", [])
-    logger = logging.getLogger("routilux")
+    logger = logging.getLogger("routilux.failures")
     with Runtime() as runtime:
         one_job(runtime, Asks())
         assert "ValueError: no answer" in capfd.readouterr().err
@@ -144,6 +144,45 @@ def test_with_the_defaults_of_python_a_failure_is_on_stderr_and_one_line_turns_i
         flow = next(iter(runtime.list_workers())).flow_id
         runtime.post(flow, "ask", "input", {"n": 3}).job_context.wait(SECONDS)
         assert capfd.readouterr().err == ""
+
+
+class Waits(Asks):
+    """Joins its items by key with those of a slot that has none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_slot("partner")
+        self.set_activation_policy(all_slots_ready_policy(by="id"))
+
+
+def test_the_line_that_turns_failures_off_leaves_what_no_job_has_noted(
+    runtime: Runtime,
+    request: pytest.FixtureRequest,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    durable = "memory store" in request.node.name
+    monkeypatch.setattr(logging.getLogger("routilux.failures"), "disabled", True)
+    flow = Flow("shop").set_error_handler(ErrorHandler("skip"))
+    flow.add_routine(Asks(), "ask")
+    flow.add_routine(Waits(), "wait")
+    runtime.exec(flow)
+    for slot, data in (("ask.input", {"n": 1}), ("wait.input", {"n": 1, "id": 7})):
+        assert runtime.post(flow, *slot.split("."), data).job_context.wait(SECONDS)
+    assert sum(len(job.errors) for job in runtime.list_jobs()) == 1
+    runtime.add_observer(Broken())
+    runtime.post(flow, "ask", "input", {"n": 2}).job_context.wait(SECONDS)
+    runtime.shutdown(timeout=SECONDS)
+    lines = [line for _, line in told(caplog)]
+    assert [line for line in lines if "observer Broken raised" in line]
+    assert not [line for line in lines if "failed in attempt" in line or "was set aside:" in line]
+    if not durable:
+        assert [line for line in lines if "with work left: " in line]
+
+
+class Broken:
+    def record(self, record: object) -> None:
+        raise ValueError("no observer")
 
 
 @pytest.mark.parametrize("where", ["handler", "filter"])
@@ -154,7 +193,7 @@ def test_handlers_and_filters_that_raise_change_nothing(
     def broken(record: logging.LogRecord) -> Any:
         raise error
 
-    logger, handler = logging.getLogger("routilux"), logging.Handler()
+    logger, handler = logging.getLogger("routilux.failures"), logging.Handler()
     handler.emit = broken  # type: ignore[method-assign]
     add = logger.addHandler if where == "handler" else logger.addFilter
     remove = logger.removeHandler if where == "handler" else logger.removeFilter

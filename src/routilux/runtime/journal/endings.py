@@ -110,14 +110,10 @@ class Endings:
 
     def unfit(self, mailbox: Mailbox, item: Item, error: BaseException) -> None:
         """An item that cannot be queued is set aside, and the flow goes on."""
-        worker = self._worker
         reason = "not queued"
         if mailbox.node.key_of is not None:
             reason = "no join key" if mailbox.node.gathers else "no key"
-        worker.engine.warn(
-            f"item {item[0]} of slot {mailbox.node.places[item[1]]!r} is a dead letter ({reason}): {describe(error)}"
-        )
-        self._set_aside(Record(worker), mailbox, [item], reason, error)
+        self._set_aside(Record(self._worker), mailbox, [item], reason, error)
 
     def _set_aside(
         self,
