@@ -10,10 +10,10 @@ Guarantees
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from routilux.errors import shown
+from routilux.errors import SerializationError, shown
 from routilux.model.context import running
 from routilux.model.routine_state import RoutineState, checked_change, checked_number
 from routilux.ports import NoteKey
@@ -206,9 +206,10 @@ class StoredMapping(RoutineState):
         if share.version is not None and share.version != self._version:
             return True
         held = self._held
-        if any(held.get(key, GONE) is not seen for key, seen in share.seen.items()):
-            return True
-        return any(self._total(key, n) is None for key, n in share.added.items())
+        for key, seen in share.seen.items():
+            if held.get(key, GONE) is not seen:
+                return True
+        return bool(share.added) and any(self._total(key, n) is None for key, n in share.added.items())
 
     def apply(self, share: Share) -> Notes:
         """Let an attempt's changes take effect; their rows. The caller holds the journal's lock."""
@@ -225,7 +226,7 @@ class StoredMapping(RoutineState):
                 self._held.pop(key, None)
             else:
                 self._held[key] = held
-        if share.changes:
+        if share.writes or share.replaced:
             self._version += 1
         return notes
 
@@ -312,8 +313,10 @@ class StoredMapping(RoutineState):
             return
         share = draft.share(self)
         with self._worker.state.lock:
-            share.added.pop(key, None)
-            share.lent.pop(key, None)
+            if share.added:
+                share.added.pop(key, None)
+            if share.lent:
+                share.lent.pop(key, None)
             share.writes[key] = write
         draft.size += len(write.data or b"")
 
@@ -343,9 +346,13 @@ class StoredMapping(RoutineState):
 
     def _write(self, key: Any, value: Any) -> Write:
         data = self._encoded(key, value)
-        return Write(value if type(value) in _ATOMS else Form(data), self._note(key), data)
+        return _new_write((value if type(value) in _ATOMS else Form(data), self._note(key), data))
 
     def _encoded(self, key: Any, value: Any) -> bytes:
+        try:
+            return self._worker.journal.codec.encode(value, self._where)
+        except SerializationError:
+            pass  # said again with the key: to show that takes as long as to encode a number
         return self._worker.encode(value, f"{self._where}[{shown(key)}]")
 
     def _read(self, held: Any, key: Any) -> Any:
@@ -353,7 +360,12 @@ class StoredMapping(RoutineState):
 
     def _note(self, key: Any) -> NoteKey:
         name = name_of_text(key) if type(key) is str else self._worker.encode(key, self._where).decode()
-        return NoteKey(self._worker.worker_id, self._kind, self._owner, name)
+        return _new_key((self._worker.worker_id, self._kind, self._owner, name))
+
+
+# As the classes do it, without a call of Python.
+_new_write: Callable[[tuple[Any, NoteKey, bytes | None]], Write] = partial(tuple.__new__, Write)
+_new_key: Callable[[tuple[str, str, str, str]], NoteKey] = partial(tuple.__new__, NoteKey)
 
 
 @lru_cache(maxsize=4_096)
