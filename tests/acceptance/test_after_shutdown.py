@@ -195,6 +195,7 @@ STATE: Mapping[str, Call] = {
 STATE_INSIDE = {
     "attach",
     "attach_log",
+    "body",
     "fill",
     "keep_metadata",
     "kept_size",
