@@ -55,6 +55,8 @@ class Ended:
     def watch(self, worker_id: str, flow: Any) -> None:
         """It taps."""
 
+    note = take_back = record
+
     def _post(self, say: str) -> JobContext:
         return self.runtime.post(self.flow, "a", "input", {"say": say}).job_context
 
@@ -193,6 +195,7 @@ STATE: Mapping[str, Call] = {
 STATE_INSIDE = {
     "attach",
     "attach_log",
+    "body",
     "fill",
     "keep_metadata",
     "kept_size",
