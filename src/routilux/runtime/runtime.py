@@ -107,7 +107,7 @@ class Runtime:
         enable_monitoring: bool = False,
         registry: FlowRegistry | None = None,
         store: str | Store | None = None,
-        durability: str | None = None,
+        durability: str = "full",
         debug: bool = False,
         capture_logs: bool = False,
         capture_prints: bool = False,
@@ -1093,14 +1093,14 @@ class Runtime:
 # -- checks ------------------------------------------------------------------------------------------------
 
 
-def _opened_store(store: Any, durability: str | None) -> Store | None:
+def _opened_store(store: Any, durability: str) -> Store | None:
     """The store of a URL, which the runtime closes; None where it was given an open one, or none."""
-    if durability not in (None, "full", "process"):
+    if durability not in ("full", "process"):
         raise unknown("durability", durability, ["full", "process"])
     if isinstance(store, str):
-        return load("store of a URL")(store, durability=durability or "full")  # type: ignore[no-any-return]
+        return load("store of a URL")(store, durability=durability)  # type: ignore[no-any-return]
     if store is None or callable(getattr(store, "write", None)):
-        if durability is not None:
+        if durability != "full":
             has = "no store" if store is None else "a store that is open already"
             raise InvalidValueError(
                 f"Runtime(durability={durability!r}) has no effect, as the runtime has {has}; give a URL, such as "

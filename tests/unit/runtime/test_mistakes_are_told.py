@@ -39,7 +39,7 @@ URL = "give a URL, such as Runtime(store='sqlite:///routilux.db', durability=...
 NEW: dict[str, tuple[Callable[[], Any], str]] = {
     "durability without a store": (lambda: Runtime(durability="process"), f"the runtime has no store; {URL}"),
     "durability of an open store": (
-        lambda: Runtime(store=MemoryStore(), durability="full"),
+        lambda: Runtime(store=MemoryStore(), durability="process"),
         f"the runtime has a store that is open already; {URL}",
     ),
     "durability": (lambda: Runtime(durability="ful"), "no durability 'ful'"),
