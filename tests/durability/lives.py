@@ -141,7 +141,8 @@ class Life:
         self._moments = 0
         self._dies_at: int | None = None
         self._dies_in: tuple[str, int] | None = None
-        self.resumes = 0
+        self.resumes = 0  # begun
+        self.resuming = 0  # begun and not ended
         self.stopped: set[str] = set()  # workers that were told to end for good
         self.posting: set[str] = set()  # posts with a key that are on their way
         self.states: dict[str, Any] = {}  # by flow
@@ -438,7 +439,9 @@ class Life:
         id_ = getattr(target, "job_id", None) or target.worker_id
         self.witness.job_pauses |= hasattr(target, "account")
         self.witness.tell(f"pause {id_}")
-        resumes = self.resumes
+        resumes = (
+            None if self.resuming else self.resumes
+        )  # a resume that it came in the middle of may be the later
         try:
             self.runtime.pause(target, timeout=self.rng.choice((0.0, None)))
         except (ExecutionTimeoutError, StoreError):
@@ -464,6 +467,7 @@ class Life:
         if target.worker_id in self.stopped:
             return
         self.witness.tell(f"resume {id_}")
+        self.resuming += 1
         try:
             self.runtime.resume(target)
         except StoreError:  # it is paused still
@@ -473,6 +477,8 @@ class Life:
             self._check_alive()
             self.witness.expect(target.worker_id in self.stopped, f"going on of {id_} was refused: {error}")
             return
+        finally:
+            self.resuming -= 1
         self._check_alive()
         self.witness.resting.discard(id_)
 

@@ -35,6 +35,8 @@ BROKEN_ONCE = {
         238,
     ),
     "a wake-up was taken for lost in the middle of the step that gives it": ("pauses", 31343),
+    "a cancellation that was refused was on record for a moment by a row behind it": ("everything", 31063),
+    "a pause in the middle of a resume was expected to be the last word": ("lanes", 40212),
     "the audit did not know that a paused job holds back whole sets": (
         "pauses",
         4284,

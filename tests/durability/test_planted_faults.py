@@ -44,7 +44,7 @@ FAULTS = (
         "chains",
         Journal,
         "waits_for",
-        "yield from self._until_known(signal, deadline, withdraw)",
+        "yield from self._until_known(signal, deadline, withdraw, interrupted)",
         "yield from ()",
     ),
     Fault(

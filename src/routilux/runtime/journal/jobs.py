@@ -167,15 +167,13 @@ class StoredJobs:
         return False
 
     def _not_ended(self, begun: Iterable[Any]) -> None:
-        """The store has refused the end of these jobs. Rows that were handed over behind it may have said it too."""
-        journal, again = self._worker.journal, Record(self._worker)
-        with journal.lock:
+        """The store has refused the end of these jobs. Rows that were handed over behind it say it no more."""
+        with self._worker.journal.lock:
             for job in begun:
                 job.final = None
-            again.jobs = [self.row(job) for job in begun if job.stored and not job.status.finished]
-            if again.jobs and journal.broken is None:
-                journal.append(again)
-        journal.wake()
+            self._worker.journal.amend(
+                {job.job_id: self.row(job) for job in begun if not job.status.finished}
+            )
         for job in begun:
             self._worker.at_rest(job.account.remove())
 

@@ -14,12 +14,12 @@ The lock is taken before those of mailboxes and states, and never the other way 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from routilux.errors import RoutiluxError, RuntimeClosedError, StoreError, StoreUnknownError
-from routilux.ports import Codec, Store, load
+from routilux.ports import Codec, JobRow, Store, load
 from routilux.runtime.journal.committer import Committer, again
 from routilux.runtime.journal.flights import Flights
 from routilux.runtime.journal.record import Record
@@ -76,6 +76,15 @@ class Journal:
             worker.unreleased += 1
         self._log.append(record)
         record.handed_over = True
+
+    def amend(self, jobs: Mapping[str, JobRow]) -> None:
+        """Rows of these jobs that wait to be written have the status of these; the caller holds :attr:`lock`."""
+        for record in self._log:
+            for at, row in enumerate(record.jobs):
+                if row.job_id in jobs:
+                    now = jobs[row.job_id]
+                    changed = row._replace(status=now.status, completed_at=now.completed_at)
+                    record.jobs = [*record.jobs[:at], changed, *record.jobs[at + 1 :]]
 
     def wake(self) -> None:
         self._attendant.wake()
