@@ -47,15 +47,19 @@ policies = st.one_of(
     st.builds(batch_size_policy, st.integers(1, 40), st.none() | st.floats(0, 1e6), st.booleans()),
     st.builds(time_interval_policy, st.floats(0, 1e6)),
 )
-handlers = st.builds(
-    ErrorHandler,
-    strategy=st.sampled_from(["stop", "continue", "skip", "retry"]),
-    max_retries=st.integers(0, 9),
-    retry_delay=st.floats(0, 100),
-    retry_backoff=st.floats(1, 10),
-    max_delay=st.none() | st.floats(0, 100),
-    jitter=st.floats(0, 1),
-    retryable_exceptions=st.sampled_from([(Exception,), (OSError, ValueError)]),
+handlers = st.one_of(
+    st.builds(ErrorHandler, strategy=st.sampled_from(["stop", "continue", "skip"])),
+    st.builds(
+        ErrorHandler,
+        strategy=st.just("retry"),
+        max_retries=st.integers(0, 9),
+        retry_delay=st.floats(0, 100),
+        retry_backoff=st.floats(1, 10),
+        max_delay=st.none() | st.floats(0, 100),
+        jitter=st.floats(0, 1),
+        retryable_exceptions=st.sampled_from([(Exception,), (OSError, ValueError)]),
+        on_exhausted=st.sampled_from(["stop", "continue", "skip"]),
+    ),
 )
 
 
