@@ -35,6 +35,7 @@ def waits_until_finished(engine: Engine, deadline: float | None, *, patient: boo
     """
     while True:
         workers = list(engine.workers.values())
+        before = _happened(engine)
         drained = []
         for worker in workers:
             drained.append((yield from worker.waits_to_drain(deadline)))
@@ -52,12 +53,20 @@ def waits_until_finished(engine: Engine, deadline: float | None, *, patient: boo
         if waits:
             tell(engine, patient=False)
         until = deadline if waits else _earlier(deadline, engine.now() + LANDING_SECONDS)
-        if waits or _is_landing(workers):
+        if waits or _is_landing(engine, workers):
             if (yield from _waits_until_it_changes(engine, workers, rest, until)):
                 continue
         if not waits:
+            if _happened(engine) != before:
+                continue  # a post has come in, or logic has started a worker: what was seen is not one picture
             tell(engine, patient=False)
         return False
+
+
+def _happened(engine: Engine) -> tuple[list[Worker], int, int]:
+    """What changes with every post, start and worker that there is meanwhile."""
+    workers = list(engine.workers.values())
+    return workers, engine.book.open, sum(worker.happened() for worker in workers)
 
 
 def look(engine: Engine, workers: Iterable[Worker]) -> str:
@@ -83,9 +92,10 @@ def tell_of(worker: Worker) -> bool:
     return bool(text)
 
 
-def _is_landing(workers: Iterable[Worker]) -> bool:
+def _is_landing(engine: Engine, workers: Iterable[Worker]) -> bool:
     """Whether a job is open of which nothing is queued here: its post may be about to put it there."""
-    return any(worker.misses_items() for worker in workers)
+    listed = sum(not job.status.finished for worker in workers for job in list(worker.jobs.values()))
+    return engine.book.open > listed or any(worker.misses_items() for worker in workers)
 
 
 def _waits_until_it_changes(

@@ -155,7 +155,7 @@ class Posting:
         waits = worker.admit(node, slot, payload, job, deadline, lines)
         if waits is not None:
             return self._waits_to_enter(worker, job, waits)
-        if worker.stopped or job.account.ended:
+        if worker.closing or job.account.ended:
             self._look_after(worker, job)
         return Posted(worker.state, job)
 
@@ -346,11 +346,15 @@ class Posting:
         return Posted(worker.state, job)
 
     def _look_after(self, worker: Worker, job: JobContext) -> None:
-        """Who stopped the worker or ended the job may have looked before the item was there."""
+        """Who stopped the worker or ended the job may have looked before the item was there. Raises if it cannot start
+        any more, and no store keeps it."""
         if worker.stopped:
             worker.cancel_jobs()
         if job.account.ended:
             worker.sweep()
+        lost = job.status in (JobStatus.PENDING, JobStatus.CANCELLED) and not job.account.begun
+        if worker.closing and lost and not (worker.journaled or worker.one_shot):
+            self._engine.directory.check_takes(worker)
 
     def check_job_id(self, job_id: str) -> None:
         if not isinstance(job_id, str) or not job_id:

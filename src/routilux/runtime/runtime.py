@@ -381,6 +381,9 @@ class Runtime:
         if not worker.one_shot:
             self._directory.enter(worker)
             worker.set_status(status)
+        if self._closed is SHUT_DOWN:  # since the call began: who shut down may not have seen this worker
+            worker.close()
+            self._check_open("exec()")
 
     # -- post ----------------------------------------------------------------------------------------------
 
@@ -852,14 +855,16 @@ class Runtime:
         if wait and not inside:
             self._closed = DRAINS
             drained = yield from self._drain_all(deadline)
+        self._end_starts()
         self._closed = SHUT_DOWN
+        self._end_starts()  # of workers that came in meanwhile; those that come now see that it is over
         workers = list(self._engine.workers.values())
         if inside:
             drained = not self._engine.running() and not any(worker.jobs for worker in workers)
-        told = [worker for worker in workers if worker.jobs] if wait and not inside else []  # by the drain
-        for worker in workers:
-            worker.hold()
-            worker.closing = True  # all of them first: logic of one may wait in post() for another
+        told = (
+            [worker for worker in workers if worker.jobs] if wait and not (inside or drained) else []
+        )  # by the drain
+        drained = drained and not any(worker.jobs for worker in workers if wait and not worker.journaled)
         remains = Remains(worker for worker in workers if worker not in told)
         unfinished = [worker for worker in workers if worker.is_nameless and worker.holds_work]
         for worker in workers:
@@ -872,6 +877,13 @@ class Runtime:
                 self._tell_left(worker)
         stopped = partial(self._end_threads, workers, deadline, inside)
         return (yield from join(stopped) if not inside else on_this_thread(stopped)) and drained
+
+    def _end_starts(self) -> None:
+        """Nothing starts any more. All workers first: logic of one may wait in post() for another, and what fails because
+        this runtime is over is left, where a store keeps it."""
+        for worker in list(self._engine.workers.values()):
+            worker.hold()
+            worker.closing = True
 
     def _tell_lost(self, what: str, remains: Remains) -> None:
         lost = remains.sentence()

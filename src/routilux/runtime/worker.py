@@ -780,8 +780,11 @@ class Worker:
         """
         mailboxes = [node.mailbox for node in self.nodes.values()]
         starts = sum(mailbox.starts for mailbox in mailboxes)
-        if (not self.resting() and not self._all_wait_inside()) or self._goes_on():
+        resting = self.resting()
+        if not (resting or self._all_wait_inside()) or self._goes_on():
             return False
+        if resting and not self.queue.paused and any(mailbox.queued for mailbox in mailboxes):
+            return False  # a post has put an item in, and is about to have it seen to
         return self.queue.paused or starts == sum(mailbox.starts for mailbox in mailboxes)
 
     def _all_wait_inside(self) -> bool:
@@ -800,6 +803,12 @@ class Worker:
             return False
         at_gates = Counter(activation.mailbox for activation in list(self.gates.activations))
         return any(node.mailbox.goes_on(at_gates[node.mailbox]) for node in self.nodes.values())
+
+    def happened(self) -> int:
+        """Grows with every item that comes in and every activation that starts."""
+        mailboxes = [node.mailbox for node in self.nodes.values()]
+        received = sum(slot.received for mailbox in mailboxes for slot in mailbox.slots.values())
+        return received + sum(mailbox.starts for mailbox in mailboxes)
 
     def misses_items(self) -> bool:
         """Whether an open job counts items that are in no slot: a post has yet to put them there. Nothing runs."""
@@ -887,7 +896,7 @@ class Worker:
         """The end: hand out nothing any more, and let the flow be changed again."""
         if self.stopped:
             return
-        self.stopped, self.accepting = True, False
+        self.stopped, self.closing, self.accepting = True, True, False
         self.queue.hold()
         for node in self.nodes.values():
             node.mailbox.close()
