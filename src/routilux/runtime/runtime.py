@@ -110,7 +110,14 @@ class Runtime:
         capture_logs: bool = False,
         capture_prints: bool = False,
     ) -> None:
-        checked_flag("Runtime(debug)", debug)
+        switches = {
+            "enable_monitoring": enable_monitoring,
+            "debug": debug,
+            "capture_logs": capture_logs,
+            "capture_prints": capture_prints,
+        }
+        for name, switch in switches.items():
+            checked_flag(f"Runtime({name})", switch)
         size = os.cpu_count() or 1 if thread_pool_size is None else thread_pool_size
         self.thread_pool_size = checked_count("Runtime(thread_pool_size)", size, 1, MAX_THREADS)
         self.max_queue_size = checked_count("Runtime(max_queue_size)", max_queue_size, 1)
@@ -295,11 +302,12 @@ class Runtime:
         """
         self._check_open("recover()")
         _check_flow_change(on_flow_change)
+        checked_flag("recover(paused)", paused)
+        given = {flow.flow_id: flow for flow in _checked_flows(flows)}
         if self._opener is None:
             raise StateError(
                 "recover() opens what a store holds; give the runtime one: Runtime(store='sqlite:///…')"
             )
-        given = {flow.flow_id: flow for flow in flows}
 
         def find(flow_id: str) -> Flow | None:
             return given.get(flow_id) or self._directory.known_flow(flow_id)
@@ -748,7 +756,7 @@ class Runtime:
         goes on with them when it is opened again. StoreError: it has stopped, and the store has not taken all that has
         ended, at most a second after ``timeout``.
         """
-        found = self._stopped_target(worker)
+        found = self._stopped_target(worker, drain)
         if found.stopped:
             return True
         self._engine.refuse_inside("stop()")
@@ -757,7 +765,8 @@ class Runtime:
             return elsewhere(partial(self.stop, worker, drain=drain, timeout=timeout))
         return on_thread(self._waits_to_stop(found, drain, deadline))
 
-    def _stopped_target(self, worker: str | WorkerState) -> Worker:
+    def _stopped_target(self, worker: str | WorkerState, drain: bool) -> Worker:
+        checked_flag("stop(drain)", drain)
         found = self._target(worker)
         if isinstance(found, JobContext):
             raise InvalidTypeError(
@@ -800,6 +809,7 @@ class Runtime:
         is also False when the store did not take all that has ended, at most a second after ``timeout``, or, without
         one, when it has taken nothing for 10 seconds.
         """
+        checked_flag("shutdown(wait)", wait)
         if self._forked:
             return True
         deadline = self._engine.deadline(timeout)
@@ -950,7 +960,7 @@ class Runtime:
     ) -> bool:
         """:meth:`stop` for coroutines; waiting holds no thread. A task that is cancelled leaves the worker as far as
         it has come: it accepts nothing any more."""
-        found = self._stopped_target(worker)
+        found = self._stopped_target(worker, drain)
         if found.stopped:
             return True
         self._engine.refuse_inside("astop()")
@@ -959,6 +969,7 @@ class Runtime:
     async def ashutdown(self, wait: bool = True, *, timeout: float | None = None) -> bool:
         """:meth:`shutdown` for coroutines. Draining holds no thread; one thread of its own, at the very end, waits for
         those of the runtime."""
+        checked_flag("ashutdown(wait)", wait)
         if self._forked:
             return True
         deadline, inside = self._engine.deadline(timeout), running.get() is not None
@@ -1060,6 +1071,17 @@ def _opened_store(store: Any, durability: str) -> Store | None:
         store,
         "a URL such as 'sqlite:///routilux.db', or a Store such as routilux.store.memory.MemoryStore()",
     )
+
+
+def _checked_flows(flows: object) -> list[Flow]:
+    if isinstance(flows, (str, Flow)) or not isinstance(flows, Iterable):
+        raise refused(InvalidTypeError, "recover(flows)", flows, "a list of flows", fix="write flows=[flow]")
+    found = list(flows)
+    for at, flow in enumerate(found):
+        if not isinstance(flow, Flow):
+            fix = "flows that are registered are found without it"
+            raise refused(InvalidTypeError, f"recover(flows)[{at}]", flow, "a Flow", fix=fix)
+    return found
 
 
 def _check_resumed(state: Any, given: list[str]) -> None:
