@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from routilux import Flow, JobContext, Runtime, WorkerState
 from routilux.cli.inputs import STDIN
+from routilux.cli.outputs import retried_by
 from routilux.cli.plan import Plan
 from routilux.cli.stores import looked_into
 from routilux.errors import InvalidValueError, nearest, shown
@@ -30,6 +31,8 @@ class KeptRun:
         self.run_id = plan.resume or plan.run_id or ""
         self.earlier: frozenset[str] = frozenset()
         """The ids of the jobs that the store had when the run was resumed."""
+        self.taken = 0
+        """How many of them had an item of the input."""
         self._begun = {
             "flow": os.path.abspath(plan.name) if os.path.isfile(plan.name) else plan.name,
             "input": plan.source if plan.source in (None, STDIN) else os.path.abspath(plan.source),
@@ -38,7 +41,9 @@ class KeptRun:
         }
 
     def start(self, runtime: Runtime, flow: Flow) -> WorkerState:
-        self.earlier = frozenset(one.row.job_id for one in self._store.jobs(worker_id=self.run_id))
+        jobs = [] if self._store.worker(self.run_id) is None else runtime.list_jobs(worker=self.run_id)
+        self.earlier = frozenset(job.job_id for job in jobs)
+        self.taken = sum(not retried_by(job) for job in jobs)
         state: WorkerState = runtime.exec(
             flow, worker_id=self.run_id, on_flow_change=self._on_flow_change, metadata=self._begun
         )
@@ -98,6 +103,8 @@ class FoundRun:
     ended: bool
     begun: Mapping[str, Any]
     jobs: tuple[JobContext, ...] = ()
+    set_aside: tuple[str, ...] = ()
+    """The ids of those of which something is set aside."""
 
     def go_on(self, plan: Plan, flow: Flow) -> Plan:
         """The plan with what the run was begun with, where the command line says nothing else."""
@@ -138,7 +145,9 @@ def find_run(plan: Plan, flow: Flow) -> FoundRun | None:
             )
         ended = row.status == "stopped"
         jobs = runtime.list_jobs(worker=plan.resume) if ended else []
-        return FoundRun(row.worker_id, ended, begun_of(row), tuple(jobs))
+        letters = runtime.dead_letters(worker=plan.resume) if ended else []
+        set_aside = tuple(job_id for letter in letters for job_id in letter.job_ids)
+        return FoundRun(row.worker_id, ended, begun_of(row), tuple(jobs), set_aside)
 
 
 def begun_of(row: WorkerRow) -> Mapping[str, Any]:

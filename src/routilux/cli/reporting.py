@@ -37,7 +37,7 @@ class RunView:
         outputs = live.outputs
         parts = [f"{live.flow.flow_id}: {live.seconds:.1f} s"]
         if live.kept is not None and live.kept.earlier:
-            parts.append(f"{counted(len(live.kept.earlier), 'item')} from before")
+            parts.append(f"{counted(live.kept.taken, 'item')} from before")
         if outputs.jobs > 1:
             parts.append(f"{outputs.done:,} of {outputs.jobs:,} items done")
         parts += [counted(outputs.outputs, "output")]
