@@ -65,7 +65,8 @@ def is_of_user(filename: str) -> bool:
 
 
 def place_of(error: BaseException) -> str:
-    """``"rows.py:12"``: the innermost line of the user's own code, or of what it called; empty if there is none.
+    """``"rows.py:12"``: the innermost line of the user's own code, or of what it called; empty if there is none, as
+    where a built-in routine fails.
 
     Own code is what is neither of Python nor installed beside it. Where all of it is, what is not Python's counts.
     """
@@ -75,7 +76,7 @@ def place_of(error: BaseException) -> str:
 
 def innermost(error: BaseException) -> TracebackType | None:
     """The step of a traceback that :func:`place_of` names."""
-    found, best = None, 0
+    found, best = None, 1
     for step in _steps(error):
         if _is_machinery(step):
             continue

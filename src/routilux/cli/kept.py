@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -118,7 +119,7 @@ class FoundRun:
             )
         if plan.given and plan.given != params:
             raise InvalidValueError(
-                f"-p: run {self.run_id!r} was begun with {_as_options(params) or 'no parameters'}, which cannot be "
+                f"-p: run {self.run_id!r} was begun with {as_options(params) or 'no parameters'}, which cannot be "
                 "changed; leave -p away, or begin a run of its own without --resume"
             )
         return replace(
@@ -175,10 +176,10 @@ def _state_of(store: Store, row: WorkerRow) -> str:
     return f"{row.worker_id} ({done:,} of {len(jobs):,} items done)"
 
 
-def _as_options(params: Mapping[str, Any]) -> str:
+def as_options(params: Mapping[str, Any]) -> str:
     import json  # only for this message
 
     return " ".join(
-        f"-p {key}={value}" if isinstance(value, str) else f"-p {key}:={json.dumps(value)}"
+        f"-p {shlex.quote(f'{key}={value}' if isinstance(value, str) else f'{key}:={json.dumps(value)}')}"
         for key, value in params.items()
     )

@@ -47,6 +47,8 @@ class Outputs:
         """Events named ``error`` that nothing is connected to, and how often."""
         self.reasons: dict[str, str] = {}
         """What each of them said first."""
+        self.lines: dict[str, int | None] = {}
+        """The line of the input of which each of them said that."""
         self.dropped = 0
         self.failures: list[JobContext] = []
         """The first jobs that have failed."""
@@ -79,22 +81,23 @@ class Outputs:
             job = followed.job
             ended = job.finished and not job.parked and not draining()  # asked before the outputs are read
             fresh = job.outputs[followed.taken :]
-            new += [output for output in fresh if self._is_new(output)]
+            for output in filter(self._is_new, fresh):
+                new.append(output)
+                if output.event == "error":
+                    self._note_unheard(output, job)
             if ended:
                 self._count(job)
             else:
                 self._followed.append(followed._replace(taken=followed.taken + len(fresh)))
         self._forget()
         self.outputs += len(new)
-        for output in new:
-            if output.event == "error":
-                self._note_unheard(output)
         return new
 
-    def _note_unheard(self, output: Output) -> None:
+    def _note_unheard(self, output: Output, job: JobContext) -> None:
         place = f"{output.routine_id}.{output.event}"
         self.unheard[place] += 1
         self.reasons.setdefault(place, str(output.data.get("reason", "")))
+        self.lines.setdefault(place, job.metadata.get("line"))
 
     def end(self) -> list[Output]:
         """The last outputs; every job that is still followed is counted as it is."""
