@@ -610,8 +610,11 @@ class Runtime:
             return on_thread(self._posting.redrive(worker, node, letter, deadline))
 
     def health(self) -> Health:
-        """Whether what happens is kept: always in memory, and with a store while it takes what it is given."""
-        return self._engine.health()
+        """Whether what happens is kept: until the runtime is shut down, and with a store while that takes it."""
+        health = self._engine.health()
+        if self._closed == "has been shut down" and health.status != "failed":
+            return Health("closed", "the runtime has been shut down")
+        return health
 
     def list_running(self) -> list[Running]:
         """The activations whose logic runs now, the longest-running first."""
