@@ -199,7 +199,7 @@ class StoreError(ExecutionError):
 
 
 class StoreUnknownError(StoreError):
-    """The connection was lost during the commit: repeat with the same idempotency key."""
+    """It is not known whether it was written. A post with an idempotency key is repeated with that."""
 
 
 class StoreFullError(StoreError):

@@ -65,7 +65,8 @@ def is_of_user(filename: str) -> bool:
 
 
 def place_of(error: BaseException) -> str:
-    """``"rows.py:12"``: the innermost line of the user's own code, or of what it called; empty if there is none.
+    """``"rows.py:12"``: the innermost line of the user's own code, or of what it called; empty if there is none, as
+    where a built-in routine fails.
 
     Own code is what is neither of Python nor installed beside it. Where all of it is, what is not Python's counts.
     """
@@ -75,7 +76,7 @@ def place_of(error: BaseException) -> str:
 
 def innermost(error: BaseException) -> TracebackType | None:
     """The step of a traceback that :func:`place_of` names."""
-    found, best, step = None, 0, _trace_of(error)
+    found, best, step = None, 1, _trace_of(error)
     while step is not None:
         rank = _rank(step.tb_frame.f_code.co_filename)
         if rank >= best:

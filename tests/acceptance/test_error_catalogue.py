@@ -447,6 +447,30 @@ def batch_over_capacity() -> Flow:
     return single("batch", routine)
 
 
+# -- switches ----------------------------------------------------------------------------------------------
+
+SWITCHES: dict[str, Callable[[World, Any], object]] = {
+    "Runtime(enable_monitoring)": lambda w, on: Runtime(enable_monitoring=on),
+    "Runtime(debug)": lambda w, on: Runtime(debug=on),
+    "Runtime(capture_logs)": lambda w, on: Runtime(capture_logs=on),
+    "Runtime(capture_prints)": lambda w, on: Runtime(capture_prints=on),
+    "recover(paused)": lambda w, on: w.runtime.recover(paused=on),
+    "stop(drain)": lambda w, on: w.runtime.stop("main", drain=on),
+    "shutdown(wait)": lambda w, on: w.runtime.shutdown(on),
+    "list_jobs(parked)": lambda w, on: w.runtime.list_jobs(parked=on),
+    "register(replace)": lambda w, on: FlowRegistry().register(w.draft, replace=on),
+    "batch_size_policy(flush)": lambda w, on: batch_size_policy(5, flush=on),
+}
+
+
+@pytest.mark.parametrize("value", ["yes", 1, object()])
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_switch_is_true_or_false(name: str, value: Any, world: World) -> None:
+    says = (f"{name}: expected True or False, got ",)
+    row = Row("", lambda w: SWITCHES[name](w, value), InvalidTypeError, TypeError, says)
+    check(row, world, world.picture())
+
+
 # -- numbers -----------------------------------------------------------------------------------------------
 
 # What takes a number, the name that its message uses, and a value too small (None: nothing is too small).

@@ -201,6 +201,9 @@ def test_cycle_that_fills_up_raises_naming_its_path_within_5_seconds(threads: in
         assert process_time() - began < 5
         assert isinstance(job.error.__cause__, DeadlockError)
         assert "b.output -> c.input -> c.output -> b.input" in rotations(str(job.error))
+        for fragment in ("b waits in emit() for room in c.input", "c waits in emit() for room in b.input"):
+            assert fragment in str(job.error)
+        assert "that cannot come" not in str(job.error)
         assert runtime.wait_until_all_jobs_finished(SECONDS)
         assert worker.status == "running"
 

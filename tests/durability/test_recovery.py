@@ -12,7 +12,7 @@ import pytest
 
 from routilux import ErrorHandler, ErrorStrategy, Flow, FlowRegistry, Routine, Runtime
 from routilux.activation_policies import time_interval_policy
-from routilux.errors import StateError, StoreLockedError
+from routilux.errors import InvalidTypeError, StateError, StoreLockedError
 from routilux.runtime.journal import committer
 from routilux.store.memory import MemoryStore
 from routilux.testing.simulated import SimulatedRuntime
@@ -48,6 +48,20 @@ def leave(store: MemoryStore, flow: Flow, worker_id: str, *numbers: int) -> None
 # -- recover() -----------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda flow: flow, r"recover\(flows\): expected a list of flows, got <Flow .*write flows=\[flow\]"),
+        (lambda flow: "f", r"recover\(flows\): expected a list of flows, got 'f' \(str\)"),
+        (lambda flow: 7, r"recover\(flows\): expected a list of flows, got 7 \(int\)"),
+        (lambda flow: [flow, "f"], r"recover\(flows\)\[1\]: expected a Flow, got 'f' \(str\)"),
+    ],
+)
+def test_what_is_no_list_of_flows_is_refused(make: Any, said: str) -> None:
+    with Runtime(store=MemoryStore()) as runtime, pytest.raises(InvalidTypeError, match=said):
+        runtime.recover(flows=make(flow_of(Log())))
+
+
 def test_recover_opens_what_it_knows_and_says_why_it_leaves_the_rest() -> None:
     store = MemoryStore()
     known, unknown = flow_of(Log(), flow_id="known"), flow_of(Log(), flow_id="unknown")
@@ -65,7 +79,9 @@ def test_recover_opens_what_it_knows_and_says_why_it_leaves_the_rest() -> None:
             ("b", "unknown"),
             ("c", "changed"),
         ]
-        assert recovered.not_reopened[0].reason == "flow 'unknown' is not registered"
+        assert recovered.not_reopened[0].reason.startswith(
+            "flow 'unknown' is not registered; give it: recover(flows="
+        )
         assert "flow changed" in recovered.not_reopened[1].reason
         (blocked,) = runtime.list_jobs(flow="changed")
         assert (blocked.left, blocked.blocked) == (True, None)  # nobody has registered its flow

@@ -239,7 +239,7 @@ def cancelled_while_it_is_written(home: Home, then: Callable[[], None], **option
 
 def test_a_cancelled_apost_says_that_the_store_did_not_answer_in_time(home: Home) -> None:
     (note,) = cancelled_while_it_is_written(home, lambda: None, timeout=SHORT)
-    assert "has not answered in time whether it is written" in note
+    assert "has not answered yet whether it is written" in note
     home.recover()
     assert home.runtime.wait_until_all_jobs_finished(timeout=SECONDS)
     assert list(home.worker.shared_log) == [0, 1]
@@ -302,9 +302,9 @@ def interrupted(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[ThreadSignal]
     return steps
 
 
-def notes_of_ctrl_c(home: Home) -> list[str]:
+def notes_of_ctrl_c(home: Home, **options: Any) -> list[str]:
     with pytest.raises(KeyboardInterrupt) as raised:
-        home.post(2)
+        home.post(2, **options)
     return getattr(raised.value, "__notes__", [])
 
 
@@ -322,16 +322,38 @@ def test_ctrl_c_withdraws_a_post_that_the_store_has_not_seen(
     assert list(home.worker.shared_log) == [0, 1]
 
 
+@pytest.mark.parametrize(
+    ("options", "advice"),
+    [
+        ({}, "accepted once only if it had an idempotency_key"),
+        ({"idempotency_key": "two"}, "repeat the post with the same idempotency_key"),
+    ],
+)
 def test_ctrl_c_says_that_a_post_is_just_being_written(
-    home: Home, interrupted: list[Callable[[ThreadSignal], None]]
+    home: Home, interrupted: list[Callable[[ThreadSignal], None]], options: dict[str, str], advice: str
 ) -> None:
     home.store.mood = "hangs"
     interrupted.append(lambda signal: eventually(home.store.hanging.is_set, "the store has it"))
-    (note,) = notes_of_ctrl_c(home)
-    assert "has not answered in time whether it is written" in note
+    (note,) = notes_of_ctrl_c(home, **options)
+    assert "has not answered yet whether it is written" in note
+    assert advice in note
     home.recover()
     assert home.runtime.wait_until_all_jobs_finished(timeout=SECONDS)
     assert list(home.worker.shared_log) == [0, 2]
+
+
+def test_ctrl_c_in_a_wait_for_what_is_being_written_speaks_of_no_post(
+    home: Home, interrupted: list[Callable[[ThreadSignal], None]]
+) -> None:
+    home.store.mood = "hangs"
+    first = in_background(lambda: home.post(1))
+    assert home.store.hanging.wait(SECONDS)
+    interrupted.append(lambda signal: None)
+    with pytest.raises(KeyboardInterrupt) as raised:
+        home.runtime.list_jobs()
+    assert not [note for note in getattr(raised.value, "__notes__", []) if "post" in note]
+    home.recover()
+    eventually(lambda: first, "the first post returns")
 
 
 def test_ctrl_c_cancels_a_job_that_is_just_written(

@@ -58,7 +58,7 @@ def _json_value(key: str, text: str) -> Any:
 
 
 def items_of(source: str | None, given: Mapping[str, Any]) -> Iterator[Item]:
-    """The payloads of a run, read while it runs; parameters are added to each and go before its own keys.
+    """The payloads of a run, read while it runs; parameters are added to each, and win over its own keys.
 
     Without a source there is one, the parameters. An input whose first line is a JSON object has one on each
     line; else it is one JSON object as a whole. Raises InvalidValueError naming the line.

@@ -289,7 +289,7 @@ def cancel(call: Call, target: str, store: str | None) -> None:
     if cancelled:
         call.say(f"{len(cancelled):,} cancelled.")
     else:
-        call.say(f"{target} had no job that had not ended; there was nothing to cancel.")
+        call.say(f"{target} has no job that has not ended; nothing was changed.")
 
 
 # -- parts -------------------------------------------------------------------------------------------------

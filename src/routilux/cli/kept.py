@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from routilux import Flow, JobContext, Runtime, WorkerState
 from routilux.cli.inputs import STDIN
+from routilux.cli.outputs import retried_by
 from routilux.cli.plan import Plan
 from routilux.cli.stores import looked_into
 from routilux.errors import InvalidValueError, nearest, shown
@@ -30,6 +32,8 @@ class KeptRun:
         self.run_id = plan.resume or plan.run_id or ""
         self.earlier: frozenset[str] = frozenset()
         """The ids of the jobs that the store had when the run was resumed."""
+        self.taken = 0
+        """How many of them had an item of the input."""
         self._begun = {
             "flow": os.path.abspath(plan.name) if os.path.isfile(plan.name) else plan.name,
             "input": plan.source if plan.source in (None, STDIN) else os.path.abspath(plan.source),
@@ -38,7 +42,9 @@ class KeptRun:
         }
 
     def start(self, runtime: Runtime, flow: Flow) -> WorkerState:
-        self.earlier = frozenset(one.row.job_id for one in self._store.jobs(worker_id=self.run_id))
+        jobs = [] if self._store.worker(self.run_id) is None else runtime.list_jobs(worker=self.run_id)
+        self.earlier = frozenset(job.job_id for job in jobs)
+        self.taken = sum(not retried_by(job) for job in jobs)
         state: WorkerState = runtime.exec(
             flow, worker_id=self.run_id, on_flow_change=self._on_flow_change, metadata=self._begun
         )
@@ -98,6 +104,8 @@ class FoundRun:
     ended: bool
     begun: Mapping[str, Any]
     jobs: tuple[JobContext, ...] = ()
+    set_aside: tuple[str, ...] = ()
+    """The ids of those of which something is set aside."""
 
     def go_on(self, plan: Plan, flow: Flow) -> Plan:
         """The plan with what the run was begun with, where the command line says nothing else."""
@@ -111,7 +119,7 @@ class FoundRun:
             )
         if plan.given and plan.given != params:
             raise InvalidValueError(
-                f"-p: run {self.run_id!r} was begun with {_as_options(params) or 'no parameters'}, which cannot be "
+                f"-p: run {self.run_id!r} was begun with {as_options(params) or 'no parameters'}, which cannot be "
                 "changed; leave -p away, or begin a run of its own without --resume"
             )
         return replace(
@@ -138,7 +146,9 @@ def find_run(plan: Plan, flow: Flow) -> FoundRun | None:
             )
         ended = row.status == "stopped"
         jobs = runtime.list_jobs(worker=plan.resume) if ended else []
-        return FoundRun(row.worker_id, ended, begun_of(row), tuple(jobs))
+        letters = runtime.dead_letters(worker=plan.resume) if ended else []
+        set_aside = tuple(job_id for letter in letters for job_id in letter.job_ids)
+        return FoundRun(row.worker_id, ended, begun_of(row), tuple(jobs), set_aside)
 
 
 def begun_of(row: WorkerRow) -> Mapping[str, Any]:
@@ -166,10 +176,10 @@ def _state_of(store: Store, row: WorkerRow) -> str:
     return f"{row.worker_id} ({done:,} of {len(jobs):,} items done)"
 
 
-def _as_options(params: Mapping[str, Any]) -> str:
+def as_options(params: Mapping[str, Any]) -> str:
     import json  # only for this message
 
     return " ".join(
-        f"-p {key}={value}" if isinstance(value, str) else f"-p {key}:={json.dumps(value)}"
+        f"-p {shlex.quote(f'{key}={value}' if isinstance(value, str) else f'{key}:={json.dumps(value)}')}"
         for key, value in params.items()
     )

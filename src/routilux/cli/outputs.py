@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 from routilux import JobContext, Output
@@ -33,6 +33,8 @@ class Outputs:
         self._shown: deque[tuple[int, Output]] = deque()  # with the number of the newest job then
         self._shown_marks: set[int | str] = set()
         self._newest = 0
+        self._retried: Counter[str] = Counter()
+        self._set_aside: frozenset[str] = frozenset()
         self.jobs = 0
         self.completed = 0
         self.failed = 0
@@ -45,6 +47,8 @@ class Outputs:
         """Events named ``error`` that nothing is connected to, and how often."""
         self.reasons: dict[str, str] = {}
         """What each of them said first."""
+        self.lines: dict[str, int | None] = {}
+        """The line of the input of which each of them said that."""
         self.dropped = 0
         self.failures: list[JobContext] = []
         """The first jobs that have failed."""
@@ -52,6 +56,14 @@ class Outputs:
     def add(self, job: JobContext, taken: int = 0) -> None:
         """Follow a job, of which so many outputs are known already."""
         self._added.append((job, taken))
+
+    def add_earlier(self, jobs: Sequence[JobContext], set_aside: Iterable[str]) -> None:
+        """Follow jobs of which some may stand for what others had set aside, and ``set_aside`` are those of which
+        something still is: what was retried is no item of its own, and its first attempt is not lost."""
+        self._retried = Counter(job_id for job in jobs for job_id in retried_by(job))
+        self._set_aside = frozenset(set_aside)
+        for job in jobs:
+            self.add(job)
 
     def take(self, draining: Callable[[], bool]) -> list[Output]:
         """What is new. While the flow drains, ended jobs can still get outputs, and none is let go.
@@ -61,7 +73,7 @@ class Outputs:
         while self._added:
             job, taken = self._added.popleft()
             self._newest += 1
-            self.jobs += 1
+            self.jobs += not (self._retried and retried_by(job))
             self._followed.append(_Followed(self._newest, job, taken))
         new: list[Output] = []
         for _ in range(len(self._followed)):
@@ -69,22 +81,23 @@ class Outputs:
             job = followed.job
             ended = job.finished and not job.parked and not draining()  # asked before the outputs are read
             fresh = job.outputs[followed.taken :]
-            new += [output for output in fresh if self._is_new(output)]
+            for output in filter(self._is_new, fresh):
+                new.append(output)
+                if output.event == "error":
+                    self._note_unheard(output, job)
             if ended:
                 self._count(job)
             else:
                 self._followed.append(followed._replace(taken=followed.taken + len(fresh)))
         self._forget()
         self.outputs += len(new)
-        for output in new:
-            if output.event == "error":
-                self._note_unheard(output)
         return new
 
-    def _note_unheard(self, output: Output) -> None:
+    def _note_unheard(self, output: Output, job: JobContext) -> None:
         place = f"{output.routine_id}.{output.event}"
         self.unheard[place] += 1
         self.reasons.setdefault(place, str(output.data.get("reason", "")))
+        self.lines.setdefault(place, job.metadata.get("line"))
 
     def end(self) -> list[Output]:
         """The last outputs; every job that is still followed is counted as it is."""
@@ -105,12 +118,17 @@ class Outputs:
         return len(self._followed) + len(self._added)
 
     def _count(self, job: JobContext) -> None:
+        retried = self._retried[job.job_id]
+        failed = job.status == "failed" and (not retried or job.job_id in self._set_aside)
         self.dropped += job.outputs_dropped
         self.completed += job.status == "completed"
-        self.failed += job.status == "failed"
+        self.failed += failed
         self.parked += job.parked
-        self.lost += 1 if job.status == "failed" else len(job.errors) + job.errors_dropped + job.parked
-        if job.status == "failed" and len(self.failures) < MOST_FAILURES:
+        if job.status == "failed":
+            self.lost += failed
+        else:
+            self.lost += max(0, len(job.errors) + job.errors_dropped - retried) + job.parked
+        if failed and len(self.failures) < MOST_FAILURES:
             self.failures.append(job)
 
     def _is_new(self, output: Output) -> bool:
@@ -126,6 +144,12 @@ class Outputs:
         oldest = self._followed[0].number if self._followed else self._newest + 1
         while self._shown and self._shown[0][0] < oldest:
             self._shown_marks.discard(_mark_of(self._shown.popleft()[1]))
+
+
+def retried_by(job: JobContext) -> list[str]:
+    """The jobs of which this one has an item that was set aside; see ``Runtime.redrive``."""
+    source = job.metadata.get("redriven_from")
+    return source if isinstance(source, list) else []
 
 
 def _mark_of(output: Output) -> int | str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from routilux.cli.codes import DONE, FAILED, SIGNALLED, TIMED_OUT
 from routilux.cli.command import Call, code_of
 from routilux.cli.inputs import STDIN
-from routilux.cli.kept import KeptRun
+from routilux.cli.kept import KeptRun, as_options
 from routilux.cli.outputs import Outputs
 from routilux.cli.plan import Plan
 from routilux.cli.running import Ending, Run
@@ -37,7 +37,7 @@ class RunView:
         outputs = live.outputs
         parts = [f"{live.flow.flow_id}: {live.seconds:.1f} s"]
         if live.kept is not None and live.kept.earlier:
-            parts.append(f"{counted(len(live.kept.earlier), 'item')} from before")
+            parts.append(f"{counted(live.kept.taken, 'item')} from before")
         if outputs.jobs > 1:
             parts.append(f"{outputs.done:,} of {outputs.jobs:,} items done")
         parts += [counted(outputs.outputs, "output")]
@@ -113,13 +113,27 @@ class Report:
         if feeder.error is not None:
             self._call.show(feeder.error, f"line {feeder.reached}: " if feeder.reached > feeder.line else "")
             if feeder.line and not feeder.exhausted:
-                self._call.complain("that ends the input; the lines after it were not read")
+                self._call.complain(f"that ends the input; the lines after it were not read. {self._rest()}")
         for job in outputs.failures:
             if job.error is not None:
                 line = job.metadata.get("line")
                 self._call.show(job.error, f"line {line}: " if line else "", allowed=self._allowed)
         if outputs.failed > len(outputs.failures):
             self._complain(f"{outputs.failed - len(outputs.failures):,} more items have failed")
+
+    def _rest(self) -> str:
+        """How to go on behind a line that has ended the input; --allow-errors is for items, and it is none."""
+        plan, line = self._plan, self._live.feeder.line + 1
+        if self._live.kept is not None:
+            return "Mend that line, and go on as below: what was taken is not taken again"
+        if plan.source in (None, STDIN):
+            return "Mend that line, and give the rest"
+        entry = f" --entry {shlex.quote(plan.entry)}" if plan.entry else ""
+        given = f" {as_options(plan.given)}" if plan.given else ""
+        again = f"routilux run {shlex.quote(plan.name)}{_imports(plan)}{entry}{given} -i -"
+        return (
+            f"Mend that line, and give the rest:\n  tail -n +{line} {shlex.quote(str(plan.source))} | {again}"
+        )
 
     def _tell_letters(self) -> None:
         """What was set aside of jobs that have not failed: those are told of already."""
@@ -216,9 +230,14 @@ def tell_unheard(call: Call, outputs: Outputs, *, allowed: bool) -> None:
     """What routines could do nothing with, and nothing else was there for."""
     complain = call.warn if allowed else call.complain
     for place, count in outputs.unheard.items():
-        reason = outputs.reasons[place]
-        first = f"{', the first' if count > 1 else ''}: {reason}" if reason else ""
-        complain(f"{counted(count, 'output')} of {place} reached no routine{first}")
+        reason, line = outputs.reasons[place], outputs.lines[place]
+        of = f"line {line}: " if line else ""
+        said = f": {reason}" if reason else ""
+        if count == 1:
+            complain(f"{of}1 output of {place} reached no routine{said}")
+        else:
+            first = f", the first of line {line}" if line else ", the first" if said else ""
+            complain(f"{count:,} outputs of {place} reached no routine{first}{said}")
     if outputs.unheard:
         call.say(
             f"Connect it to what is to deal with it: - {{from: {next(iter(outputs.unheard))}, to: ROUTINE.SLOT}}"

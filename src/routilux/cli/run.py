@@ -187,13 +187,12 @@ def carry_on(call: Call, plan: Plan, live: Run, items: Iterator[Item], logs: Abo
 def show_again(call: Call, plan: Plan, found: FoundRun) -> int:
     """The outputs of a run that has ended."""
     outputs, printer = Outputs(), PRINTERS[plan.output]()
-    for job in found.jobs:
-        outputs.add(job)
+    outputs.add_earlier(found.jobs, found.set_aside)
     printer.add(outputs.end())
     printer.end()
     cancelled = sum(job.status == "cancelled" for job in found.jobs)
     call.say(
-        f"Run {found.run_id} has ended; this is what came out of {counted(len(found.jobs), 'item')}"
+        f"Run {found.run_id} has ended; this is what came out of {counted(outputs.jobs, 'item')}"
         + (f", of which {cancelled:,} were cancelled." if cancelled else ".")
     )
     allowed = outputs.lost <= plan.allow_errors
@@ -209,7 +208,7 @@ def _tell_beginning(call: Call, plan: Plan, live: Run, found: FoundRun | None) -
     if kept is None:
         return
     if found is not None:
-        call.say(f"Going on with run {kept.run_id}, which has taken {counted(len(kept.earlier), 'item')}.")
+        call.say(f"Going on with run {kept.run_id}, which has taken {counted(kept.taken, 'item')}.")
     else:
         call.say(f"This is run {kept.run_id}. However it ends, go on with it by\n  {resuming(plan)}")
     if plan.idle and found is not None:

@@ -158,9 +158,12 @@ class Run:
     def end(self) -> list[Output]:
         """The last outputs, and those of jobs that the store had before."""
         if self.kept is not None and self.kept.earlier:
-            for job in self.runtime.list_jobs(worker=self.state.worker_id):
-                if job.job_id in self.kept.earlier:
-                    self.outputs.add(job)
+            jobs = self.runtime.list_jobs(worker=self.state.worker_id)
+            letters = self.runtime.dead_letters(worker=self.state.worker_id)
+            self.outputs.add_earlier(
+                [job for job in jobs if job.job_id in self.kept.earlier],
+                (job_id for letter in letters for job_id in letter.job_ids),
+            )
         return self.outputs.end()
 
     @property

@@ -12,7 +12,7 @@ before the set becomes visible. Every method runs under the mailbox's lock and c
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import groupby
 from typing import Any, NamedTuple, Protocol, TypeAlias
@@ -606,27 +606,43 @@ def _by_job(item: Item) -> Hashable:
     return members
 
 
-def _by_payload_key(name: str) -> Callable[[Item], Hashable]:
-    return lambda item: join_key(item[1], item[2], name)
+def _by_payload_key(by: str, places: Mapping[str, str]) -> Callable[[Item], Hashable]:
+    def key_of(item: Item) -> Hashable:
+        try:
+            key: Hashable = item[2][by]
+            hash(key)
+        except Exception:  # noqa: BLE001 a class of the user may raise anything
+            return join_key(places.get(item[1], item[1]), item[2], by)
+        return key
+
+    return key_of
 
 
-def _joined_by(by: str | None) -> Callable[[Item], Hashable]:
+def _joined_by(by: str | None, places: Mapping[str, str]) -> Callable[[Item], Hashable]:
     if by is None:
         return _for_order
-    return _by_job if by == "job" else _by_payload_key(by)
+    return _by_job if by == "job" else _by_payload_key(by, places)
 
 
-def gathering_for(policy: ActivationPolicy, slots: Sequence[str]) -> Gathering | None:
-    """The gathering of a policy; None for the immediate policy, whose every item is a batch of its own."""
+NO_PLACES: Mapping[str, str] = {}
+
+
+def gathering_for(
+    policy: ActivationPolicy, slots: Sequence[str], places: Mapping[str, str] = NO_PLACES
+) -> Gathering | None:
+    """The gathering of a policy; None for the immediate policy, whose every item is a batch of its own.
+
+    ``places``: by slot, what it is called where it refuses an item, if that is more than its name.
+    """
     match policy:
         case ImmediatePolicy():
             return None
         case AllSlotsReadyPolicy(by=by, timeout=float(seconds)):
-            return _TimedSets(slots, _joined_by(by), seconds)
+            return _TimedSets(slots, _joined_by(by, places), seconds)
         case AllSlotsReadyPolicy(by=None):
             return _Sets(slots, 1, flushes=False)
         case AllSlotsReadyPolicy(by=by):
-            return _KeyedSets(slots, _joined_by(by))
+            return _KeyedSets(slots, _joined_by(by, places))
         case BatchSizePolicy(n=n, age=None, flush=flush):
             return _Sets(slots, n, flushes=flush)
         case BatchSizePolicy():

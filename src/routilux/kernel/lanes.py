@@ -11,11 +11,11 @@ made, before logic has seen the payload; afterwards it is the activation that re
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 
 from routilux.errors import InvalidValueError
 from routilux.kernel.account import JobAccount
-from routilux.kernel.gathering import Batch, Decide, Gathering, Later, gathering_for
+from routilux.kernel.gathering import NO_PLACES, Batch, Decide, Gathering, Later, gathering_for
 from routilux.model.item import Item
 from routilux.model.policy import ActivationPolicy, lane_key
 
@@ -26,7 +26,8 @@ class Lanes:
     ``by`` is a payload key, or ``"job"`` for one activation of a job at a time.
     """
 
-    def __init__(self, by: str, inner: Gathering | None) -> None:
+    def __init__(self, by: str, inner: Gathering | None, places: Mapping[str, str] = NO_PLACES) -> None:
+        self._places = places
         self._by = None if by == "job" else by
         self.inner = inner
         self.timed = inner is not None and inner.timed
@@ -122,7 +123,7 @@ class Lanes:
             key: Hashable = item[2][by]
             hash(key)
         except Exception:  # noqa: BLE001 a class of the user may raise anything
-            return lane_key(item[1], item[2], by)
+            return lane_key(self._places.get(item[1], item[1]), item[2], by)
         return key
 
     def take_again(self, batch: Batch) -> Hashable:
@@ -187,7 +188,9 @@ class Lanes:
             waiting.append(batch)
 
 
-def lanes_for(policy: ActivationPolicy, slots: Sequence[str], by: str | None) -> Gathering | None:
-    """The gathering of a policy, in lanes if ``by`` is given."""
-    inner = gathering_for(policy, slots)
-    return inner if by is None else Lanes(by, inner)
+def lanes_for(
+    policy: ActivationPolicy, slots: Sequence[str], by: str | None, places: Mapping[str, str] = NO_PLACES
+) -> Gathering | None:
+    """The gathering of a policy, in lanes if ``by`` is given; ``places``: see :func:`gathering_for`."""
+    inner = gathering_for(policy, slots, places)
+    return inner if by is None else Lanes(by, inner, places)

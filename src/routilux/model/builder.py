@@ -18,7 +18,7 @@ from routilux.model.flow import Flow, documents
 from routilux.model.policy import ActivationPolicy
 from routilux.model.recovery import ErrorHandler
 from routilux.model.routine import Routine
-from routilux.model.validation import Issue, refusal
+from routilux.model.validation import Issue, refusal, validate
 
 RoutineSource: TypeAlias = Routine | Callable[[], Routine] | str
 
@@ -174,9 +174,9 @@ class FlowBuilder:
         """Make the flow; ``FlowValidationError`` or ``MissingPolicyError`` with all problems if any."""
         flow = Flow(self._flow_id, **self._settings)
         try:
-            problems = self._fill(flow)
+            problems, unfinished = self._fill(flow)
             if problems:
-                raise _all_problems(flow, problems)
+                raise _all_problems(flow, problems, unfinished)
             flow.check()
         except BaseException:
             for routine_id in list(flow.routines):
@@ -188,24 +188,28 @@ class FlowBuilder:
         count = sum(map(len, self._connections.values()))
         return f"<FlowBuilder {self._flow_id!r}: {len(self._added)} routines, {count} connections>"
 
-    def _fill(self, flow: Flow) -> list[Issue]:
-        """Do all that was said; return what the model refuses."""
+    def _fill(self, flow: Flow) -> tuple[list[Issue], set[str]]:
+        """Do all that was said; return what the model refuses, and the routines of which it refuses a setting."""
         problems: list[Issue] = []
         failed: set[str | None] = set()
+        refusals: set[tuple[str, str]] = set()
         for added in self._added:
-            if not _attempt(problems, added.where, partial(self._add, flow, added, problems)):
+            if not _attempt(problems, added.where, partial(self._add, flow, added, problems, refusals)):
                 failed.add(added.id)
         failed -= flow.routines.keys()  # the second of two with one id
+        # The config may declare slots and events: without it there is nothing to connect.
+        failed.update(routine_id for routine_id, setting in refusals if setting == "config")
         for step in (*(step for steps in self._connections.values() for step in steps), *self._others):
             if not failed.intersection(step.needs):
                 _attempt(problems, step.where, partial(step.run, flow))
-        return problems
+        return problems, {routine_id for routine_id, _ in refusals}
 
-    def _add(self, flow: Flow, added: _Added, problems: list[Issue]) -> None:
+    def _add(self, flow: Flow, added: _Added, problems: list[Issue], refusals: set[tuple[str, str]]) -> None:
         made = self._made(added.source)
         flow.add_routine(made, added.id)
         for name, value in added.settings.items():
-            _attempt(problems, added.where, partial(_SETTERS[name], made, value))
+            if not _attempt(problems, added.where, partial(_SETTERS[name], made, value)):
+                refusals.add((made.routine_id, name))
         if added.description:
             _attempt(problems, added.where, lambda: flow.describe(added.description, made))
 
@@ -299,7 +303,7 @@ def _code(error: ConfigurationError) -> str:
     return "".join(f"-{letter.lower()}" if letter.isupper() else letter for letter in name).lstrip("-")
 
 
-def _all_problems(flow: Flow, problems: list[Issue]) -> FlowValidationError:
-    issues = problems + flow.validate()
+def _all_problems(flow: Flow, problems: list[Issue], unfinished: set[str]) -> FlowValidationError:
+    issues = problems + validate(flow, unfinished=unfinished)
     errors = [issue for issue in issues if issue.severity == "error"]
     return FlowValidationError(refusal(flow.flow_id, errors), flow_id=flow.flow_id, issues=issues)

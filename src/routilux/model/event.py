@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Never
 
 from routilux.errors import InvalidTypeError, refused
 from routilux.model.names import checked_name
@@ -49,9 +49,9 @@ class Event(Frozen):
         """``"routine.event"``; the class stands for a routine that is in no flow yet."""
         return f"{self.routine.routine_id or type(self.routine).__name__}.{self.name}"
 
-    def emit(self, /, **data: Any) -> None:
+    def emit(self, /, *misplaced: Never, **data: Any) -> None:
         """The same as ``routine.emit`` with this event."""
-        self.routine.emit(self, **data)
+        self.routine.emit(self, *misplaced, **data)
 
     def __repr__(self) -> str:
         return f"<Event {self.qualified_name!r}>"

@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from routilux.errors import InvalidTypeError, InvalidValueError, refused, shown, unknown
+from routilux.model.checks import checked_flag
 from routilux.model.decision import (
     WAIT,
     Decision,
@@ -138,8 +139,7 @@ class BatchSizePolicy(ActivationPolicy):
             raise refused(
                 InvalidTypeError, "batch_size_policy(age)", age, "a number of seconds or None", fix=fix
             )
-        if not isinstance(flush, bool):
-            raise refused(InvalidTypeError, "batch_size_policy(flush)", flush, "True or False")
+        checked_flag("batch_size_policy(flush)", flush)
         self._init(n=n, age=_seconds("batch_size_policy(age)", age), flush=flush)
 
     def __call__(self, slots: SlotViews, state: Any) -> Decision:

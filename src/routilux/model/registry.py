@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Self
 
 from routilux.errors import DuplicateNameError, InvalidTypeError, refused, shown, unknown
+from routilux.model.checks import checked_flag
 from routilux.model.flow import Flow
 from routilux.model.names import checked_name
 
@@ -38,6 +39,7 @@ class FlowRegistry:
         if not isinstance(flow, Flow):
             raise refused(InvalidTypeError, f"flow to register as {name!r}", flow, "a Flow")
         checked_name("flow", name, dots=True)
+        checked_flag("register(replace)", replace)
         if replace:
             self._flows[name] = flow
         elif self._flows.setdefault(name, flow) is not flow:

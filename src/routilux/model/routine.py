@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Never, Self, TypeVar
 
 from routilux.errors import (
     DuplicateNameError,
@@ -270,7 +270,7 @@ class Routine:
             raise self._not_in_activation("state", "read worker.get_routine_state(routine_id) from outside")
         return activation.routine_state
 
-    def emit(self, event: Event | str, /, **data: Any) -> None:
+    def emit(self, event: Event | str, /, *misplaced: Never, **data: Any) -> None:
         """Send a payload to every slot that the event is connected to.
 
         Only inside an activation of this routine, on any thread or task that belongs to it. With nothing
@@ -282,9 +282,11 @@ class Routine:
         activation = _running_get()
         if activation is None or activation.routine is not self:
             raise self._not_in_activation("emit()")
+        if misplaced:
+            raise _given_by_place("emit", getattr(event, "name", event), misplaced[0])
         activation.emit(event, data)
 
-    def send_output(self, output_type: str, /, **data: Any) -> None:
+    def send_output(self, output_type: str, /, *misplaced: Never, **data: Any) -> None:
         """Send to the output handler and the output log of the execution. Only inside an activation.
 
         The handler hears it at once, and again if the activation is tried again. Neither is kept in a store.
@@ -296,6 +298,8 @@ class Routine:
             raise refused(
                 InvalidTypeError, f"send_output() of {self}", output_type, "a type of output, as text"
             )
+        if misplaced:
+            raise _given_by_place("send_output", output_type, misplaced[0])
         activation.send_output(output_type, data)
 
     def stats(self, state: Any = None) -> dict[str, Any]:
@@ -524,6 +528,14 @@ class Routine:
             reason = f"the activation that runs here is of {activation.routine}; use that one's {what}"
         reason = f"{reason}; {otherwise}" if otherwise else reason
         return NotInActivationError(f"{what} of {self}: {reason}", routine_id=self.routine_id)
+
+
+def _given_by_place(call: str, name: object, given: object) -> InvalidTypeError:
+    data = "**data" if isinstance(given, Mapping) else "key=value"
+    fix = f"write {call}({shown(name)}, {data})"
+    return refused(
+        InvalidTypeError, f"{call}({shown(name)})", given, "a payload as keyword arguments", fix=fix
+    )
 
 
 def checked_seconds(where: str, seconds: object) -> float | None:

@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from typing import Any, Self
 
-from routilux.errors import InvalidTypeError, refused, shown
+from routilux.errors import InvalidTypeError, refused, shown, unknown
 
 
 class RoutineState(MutableMapping[Any, Any]):
@@ -24,11 +24,24 @@ class RoutineState(MutableMapping[Any, Any]):
     """
 
     __slots__ = ()
+    _where: str  # names it in messages
+
+    def __getattr__(self, name: str) -> Any:
+        """Called for a name that is none of its own."""
+        if name.startswith("_"):
+            raise AttributeError(name)
+        own = [other for other in dir(RoutineState) if not other.startswith("_")]
+        fix = f"a key is read and assigned in brackets: [{name!r}]"
+        raise AttributeError(str(unknown("attribute", name, own, where=f"of the {self._where}", fix=fix)))
 
     def __ior__(self, other: Mapping[Any, Any] | Iterable[tuple[Any, Any]]) -> Self:
         """``self.state |= {"key": value}``: the same as :meth:`update`."""
         self.update(other)
         return self
+
+    def copy(self) -> dict[Any, Any]:
+        """A plain dict of what is there now."""
+        return dict(self)
 
     @abstractmethod
     def add(self, key: Any, n: float = 1) -> None:

@@ -42,10 +42,15 @@ POLICY_CHOICE = (
 )
 
 
-def validate(flow: Flow) -> list[Issue]:
-    """All issues of a flow; errors first, in the order of its routines."""
+def validate(flow: Flow, *, unfinished: Collection[str] = ()) -> list[Issue]:
+    """All issues of a flow; errors first, in the order of its routines.
+
+    Of routines that are ``unfinished`` it says nothing: a setting was refused, and what is said would follow from that.
+    """
     issues = [issue for issues_of in _RULES for issue in issues_of(flow)]
-    issues += [issue for routine in flow.routines.values() for issue in _routine_issues(routine)]
+    for routine_id, routine in flow.routines.items():
+        if routine_id not in unfinished:
+            issues += _routine_issues(routine)
     return sorted(issues, key=lambda issue: issue.severity)
 
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.errors import DeadlockError, QueueFullError
+from routilux.errors import DeadlockError, QueueFullError, counted
 from routilux.kernel.mailbox import FULL, Mailbox, SlotQueue
 from routilux.model.context import running
 from routilux.model.graph import cycle_path
@@ -505,7 +505,8 @@ class BackPressure:
 
     def _path(self, slot: SlotQueue) -> str:
         """Who waits for whom from this slot on; empty where nothing that runs waits for room."""
-        steps, seen = [], [slot]
+        steps: list[tuple[Worker, str, str]] = []
+        seen = [slot]
         while True:
             worker: Worker = seen[-1].mailbox.node.worker
             blocked = list(worker.back_pressure.blocked)
@@ -514,20 +515,27 @@ class BackPressure:
                 break
             waiter = waiters.get(seen[-1].mailbox) or next(iter(waiters.values()))
             routine_id = next(mailbox.routine_id for mailbox, one in waiters.items() if one is waiter)
-            steps.append(f"{routine_id} of worker {worker.worker_id!r} {waiting_for.wait_of(waiter)}")
+            steps.append((worker, routine_id, waiting_for.wait_of(waiter)))
             if waiter.slot is None or waiter.slot in seen:
                 break
             seen.append(waiter.slot)
-        return ", and ".join(steps)
+        several = len({worker for worker, _, _ in steps}) > 1
+        return ", and ".join(
+            f"{routine_id} of worker {worker.worker_id!r} {waits}" if several else f"{routine_id} {waits}"
+            for worker, routine_id, waits in steps
+        )
 
     def _deadlock(self, slot: SlotQueue) -> DeadlockError:
         worker = self._worker
+        if any(item[1] == slot.name for item in slot.mailbox.look().gathered):
+            why = f"its items wait for items that cannot come any more ({waiting_for.in_slot(worker, slot)})"
+        else:
+            why = self._path(slot) or waiting_for.in_slot(worker, slot)
         path = cycle_path(worker.flow, slot.mailbox.routine_id) if slot.cyclic else None
         where = f"the cycle {path} is full" if path else f"slot {slot.qualified_name!r} is full"
         return DeadlockError(
-            f"{where} ({slot.length} items) and nothing that runs could make room: its items wait for items that "
-            f"cannot come any more ({waiting_for.in_slot(worker, slot)}). Emit fewer items per activation, or raise "
-            "max_queue_length",
+            f"{where} ({counted(slot.length, 'item')}) and nothing that runs could make room: {why}. Emit fewer items "
+            "per activation, or raise max_queue_length",
             flow_id=worker.flow.flow_id,
             slot=slot.qualified_name,
             worker_id=worker.worker_id,

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 
 class Health(NamedTuple):
     """``status`` is ``"ok"``, ``"degraded"`` while the store takes nothing and is asked again and again, or
-    ``"failed"`` when it will take nothing any more; ``reason`` says why."""
+    ``"failed"`` when it will take nothing any more, and ``"closed"`` when the runtime has been shut down; ``reason``
+    says why."""
 
     status: str
     reason: str | None

@@ -30,6 +30,10 @@ class MemoryState(RoutineState):
         self._lock = lock
 
     @property
+    def _where(self) -> str:  # type: ignore[override]
+        return f"state of routine {self._routine_id!r}"
+
+    @property
     def _values(self) -> dict[Any, Any]:
         return self._states.get(self._routine_id, {})
 
@@ -60,7 +64,7 @@ class MemoryState(RoutineState):
             return self._states.setdefault(self._routine_id, {}).setdefault(key, default)
 
     def add(self, key: Any, n: float = 1) -> None:
-        where = f"state of routine {self._routine_id!r}[{shown(key)}]"
+        where = f"{self._where}[{shown(key)}]"
         checked_number(f"what is added to {where}", n)
         with self._lock:
             self[key] = checked_number(where, self._values.get(key, 0)) + n
@@ -69,7 +73,7 @@ class MemoryState(RoutineState):
         while True:  # user code runs outside the lock, so another caller may come in between
             before = self._values.get(key, _NONE)
             old = default if before is _NONE else before
-            value = checked_change(f"state of routine {self._routine_id!r}[{shown(key)}]", old, fn(old))
+            value = checked_change(f"{self._where}[{shown(key)}]", old, fn(old))
             with self._lock:
                 if self._values.get(key, _NONE) is before:
                     self[key] = value

@@ -114,7 +114,7 @@ class Node:
             )
             for slot in routine.slots.values()
         ]
-        gathering = lanes_for(policy, [slot.name for slot in slots], routine.concurrency_by)
+        gathering = lanes_for(policy, [slot.name for slot in slots], routine.concurrency_by, self.places)
         self.gathers = not isinstance(policy, ImmediatePolicy)
         self.single = not self.gathers and len(slots) == 1
         self.timed = gathering is not None and gathering.timed

@@ -112,14 +112,14 @@ class Runtime:
         capture_logs: bool = False,
         capture_prints: bool = False,
     ) -> None:
-        flags = {
+        switches = {
             "debug": debug,
             "enable_monitoring": enable_monitoring,
             "capture_logs": capture_logs,
             "capture_prints": capture_prints,
         }
-        for name, value in flags.items():
-            checked_flag(f"Runtime({name})", value)
+        for name, switch in switches.items():
+            checked_flag(f"Runtime({name})", switch)
         if registry is not None and not isinstance(registry, FlowRegistry):
             raise refused(InvalidTypeError, "Runtime(registry)", registry, "a FlowRegistry")
         size = os.cpu_count() or 1 if thread_pool_size is None else thread_pool_size
@@ -307,12 +307,12 @@ class Runtime:
         """
         self._check_open("recover()")
         _check_flow_change(on_flow_change)
+        checked_flag("recover(paused)", paused)
+        given = {flow.flow_id: flow for flow in _checked_flows(flows)}
         if self._opener is None:
             raise StateError(
                 "recover() opens what a store holds; give the runtime one: Runtime(store='sqlite:///…')"
             )
-        checked_flag("recover(paused)", paused)
-        given = _flows_by_id(flows)
 
         def find(flow_id: str) -> Flow | None:
             return given.get(flow_id) or self._directory.known_flow(flow_id)
@@ -627,8 +627,11 @@ class Runtime:
             return on_thread(self._posting.redrive(worker, node, letter, deadline))
 
     def health(self) -> Health:
-        """Whether what happens is kept: always in memory, and with a store while it takes what it is given."""
-        return self._engine.health()
+        """Whether what happens is kept: until the runtime is shut down, and with a store while that takes it."""
+        health = self._engine.health()
+        if self._closed == "has been shut down" and health.status != "failed":
+            return Health("closed", "the runtime has been shut down")
+        return health
 
     def list_running(self) -> list[Running]:
         """The activations whose logic runs now, the longest-running first."""
@@ -826,6 +829,7 @@ class Runtime:
         is also False when the store did not take all that has ended, at most a second after ``timeout``, or, without
         one, when it has taken nothing for 10 seconds.
         """
+        checked_flag("shutdown(wait)", wait)
         if self._forked:
             return True
         checked_flag("shutdown(wait)", wait)
@@ -879,8 +883,8 @@ class Runtime:
         return (yield from join(stopped) if not inside else on_this_thread(stopped)) and drained
 
     def _end_starts(self) -> None:
-        """Nothing starts any more. All workers first: logic of one may wait in post() for another, and what fails because
-        this runtime is over is left, where a store keeps it."""
+        """Nothing starts any more. All workers first: logic of one may wait in post() for another, and what fails
+        because this runtime is over is left, where a store keeps it."""
         for worker in list(self._engine.workers.values()):
             worker.hold()
             worker.closing = True
@@ -1008,6 +1012,7 @@ class Runtime:
     async def ashutdown(self, wait: bool = True, *, timeout: float | None = None) -> bool:
         """:meth:`shutdown` for coroutines. Draining holds no thread; one thread of its own, at the very end, waits for
         those of the runtime."""
+        checked_flag("ashutdown(wait)", wait)
         if self._forked:
             return True
         checked_flag("ashutdown(wait)", wait)
@@ -1127,6 +1132,17 @@ def _opened_store(store: Any, durability: str) -> Store | None:
     )
 
 
+def _checked_flows(flows: object) -> list[Flow]:
+    if isinstance(flows, (str, Flow)) or not isinstance(flows, Iterable):
+        raise refused(InvalidTypeError, "recover(flows)", flows, "a list of flows", fix="write flows=[flow]")
+    found = list(flows)
+    for at, flow in enumerate(found):
+        if not isinstance(flow, Flow):
+            fix = "flows that are registered are found without it"
+            raise refused(InvalidTypeError, f"recover(flows)[{at}]", flow, "a Flow", fix=fix)
+    return found
+
+
 def _check_resumed(state: Any, given: list[str]) -> None:
     if not isinstance(state, WorkerState):
         raise refused(
@@ -1157,14 +1173,6 @@ def _after(cursor: JobContext, jobs: list[JobContext], found: list[JobContext]) 
         return [job for job in found if job.job_id in after]
     place = cursor.created_at, cursor.job_id  # it is forgotten
     return [job for job in found if (job.created_at, job.job_id) > place]
-
-
-def _flows_by_id(flows: Any) -> dict[str, Flow]:
-    given: list[Any] = list(flows) if isinstance(flows, Iterable) else [None]
-    if not all(isinstance(flow, Flow) for flow in given):
-        fix = "write flows=[flow]; those that are registered need not be given"
-        raise refused(InvalidTypeError, "recover(flows)", flows, "a list of Flows", fix=fix)
-    return {flow.flow_id: flow for flow in given}
 
 
 def _as_post(letter: DeadLetter) -> str:

@@ -121,7 +121,8 @@ def prune(url: str, *, older_than: float = 3_600.0, keep_finished: int = 10_000)
 
 def cancel(url: str, target: str) -> list[str]:
     """Cancel a job, or a worker and all its jobs, in a store that no runtime has open: what is queued of them is gone.
-    Returns the ids of the jobs that had not ended before.
+    Returns the ids of the jobs that had not ended before. Where there is none nothing changes: a worker of which
+    something was set aside can still take it back.
 
     Items that a job shares with others stay for those. Raises UnknownJobError, and StoreLockedError, naming the owner,
     where a runtime has the store or the worker: that one can cancel it.
@@ -153,7 +154,7 @@ def _cancel(store: Store, job: StoredJob | None, worker: WorkerRow | None) -> li
             owner = None  # a worker goes on without one of its jobs
     if owner is not None and owner.status == "stopped":
         owner = None
-    if jobs or owner is not None:
+    if jobs:
         store.write(cancellation(store, worker_id, jobs, owner, time.time()))
     return [one.row.job_id for one in jobs]
 

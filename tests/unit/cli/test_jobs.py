@@ -215,6 +215,36 @@ class TestRetry:
         assert third.exit_code == 1
         assert "nothing of 'one' is set aside" in third.stderr
 
+    def test_what_was_retried_is_not_lost(self, folder: Path, steps: str) -> None:
+        module = folder / f"{steps}.py"
+        module.write_text(module.read_text().replace("if n % 2:", "if n > 4:"))
+        failed = listed("--status", "failed")
+        assert process("job", "retry", "one", *STORE, folder=folder).returncode == 1
+        half = process("run", "even.flow.yaml", *STORE, "--resume", "one", folder=folder)
+        assert half.returncode == 1
+        assert "which has taken 4 items" in half.stderr
+        assert "4 items, 3 outputs, 1 failed" in half.stderr
+        assert "5 is odd" in half.stderr
+        assert "3 is odd" not in half.stderr
+        module.write_text(module.read_text().replace("if n > 4:", "if n > 9:"))
+        assert process("job", "retry", "one", *STORE, folder=folder).returncode == 0
+        for _ in range(2):  # the first one ends it
+            whole = process("run", "even.flow.yaml", *STORE, "--resume", "one", folder=folder)
+            assert (whole.returncode, len(whole.stdout.splitlines())) == (0, 4)
+            assert "4 items" in whole.stderr
+            assert "failed" not in whole.stderr
+        assert [job["job_id"] for job in listed("--status", "failed")][:2] == [
+            job["job_id"] for job in failed
+        ]
+
+    def test_a_cancelled_run_of_which_nothing_was_open_takes_back_what_was_set_aside(self) -> None:
+        result = call("job", "cancel", "one", *STORE)
+        assert (result.exit_code, result.stdout) == (0, "")
+        assert result.stderr == "one has no job that has not ended; nothing was changed.\n"
+        retried = call("job", "retry", "one", *STORE)
+        assert "3 is odd" in retried.stderr
+        assert "has ended for good" not in retried.stderr
+
     def test_another_document_can_be_named(self, folder: Path) -> None:
         (folder / "even.flow.yaml").rename(folder / "moved.flow.yaml")
         assert "no flow document" in call("job", "retry", "one", *STORE).stderr

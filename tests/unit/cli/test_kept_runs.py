@@ -108,7 +108,7 @@ class TestGoingOn:
             "  routilux run wait.flow.yaml --store sqlite:///runs.db --resume one",
         ]
         second = process("run", "wait.flow.yaml", *STORE, "--resume", "one", "-q", folder=folder)
-        assert (second.returncode, numbers(second.stdout)) == (0, list(range(300)))
+        assert (second.returncode, numbers(second.stdout)) == (0, list(range(300))), second.stderr
 
     def test_the_store_of_the_config_needs_no_flag(self, folder: Path) -> None:
         with (folder / "routilux.toml").open("r+") as config:

@@ -135,16 +135,20 @@ class TestInputAndOutput:
         (folder / "in.jsonl").write_text('{"n": 2}\n{"n": \n{"n": 4}\n')
         result = call(*EVEN, "-i", "in.jsonl", "-q")
         assert (result.exit_code, data_of(result.stdout)) == (2, [{"n": 2}])
-        first, second = result.stderr.splitlines()
+        first, second, rest = result.stderr.splitlines()
         assert first.startswith("Error: in.jsonl, line 2: expected a JSON object on each line")
-        assert second == "Error: that ends the input; the lines after it were not read"
+        assert (
+            second
+            == "Error: that ends the input; the lines after it were not read. Mend that line, and give the rest:"
+        )
+        assert rest == "  tail -n +2 in.jsonl | routilux run even.flow.yaml -i -"
 
     def test_a_payload_that_does_not_fit_is_named_by_its_line(self, folder: Path) -> None:
         (folder / "in.jsonl").write_text('{"id": 2}\n{"id": "x"}\n')
         result = call("run", "take.flow.yaml", "-i", "in.jsonl", "-q")
         assert (result.exit_code, data_of(result.stdout)) == (2, [{"id": 2}])
         assert result.stderr.startswith("Error: line 2: slot 'it.order'")
-        assert result.stderr.endswith("Error: that ends the input; the lines after it were not read\n")
+        assert "Error: that ends the input; the lines after it were not read. Mend that line" in result.stderr
 
     def test_standard_input(self, folder: Path) -> None:
         done = process(*EVEN, "-i", "-", "-q", folder=folder, text='{"n": 2}\n{"n": 4}\n')
@@ -178,6 +182,41 @@ class TestInputAndOutput:
         assert headline.startswith("r: ended with errors after ")
         assert error.startswith("Error: 1 output of read.error reached no routine: cannot read 'none.csv': ")
         assert fix == "Connect it to what is to deal with it: - {from: read.error, to: ROUTINE.SLOT}"
+
+    def test_an_error_that_reaches_nobody_is_named_by_its_line(self, folder: Path) -> None:
+        (folder / "read.flow.yaml").write_text(
+            "version: 1\nflow_id: r\nroutines: {read: {class: read_csv}}\n"
+        )
+        (folder / "rows.csv").write_text("a\n1\n")
+        paths = ("rows.csv", "none.csv", "neither.csv")
+        for count, said in (
+            (2, "line 2: 1 output of read.error"),
+            (3, "the first of line 2: cannot read 'none.csv'"),
+        ):
+            (folder / "in.jsonl").write_text("".join(f'{{"path": "{path}"}}\n' for path in paths[:count]))
+            result = call("run", "read.flow.yaml", "--entry", "read.path", "-i", "in.jsonl")
+            assert result.exit_code == 1
+            assert said in result.stderr
+
+    @pytest.mark.parametrize("store", [(), ("--store", "sqlite:///keys.db")])
+    def test_a_missing_join_key_names_routine_slot_and_key_and_no_line_of_ours(
+        self, folder: Path, store: tuple[str, ...]
+    ) -> None:
+        (folder / "pay.flow.yaml").write_text(
+            "version: 1\nflow_id: pay\nentry: kind.input\nroutines:\n"
+            "  kind: {class: branch, config: {routes: [{name: order, when: \"kind == 'order'\"}], default: payment}}\n"
+            "  ship: {class: pick, config: {keys: [id]}, concurrency: {limit: 2, by: id}}\n"
+            "connections:\n  - {from: kind.order, to: ship.input}\n"
+        )
+        (folder / "in.jsonl").write_text('{"kind": "order", "id": 1}\n{"kind": "order"}\n')
+        result = call("run", "pay.flow.yaml", "-i", "in.jsonl", *store)
+        assert result.exit_code == 1
+        (line,) = (line for line in result.stderr.splitlines() if line.startswith("Error: line 2"))
+        assert line.startswith(
+            "Error: line 2: routine 'kind' failed in attempt 1: InvalidValueError: no payload key 'id'"
+        )
+        assert "slot 'ship.input'" in line
+        assert ".py:" not in line
 
     def test_quiet_does_not_hide_it(self, folder: Path) -> None:
         (folder / "read.flow.yaml").write_text(

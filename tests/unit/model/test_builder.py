@@ -197,6 +197,28 @@ def test_what_follows_only_from_another_problem_is_not_reported() -> None:
     refusal(builder.build, FlowValidationError, "1 problem:", "WithParameters")
 
 
+@table(
+    ("kind", "settings", "said"),
+    [
+        ("merge", {"config": {"inputs": ["left", "right"], "by": "id"}}, "config.by"),
+        ("merge", {"config": {"inputs": ["left", "right"], "need": 3}}, "config.need"),
+        (NoPolicy, {"activation": "now"}, "expected an activation policy, got 'now'"),
+        (
+            Step,
+            {"activation": batch_size_policy(2_000), "slots": {"input": {"max_queue_length": "x"}}},
+            "got 'x'",
+        ),
+    ],
+)
+def test_what_follows_only_from_a_setting_that_is_refused_is_not_reported(
+    kind: Any, settings: dict[str, Any], said: str
+) -> None:
+    builder = FlowBuilder("etl").add(kind, "a", **settings).add(Step, "b")
+    if kind == "merge":
+        builder.connect("b.output", "a.left").entry("a.left")
+    refusal(builder.build, FlowValidationError, "1 problem:", said)
+
+
 def test_a_flow_that_only_lacks_policies_is_refused_as_such() -> None:
     refusal(FlowBuilder("etl").add(NoPolicy, "b").build, MissingPolicyError, "routine 'b' of flow 'etl'")
 

@@ -452,6 +452,30 @@ def test_outside_an_activation_they_say_where_to_call_them(call: Any, name: str)
     )
 
 
+@table(
+    ("call", "fragments"),
+    [
+        (
+            lambda step: step.emit("output", {"n": 1}),
+            (
+                "emit('output'): expected a payload as keyword arguments, got {'n': 1} (dict)",
+                "emit('output', **data)",
+            ),
+        ),
+        (lambda step: step.events["output"].emit({"n": 1}), ("write emit('output', **data)",)),
+        (lambda step: step.emit("output", 7), ("write emit('output', key=value)",)),
+        (lambda step: step.send_output("line", {"n": 1}), ("write send_output('line', **data)",)),
+    ],
+)
+def test_a_payload_by_place_is_refused_with_the_call_that_is_meant(
+    call: Any, fragments: tuple[str, ...]
+) -> None:
+    step = Step()
+    with activation_of(step) as activation:
+        refusal(lambda: call(step), InvalidTypeError, *fragments)
+    assert activation.calls == []
+
+
 def test_emitting_for_another_routine_names_both() -> None:
     flow = chain("a", "b")
     with activation_of(flow.routines["a"]):

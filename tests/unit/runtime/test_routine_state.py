@@ -441,6 +441,27 @@ def test_a_checkpoint_keeps_the_state_and_what_comes_behind_it_rests_on_what_was
 # -- mistakes that debug mode shows ----------------------------------------------------------------------------
 
 
+def test_a_name_that_a_state_does_not_have_is_refused_with_the_nearest(place: dict[str, Any]) -> None:
+    def logic(routine: Routine, payload: dict[str, Any]) -> None:
+        routine.state["n"] = 1
+        assert routine.state.copy() == {"n": 1}
+        assert not hasattr(routine.state, "__array__")
+        routine.state.ad("n")  # type: ignore[attr-defined]
+
+    flow = Flow("one")
+    flow.add_routine(remembering(logic), "count")
+    with Runtime(**place) as runtime:
+        runtime.exec(flow)
+        job = runtime.post(flow, "count", "input", {}).job_context
+        assert job.wait(SECONDS)
+    for fragment in (
+        "no attribute 'ad' of the state of routine 'count'",
+        "are 'add', ",
+        "in brackets: ['ad']",
+    ):
+        assert fragment in str(job.error)
+
+
 @pytest.mark.parametrize("update", [plainly, by_the_worker])
 def test_debug_mode_warns_of_an_update_that_could_be_lost(update: Any) -> None:
     made = remembering(lambda routine, payload: update(routine, current().state), concurrency=2)

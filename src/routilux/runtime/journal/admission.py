@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from routilux.runtime.nodes import Node
     from routilux.runtime.waiting import Lines, Waits
 
+KEYED = "repeat the post with the same idempotency_key, and it is accepted once"
+UNKEYED = (
+    "the post may have been accepted; repeated, it would be accepted once only if it had an idempotency_key"
+)
+
 
 class Admission:
     """One item on its way into a slot of a worker, on behalf of a caller that waits in ``post()``.
@@ -85,6 +90,7 @@ class Admission:
         record = Record(self._worker)
         record.size = len(self._form)
         record.key = None if key is None else key._replace(job_id=self._job.job_id)
+        record.unknown = UNKEYED if key is None else KEYED
         record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)
         record.then(self._deliver)
 

@@ -285,14 +285,13 @@ class Committer:
 
     def _leave_open(self, why: str) -> None:
         """Who waits for a record of the batch does so no longer; it stays there, and its outcome is found out later."""
-        unknown = _unknown(why)
         with self._journal.lock:
             open_ones = [record for record in self._batch if record.leave_open and not record.told]
             for record in open_ones:
                 record.told = True
         for record in open_ones:
             assert record.leave_open is not None
-            record.leave_open(unknown)
+            record.leave_open(_unknown(record, why))
 
     def withdraw(self, record: Record, what: str) -> None:
         """Its time is over: it is refused if the store has not seen it, and left open if it is just being written.
@@ -311,7 +310,7 @@ class Committer:
             self._tell([record], StoreError(f"{name} has not taken it within the time-out ({why}); {what}"))
         elif is_written:
             assert record.leave_open is not None
-            record.leave_open(_unknown(f"{name} has not answered in time whether it is written"))
+            record.leave_open(_unknown(record, f"{name} has not answered yet whether it is written"))
 
     def _fenced(self, batch: Sequence[Record], error: StoreFencedError) -> bool:
         """Another process runs a worker now: nothing of it is written any more, everything else is."""
@@ -387,8 +386,8 @@ class Committer:
             self.do(self._prune)
 
 
-def _unknown(why: str) -> StoreUnknownError:
-    return StoreUnknownError(f"{why}; repeat the post with the same idempotency_key, and it is accepted once")
+def _unknown(record: Record, why: str) -> StoreUnknownError:
+    return StoreUnknownError(f"{why}; {record.unknown}" if record.unknown else why)
 
 
 def again(error: RoutiluxError) -> RoutiluxError:

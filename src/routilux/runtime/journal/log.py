@@ -243,7 +243,7 @@ class Journal:
         if isinstance(self.over, RuntimeClosedError):
             return
         record = Record(None)
-        kept = (
+        kept = record.unknown = (
             "what has happened so far is in effect, and is written as soon as the store takes records again"
         )
         cancelled = yield from self.waits_for(

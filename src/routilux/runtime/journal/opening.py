@@ -182,7 +182,10 @@ class Opener:
             flow = find_flow(row.flow_id)
             try:
                 if flow is None:
-                    raise StoreError(f"flow {row.flow_id!r} is not registered")
+                    raise StoreError(
+                        f"flow {row.flow_id!r} is not registered; give it: recover(flows=[flow]), or register it "
+                        "first: FlowRegistry.get_instance().register(flow)"
+                    )
                 check_row(row, flow, row.kind, on_flow_change)
                 recovered.append(self._open(flow, row, pause=paused).state)
             except RoutiluxError as error:

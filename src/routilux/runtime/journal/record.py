@@ -49,6 +49,7 @@ class Record:
     wake: Callable[[], object] | None = (
         None  # tells who waits that it is written, and all that follows is done
     )
+    unknown = ""  # what is to be done, or is true, while its outcome is unknown
     told = False  # it has been left open
     handed_over = False  # it is in the log, or was
 
