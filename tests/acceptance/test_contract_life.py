@@ -33,6 +33,7 @@ from routilux.errors import (
     StateError,
     WorkerNotRunningError,
 )
+from routilux.runtime import draining
 from routilux.store.memory import MemoryStore
 from routilux.testing.simulated import simulated
 from tests.acceptance.parts import Held, Step, chain, flow_of, outputs_of, step
@@ -600,6 +601,28 @@ def test_a_worker_that_is_stopped_takes_what_its_own_logic_posts_while_it_drains
     held.let_go.set()
     ends.join(SECONDS)
     assert (answers, seen) == ([True], [3, 2, 1, 0])
+
+
+@pytest.mark.parametrize(
+    "ends", [lambda runtime, worker: runtime.shutdown(), Runtime.stop], ids=["shutdown", "stop"]
+)
+def test_a_drain_that_logic_keeps_going_says_so(
+    ends: Callable[[Runtime, WorkerState], bool],
+    runtime: Runtime,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(draining, "LONG_SECONDS", 0.01)
+
+    def tick(routine: Routine, payload: Any, state: Any) -> None:
+        if "logic goes on posting jobs, now into flow 'f'" not in caplog.text:
+            runtime.post(flow, "a", "input", {})
+
+    flow = flow_of(step(tick), flow_id="f")
+    worker = runtime.exec(flow)
+    post(runtime, flow)
+    assert ends(runtime, worker)
+    assert "logic goes on posting jobs, now into flow 'f'" in caplog.text
 
 
 def refuses(runtime: Runtime, flow: Flow) -> bool:

@@ -6,7 +6,8 @@ armed, partial batches are released, and open jobs are left all the same. Then i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
 
 from routilux.runtime import waiting_for
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from routilux.runtime.waiting import Waits
     from routilux.runtime.worker import Worker
 
+LONG_SECONDS = 5.0  # after which a drain says that logic goes on posting
 LANDING_SECONDS = 1.0  # in which a post that has made its job puts the item into its slot, or waits for room
 
 
@@ -61,6 +63,31 @@ def waits_until_finished(engine: Engine, deadline: float | None, *, patient: boo
                 continue  # a post has come in, or logic has started a worker: what was seen is not one picture
             tell(engine, patient=False)
         return False
+
+
+@contextmanager
+def told_if_long(engine: Engine, workers: Callable[[], Iterable[Worker]]) -> Iterator[None]:
+    """Around a drain in which logic alone may post. Logic that always posts its successor would never let it end: that
+    is said once, with what still comes in."""
+    if not engine.book.open:
+        yield
+        return
+    began = engine.driver.clock.time()
+
+    def tell() -> None:
+        news = [job for worker in workers() for job in list(worker.jobs.values()) if job.created_at > began]
+        if news:
+            flows = ", ".join(sorted({repr(job.flow_id) for job in news}))
+            engine.warn(
+                f"a drain has taken {LONG_SECONDS:g} s, and logic goes on posting jobs, now into flow {flows}. It ends "
+                "when no more come: give shutdown() or stop() a timeout, or let the logic stop posting"
+            )
+
+    timer = engine.driver.call_at(engine.now() + LONG_SECONDS, tell)
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _happened(engine: Engine) -> tuple[list[Worker], int, int]:

@@ -797,7 +797,8 @@ class Runtime:
     def _waits_to_stop(self, worker: Worker, drain: bool, deadline: float | None) -> Waits[bool]:
         worker.accepting = False
         asked, drain = drain, drain and not worker.queue.paused
-        ended = not drain or (yield from worker.waits_to_drain(deadline))
+        with draining.told_if_long(self._engine, lambda: [worker]):
+            ended = not drain or (yield from worker.waits_to_drain(deadline))
         told = drain and draining.tell_of(worker)
         worker.hold()
         left = asked and bool(worker.jobs)
@@ -912,7 +913,8 @@ class Runtime:
 
     def _drain_all(self, deadline: float | None) -> Waits[bool]:
         try:
-            return (yield from draining.waits_until_finished(self._engine, deadline, patient=False))
+            with draining.told_if_long(self._engine, lambda: list(self._engine.workers.values())):
+                return (yield from draining.waits_until_finished(self._engine, deadline, patient=False))
         except StoreError:
             return False  # nothing can be written any more; that has been said where it was found
 
