@@ -191,8 +191,9 @@ class World:
 
     def end(self) -> None:
         self.check_lives()
-        assert self.runtime.shutdown(timeout=SECONDS)
         assert self.runtime.health().status == "ok"
+        assert self.runtime.shutdown(timeout=SECONDS)
+        assert self.runtime.health().status == "closed"
 
 
 @pytest.fixture(params=["memory", "sqlite"])

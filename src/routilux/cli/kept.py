@@ -117,7 +117,7 @@ class FoundRun:
                 f"--entry: run {self.run_id!r} was begun at {entry!r}, which cannot be changed; leave --entry away, or "
                 "begin a run of its own without --resume"
             )
-        if plan.given and plan.given != params:
+        if plan.given and _exactly(plan.given) != _exactly(params):  # as Python compares, 1 is True
             raise InvalidValueError(
                 f"-p: run {self.run_id!r} was begun with {as_options(params) or 'no parameters'}, which cannot be "
                 "changed; leave -p away, or begin a run of its own without --resume"
@@ -176,8 +176,14 @@ def _state_of(store: Store, row: WorkerRow) -> str:
     return f"{row.worker_id} ({done:,} of {len(jobs):,} items done)"
 
 
+def _exactly(params: Mapping[str, Any]) -> str:
+    import json  # slow to import, and few runs need it
+
+    return json.dumps(params, sort_keys=True)
+
+
 def as_options(params: Mapping[str, Any]) -> str:
-    import json  # only for this message
+    import json  # as above
 
     return " ".join(
         f"-p {shlex.quote(f'{key}={value}' if isinstance(value, str) else f'{key}:={json.dumps(value)}')}"

@@ -263,8 +263,8 @@ class BackPressure:
         """Offer an item until it is taken; returns the code of the offer.
 
         ``wanted`` raises when the wait is not to go on. ``inside``: for logic that emits. Raises DeadlockError (there,
-        and in a ring of workers) or QueueFullError (for a post) when nothing that runs could make room, from outside
-        with a deadline only then; and QueueFullError at the deadline. ``turn`` also ends the wait of a task for its
+        and in a ring of workers) or QueueFullError (for a post) when nothing that runs could make room, with a
+        deadline only then; and QueueFullError at the deadline. ``turn`` also ends the wait of a task for its
         turn.
         """
         worker, code = self._worker, FULL
@@ -283,10 +283,8 @@ class BackPressure:
             return code != FULL
 
         def give_up(signal: Signal) -> bool:
-            if waiter is not None:
-                judged = waiter.is_judged
-            else:  # activations hear first, and with a time-out it may be another caller that makes room
-                judged = deadline is None and not self.blocked
+            # Activations hear first; and with a time-out it may be a caller from outside that makes room.
+            judged = deadline is None and (not self.blocked if waiter is None else waiter.is_judged)
             if judged and self.stuck(inside=inside) and not signal.is_set():
                 raise self.deadlock(slot, inside=inside)
             _tell_drains(worker.engine, waiter)
@@ -308,8 +306,8 @@ class BackPressure:
         )
         try:
             if not (yield from waits):
-                if waiter is None and self.stuck(inside=False):
-                    raise self.deadlock(slot, inside=False)
+                if self.stuck(inside=inside):
+                    raise self.deadlock(slot, inside=inside)
                 raise worker.full_error(slot, "no room came within the time-out")
         finally:
             long_wait.end()

@@ -59,28 +59,44 @@ class JobBook:
         """
         if not self._lock.acquire(False):
             take_contended(self._lock)
-        try:
-            if self.pending >= self.max_pending:
-                return None
-            self.pending += 1
-            self.open += 1
-        finally:
+        if self.pending >= self.max_pending:
             self._lock.release()
-        account = JobAccount(self._driver.lock(), context=context_of_caller(), flush_first=worker.one_shot)
-        account.active = 1  # before any caller can know the job
-        if job_id is None:
-            job_id = f"{self._prefix}{next(self._numbers):x}"
-        else:
-            account.named = True
-        job = account.job = worker.new_job(job_id, account, metadata)
-        entered = self.jobs.setdefault(job_id, job)
-        if entered is job:
-            worker.jobs[job_id] = job
-            return job, True
+            return None
+        self.pending += 1
+        self.open += 1
+        try:  # a Ctrl-C comes between calls only: from here on
+            self._lock.release()
+            account = JobAccount(
+                self._driver.lock(), context=context_of_caller(), flush_first=worker.one_shot
+            )
+            account.active = 1  # before any caller can know the job
+            if job_id is None:
+                job_id = f"{self._prefix}{next(self._numbers):x}"
+            else:
+                account.named = True
+            job = account.job = worker.new_job(job_id, account, metadata)
+        except BaseException:
+            self._uncount()
+            raise
+        try:
+            entered = self.jobs.setdefault(job_id, job)
+            if entered is job:
+                worker.jobs[job_id] = job
+                return job, True
+        except BaseException:
+            if self.jobs.get(job_id) is job:
+                worker.refused(job)
+            else:
+                self._uncount()
+            raise
+        self._uncount()
+        return entered, False
+
+    def _uncount(self) -> None:
+        """A job was counted as pending and open, and is not made."""
         with self._lock:
             self.pending -= 1
             self.open -= 1
-        return entered, False
 
     @property
     def crowded(self) -> bool:

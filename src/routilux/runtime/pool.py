@@ -74,6 +74,16 @@ class RunQueue:
         finally:
             self._lock.release()
 
+    def push_again(self, mailbox: Mailbox) -> None:
+        """:meth:`push` was interrupted, or what follows it: the caller lists this queue, perhaps once more.
+
+        A routine that is ready twice, and a queue that is listed twice, only make a thread look in vain.
+        """
+        with self._lock:
+            if mailbox not in self.ready:
+                self.ready.append(mailbox)
+            self.listed = True
+
     def take(self) -> tuple[Mailbox | None, bool]:
         """The routine whose turn it is, and whether to list this queue again for another thread."""
         if not self._lock.acquire(False):

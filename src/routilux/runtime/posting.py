@@ -152,7 +152,12 @@ class Posting:
         if created is None:
             return self._waits_to_post(Post(worker, node, slot, payload, job_id, metadata, deadline, lines))
         job = created[0]
-        waits = worker.admit(node, slot, payload, job, deadline, lines)
+        try:
+            waits = worker.admit(node, slot, payload, job, deadline, lines)
+        except BaseException as error:
+            if not (isinstance(error, Exception) or was_accepted(error)) and job.account.posts:
+                worker.refused(job)  # a Ctrl-C, before any of it was done
+            raise
         if waits is not None:
             return self._waits_to_enter(worker, job, waits)
         if worker.closing or job.account.ended:

@@ -629,7 +629,7 @@ class Runtime:
     def health(self) -> Health:
         """Whether what happens is kept: until the runtime is shut down, and with a store while that takes it."""
         health = self._engine.health()
-        if self._closed == "has been shut down" and health.status != "failed":
+        if self._closed is SHUT_DOWN and health.status != "failed":
             return Health("closed", "the runtime has been shut down")
         return health
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from functools import lru_cache
 from gc import get_referents
 from itertools import chain, islice
@@ -15,6 +15,7 @@ from routilux.model.item import Output
 
 MOST_LOOKED_AT = 1_000  # values altogether
 SAMPLE = 16  # entries of a container
+SCANNED = 1_000  # entries of a container that are looked through for a large one, which no sample may miss
 DEEPEST = 4  # samples within samples
 UNKNOWN = 256  # bytes of what does not say
 # Python takes its time to say the size of what most values consist of.
@@ -28,6 +29,7 @@ ENTRY = 160  # bytes of a number or a short text, with its place and its name
 LARGE_VALUE = 4_096  # bytes; what takes as many is counted once, however often it is met
 _OF_AN_ENTRY: dict[type, int] = {dict: 40, list: 8, tuple: 8, Output: 8}
 _SEVERAL = (list, deque)
+_TEXTS = frozenset((str, bytes, bytearray))
 _NUMBERS = frozenset((float, bool, type(None)))
 _NOT_COUNTED = (
     type,
@@ -126,10 +128,11 @@ def _size(value: Any) -> int:
             if shape is None or left <= 0:
                 continue
             try:
-                length, some = _sample(part, shape)
+                length, some, outstanding = _sample(part, shape)
             except BaseException:  # noqa: BLE001 the class of a user may do anything, and a container change right here
                 continue
-            left -= len(some)
+            left -= len(some) + len(outstanding)
+            parts += outstanding
             if length <= SAMPLE:
                 parts += some
             elif depth < DEEPEST:
@@ -138,14 +141,46 @@ def _size(value: Any) -> int:
     return int(total)
 
 
-def _sample(value: Any, shape: str) -> tuple[int, list[Any]]:
-    """How many entries a value has, and what the first of them have in them."""
+def _sample(value: Any, shape: str) -> tuple[int, list[Any], list[Any]]:
+    """How many entries a value has, what some of them have in them, and those that are large, which are not among
+    them. Large ones are looked for in up to :data:`SCANNED` entries."""
     if shape is _MAPPING:
-        return len(value), list(islice(chain.from_iterable(value.items()), 2 * SAMPLE))
+        entries, outstanding = _evenly(value.items(), len(value), lambda entry: _is_large(entry[1]))
+        return (
+            len(value) - len(outstanding),
+            list(chain.from_iterable(entries)),
+            list(chain.from_iterable(outstanding)),
+        )
     if shape is _ENTRIES:
-        return len(value), list(islice(value, SAMPLE))
+        entries, outstanding = _evenly(value, len(value), _is_large)
+        return len(value) - len(outstanding), entries, outstanding
     parts = get_referents(value)  # what is in attributes, slots, arguments, and behind an error
-    return len(parts), parts[:SAMPLE]
+    return len(parts), parts[:SAMPLE], []
+
+
+def _evenly(value: Any, length: int, is_large: Callable[[Any], bool]) -> tuple[list[Any], list[Any]]:
+    if length <= SAMPLE:
+        return list(islice(value, SAMPLE)), []
+    if length > SCANNED:
+        some = value[:: length // SAMPLE] if type(value) in (list, tuple) else value
+        return list(islice(some, SAMPLE)), []
+    entries = list(islice(value, SCANNED))
+    outstanding = [entry for entry in entries if is_large(entry)]
+    if outstanding:
+        entries = [entry for entry in entries if not is_large(entry)]
+    return entries[:: max(1, len(entries) // SAMPLE)][:SAMPLE], outstanding
+
+
+def _is_large(entry: Any) -> bool:
+    """Whether it is, or has in it, a long text or many bytes."""
+    kind = type(entry)
+    if kind in _TEXTS:
+        return len(entry) >= LARGE_VALUE
+    if kind is Output:
+        entry, kind = entry[2], type(entry[2])
+    if kind is dict:
+        return any(type(part) in _TEXTS and len(part) >= LARGE_VALUE for part in list(entry.values()))
+    return False
 
 
 @lru_cache(maxsize=256)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from itertools import count
-from threading import Condition, Thread, current_thread
+from threading import Condition, Lock, Thread, current_thread
 
 from routilux.runtime.attendant import OnFault
 
@@ -30,13 +30,15 @@ class Timers:
         self._on_fault = on_fault
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = count()
-        self._changed = Condition()
+        # Entered by itself: a Ctrl-C in the Python code by which a condition is entered would leave it locked.
+        self._lock = Lock()
+        self._changed = Condition(self._lock)
         self._thread: Thread | None = None
         self._closed = False
 
     def call_at(self, time: float, call: Callable[[], None]) -> Timer:
         timer = Timer(time, call)
-        with self._changed:
+        with self._lock:
             if self._closed:
                 return timer
             heapq.heappush(self._heap, (time, next(self._order), timer))
@@ -45,14 +47,14 @@ class Timers:
                 thread.start()
                 self._thread = thread  # only now: a Ctrl-C may come before it is started
             elif self._heap[0][2] is timer:
-                self._changed.notify()
+                self._wake()
         return timer
 
     def close(self) -> None:
-        with self._changed:
+        with self._lock:
             self._closed = True
             self._heap.clear()
-            self._changed.notify()
+            self._wake()
 
     def join(self, deadline: float | None) -> bool:
         """Wait for the end of the thread; False if it still runs at the deadline."""
@@ -62,15 +64,23 @@ class Timers:
         thread.join(None if deadline is None else max(0.0, deadline - self._clock()))
         return not thread.is_alive()
 
+    def _wake(self) -> None:
+        """Let the thread look anew; under the lock."""
+        try:
+            self._changed.notify()
+        except BaseException:  # a Ctrl-C: the thread has something new to see all the same
+            self._changed.notify()
+            raise
+
     def _run(self) -> None:
-        with self._changed:
+        with self._lock:
             self._thread = (
                 self._thread or current_thread()
             )  # a Ctrl-C may have come when it had just been started
             if self._thread is not current_thread():
                 return
         while True:
-            with self._changed:
+            with self._lock:
                 timer = self._next_due()
                 if self._closed:
                     return
@@ -82,7 +92,7 @@ class Timers:
                     self._on_fault("a timer", error, "the others go on")
 
     def _next_due(self) -> Timer | None:
-        """Wait for the next timer that is due; under the condition."""
+        """Wait for the next timer that is due; under the lock."""
         while not self._closed:
             if not self._heap:
                 self._changed.wait()

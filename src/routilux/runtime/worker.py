@@ -96,8 +96,14 @@ class Worker:
         """A mailbox has work, and the caller holds the promise to see to it."""
         if mailbox.node.is_async and self.queue.limit is None:
             self.engine.driver.submit_async(mailbox)
-        elif self.queue.push(mailbox):
-            self.engine.driver.submit(self.queue)
+        else:
+            try:
+                if self.queue.push(mailbox):
+                    self.engine.driver.submit(self.queue)
+            except BaseException:  # a Ctrl-C: the promise holds all the same
+                self.queue.push_again(mailbox)
+                self.engine.driver.submit(self.queue)
+                raise
         if self.bell.waiting:
             self.bell.ring()
 
@@ -299,7 +305,8 @@ class Worker:
         """Put an item from outside into a slot; its job's account has been moved.
 
         None if it is in, else what that waits for. Where it raises nothing was accepted, and :meth:`refused` was
-        called, unless its outcome is unknown (StoreUnknownError).
+        called, unless its outcome is unknown (StoreUnknownError), or the error says that it is in
+        (:func:`say_accepted`).
         """
         try:
             item: Item = (self.number(), slot, payload, job.account, "post", self.engine.now())
@@ -310,9 +317,13 @@ class Worker:
                     raise self.full_error(queue)
                 if queue.on_full == "block":
                     return self._wait_and_admit(node, queue, item, deadline, lines)
-            self._entered(code, queue, item)
         except BaseException:
             self.refused(job)
+            raise
+        try:
+            self._entered(code, queue, item)
+        except BaseException as error:  # a Ctrl-C: others may have seen the item
+            say_accepted(error, job)
             raise
         return None
 

@@ -160,6 +160,13 @@ class TestGoingOn:
         assert (other.exit_code, other.stdout) == (2, "")
         assert "was begun with -p n:=2, which cannot be changed" in other.stderr
 
+    @pytest.mark.parametrize("other", ["n:=true", "n:=1.0"])
+    def test_a_parameter_of_another_type_is_another_one(self, other: str) -> None:
+        call("run", "even.flow.yaml", "-p", "n:=1", *STORE, "--id", "one")
+        resumed = call("run", "even.flow.yaml", *STORE, "--resume", "one", "-p", other)
+        assert (resumed.exit_code, resumed.stdout) == (2, "")
+        assert "was begun with -p n:=1, which cannot be changed" in resumed.stderr
+
     def test_standard_input_is_given_again_and_taken_once(self, folder: Path) -> None:
         lines = "".join(f'{{"n": {n}, "seconds": 0}}\n' for n in range(3))
         first = process(

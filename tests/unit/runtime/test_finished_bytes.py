@@ -379,6 +379,18 @@ def test_an_output_that_its_owner_has_put_there_ends_nothing() -> None:
     assert estimated_size([Output("r", "out", None), "none"]) > 0  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("count", [20, 999])
+def test_a_large_entry_among_many_small_ones_counts(count: int) -> None:
+    large = b"x" * MEGA
+    for value in (
+        [b"head"] * count + [large],
+        (*range(count), large),
+        {**{f"c{n}": n for n in range(count)}, "page": large},
+        [*(Output("r", "out", {"n": n}) for n in range(count)), Output("r", "out", {"page": large})],
+    ):
+        assert MEGA <= estimated_size(value) < 1.5 * MEGA
+
+
 @pytest.mark.parametrize("large", ["x" * MEGA, b"x" * MEGA, Array()])
 @pytest.mark.parametrize("rows", [10, 200, 100_000])
 def test_what_is_large_and_shared_counts_once(large: Any, rows: int) -> None:

@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from threading import Event, Thread, Timer
+from threading import Condition, Event, Thread, Timer
 from time import monotonic
 from typing import Any
 
@@ -16,8 +16,13 @@ import pytest
 from routilux import Flow, Routine, Runtime
 from routilux.activation_policies import immediate_policy
 from routilux.runtime.attendant import Attendant
+from routilux.runtime.book import JobBook
+from routilux.runtime.journal import admission
+from routilux.runtime.journal.log import Journal
+from routilux.runtime.pool import RunQueue
 from routilux.runtime.timers import Timers
 from routilux.runtime.waiting import ThreadSignal
+from routilux.runtime.worker import Worker
 from routilux.store.memory import MemoryStore
 from tests.processes import interruptible
 from tests.waiting import SECONDS, eventually
@@ -186,6 +191,95 @@ def test_a_ctrl_c_at_the_start_of_the_journal_loses_nothing(start: Any) -> None:
     runtime.exec(flow)
     assert runtime.post(flow, "step", "input", {}).job_context.wait(SECONDS)
     assert runtime.shutdown(timeout=SECONDS)
+
+
+# -- inside post() -----------------------------------------------------------------------------------------
+
+
+@contextmanager
+def ctrl_c_in(owner: Any, name: str, *, behind: bool) -> Iterator[None]:
+    """Ctrl-C comes in the next call of this function: before it has done anything, or behind all that it does."""
+    call, left = getattr(owner, name), [1]
+
+    def interrupted(*args: Any, **kwargs: Any) -> Any:
+        if not left or threading.current_thread() is not threading.main_thread():
+            return call(*args, **kwargs)
+        left.clear()
+        if behind:
+            call(*args, **kwargs)
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(owner, name, interrupted)
+        yield
+
+
+def interrupted_post(owner: Any, name: str, *, behind: bool, store: Any = None) -> KeyboardInterrupt:
+    """A post is interrupted there; what comes out of it, once the runtime has been found to go on as if nothing had
+    happened. ``owner``: None for the driver of the runtime."""
+    ran: list[int] = []
+
+    class Notes(Step):
+        def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
+            ran.append(slot_data["input"][0]["n"])
+
+    flow = Flow("interrupted")
+    flow.add_routine(Notes(), "step")
+    with Runtime(store=store) as runtime:
+        worker = runtime.exec(flow)
+        interrupted = runtime._engine.driver if owner is None else owner
+        with pytest.raises(KeyboardInterrupt) as raised, ctrl_c_in(interrupted, name, behind=behind):
+            runtime.post(flow, "step", "input", {"n": 1})
+        assert runtime.post(flow, "step", "input", {"n": 2}, timeout=SECONDS).job_context.wait(SECONDS)
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+        assert [job.status for job in runtime.list_jobs(worker=worker)] == ["completed"] * len(ran)
+    accepted = hasattr(raised.value, "__notes__")
+    assert ran == ([1, 2] if accepted else [2])
+    return raised.value
+
+
+@pytest.mark.parametrize("behind", [False, True])
+@pytest.mark.parametrize("step", [(None, "submit"), (RunQueue, "push")], ids=["submit", "push"])
+def test_a_post_that_was_interrupted_when_its_item_was_in_is_accepted(step: Any, behind: bool) -> None:
+    error = interrupted_post(*step, behind=behind)
+    assert "had been accepted" in error.__notes__[0]
+
+
+IN_MEMORY = [(JobBook, "create"), (Worker, "new_job"), (Worker, "admit")]
+
+
+@pytest.mark.parametrize("step", IN_MEMORY, ids=[name for _, name in IN_MEMORY])
+def test_a_post_that_was_interrupted_before_that_leaves_nothing(step: Any) -> None:
+    assert not hasattr(interrupted_post(*step, behind=False), "__notes__")
+
+
+WITH_A_STORE = [(admission, "Record"), (admission.Admission, "waits_to_be_written"), (Journal, "waits_for")]
+
+
+@pytest.mark.parametrize("step", WITH_A_STORE, ids=[name for _, name in WITH_A_STORE])
+def test_nor_does_one_into_a_store_that_had_its_place(step: Any) -> None:
+    assert not hasattr(interrupted_post(*step, behind=False, store=MemoryStore()), "__notes__")
+
+
+def test_a_ctrl_c_leaves_no_lock_of_the_timers_taken() -> None:
+    timers, fired = Timers(monotonic, lambda *_: None), Event()
+    timers.call_at(monotonic() + 1_000, bool)
+    with ctrl_c_in(Condition, "__enter__", behind=True):
+        timers.call_at(monotonic(), fired.set)
+    assert fired.wait(SECONDS)
+    timers.close()
+    assert timers.join(monotonic() + SECONDS)
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_timer_is_on_time_that_was_set_with_a_ctrl_c(behind: bool) -> None:
+    timers, fired = Timers(monotonic, lambda *_: None), Event()
+    timers.call_at(monotonic() + 1_000, bool)
+    with pytest.raises(KeyboardInterrupt), ctrl_c_in(Condition, "notify", behind=behind):
+        timers.call_at(monotonic(), fired.set)
+    assert fired.wait(SECONDS)
+    timers.close()
+    assert timers.join(monotonic() + SECONDS)
 
 
 def threads(name: str) -> set[Thread]:

@@ -42,6 +42,8 @@ class Admission:
         self._kept: bool | None = None
         self._displaces = False  # the oldest item of the slot goes when this one is handed over
         self._item: Item | None = None  # what is on its way, from when it is handed over
+        self._record: Record | None = None
+        self._taken_back = False
 
     def waits_for_place(self, deadline: float | None, lines: Lines | None) -> Waits[float]:
         """Raises QueueFullError where there is none, or none until the deadline.
@@ -87,7 +89,7 @@ class Admission:
         self, key: KeyRow | None, redriven: DeadLetter | None, deadline: float | None
     ) -> Waits[None]:
         """Returns when it is written and delivered; raises what it was refused with, and StoreError at the deadline."""
-        record = Record(self._worker)
+        record = self._record = Record(self._worker)
         record.size = len(self._form)
         record.key = None if key is None else key._replace(job_id=self._job.job_id)
         record.unknown = UNKEYED if key is None else KEYED
@@ -186,8 +188,14 @@ class Admission:
         if job.account.ended:
             worker.sweep()
 
+    def end_unwritten(self) -> None:
+        """It has failed: take it back, unless the journal has its record and sees to that, or has done so."""
+        if not self._taken_back and (self._record is None or not self._record.handed_over):
+            self.take_back()
+
     def take_back(self) -> None:
         """Nothing of it was written, and the item, if it had come so far, does not come."""
+        self._taken_back = True
         worker, queue = self._worker, self._queue
         if self._item is not None:
             with worker.journal.lock:

@@ -152,6 +152,7 @@ class Journal:
                 undo()
                 raise
             interrupted = error  # a KeyboardInterrupt behind the append: others may have seen the record
+            record.handed_over = True
             self._see_to_it()
         interrupted = yield from self._until_known(signal, deadline, withdraw, interrupted)
         if not failure:

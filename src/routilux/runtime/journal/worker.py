@@ -320,12 +320,12 @@ class JournaledWorker(Worker):
             raise
         try:
             late = yield from admission.waits_for_place(deadline, lines)
+            if late and deadline is not None:
+                deadline += late
+            yield from admission.waits_to_be_written(key, redriven, deadline)
         except BaseException:
-            admission.take_back()
+            admission.end_unwritten()
             raise
-        if late and deadline is not None:
-            deadline += late
-        yield from admission.waits_to_be_written(key, redriven, deadline)
 
     def takes_beyond(self, mailbox: Mailbox) -> bool:
         return self.joins.knows(mailbox)

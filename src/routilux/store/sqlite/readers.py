@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Condition
+from threading import Condition, Lock
 
 from routilux.errors import StoreError
 from routilux.store.sqlite.connection import open_reader
@@ -21,21 +21,26 @@ class Readers:
         self._idle: list[sqlite3.Connection] = []
         self._lent = 0
         self._closed = False
-        self._changed = Condition()
+        # Entered by itself: a Ctrl-C in the Python code by which a condition is entered would leave it locked.
+        self._lock = Lock()
+        self._changed = Condition(self._lock)
 
     @contextmanager
     def lend(self) -> Iterator[sqlite3.Connection]:
-        with self._changed:
-            self.check_open()
-            self._lent += 1
-            connection = self._idle.pop() if self._idle else None
+        connection, lent = None, 0
         try:
+            with self._lock:
+                self.check_open()
+                self._lent += 1
+                lent = 1
+                if self._idle:
+                    connection = self._idle.pop()
             if connection is None:
                 connection = open_reader(self._path, self._busy_timeout)
             yield connection
         finally:
-            with self._changed:
-                self._lent -= 1
+            with self._lock:
+                self._lent -= lent
                 if connection is not None:
                     self._idle.append(connection)
                 self._changed.notify_all()
@@ -46,7 +51,7 @@ class Readers:
 
     def close(self) -> bool:
         """Lend nothing any more and wait for what is lent; False if that was done before."""
-        with self._changed:
+        with self._lock:
             first, self._closed = not self._closed, True
             self._changed.wait_for(lambda: not self._lent)
             while self._idle:
