@@ -331,16 +331,30 @@ class KeyRow(NamedTuple):
     expires_at: float
 
 
+class PropertyRow(NamedTuple):
+    """What holds for the store as a whole; see ``FLOOR``."""
+
+    name: str
+    value: str
+
+
+FLOOR = "floor"
+"""The property that says, in decimal digits, below which number the items of workers that were pruned had theirs.
+``Store.prune`` raises it."""
+
+
 class Changes:
     """What one transaction writes: all of it or nothing.
 
     Within one transaction the order is: ``forgotten``, then everything else, where each row is written or removed
-    once (``notes`` with None are removed). ``workers`` and ``jobs`` replace the row of the same id; ``items``,
-    ``entries`` and ``letters`` are new. ``counts`` is added to the number of stored items of a job, after ``jobs``.
+    once (``notes`` and ``properties`` with None are removed). ``workers`` and ``jobs`` replace the row of the same id;
+    ``items``, ``entries`` and ``letters`` are new. ``counts`` is added to the number of stored items of a job, after
+    ``jobs``.
     """
 
     __slots__ = (
-        "counts", "entries", "forgotten", "items", "jobs", "keys", "letters", "notes", "redriven", "taken", "workers",
+        "counts", "entries", "forgotten", "items", "jobs", "keys", "letters", "notes", "properties", "redriven",
+        "taken", "workers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -355,6 +369,7 @@ class Changes:
         self.letters: list[LetterRow] = []
         self.redriven: list[tuple[str, int]] = []  # letters to remove: worker and item number
         self.keys: list[KeyRow] = []
+        self.properties: dict[str, str | None] = {}
 
 
 FLIGHT_SEATS = 1_024
@@ -449,6 +464,9 @@ class Store(Protocol):
 
     def key(self, flow_id: str, key: str, now: float) -> KeyRow | None:
         """The key, unless it has expired at ``now``."""
+
+    def properties(self) -> dict[str, str]:
+        """What holds for the store as a whole, by name; see ``FLOOR``."""
 
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
         """Remove keys that have expired, and finished jobs that ended before a time or are beyond the newest so

@@ -10,6 +10,7 @@ from threading import Lock
 
 from routilux.errors import StoreError
 from routilux.ports import (
+    FLOOR,
     Changes,
     EntryRow,
     FlightRecorder,
@@ -46,6 +47,7 @@ class MemoryStore(Store):
         self._counts: dict[str, int] = {}  # of the stored items of a job
         self._letters: dict[tuple[str, int], LetterRow] = {}
         self._keys: dict[tuple[str, str], KeyRow] = {}
+        self._properties: dict[str, str] = {}
         self._claims = Claims()
 
     # -- writing -------------------------------------------------------------------------------------------
@@ -88,6 +90,11 @@ class MemoryStore(Store):
         for letter in changes.redriven:
             self._letters.pop(letter, None)
         self._keys.update({(row.flow_id, row.key): row for row in changes.keys})
+        for name, value in changes.properties.items():
+            if value is None:
+                self._properties.pop(name, None)
+            else:
+                self._properties[name] = value
 
     def _put_note(self, note: NoteKey, value: bytes) -> None:
         if note not in self._notes:
@@ -226,6 +233,10 @@ class MemoryStore(Store):
             row = self._keys.get((flow_id, key))
             return row if row is not None and row.expires_at > now else None
 
+    def properties(self) -> dict[str, str]:
+        with self._opened():
+            return dict(self._properties)
+
     # -- limits --------------------------------------------------------------------------------------------
 
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
@@ -237,8 +248,9 @@ class MemoryStore(Store):
             for row in old:
                 self._prune_job(row)
             stopped = self._stopped_without_jobs()[:limit]
-            for worker_id in stopped:
-                self._forget(worker_id)
+            for worker in stopped:
+                self._properties[FLOOR] = str(max(int(self._properties.get(FLOOR, 0)), worker.next_number))
+                self._forget(worker.worker_id)
             return len(expired) + len(old) + len(stopped)
 
     def _finished_too_long(self, before: float, keep: int) -> list[JobRow]:
@@ -257,10 +269,10 @@ class MemoryStore(Store):
         for of in [of for of in self._entries if of[2] == row.job_id and of[1].startswith("job.")]:
             del self._entries[of]
 
-    def _stopped_without_jobs(self) -> list[str]:
+    def _stopped_without_jobs(self) -> list[WorkerRow]:
         with_jobs = {row.worker_id for row in self._jobs.values()}
         rows = self._workers.values()
-        return [row.worker_id for row in rows if row.status == "stopped" and row.worker_id not in with_jobs]
+        return [row for row in rows if row.status == "stopped" and row.worker_id not in with_jobs]
 
     # -- ownership -----------------------------------------------------------------------------------------
 

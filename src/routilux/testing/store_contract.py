@@ -29,6 +29,7 @@ import pytest
 
 from routilux.errors import StoreError, StoreLockedError
 from routilux.ports import (
+    FLOOR,
     Changes,
     ItemKey,
     JobRow,
@@ -519,6 +520,25 @@ class StoreContract:
         assert [row.worker_id for row in store.workers()] == ["b", "c", "d"]
         assert [store.items("a", "parse.in"), store.notes("a"), store.entries("a", "log", "")] == [[], [], []]
         assert store.letters() == [letter_row(2, "a")]
+
+    def test_pruning_a_worker_keeps_the_floor_of_numbers(self, store: Store) -> None:
+        store.write(changes(workers=[worker_row("a", next_number=70), worker_row("b", next_number=90)]))
+        assert store.properties() == {}
+        for worker_id, floor in (("a", "70"), ("b", "90")):
+            stopped = worker_row(worker_id, status="stopped", next_number=int(floor))
+            store.write(changes(workers=[stopped]))
+            assert store.prune(50.0, finished_before=50.0, keep_finished=0, limit=100) == 1
+            assert store.properties() == {FLOOR: floor}
+        store.write(changes(workers=[worker_row("c", status="stopped", next_number=80)]))
+        assert store.prune(50.0, finished_before=50.0, keep_finished=0, limit=100) == 1
+        assert store.properties() == {FLOOR: "90"}
+
+    # -- properties ----------------------------------------------------------------------------------------
+
+    def test_a_property_is_kept_until_it_is_removed(self, store: Store) -> None:
+        store.write(changes(properties={"one": "1", "two": "2"}))
+        store.write(changes(properties={"one": None, "two": "3", "none": None}))
+        assert store.properties() == {"two": "3"}
 
     # -- whatever a text or a value is ---------------------------------------------------------------------
 

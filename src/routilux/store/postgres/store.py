@@ -201,7 +201,7 @@ class PostgresStore(Reading, Store):
 
         def action(connection: psycopg.Connection) -> int:
             with connection.transaction():
-                return prune(connection, now, finished_before, keep_finished, limit)
+                return prune(connection, now, finished_before, keep_finished, limit, self.name)
 
         return self._writer.run(action)
 

@@ -7,7 +7,17 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 from routilux.errors import StoreCorruptError, shown
-from routilux.ports import EntryRow, ItemRow, JobRow, KeyRow, LetterRow, NoteKey, StoredJob, WorkerRow
+from routilux.ports import (
+    EntryRow,
+    ItemRow,
+    JobRow,
+    KeyRow,
+    LetterRow,
+    NoteKey,
+    PropertyRow,
+    StoredJob,
+    WorkerRow,
+)
 
 Fields = Sequence[Any]
 R = TypeVar("R", WorkerRow, ItemRow, EntryRow, JobRow, LetterRow)
@@ -31,7 +41,8 @@ def sealed_note(note: NoteKey, data: bytes) -> Fields:
     return *note, data, seal(note, data)
 
 
-def sealed_key(row: KeyRow) -> Fields:
+def sealed_whole(row: KeyRow | PropertyRow) -> Fields:
+    """A row without a blob, as it is stored."""
     return *row, seal(row)
 
 
@@ -67,6 +78,12 @@ def opened_key(stored: Fields) -> KeyRow:
     if not _is_sealed(stored[:-1], b"", stored[-1]):
         raise corrupt("key", stored[:2])
     return KeyRow._make(stored[:-1])
+
+
+def opened_property(stored: Fields) -> PropertyRow:
+    if not _is_sealed(stored[:-1], b"", stored[-1]):
+        raise corrupt("property", stored[:1])
+    return PropertyRow._make(stored[:-1])
 
 
 def _checked(type_name: str, stored: Fields) -> Fields:

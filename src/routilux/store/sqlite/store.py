@@ -339,6 +339,10 @@ class SqliteStore(Store):
         row = opened_key(rows[0]) if rows else None
         return row if row is not None and row.expires_at > now else None
 
+    def properties(self) -> dict[str, str]:
+        with self._reader() as connection:
+            return batch.properties(connection)
+
     def _select(self, name: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._reader() as connection:
             return connection.execute(statement(name), values).fetchall()

@@ -1,0 +1,6 @@
+-- What holds for the store as a whole, by name.
+CREATE TABLE property (
+    name text COLLATE "C" PRIMARY KEY,
+    value text NOT NULL,
+    seal bigint NOT NULL
+);
