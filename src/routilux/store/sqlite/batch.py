@@ -36,9 +36,7 @@ def _put_jobs(connection: Connection, rows: Sequence[JobRow]) -> None:
         return
     found = by_key(connection, "owners_of_jobs", [(row.job_id,) for row in rows])
     owners = {job_id: owner for job_id, *owner in found}
-    raise Taken(
-        frozenset(row.job_id for row in rows if owners[row.job_id] != [row.worker_id, row.serial])
-    )
+    raise Taken(frozenset(row.job_id for row in rows if owners[row.job_id] != [row.worker_id, row.serial]))
 
 
 def apply(connection: Connection, changes: Changes) -> None:
