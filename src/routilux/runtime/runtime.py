@@ -222,14 +222,13 @@ class Runtime:
             return self._start(flow, worker_id, on_flow_change, metadata or {}).state
         target = flow.resolve_entry(entry)
         data = checked_payload(entry_params or {}, "entry_params of flow", flow.flow_id)
-        execute = partial(self._execute, flow, target, data, worker_id, metadata, job_id=job_id)
         if job_id is None:
-            return execute()
+            return self._execute(flow, target, data, worker_id, metadata)
         self._posting.check_job_id(job_id)
         with self._engine.names.held("job", job_id):
             while (known := self._known_execution(flow, job_id, on_flow_change)) is None:
                 with suppress(NameTaken):  # elsewhere, since it was looked for
-                    return execute()
+                    return self._begin_execution(flow, target, data, worker_id, metadata, job_id=job_id)
         return known
 
     def execute(
@@ -246,6 +245,22 @@ class Runtime:
         return state
 
     def _execute(
+        self,
+        flow: Flow,
+        target: tuple[str, str],
+        data: dict[str, Any],
+        worker_id: str | None,
+        metadata: Mapping[str, Any] | None,
+        timeout: float | None = None,
+    ) -> JobState:
+        """An execution of a job whose id is made up, and drawn again where the store has it."""
+        while True:
+            try:
+                return self._begin_execution(flow, target, data, worker_id, metadata, timeout)
+            except NameTaken:
+                self._engine.book.draw_prefix()
+
+    def _begin_execution(
         self,
         flow: Flow,
         target: tuple[str, str],

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import RuntimeClosedError
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal import rows
@@ -44,10 +43,7 @@ class FollowedJob(DetachedJob):
         """Take over what the store has now."""
         if self._waiting is None:
             return
-        try:
-            stored = self._journal.store.job(self.job_id)
-        except RuntimeClosedError:
-            stored = None
+        stored = None if self._journal.over is not None else self._journal.store.job(self.job_id)
         if stored is None:  # it cannot be followed any more
             self.leave()
             return
@@ -96,12 +92,18 @@ class FollowedJob(DetachedJob):
 class FollowedState(JournaledJobState):
     """The state of such an execution: that of its routines is there when it has ended."""
 
+    job: FollowedJob | None = None
+
     @property
     def status(self) -> ExecutionStatus:
         if self.job is not None:
-            self.job.finished  # noqa: B018 looks
+            self.job.look()
         return self._status
 
     @status.setter
     def status(self, status: WorkerStatus | ExecutionStatus) -> None:
         self._status = ExecutionStatus(status.value)
+
+    def wait(self, timeout: float | None = None) -> bool:
+        assert self.job is not None
+        return self.job.wait(timeout)

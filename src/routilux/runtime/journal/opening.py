@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from routilux.runtime.state import WorkerState
 
 
+DRAWS = 10  # of ids, until it is not chance that the store has them
+
+
 class NotReopened(NamedTuple):
     """A worker of the store that was left as it is, and why."""
 
@@ -138,12 +141,17 @@ class Opener:
         self, flow: Flow, worker_id: str | None, *, one_shot: bool
     ) -> tuple[JournaledWorker, WorkerRow | None]:
         """A worker that is to run here, and what the store has under its id. No id that is made up is there."""
-        while True:
+        drawn: list[str] = []
+        while len(drawn) < DRAWS:
             worker: JournaledWorker = self._create(flow, worker_id, one_shot=one_shot)
             row = self._claim(worker)
             if row is None or worker_id is not None:
                 return worker, row
             worker.give_up_claim()
+            drawn.append(worker.worker_id)
+        raise DuplicateNameError(
+            f"{self._journal.store.name} has every worker_id that was made up, such as {drawn[0]!r}; give one"
+        )
 
     def _claim(self, worker: JournaledWorker) -> WorkerRow | None:
         """From here on this runtime alone writes the worker; what the store has of it is read only now.
@@ -200,7 +208,7 @@ class Opener:
             if stored.row.flow_id != flow.flow_id or (row is not None and row.kind != "execution"):
                 raise not_an_execution(stored.row, flow)
             if row is None or row.status == "stopped" or not self._is_of(row, stored):
-                return self._shown(flow, row, stored)
+                return self._shown(flow, row, job_id)
             worker: JournaledWorker = self._create(flow, worker_id, one_shot=True)
             try:
                 row = self._claim(worker)
@@ -209,8 +217,7 @@ class Opener:
             if row is not None and row.status != "stopped":
                 return self._open(worker, row, "execution", on_flow_change).state
             worker.give_up_claim()  # it has ended since
-            newest = self._journal.store.job(job_id)
-            return None if newest is None else self._shown(flow, row, newest)
+            return self._shown(flow, row, job_id)
 
     def _is_of(self, row: WorkerRow, stored: StoredJob) -> bool:
         """Whether a job is one of the worker of this row, and not of a former one of its name."""
@@ -310,8 +317,14 @@ class Opener:
 
     # -- executions that are not run here --------------------------------------------------------------------
 
-    def _shown(self, flow: Flow, row: WorkerRow | None, stored: StoredJob) -> WorkerState:
-        """An execution that has ended; what its routines have left is gone when a later one has its name."""
+    def _shown(self, flow: Flow, row: WorkerRow | None, job_id: str) -> WorkerState | None:
+        """An execution that has ended by its row, which was read before its job; None if it is forgotten by now.
+
+        What its routines have left is gone when a later one has its name.
+        """
+        stored = self._journal.store.job(job_id)
+        if stored is None:
+            return None
         if not JobStatus(stored.row.status).finished:
             raise StoreCorruptError(
                 f"{self._journal.store.name} has job {stored.row.job_id!r} as {stored.row.status}, and no worker that "
