@@ -44,7 +44,7 @@ from routilux.runtime.names import Names
 from routilux.runtime.posting import NameTaken, Post, Posted, Posting, check_metadata, checked_payload
 from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
 from routilux.runtime.remains import Remains
-from routilux.runtime.state import JobState, WorkerState
+from routilux.runtime.state import JobState, WorkerState, begin_job
 from routilux.runtime.waiting import (
     Lines,
     Waits,
@@ -287,7 +287,7 @@ class Runtime:
         except BaseException:
             worker.discard()
             raise
-        state.take_job(job)
+        begin_job(state, job)
         if seconds is not None:
             worker.fail_after(seconds)
         on_thread(self._posting.offer_first(post, job))
@@ -325,7 +325,7 @@ class Runtime:
         """A finished execution of which only the job is kept."""
         clock = self._engine.driver.clock
         state = JobState(job.worker_id, job.flow_id, clock=clock.monotonic, wall_time=clock.time)
-        state.take_job(job)
+        begin_job(state, job)
         state.status = ExecutionStatus(job.status.value)
         return state
 
