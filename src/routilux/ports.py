@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from routilux.errors import StoreError
 from routilux.kernel.account import Account
 from routilux.model.flow import Flow, bind_documents
 
@@ -384,6 +385,10 @@ class FlightRecorder(Protocol):
     def leave(self, seat: int) -> None: ...
 
 
+OnLost: TypeAlias = Callable[[StoreError], None]
+"""Told why a worker that was claimed is another's now."""
+
+
 class Store(Protocol):
     """Keeps workers, their items, states and jobs. Every method is safe from any thread.
 
@@ -473,8 +478,12 @@ class Store(Protocol):
         many, with their notes and entries, and the stopped workers that have no job left. At most ``limit`` rows of
         each; returns how many rows were removed. Not called while ``write`` runs."""
 
-    def claim(self, worker_id: str) -> None:
-        """From here on this process alone runs the worker. StoreLockedError, naming the owner, if it cannot."""
+    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
+        """From here on this process alone runs the worker. StoreLockedError, naming the owner, if it cannot.
+
+        ``on_lost`` is called, at most once and on any thread, when the store finds that another process has the worker
+        all the same; ``write`` then refuses what is of it with StoreFencedError, naming it, until it is given up.
+        """
 
     def give_up(self, worker_id: str) -> None:
         """Others may run the worker."""

@@ -110,7 +110,7 @@ class Opener:
         self._claim(worker)
 
     def _claim(self, worker: JournaledWorker) -> None:
-        self._journal.store.claim(worker.worker_id)
+        self._journal.store.claim(worker.worker_id, partial(self._journal.lose, worker))
         self._claimed[worker] = None
         worker.on_given_up = partial(self._claimed.pop, worker, None)
 

@@ -17,7 +17,7 @@ from routilux.errors import (
     StoreUnknownError,
     refused,
 )
-from routilux.ports import Changes, FlightRecorder, Store
+from routilux.ports import Changes, FlightRecorder, OnLost, Store
 from routilux.store.postgres.address import address_of
 from routilux.store.postgres.failures import is_lost
 from routilux.store.postgres.flights import Flights
@@ -59,8 +59,8 @@ class PostgresStore(Reading, Store):
     ``durability``: with "full" a batch is flushed before ``write`` returns; with "process" it survives the end of
     this process, and the last moments before a crash of the server can be lost.
 
-    A claimed worker belongs to this store alone, and its lease is renewed three times within ``lease_seconds``. When
-    this process stops, others can take it over after that time, by the clock of the server. A process that has lost a
+    A claimed worker belongs to this store alone, and its lease is renewed each second, or three times within a shorter
+    ``lease_seconds``. When this process stops, others can take it over after that time, by the clock of the server. A process that has lost a
     worker can write nothing to it: StoreFencedError. ``owner`` names this process in messages. Give one only if the
     name is never in use twice at the same time: who comes with the same name takes over at once, without waiting.
 
@@ -207,10 +207,14 @@ class PostgresStore(Reading, Store):
 
     # -- ownership -----------------------------------------------------------------------------------------
 
-    def claim(self, worker_id: str) -> None:
-        """Raises StoreLockedError, which names the owner and says how long its lease runs, where there is one."""
+    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
+        """Raises StoreLockedError, which names the owner and says how long its lease runs, where there is one.
+
+        ``on_lost`` gets the StoreFencedError within a second after another process has taken the worker over, or after
+        this one can find that out again.
+        """
         self._check_open()
-        self._ownership.claim(worker_id)
+        self._ownership.claim(worker_id, on_lost)
 
     def give_up(self, worker_id: str) -> None:
         self._ownership.give_up(worker_id)

@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 
 from routilux.errors import StoreError
-from routilux.ports import Changes, FlightRecorder
+from routilux.ports import Changes, FlightRecorder, OnLost
 from routilux.store.sqlite.connection import connect, translated
 from routilux.store.sqlite.opening import inspect
 from routilux.store.sqlite.schema import released
@@ -52,7 +52,7 @@ class SqliteView(SqliteStore):
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
         raise self._only_read()
 
-    def claim(self, worker_id: str) -> None:
+    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
         raise self._only_read()
 
     def give_up(self, worker_id: str) -> None:

@@ -30,6 +30,7 @@ from routilux.ports import (
     KeyRow,
     LetterRow,
     NoteKey,
+    OnLost,
     Store,
     StoredJob,
     WorkerRow,
@@ -367,7 +368,7 @@ class SqliteStore(Store):
 
     # -- ownership -----------------------------------------------------------------------------------------
 
-    def claim(self, worker_id: str) -> None:
+    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
         self._check_process()
         self._readers.check_open()
         self._claims.take(worker_id)
