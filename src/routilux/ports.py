@@ -6,7 +6,7 @@ come with the package; each is imported when it is first used, which keeps ``imp
 So do annotations that are no texts: ``NamedTuple`` compiles each text.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Context
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
@@ -377,12 +377,28 @@ FLIGHT_SEATS = 1_024
 
 
 class FlightRecorder(Protocol):
-    """Remembers what each thread runs, without a flush: a dead process leaves it behind, a dead machine does not."""
+    """Remembers what each thread runs, without a flush: a dead process leaves it behind, a dead machine does not.
+
+    Who takes a seat pops it from ``free_seats``, and appends it again after :meth:`leave`; whoever else has the same
+    recorder does so too.
+    """
+
+    free_seats: list[int]
 
     def enter(self, seat: int, text: str) -> None:
-        """The thread in this seat, below ``FLIGHT_SEATS``, begins; called for every activation."""
+        """The thread in this seat, below ``FLIGHT_SEATS``, begins a text of at most 62 bytes; called for every
+        activation."""
 
     def leave(self, seat: int) -> None: ...
+
+
+class Death(Protocol):
+    """Of a process that had the store open: ``texts`` is what its threads ran."""
+
+    texts: Sequence[str]
+
+    def clear(self, texts: Iterable[str]) -> None:
+        """What there was to do about these is done; they are told no more, here or in another process."""
 
 
 OnLost: TypeAlias = Callable[[StoreError], None]
@@ -488,11 +504,13 @@ class Store(Protocol):
     def give_up(self, worker_id: str) -> None:
         """Others may run the worker."""
 
-    def suspects(self) -> list[str]:
-        """What ran when the process that had the store open before died: see ``watch``. Asked once, after opening."""
-
     def watch(self) -> FlightRecorder | None:
-        """Where the threads of this process note what they run; None if the store has no place for it."""
+        """Where the threads of this process note what they run, the same for all runtimes; None if the store has no
+        place for it."""
+
+    def deaths(self) -> Sequence[Death]:
+        """Those of processes that had the store open, as far as their texts have not been cleared: see ``watch``. Of
+        each that can have died on this machine, until now."""
 
     def close(self) -> None:
         """Give back everything. What was written stays."""

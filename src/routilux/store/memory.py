@@ -12,6 +12,7 @@ from routilux.errors import StoreError
 from routilux.ports import (
     FLOOR,
     Changes,
+    Death,
     EntryRow,
     FlightRecorder,
     ItemKey,
@@ -284,11 +285,11 @@ class MemoryStore(Store):
     def give_up(self, worker_id: str) -> None:
         self._claims.give_up(worker_id)
 
-    def suspects(self) -> list[str]:
-        return []
-
     def watch(self) -> FlightRecorder | None:
         return None
+
+    def deaths(self) -> Sequence[Death]:
+        return []
 
     def close(self) -> None:
         """Nothing can be read or written any more."""

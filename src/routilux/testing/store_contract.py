@@ -85,7 +85,7 @@ class StoreContract:
         assert store.key("orders", "k", 0.0) is None
         assert store.tail("w", "parse.in") == -1
         assert store.items_of([ItemKey("w", "parse.in", 1)]) == []
-        assert [store.workers(), store.jobs(), store.letters(), store.suspects()] == [[]] * 4
+        assert [store.workers(), store.jobs(), store.letters(), store.deaths()] == [[]] * 4
         assert [store.places("w"), store.notes("w")] == [[], []]
         assert [store.items("w", "parse.in"), store.entries("w", "log", "")] == [[], []]
 
@@ -717,7 +717,7 @@ class StoreContract:
         assert [again.key(text, text, 150.0) for text in texts] == [
             key_row(text, text, job_id=text) for text in texts
         ]
-        assert again.suspects() == []
+        assert again.deaths() == []
         again.claim("a")
         again.write(changes(items=[item_row(2, "a", "a")]))
         assert again.tail("a", "a") == 2

@@ -289,4 +289,3 @@ class Journal:
     def hurry(self) -> None:
         """The runtime ends, and no deadline says when: give up a store that takes nothing for a while."""
         self._committer.hurry()
-

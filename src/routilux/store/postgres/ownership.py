@@ -111,7 +111,7 @@ class Ownership:
             epochs = {worker_id: self._epochs[worker_id] for worker_id in self._on_lost}
         if epochs:
             held = self._link.run(lambda connection: self.check(connection, epochs).fetchall())
-            for worker_id in epochs.keys() - {readable(worker_id) for worker_id, in held}:
+            for worker_id in epochs.keys() - {readable(worker_id) for (worker_id,) in held}:
                 self._tell_lost(worker_id, epochs[worker_id])
 
     def _tell_lost(self, worker_id: str, epoch: int) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
 from routilux.errors import StoreError
-from routilux.ports import Changes, FlightRecorder, OnLost
+from routilux.ports import Changes, Death, FlightRecorder, OnLost
 from routilux.store.sqlite.connection import connect, translated
 from routilux.store.sqlite.opening import inspect
 from routilux.store.sqlite.schema import released
@@ -58,11 +58,11 @@ class SqliteView(SqliteStore):
     def give_up(self, worker_id: str) -> None:
         pass
 
-    def suspects(self) -> list[str]:
-        return []
-
     def watch(self) -> FlightRecorder | None:
         return None
+
+    def deaths(self) -> Sequence[Death]:
+        return []
 
     def close(self) -> None:
         with self._lock:
