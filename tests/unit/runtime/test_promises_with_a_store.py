@@ -440,9 +440,7 @@ def test_10_an_item_on_which_the_process_has_died_three_times_is_set_aside() -> 
     number = home.store.items("orders", "work.input")[0].number
     for _ in range(3):
         home.die()
-        home.store.died.append(
-            Died(flight_text(flight_prefix("orders", "work.input"), number, alone=False))
-        )
+        home.store.died.append(Died(flight_text(flight_prefix("orders", "work.input"), number, alone=False)))
         home.open()
     home.runtime.resume(home.worker)
     assert home.runtime.wait_until_all_jobs_finished()

@@ -125,7 +125,9 @@ def test_what_does_not_fit_into_a_seat_leaves_it_empty(file):
     assert told(Flights(file)) == [["short", "x" * LONGEST]]
 
 
-@pytest.mark.parametrize("left", [b"", b"x", os.urandom(2_000), bytes((FLIGHT_SEATS + 1) * SEAT_SIZE)], ids=len)
+@pytest.mark.parametrize(
+    "left", [b"", b"x", os.urandom(2_000), bytes((FLIGHT_SEATS + 1) * SEAT_SIZE)], ids=len
+)
 def test_a_file_that_tells_nothing_is_removed(file, left):
     file.write_bytes(left)
     flights = Flights(file)
