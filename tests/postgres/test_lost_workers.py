@@ -9,9 +9,10 @@ import pytest
 
 from routilux import Flow, Routine, Runtime
 from routilux.activation_policies import immediate_policy
-from routilux.errors import StoreFencedError
+from routilux.errors import StoreError, StoreFencedError, WorkerNotRunningError
 from routilux.store.postgres import PostgresStore
 from tests.postgres.conftest import OpenStore
+from tests.postgres.server import Server
 from tests.postgres.test_ownership import run_out
 from tests.waiting import eventually
 
@@ -73,3 +74,41 @@ def test_a_runtime_begins_whatever_others_hold(url: str, open_store: OpenStore) 
             with Runtime(store=store) as second:
                 assert second.get_job("job") is None
             store.close()
+
+
+def test_a_server_that_forgot_what_it_had_acknowledged_takes_nothing_that_rests_on_it(
+    url: str, open_store: OpenStore, postgres_server: Server
+) -> None:
+    """The worker ends here, and goes on with what the store has: not with what only this process remembers."""
+    store, (flow, work) = open_store(durability="process"), flow_of("f")
+    work.may_go_on.set()
+    with Runtime(store=store) as runtime:
+        worker = runtime.exec(flow, worker_id="w")
+        assert runtime.post(flow, "work", "input", {"n": 0}).job_context.wait(60)
+        runtime.pause(worker)
+        with postgres_server.setting("wal_writer_delay", "10s"):
+            with postgres_server.connect() as admin:
+                admin.execute("CHECKPOINT")
+            runtime.post(flow, "work", "input", {"n": 1})
+            postgres_server.stop("immediate")
+            postgres_server.start()
+        eventually(lambda: is_given_up(runtime, flow))
+        eventually(lambda: "'w' has to be opened again" in str(runtime.health().reason))
+        again = runtime.exec(flow, worker_id="w")
+        runtime.resume(again)
+        runtime.post(flow, "work", "input", {"n": 4})
+        assert runtime.wait_until_all_jobs_finished(60)
+        assert runtime.health().status == "ok"
+    assert work.done in ([0, 4], [0, 1, 4])
+    assert [job.items for job in store.jobs()] == [0] * len(work.done)
+
+
+def is_given_up(runtime: Runtime, flow: Flow) -> bool:
+    """The first post finds the connection lost."""
+    try:
+        runtime.post(flow, "work", "input", {"n": 3}, worker_id="w")
+    except (StoreFencedError, WorkerNotRunningError):
+        return True
+    except StoreError:
+        return False
+    raise AssertionError("it was accepted, though what came before is forgotten")
