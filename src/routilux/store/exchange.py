@@ -158,7 +158,12 @@ def _unreadable(number: int, why: str) -> StoreCorruptError:
 
 
 def _line(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+    line = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        line = json.dumps(value, separators=(",", ":"))
+    return line + "\n"
 
 
 def _text(data: bytes) -> str | dict[str, str]:

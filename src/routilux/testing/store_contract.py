@@ -39,6 +39,7 @@ from routilux.ports import (
 )
 from routilux.store.memory import MemoryStore
 from routilux.testing.store_rows import (
+    NO_UNICODE,
     ODD_TEXTS,
     RandomChanges,
     changes,
@@ -526,7 +527,22 @@ class StoreContract:
         return [*ODD_TEXTS, "\x00", "a\x00b"] if self.keeps_nul else ODD_TEXTS
 
     def test_every_text_is_kept(self, store: Store) -> None:
-        texts = self.odd_texts()
+        self._check_kept(store, self.odd_texts())
+
+    def test_a_text_that_is_no_unicode_is_kept(self, store: Store) -> None:
+        self._check_kept(store, [NO_UNICODE])
+
+    def test_a_text_that_is_no_unicode_is_kept_beside_others(self, store: Store) -> None:
+        notes = {NoteKey("w", "state", "r", name): b"1" for name in ("a", NO_UNICODE, "z")}
+        store.write(changes(notes=notes, counts={NO_UNICODE: 1}, jobs=[job_row(NO_UNICODE)]))
+        assert dict(store.notes("w")) == notes
+        assert store.job(NO_UNICODE) == StoredJob(job_row(NO_UNICODE), 1)
+        assert store.jobs(flow_id="orders", worker_id=NO_UNICODE) == []
+        store.write(changes(notes={NoteKey("w", "state", "r", NO_UNICODE): None}, counts={NO_UNICODE: -1}))
+        assert [note.name for note, _ in store.notes("w")] == ["a", "z"]
+        assert store.job(NO_UNICODE) == StoredJob(job_row(NO_UNICODE), 0)
+
+    def _check_kept(self, store: Store, texts: list[str]) -> None:
         store.write(changes_of_texts(texts))
         reference = MemoryStore()
         reference.write(changes_of_texts(texts))
@@ -540,7 +556,7 @@ class StoreContract:
             assert store.letters(job_id=text) == reference.letters(job_id=text)
 
     def test_every_text_can_be_removed(self, store: Store) -> None:
-        texts = self.odd_texts()
+        texts = [*self.odd_texts(), NO_UNICODE]
         made = changes_of_texts(texts)
         store.write(made)
         store.write(
@@ -685,7 +701,7 @@ class StoreContract:
 
     def test_what_was_written_is_there_after_closing_and_opening(self) -> None:
         store = self.open_store()
-        texts = self.odd_texts()
+        texts = [*self.odd_texts(), NO_UNICODE]
         store.write(changes_of_texts(texts))
         store.write(changes(taken=[ItemKey("a", "a", 1)], counts={"a": 3, "A": 4}))
         store.claim("a")

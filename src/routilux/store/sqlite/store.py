@@ -52,9 +52,9 @@ from routilux.store.sqlite.mark import Mark, MarkFile
 from routilux.store.sqlite.opening import State, inspect, is_small, read_state
 from routilux.store.sqlite.place import Place
 from routilux.store.sqlite.readers import Readers
-from routilux.store.sqlite.rows import opened, opened_job, opened_key, opened_notes, seal
+from routilux.store.sqlite.rows import opened, opened_job, opened_key, opened_notes, readable, seal
 from routilux.store.sqlite.schema import Migrations, migrate, released
-from routilux.store.sqlite.sql import by_key, statement
+from routilux.store.sqlite.sql import by_key, run, statement
 
 log = logging.getLogger("routilux.store")
 
@@ -297,7 +297,7 @@ class SqliteStore(Store):
         return rows[0].number if rows else -1
 
     def places(self, worker_id: str) -> list[str]:
-        return [row[0] for row in self._select("places", worker_id)]
+        return [readable(row[0]) for row in self._select("places", worker_id)]
 
     def job(self, job_id: str) -> StoredJob | None:
         rows = self._select("job", job_id)
@@ -326,7 +326,7 @@ class SqliteStore(Store):
         sql = statement("jobs").replace("[conditions]", " AND ".join(wanted) or "TRUE")
         values = [value for values in wanted.values() for value in values]
         with self._reader() as connection:
-            return [opened_job(row) for row in connection.execute(sql, [*values, _limit(limit)]).fetchall()]
+            return [opened_job(row) for row in run(connection, sql, [*values, _limit(limit)]).fetchall()]
 
     def letters(self, *, worker_id: str | None = None, job_id: str | None = None) -> list[LetterRow]:
         stored = self._select("letters") if worker_id is None else self._select("letters_of", worker_id)
@@ -341,7 +341,7 @@ class SqliteStore(Store):
 
     def _select(self, name: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._reader() as connection:
-            return connection.execute(statement(name), values).fetchall()
+            return run(connection, statement(name), values).fetchall()
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
