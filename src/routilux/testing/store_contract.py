@@ -27,7 +27,7 @@ from typing import Any
 
 import pytest
 
-from routilux.errors import StoreError, StoreLockedError
+from routilux.errors import StoreDataError, StoreError, StoreLockedError
 from routilux.ports import (
     Changes,
     ItemKey,
@@ -520,6 +520,24 @@ class StoreContract:
         assert [row.worker_id for row in store.workers()] == ["b", "c", "d"]
         assert [store.items("a", "parse.in"), store.notes("a"), store.entries("a", "log", "")] == [[], [], []]
         assert store.letters() == [letter_row(2, "a")]
+
+    # -- what cannot be written ----------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("kind", ["items", "entries", "letters"])
+    @pytest.mark.parametrize("within", ["another", "the same"])
+    def test_a_row_that_has_to_be_new_is_not_written_again(
+        self, store: Store, kind: str, within: str
+    ) -> None:
+        row: Any = {"items": item_row(1), "entries": entry_row(1), "letters": letter_row(1)}[kind]
+        others = {"jobs": [job_row("other")], "notes": {NoteKey("w", "state", "parse", "a"): b"1"}}
+        if within == "another":
+            store.write(changes(**{kind: [row]}))
+        before = contents(store, ["w"], [""])
+        with pytest.raises(StoreDataError):
+            store.write(changes(**others, **{kind: [row] if within == "another" else [row, row]}))
+        assert contents(store, ["w"], [""]) == before
+        store.write(changes(**others))  # and the store goes on
+        assert store.job("other") == StoredJob(job_row("other"), 0)
 
     # -- whatever a text or a value is ---------------------------------------------------------------------
 

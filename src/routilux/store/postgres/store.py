@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import struct
 from collections.abc import Sequence
 from threading import Event, Lock
 from typing import Final
@@ -13,8 +14,10 @@ import psycopg
 from routilux.errors import (
     InvalidTypeError,
     InvalidValueError,
+    StoreDataError,
     StoreError,
     StoreUnknownError,
+    describe,
     refused,
 )
 from routilux.ports import Changes, FlightRecorder, Store
@@ -121,11 +124,16 @@ class PostgresStore(Reading, Store):
     def write(self, changes: Changes) -> frozenset[int]:
         """As ``ports.Store`` says. Raises StoreFencedError, with ``worker_id``, where a claimed worker has been taken
         over, and StoreLockedError where a worker that was not claimed has an owner."""
-        worker_ids = worker_ids_of(changes)
-        batch = list(statements_of(changes))
-        return self._writer.run(
-            lambda connection: self._write(connection, changes, worker_ids, batch), again=False
-        )
+        try:
+            worker_ids = worker_ids_of(changes)
+            batch = list(statements_of(changes))
+            return self._writer.run(
+                lambda connection: self._write(connection, changes, worker_ids, batch), again=False
+            )
+        except (TypeError, ValueError, OverflowError, struct.error) as error:  # from the forms of values
+            raise StoreDataError(
+                f"{self.name}: a value cannot be stored: {describe(error)}; nothing was written"
+            ) from error
 
     def _write(
         self,

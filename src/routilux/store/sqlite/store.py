@@ -45,6 +45,7 @@ from routilux.store.sqlite.connection import (
     open_writer,
     reading,
     translated,
+    unfit,
     writing,
 )
 from routilux.store.sqlite.late import LateCheck
@@ -185,7 +186,10 @@ class SqliteStore(Store):
         with translated(self._path), self._transaction() as connection:
             taken = batch.taken_keys(connection, changes.keys)
             if not taken:
-                batch.apply(connection, changes)
+                try:
+                    batch.apply(connection, changes)
+                except (TypeError, ValueError) as error:  # from the forms of values
+                    raise unfit(self._path, error) from error
             return taken
 
     @contextmanager
