@@ -71,7 +71,7 @@ class MemoryStore(Store):
         items = [ItemKey(*row[:3]) for row in changes.items]
         letters = [(row.worker_id, row.number) for row in changes.letters]
         entries = [(row.worker_id, row.kind, row.owner, row.number) for row in changes.entries]
-        there = [key for key in items if self._has_item(key) and key.worker_id not in forgotten]
+        there: list[object] = [key for key in items if self._has_item(key) and key.worker_id not in forgotten]
         there += [key for key in letters if key in self._letters]
         there += [
             key
@@ -79,7 +79,9 @@ class MemoryStore(Store):
             if key[3] in self._entries.get(key[:3], ()) and (key[0] not in forgotten or _of_job(key[1]))
         ]
         if there or any(len(set(keys)) < len(keys) for keys in (items, letters, entries)):
-            raise StoreDataError(f"{self.name}: a row that should be new is there already; nothing was written")
+            raise StoreDataError(
+                f"{self.name}: a row that should be new is there already; nothing was written"
+            )
 
     def _has_item(self, key: ItemKey) -> bool:
         return key.number in self._items.get((key.worker_id, key.place), ())

@@ -11,12 +11,14 @@ from routilux.errors import (
     RoutiluxError,
     RuntimeClosedError,
     StoreCorruptError,
+    StoreDataError,
     StoreError,
     StoreFencedError,
     StoreUnknownError,
     describe,
 )
-from routilux.runtime.journal.record import Record, merged
+from routilux.ports import Changes, ItemKey
+from routilux.runtime.journal.record import AS_STORED, Record, merged
 from routilux.runtime.posting import KeyTaken
 from routilux.tracebacks import is_a
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 BATCH_RECORDS = 512
 BATCH_BYTES = 4 * 2**20
+LETTER_BYTES = BATCH_BYTES // 64  # that count for a letter, whose payload is not known yet
 RETRY_SECONDS = 0.25  # until a store that refused is asked again
 PATIENCE_SECONDS = 10.0  # that a runtime which shuts down bears with a store that takes nothing
 PRUNE_RECORDS = 20_000  # written between two looks for what is too old
@@ -132,6 +135,8 @@ class Committer:
         batch = self._next_batch()
         try:
             changes, keyed = merged(batch)
+            if changes.letters:
+                self._give_payloads(changes)
             taken = [keyed[at] for at in self._store.write(changes)]
         except StoreUnknownError as error:
             self._unsettled = True
@@ -155,10 +160,26 @@ class Committer:
         with self._journal.lock:
             while log and len(batch) < BATCH_RECORDS and size < BATCH_BYTES:
                 record = log.popleft()
-                size += record.size
+                size += record.size + LETTER_BYTES * len(record.letters)
                 batch.append(record)
             self._batch = batch
         return batch
+
+    def _give_payloads(self, changes: Changes) -> None:
+        """Letters have what was acknowledged, whatever logic has made of it in memory."""
+        wanted = [
+            ItemKey(row.worker_id, row.place, row.number) for row in changes.letters if row.data is AS_STORED
+        ]
+        found = {ItemKey(*row[:3]): row.data for row in (*changes.items, *self._store.items_of(wanted))}
+        for at, row in enumerate(changes.letters):
+            if row.data is AS_STORED:
+                data = found.get(ItemKey(row.worker_id, row.place, row.number))
+                if data is None:
+                    raise StoreDataError(
+                        f"{self._store.name} has no item {row.number} of {row.place!r} in worker {row.worker_id!r}, "
+                        "which is to become a dead letter"
+                    )
+                changes.letters[at] = row._replace(data=data)
 
     def _release(self, batch: Sequence[Record]) -> None:
         if self.health is not None:

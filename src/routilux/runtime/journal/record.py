@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from routilux.runtime.journal.worker import JournaledWorker
 
 
+AS_STORED = b""
+"""The data of a letter that gets the payload of its item, which the same record takes out of the store."""
+
+
 class Record:
     """See ``ports.Changes`` for what the rows mean.
 

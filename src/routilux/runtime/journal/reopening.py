@@ -39,7 +39,8 @@ class Revival:
         worker.joins.opening = True
         worker.next_number = worker.number_limit = row.next_number
         worker.about = worker.decode(row.data, self._where())
-        worker.state.keep_metadata(worker.about.get("metadata", {}))
+        worker.state.keep_metadata(worker.about.pop("metadata", {}))
+        worker.metadata_form = rows.metadata_form(row.data)
         worker.pause.restore(row.status == "paused")
         notes = rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False))
         self._states(notes)
@@ -106,6 +107,7 @@ class Revival:
         account = joined([item[3] for item in batch])
         now, wall = worker.engine.now(), worker.engine.driver.clock.time()
         activation: Any = node.mailbox.restore_stalled(batch, account, about["attempt"], now)
+        activation.keep_key(note.name)
         activation.message = about["message"]
         activation.claimed = activation.noted = True
         if self._is_poison(node.mailbox, [activation], keys):
@@ -212,6 +214,7 @@ class Revival:
         worker, row = self._worker, stored.row
         job: Any = worker.engine.book.restored(worker, row.job_id, None)
         about, following = rows.fill_job(worker.journal.codec, worker.journal.store, job, row)
+        job.metadata_form = rows.metadata_form(row.data)
         job.continue_lists(following)
         data = rows.job_data(worker.journal.codec, worker.journal.store, row)
         if data:

@@ -75,17 +75,32 @@ def job_row(codec: Codec, job: JournaledJob, status: str, completed_at: float | 
 
 def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
     paused = job.pause is not None and job.pause.on_record and job.final is None
-    metadata = vars(job).get("metadata")  # a job has none until they are given or read
+    metadata = job.metadata_form
     if error is None and not (metadata or paused or job.outputs_dropped or job.errors_dropped):
         return _NOTHING_SPECIAL
     about = {
-        "metadata": dict(metadata or {}),
         "paused": paused,
         "error": error,
         "outputs_dropped": job.outputs_dropped,
         "errors_dropped": job.errors_dropped,
     }
-    return codec.encode(about, f"job {job.job_id!r}")
+    return with_metadata(codec.encode(about, f"job {job.job_id!r}"), metadata)
+
+
+def with_metadata(about: bytes, metadata: bytes | None) -> bytes:
+    """A JSON object with metadata as one more member, in their stored form."""
+    return with_member(about, "metadata", metadata or b"{}")
+
+
+def with_member(about: bytes, name: str, form: bytes) -> bytes:
+    """A JSON object that has members, and this one more."""
+    return b'{"%b":%b,%b' % (name.encode(), form, about[1:])
+
+
+def metadata_form(about: bytes) -> bytes | None:
+    """The stored form of the metadata in what :func:`with_metadata` gave; None for none. It reads no value."""
+    metadata = json.loads(about).get("metadata")
+    return json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode() if metadata else None
 
 
 _NOTHING_SPECIAL = b'{"metadata":{},"paused":false,"error":null,"outputs_dropped":0}'

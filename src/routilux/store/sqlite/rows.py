@@ -32,7 +32,9 @@ def seal(fields: Fields, data: bytes = b"") -> int:
 
 def storable(values: Sequence[Any]) -> list[Any]:
     """Values for a statement that SQLite does not take as they are."""
-    return [_as_blob(value) if isinstance(value, str) and not _is_unicode(value) else value for value in values]
+    return [
+        _as_blob(value) if isinstance(value, str) and not _is_unicode(value) else value for value in values
+    ]
 
 
 def readable(value: Any) -> Any:
@@ -88,11 +90,7 @@ def opened_job(stored: Fields) -> StoredJob:
     job = JobRow._make(_checked("JobRow", row))
     if items is None:
         return StoredJob(job, 0)
-    if (
-        not isinstance(items, int)
-        or not isinstance(balance, int)
-        or items + balance != _balance(job.job_id)
-    ):
+    if not isinstance(items, int) or not isinstance(balance, int) or items + balance != _balance(job.job_id):
         raise corrupt("count", (job.job_id,))
     return StoredJob(job, items)
 
