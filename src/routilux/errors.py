@@ -277,6 +277,14 @@ def refused(
     return error(f"{message}; {fix}" if fix else message, **attributes)
 
 
+def again(error: E) -> E:
+    """The same error for another one who waits; this one is its cause."""
+    same = type(error)(str(error))
+    vars(same).update(vars(error))
+    same.__cause__ = error
+    return same
+
+
 def nearest(name: object, known: Iterable[str], n: int = 3) -> list[str]:
     """The ``n`` known names that look most like ``name``, best first."""
     from difflib import SequenceMatcher  # only when something has gone wrong already

@@ -16,9 +16,11 @@ import pytest
 
 from routilux import Flow, Routine, Runtime
 from routilux.activation_policies import immediate_policy
-from routilux.ports import FlightRecorder
+from routilux.ports import FLIGHT_SEATS, FlightRecorder
 from routilux.runtime.journal import flights
+from routilux.runtime.journal.rows import flight_prefix, flight_text
 from routilux.store.memory import MemoryStore
+from tests.deaths import Died
 from tests.durability import ledger
 from tests.durability.killing import PATIENCE, ROOT
 
@@ -99,18 +101,19 @@ def test_items_that_are_taken_together_are_set_aside_together(tmp_path: Path) ->
 
 
 class Recorded(MemoryStore, FlightRecorder):
-    """Keeps what ran, and says that the process before died while it did."""
+    """Keeps what ran, and says which processes before died while they did it."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.free_seats = list(range(FLIGHT_SEATS))
         self.entered: list[str] = []
-        self.died_of: list[str] = []
+        self.died: list[Died] = []
 
     def watch(self) -> FlightRecorder:
         return self
 
-    def suspects(self) -> list[str]:
-        return self.died_of
+    def deaths(self) -> list[Died]:
+        return self.died
 
     def enter(self, seat: int, text: str) -> None:
         self.entered.append(text)
@@ -153,12 +156,10 @@ def test_a_suspect_runs_alone_but_does_not_stand_in_the_way_for_long(
     runtime.post(flow, "suspect", "input", {})
     runtime.shutdown(wait=False)
     number = store.items("worker", "suspect.input")[0].number
-    store.died_of = [json.dumps(["worker", "suspect.input", number])]
-    for _ in range(2):
-        Runtime(store=store).shutdown()  # each counts one death
-    store.died_of = []
+    prefix = flight_prefix("worker", "suspect.input")
+    store.died = [Died(flight_text(prefix, number, alone=False)) for _ in range(2)]
     with Runtime(store=store, thread_pool_size=2) as again:
         again.resume(again.exec(flow, worker_id="worker"))
         assert again.wait_until_all_jobs_finished(timeout=PATIENCE)
-    assert json.dumps(["worker", "suspect.input", number, 1]) in store.entered
+    assert flight_text(prefix, number, alone=True) in store.entered
     assert order == (["beside", "suspect"] if seconds < 1 else ["suspect", "beside"])

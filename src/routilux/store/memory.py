@@ -10,7 +10,9 @@ from threading import Lock
 
 from routilux.errors import StoreDataError, StoreError
 from routilux.ports import (
+    FLOOR,
     Changes,
+    Death,
     EntryRow,
     FlightRecorder,
     ItemKey,
@@ -19,6 +21,7 @@ from routilux.ports import (
     KeyRow,
     LetterRow,
     NoteKey,
+    OnLost,
     Store,
     StoredJob,
     WorkerRow,
@@ -46,6 +49,7 @@ class MemoryStore(Store):
         self._counts: dict[str, int] = {}  # of the stored items of a job
         self._letters: dict[tuple[str, int], LetterRow] = {}
         self._keys: dict[tuple[str, str], KeyRow] = {}
+        self._properties: dict[str, str] = {}
         self._claims = Claims()
 
     # -- writing -------------------------------------------------------------------------------------------
@@ -110,6 +114,11 @@ class MemoryStore(Store):
         for letter in changes.redriven:
             self._letters.pop(letter, None)
         self._keys.update({(row.flow_id, row.key): row for row in changes.keys})
+        for name, text in changes.properties.items():
+            if text is None:
+                self._properties.pop(name, None)
+            else:
+                self._properties[name] = text
 
     def _put_note(self, note: NoteKey, value: bytes) -> None:
         if note not in self._notes:
@@ -248,6 +257,10 @@ class MemoryStore(Store):
             row = self._keys.get((flow_id, key))
             return row if row is not None and row.expires_at > now else None
 
+    def properties(self) -> dict[str, str]:
+        with self._opened():
+            return dict(self._properties)
+
     # -- limits --------------------------------------------------------------------------------------------
 
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
@@ -259,8 +272,9 @@ class MemoryStore(Store):
             for row in old:
                 self._prune_job(row)
             stopped = self._stopped_without_jobs()[:limit]
-            for worker_id in stopped:
-                self._forget(worker_id)
+            for worker in stopped:
+                self._properties[FLOOR] = str(max(int(self._properties.get(FLOOR, 0)), worker.next_number))
+                self._forget(worker.worker_id)
             return len(expired) + len(old) + len(stopped)
 
     def _finished_too_long(self, before: float, keep: int) -> list[JobRow]:
@@ -279,25 +293,25 @@ class MemoryStore(Store):
         for of in [of for of in self._entries if of[2] == row.job_id and of[1].startswith("job.")]:
             del self._entries[of]
 
-    def _stopped_without_jobs(self) -> list[str]:
+    def _stopped_without_jobs(self) -> list[WorkerRow]:
         with_jobs = {row.worker_id for row in self._jobs.values()}
         rows = self._workers.values()
-        return [row.worker_id for row in rows if row.status == "stopped" and row.worker_id not in with_jobs]
+        return [row for row in rows if row.status == "stopped" and row.worker_id not in with_jobs]
 
     # -- ownership -----------------------------------------------------------------------------------------
 
-    def claim(self, worker_id: str) -> None:
+    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
         with self._opened():
             self._claims.take(worker_id)
 
     def give_up(self, worker_id: str) -> None:
         self._claims.give_up(worker_id)
 
-    def suspects(self) -> list[str]:
-        return []
-
     def watch(self) -> FlightRecorder | None:
         return None
+
+    def deaths(self) -> Sequence[Death]:
+        return []
 
     def close(self) -> None:
         """Nothing can be read or written any more."""

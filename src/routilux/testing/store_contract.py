@@ -29,6 +29,7 @@ import pytest
 
 from routilux.errors import StoreDataError, StoreError, StoreLockedError
 from routilux.ports import (
+    FLOOR,
     Changes,
     ItemKey,
     JobRow,
@@ -85,7 +86,7 @@ class StoreContract:
         assert store.key("orders", "k", 0.0) is None
         assert store.tail("w", "parse.in") == -1
         assert store.items_of([ItemKey("w", "parse.in", 1)]) == []
-        assert [store.workers(), store.jobs(), store.letters(), store.suspects()] == [[]] * 4
+        assert [store.workers(), store.jobs(), store.letters(), store.deaths()] == [[]] * 4
         assert [store.places("w"), store.notes("w")] == [[], []]
         assert [store.items("w", "parse.in"), store.entries("w", "log", "")] == [[], []]
 
@@ -521,6 +522,25 @@ class StoreContract:
         assert [store.items("a", "parse.in"), store.notes("a"), store.entries("a", "log", "")] == [[], [], []]
         assert store.letters() == [letter_row(2, "a")]
 
+    def test_pruning_a_worker_keeps_the_floor_of_numbers(self, store: Store) -> None:
+        store.write(changes(workers=[worker_row("a", next_number=70), worker_row("b", next_number=90)]))
+        assert store.properties() == {}
+        for worker_id, floor in (("a", "70"), ("b", "90")):
+            stopped = worker_row(worker_id, status="stopped", next_number=int(floor))
+            store.write(changes(workers=[stopped]))
+            assert store.prune(50.0, finished_before=50.0, keep_finished=0, limit=100) == 1
+            assert store.properties() == {FLOOR: floor}
+        store.write(changes(workers=[worker_row("c", status="stopped", next_number=80)]))
+        assert store.prune(50.0, finished_before=50.0, keep_finished=0, limit=100) == 1
+        assert store.properties() == {FLOOR: "90"}
+
+    # -- properties ----------------------------------------------------------------------------------------
+
+    def test_a_property_is_kept_until_it_is_removed(self, store: Store) -> None:
+        store.write(changes(properties={"one": "1", "two": "2"}))
+        store.write(changes(properties={"one": None, "two": "3", "none": None}))
+        assert store.properties() == {"two": "3"}
+
     # -- what cannot be written ----------------------------------------------------------------------------
 
     @pytest.mark.parametrize("kind", ["items", "entries", "letters"])
@@ -731,7 +751,7 @@ class StoreContract:
         assert [again.key(text, text, 150.0) for text in texts] == [
             key_row(text, text, job_id=text) for text in texts
         ]
-        assert again.suspects() == []
+        assert again.deaths() == []
         again.claim("a")
         again.write(changes(items=[item_row(2, "a", "a")]))
         assert again.tail("a", "a") == 2

@@ -94,6 +94,7 @@ def contents(store: Store, worker_ids: list[str], owners: list[str]) -> dict[str
         ],
         "jobs": store.jobs(),
         "letters": store.letters(),
+        "properties": store.properties(),
     }
 
 
@@ -110,6 +111,7 @@ def changes_of_texts(texts: list[str]) -> Changes:
             for text in texts
         ],
         keys=[key_row(text, text, job_id=text) for text in texts],
+        properties={text: text for text in texts},
     )
 
 

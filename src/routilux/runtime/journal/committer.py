@@ -14,7 +14,9 @@ from routilux.errors import (
     StoreDataError,
     StoreError,
     StoreFencedError,
+    StoreLockedError,
     StoreUnknownError,
+    again,
     describe,
 )
 from routilux.ports import Changes, ItemKey
@@ -25,6 +27,7 @@ from routilux.tracebacks import is_a
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
     from routilux.runtime.journal.log import Journal
+    from routilux.runtime.journal.worker import JournaledWorker
 
 BATCH_RECORDS = 512
 BATCH_BYTES = 4 * 2**20
@@ -66,6 +69,7 @@ class Committer:
         self._patient_until: float | None = None  # from when on a store that takes nothing is given up
         self._written = 0  # records
         self._pruned = 0  # of them, at the last look for what is too old
+        self._has_lost = False  # a worker, of which nothing is written any more
 
     @property
     def is_done(self) -> bool:
@@ -133,6 +137,8 @@ class Committer:
             return self._settle()
         self._asks = False
         batch = self._next_batch()
+        if self._has_lost and self._drop_lost(batch):
+            return True
         try:
             changes, keyed = merged(batch)
             if changes.letters:
@@ -141,7 +147,7 @@ class Committer:
         except StoreUnknownError as error:
             self._unsettled = True
             return self._ask_again(error)
-        except StoreFencedError as error:
+        except (StoreFencedError, StoreLockedError) as error:
             return self._fenced(batch, error)
         except StoreCorruptError as error:
             self._put_back(batch)
@@ -195,7 +201,7 @@ class Committer:
     def _done_with(self, record: Record) -> None:
         """A record is released, or refused: its worker may have caught up."""
         worker = record.worker
-        if worker is not None:
+        if worker is not None and not record.slipped_in:
             with self._journal.lock:
                 worker.unreleased -= 1
                 left = worker.unreleased
@@ -333,23 +339,47 @@ class Committer:
             assert record.leave_open is not None
             record.leave_open(_unknown(record, f"{name} has not answered yet whether it is written"))
 
-    def _fenced(self, batch: Sequence[Record], error: StoreFencedError) -> bool:
+    # -- workers that others run now -----------------------------------------------------------------------
+
+    def _fenced(self, batch: list[Record], error: StoreError) -> bool:
         """Another process runs a worker now: nothing of it is written any more, everything else is."""
-        lost = [
-            record
-            for record in batch
-            if record.worker is not None and record.worker.worker_id == error.worker_id
-        ]
-        self._put_back([record for record in batch if record not in lost])
-        for record in lost:
-            if record.refuse is not None:
-                self._follow(partial(record.refuse, error))
-            self._done_with(record)
-        worker = self._engine.workers.get(error.worker_id or "")
-        if worker is not None:
-            self._engine.warn(f"worker {error.worker_id} is given up: {error}")
-            worker.lost(error)  # type: ignore[attr-defined]
+        found = {record.worker for record in batch if record.worker is not None}
+        lost = [worker for worker in found if worker.worker_id == error.worker_id]
+        if not lost:
+            return self._refused(batch, error)
+        self._put_back(batch)
+        for worker in lost:
+            self.lose(worker, error)
+        return True
+
+    def lose(self, worker: JournaledWorker, error: StoreError) -> None:
+        """Nothing of this worker is written any more, and all who wait for it hear why. Between two batches only."""
+        self._has_lost = True
+        if worker.failure is None:
+            self._engine.warn(f"worker {worker.worker_id!r} is given up: {error}")
+            self._follow(partial(worker.lost, error))
+        with self._journal.lock:
+            waiting = [self._log.popleft() for _ in range(len(self._log))]
+            self._log.extend(record for record in waiting if not _is_lost(record))
+        self._give_up([record for record in waiting if _is_lost(record)])
+
+    def _drop_lost(self, batch: list[Record]) -> bool:
+        """Whether the batch had records of lost workers, in which something still runs; then the others are put back."""
+        lost = [record for record in batch if _is_lost(record)]
+        if lost:
+            self._put_back([record for record in batch if not _is_lost(record)])
+            self._give_up(lost)
         return bool(lost)
+
+    def _give_up(self, records: Sequence[Record]) -> None:
+        """These are neither in the log nor in the batch any more, and their worker is lost."""
+        for record in records:
+            assert record.worker is not None
+            assert record.worker.failure is not None
+            tell = record.refuse or record.on_break
+            if tell is not None:
+                self._follow(partial(tell, again(record.worker.failure)))
+            self._done_with(record)
 
     # -- a store that takes nothing any more -------------------------------------------------------------
 
@@ -378,7 +408,7 @@ class Committer:
         self._refuse_all(again(self.over))
         for record in waiting:
             if record.on_break is not None:
-                record.on_break()
+                record.on_break(self.over)
         self._engine.bell.ring()
         for worker in [*self._engine.workers.values(), *self._engine.stopped.values()]:
             worker.changed()
@@ -407,12 +437,9 @@ class Committer:
             self.do(self._prune)
 
 
+def _is_lost(record: Record) -> bool:
+    return record.worker is not None and record.worker.failure is not None
+
+
 def _unknown(record: Record, why: str) -> StoreUnknownError:
     return StoreUnknownError(f"{why}; {record.unknown}" if record.unknown else why)
-
-
-def again(error: RoutiluxError) -> RoutiluxError:
-    """The same error for another one who waits."""
-    same = type(error)(str(error))
-    same.__cause__ = error
-    return same

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import Context
 from functools import lru_cache
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from routilux import tracebacks
@@ -21,10 +22,11 @@ from routilux.runtime.journal.state import DetachedJob
 if TYPE_CHECKING:
     from routilux.kernel.account import Account
     from routilux.runtime.driver import Driver
-    from routilux.runtime.journal.log import Journal
     from routilux.runtime.journal.state import JournaledJob
+    from routilux.runtime.journal.worker import JournaledWorker
 
 POISON_DEATHS = 3
+_ALONE = "!"
 
 
 def split_place(place: str) -> tuple[str, str]:
@@ -205,41 +207,37 @@ def crash_note(worker_id: str, place: str, number: int) -> NoteKey:
 
 
 def flight_prefix(worker_id: str, place: str) -> str:
-    """What a flight recorder is told before the number of the item; :func:`flight_text` completes it."""
-    return f"[{json.dumps(worker_id)}, {json.dumps(place)}, "
+    """What a flight recorder is told before the number of the item: short, however long the names are."""
+    return blake2b(json.dumps([worker_id, place]).encode(), digest_size=16).hexdigest() + ":"
 
 
 def flight_text(prefix: str, number: int, *, alone: bool) -> str:
-    """Short, because it is written for every activation; :func:`suspects_of` reads it."""
-    return f"{prefix}{number}, 1]" if alone else f"{prefix}{number}]"
+    """Written for every activation; :func:`flight_key` reads it."""
+    return f"{prefix}{number}{_ALONE}" if alone else f"{prefix}{number}"
 
 
-def suspects_of(texts: Iterable[str]) -> list[ItemKey]:
-    """The items against which the death of a process is held: all that ran, or only one that ran alone."""
-    beside: list[ItemKey] = []
-    alone: list[ItemKey] = []
-    for text in texts:
-        try:
-            worker_id, place, number, *by_itself = json.loads(text)
-        except (ValueError, TypeError):
-            continue  # it was cut
-        (alone if by_itself else beside).append(ItemKey(worker_id, place, number))
-    return alone or beside
+def flight_key(worker_id: str, places: Mapping[str, str], text: str) -> ItemKey | None:
+    """The item of this worker that a text names, by the places that have the prefixes; None if it is another's."""
+    prefix, colon, number = text.rstrip(_ALONE).rpartition(":")
+    place = places.get(prefix + colon)
+    return None if place is None or not number.isdecimal() else ItemKey(worker_id, place, int(number))
 
 
-def deaths_record(journal: Journal, keys: list[ItemKey]) -> Record | None:
-    """One more death of the process for each of these items; None if there are none."""
-    if not keys:
-        return None
+def suspects_of(texts: Sequence[str]) -> list[str]:
+    """What the death of a process is held against: all that it ran, or only what ran alone."""
+    return [text for text in texts if text.endswith(_ALONE)] or list(texts)
+
+
+def deaths_record(worker: JournaledWorker, deaths: Mapping[ItemKey, int]) -> Record:
+    """So many deaths of processes more for these items of a worker."""
+    journal = worker.journal
+    before = dict(journal.store.notes(worker.worker_id, with_jobs=False))
     counted: dict[NoteKey, bytes | None] = {}
-    for worker_id in dict.fromkeys(key.worker_id for key in keys):
-        notes = journal.store.notes(worker_id, with_jobs=False)
-        before = {note: value for note, value in notes if note.kind == "crash"}
-        for key in (key for key in keys if key.worker_id == worker_id):
-            note = crash_note(*key)
-            known = journal.codec.decode(before[note], "crash") if note in before else 0
-            counted[note] = journal.codec.encode(known + 1, "crash")
-    record = Record(None)
+    for key, number in deaths.items():
+        note = crash_note(*key)
+        known = journal.codec.decode(before[note], "crash") if note in before else 0
+        counted[note] = journal.codec.encode(known + number, "crash")
+    record = Record(worker)
     record.notes = counted
     return record
 

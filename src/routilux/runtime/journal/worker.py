@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux.errors import (
+    RoutiluxError,
     SerializationError,
     StateError,
     StoreCorruptError,
@@ -69,7 +70,7 @@ class JournaledWorker(Worker):
     journaled = True
     on_given_up: Callable[[], object] = staticmethod(bool)  # told when it does
     is_cut_off = False  # nothing that still runs in it is recorded any more; set under the journal's lock
-    failure: StoreError | None = None  # why this runtime has given the worker up
+    is_given_up = False  # others may run it
 
     def __init__(self, engine: Engine, flow: Flow, state: Any) -> None:
         assert engine.journal is not None
@@ -468,11 +469,16 @@ class JournaledWorker(Worker):
         if self.for_good or not self.stopped:
             self.write_row()
 
+    @property
+    def over(self) -> RoutiluxError | None:
+        """Why nothing of this worker is written any more."""
+        return self.failure or self.journal.over
+
     def quiet(self) -> bool:
-        return self.journal.over is not None or (not self._journal_owes and super().quiet())
+        return self.over is not None or (not self._journal_owes and super().quiet())
 
     def at_a_stop(self) -> bool:
-        return self.journal.over is not None or (not self._journal_owes and super().at_a_stop())
+        return self.over is not None or (not self._journal_owes and super().at_a_stop())
 
     @property
     def is_nameless(self) -> bool:  # type: ignore[override]
@@ -504,6 +510,7 @@ class JournaledWorker(Worker):
             return
         for job in list(self.jobs.values()):
             self.jobs.pop(job.job_id, None)
+            job.lost = self.failure
             self.engine.book.leave(job)
 
     def end_drained(self) -> None:
@@ -519,6 +526,7 @@ class JournaledWorker(Worker):
 
     def waits_to_flush(self, deadline: float | None = None) -> Waits[None]:
         yield from self.journal.waits_to_flush(deadline)
+        self.check_kept()
 
     def caught_up(self) -> None:
         """The journal may owe this worker nothing any more: what waits for that looks anew."""
@@ -528,7 +536,7 @@ class JournaledWorker(Worker):
             self.changed()
 
     def resting(self) -> bool:
-        return (not self.unreleased or self.journal.over is not None) and super().resting()
+        return (not self.unreleased or self.over is not None) and super().resting()
 
     def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
         if self.backlog.waits:
@@ -543,7 +551,7 @@ class JournaledWorker(Worker):
         return StoredLetters(self)
 
     def waits_to_drain(self, deadline: float | None) -> Waits[bool]:
-        return self.journal.over is None and (yield from super().waits_to_drain(deadline))
+        return self.over is None and (yield from super().waits_to_drain(deadline))
 
     def forget_engine(self, gone: Any) -> None:
         super().forget_engine(gone)
@@ -555,6 +563,8 @@ class JournaledWorker(Worker):
         if self.stopped:
             return
         super().close()
+        if self.failure is not None:
+            return
         last = Record(None)
         last.then(self.give_up_claim)
         self.journal.slip_in(last)
@@ -574,7 +584,10 @@ class JournaledWorker(Worker):
             activation.ask_to_stop()
 
     def give_up_claim(self) -> None:
-        """Others may run this worker now: everything of it is written, or this runtime has ended."""
+        """Others may run this worker now: everything of it is written, or nothing is any more."""
+        if self.is_given_up:
+            return
+        self.is_given_up = True
         self.on_given_up()
         try:
             self.journal.store.give_up(self.worker_id)
@@ -582,7 +595,10 @@ class JournaledWorker(Worker):
             self.engine.warn(f"worker {self.worker_id} is not given up: {describe(error)}")
 
     def lost(self, error: StoreError) -> None:
-        """Another process runs this worker now: leave everything to it."""
-        self.failure = error
+        """Another process runs this worker now: leave everything to it, also the end that it was to come to here."""
+        with self.journal.lock:
+            self.failure, self.is_cut_off, self.for_good = error, True, False
         self.close()
         self.cut_off()
+        self.give_up_claim()
+        self.changed()

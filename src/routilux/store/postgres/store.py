@@ -20,10 +20,11 @@ from routilux.errors import (
     describe,
     refused,
 )
-from routilux.ports import Changes, FlightRecorder, Store
+from routilux.ports import Changes, Death, FlightRecorder, OnLost, Store
+from routilux.store.flight import Flights
 from routilux.store.postgres.address import address_of
 from routilux.store.postgres.failures import is_lost
-from routilux.store.postgres.flights import Flights
+from routilux.store.postgres.flights import flights_of
 from routilux.store.postgres.link import Link
 from routilux.store.postgres.migrating import check_server, migrate
 from routilux.store.postgres.ownership import Ownership
@@ -62,10 +63,11 @@ class PostgresStore(Reading, Store):
     ``durability``: with "full" a batch is flushed before ``write`` returns; with "process" it survives the end of
     this process, and the last moments before a crash of the server can be lost.
 
-    A claimed worker belongs to this store alone, and its lease is renewed three times within ``lease_seconds``. When
-    this process stops, others can take it over after that time, by the clock of the server. A process that has lost a
-    worker can write nothing to it: StoreFencedError. ``owner`` names this process in messages. Give one only if the
-    name is never in use twice at the same time: who comes with the same name takes over at once, without waiting.
+    A claimed worker belongs to this store alone, and its lease is renewed each second, or three times within a shorter
+    ``lease_seconds``. When this process stops, others can take it over after that time, by the clock of the server. A
+    process that has lost a worker can write nothing to it: StoreFencedError. ``owner`` names this process in messages.
+    Give one only if the name is never in use twice at the same time: who comes with the same name takes over at once,
+    without waiting.
 
     A worker that no process has claimed can be written; it is claimed for as long as the transaction lasts.
 
@@ -209,38 +211,42 @@ class PostgresStore(Reading, Store):
 
         def action(connection: psycopg.Connection) -> int:
             with connection.transaction():
-                return prune(connection, now, finished_before, keep_finished, limit)
+                return prune(connection, now, finished_before, keep_finished, limit, self.name)
 
         return self._writer.run(action)
 
     # -- ownership -----------------------------------------------------------------------------------------
 
-    def claim(self, worker_id: str) -> None:
-        """Raises StoreLockedError, which names the owner and says how long its lease runs, where there is one."""
+    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
+        """Raises StoreLockedError, which names the owner and says how long its lease runs, where there is one.
+
+        ``on_lost`` gets the StoreFencedError within a second after another process has taken the worker over, or after
+        this one can find that out again.
+        """
         self._check_open()
-        self._ownership.claim(worker_id)
+        self._ownership.claim(worker_id, on_lost)
 
     def give_up(self, worker_id: str) -> None:
         self._ownership.give_up(worker_id)
 
     # -- the flight recorder -------------------------------------------------------------------------------
 
-    def suspects(self) -> list[str]:
-        """Those of processes on this machine, of the same user and within one boot: see ``flights``."""
-        flights = self._open_flights()
-        return [] if flights is None else list(flights.suspects)
-
     def watch(self) -> FlightRecorder | None:
         flights = self._open_flights()
         return None if flights is None else flights.recorder
 
+    def deaths(self) -> Sequence[Death]:
+        """Those of processes on this machine, of the same user and within one boot: see ``flights``."""
+        flights = self._open_flights()
+        return [] if flights is None else flights.deaths()
+
     def _open_flights(self) -> Flights | None:
-        """When a runtime asks: a caller that only looks at the store must not take what a runtime wants to know."""
+        """When a runtime asks: a caller that only looks at the store needs no file."""
         with self._flights_lock:
             if self._flights is None and self._flights_wanted:
                 self._flights_wanted = False
                 try:
-                    self._flights = Flights(self.name)
+                    self._flights = flights_of(self.name)
                 except OSError as error:
                     _log.warning(
                         "%s: no flight recorder, poisonous items will not be recognised: %s", self.name, error

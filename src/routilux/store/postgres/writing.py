@@ -3,10 +3,21 @@ and more of them for large values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from routilux.ports import Changes, EntryRow, ItemKey, ItemRow, JobRow, KeyRow, LetterRow, NoteKey, WorkerRow
+from routilux.ports import (
+    Changes,
+    EntryRow,
+    ItemKey,
+    ItemRow,
+    JobRow,
+    KeyRow,
+    LetterRow,
+    NoteKey,
+    PropertyRow,
+    WorkerRow,
+)
 from routilux.store.postgres.rows import Column, NoteRow, balances, columns, sealed, texts
 from routilux.store.postgres.statements import statements
 
@@ -58,6 +69,7 @@ def statements_of(changes: Changes) -> Iterator[Statement]:
     if changes.redriven:
         worker_ids, numbers = zip(*changes.redriven, strict=True)
         yield _SQL["remove_letters"], [texts(worker_ids), list(numbers)]
+    yield from putting(changes.properties)
 
 
 def _put(name: str, kind: type, rows: Sequence[Sequence[Any]]) -> Iterator[Statement]:
@@ -76,6 +88,15 @@ def forgetting(worker_ids: Sequence[str]) -> Iterator[Statement]:
     parameters: list[Column] = [texts(worker_ids)]
     for name in _FORGET:
         yield _SQL[name], parameters
+
+
+def putting(properties: Mapping[str, str | None]) -> Iterator[Statement]:
+    put = [PropertyRow(name, value) for name, value in properties.items() if value is not None]
+    removed = [name for name, value in properties.items() if value is None]
+    if put:
+        yield _SQL["put_properties"], sealed(PropertyRow, put)
+    if removed:
+        yield _SQL["remove_properties"], [texts(removed)]
 
 
 def _of_notes(changes: Changes) -> Iterator[Statement]:

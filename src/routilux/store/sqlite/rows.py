@@ -12,7 +12,17 @@ from typing import Any, TypeVar
 from zlib import crc32
 
 from routilux.errors import StoreCorruptError, shown
-from routilux.ports import EntryRow, ItemRow, JobRow, KeyRow, LetterRow, NoteKey, StoredJob, WorkerRow
+from routilux.ports import (
+    EntryRow,
+    ItemRow,
+    JobRow,
+    KeyRow,
+    LetterRow,
+    NoteKey,
+    PropertyRow,
+    StoredJob,
+    WorkerRow,
+)
 
 Fields = Sequence[Any]
 R = TypeVar("R", WorkerRow, ItemRow, EntryRow, JobRow, LetterRow)
@@ -63,7 +73,8 @@ def sealed_note(note: NoteKey, data: bytes) -> Fields:
     return *note, data, seal(note, data)
 
 
-def sealed_key(row: KeyRow) -> Fields:
+def sealed_whole(row: KeyRow | PropertyRow) -> Fields:
+    """A row without a blob, as it is stored."""
     return *row, seal(row)
 
 
@@ -96,10 +107,19 @@ def opened_job(stored: Fields) -> StoredJob:
 
 
 def opened_key(stored: Fields) -> KeyRow:
+    return KeyRow._make(_checked_whole("key", 2, stored))
+
+
+def opened_property(stored: Fields) -> PropertyRow:
+    return PropertyRow._make(_checked_whole("property", 1, stored))
+
+
+def _checked_whole(kind: str, width: int, stored: Fields) -> Fields:
+    """The fields of a row without a blob."""
     fields = _sealed_fields(stored[:-1], b"", stored[-1])
     if fields is None:
-        raise corrupt("key", stored[:2])
-    return KeyRow._make(fields)
+        raise corrupt(kind, stored[:width])
+    return fields
 
 
 def _checked(type_name: str, stored: Fields) -> Fields:

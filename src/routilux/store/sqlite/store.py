@@ -23,6 +23,7 @@ from routilux.errors import (
 )
 from routilux.ports import (
     Changes,
+    Death,
     EntryRow,
     FlightRecorder,
     ItemKey,
@@ -30,13 +31,14 @@ from routilux.ports import (
     KeyRow,
     LetterRow,
     NoteKey,
+    OnLost,
     Store,
     StoredJob,
     WorkerRow,
 )
 from routilux.store.boot import boot_id
 from routilux.store.claims import Claims
-from routilux.store.flight import MappedRecorder
+from routilux.store.flight import Flights
 from routilux.store.sqlite import batch
 from routilux.store.sqlite.beside import OwnerLock, Reserve, beside
 from routilux.store.sqlite.connection import (
@@ -115,7 +117,7 @@ class SqliteStore(Store):
         opened.callback(self._connection.close)
         self._draining(lambda: self._begin(migrations))
         self._place = Place(self._path)
-        self._recorder = self._open_recorder(opened)
+        self._flights = self._open_flights(opened)
         self._readers = Readers(self._path, busy_timeout)
         opened.callback(self._readers.close)
         if not is_small(self._path):
@@ -132,16 +134,16 @@ class SqliteStore(Store):
         self._committed(self._batch + 1)
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _open_recorder(self, opened: ExitStack) -> MappedRecorder | None:
+    def _open_flights(self, opened: ExitStack) -> Flights | None:
         try:
-            recorder = MappedRecorder(beside(self._path, ".flight"))
+            flights = Flights(beside(self._path, ".flight"))
         except OSError as error:
             log.warning(
                 "%s: no flight recorder, poisonous items will not be recognised: %s", self._path, error
             )
             return None
-        opened.callback(recorder.close)
-        return recorder
+        opened.callback(flights.close)
+        return flights
 
     def close(self) -> None:
         """Wait for the calls that run, and give back everything. Nothing can be read or written any more."""
@@ -343,6 +345,10 @@ class SqliteStore(Store):
         row = opened_key(rows[0]) if rows else None
         return row if row is not None and row.expires_at > now else None
 
+    def properties(self) -> dict[str, str]:
+        with self._reader() as connection:
+            return batch.properties(connection)
+
     def _select(self, name: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._reader() as connection:
             return run(connection, statement(name), values).fetchall()
@@ -367,7 +373,7 @@ class SqliteStore(Store):
 
     # -- ownership -----------------------------------------------------------------------------------------
 
-    def claim(self, worker_id: str) -> None:
+    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
         self._check_process()
         self._readers.check_open()
         self._claims.take(worker_id)
@@ -375,11 +381,11 @@ class SqliteStore(Store):
     def give_up(self, worker_id: str) -> None:
         self._claims.give_up(worker_id)
 
-    def suspects(self) -> list[str]:
-        return [] if self._recorder is None else self._recorder.suspects()
-
     def watch(self) -> FlightRecorder | None:
-        return self._recorder
+        return None if self._flights is None else self._flights.recorder
+
+    def deaths(self) -> Sequence[Death]:
+        return [] if self._flights is None else self._flights.deaths()
 
 
 def _grows(changes: Changes) -> bool:

@@ -18,6 +18,7 @@ from routilux.errors import (
     StoreFullError,
     StoreUnknownError,
 )
+from routilux.store import flight
 from routilux.store.sqlite import SqliteStore
 from routilux.store.sqlite.beside import RESERVE_SIZE
 from routilux.testing.store_rows import changes, entry_row, item_row, job_row, key_of, worker_row
@@ -268,11 +269,17 @@ def test_a_disk_that_is_full_from_the_start_is_found_at_open(small_disk):
         SqliteStore(folder / "a.db")
 
 
-def test_without_a_place_for_the_recorder_the_store_works_and_says_what_is_missing(path, opened, caplog):
-    path.with_name("store.db.flight").mkdir()
+def test_without_a_place_for_the_recorder_the_store_works_and_says_what_is_missing(
+    path, opened, caplog, monkeypatch
+):
+    def no_space(file: int, size: int) -> None:
+        raise OSError(errno.ENOSPC, "no space left")
+
+    monkeypatch.setattr(flight, "take_space", no_space)
     store = opened()
     assert store.watch() is None
-    assert store.suspects() == []
+    assert store.deaths() == []
+    assert not path.with_name("store.db.flight").exists()
     assert "no flight recorder, poisonous items will not be recognised" in caplog.text
     store.write(changes(items=[item_row(1)]))
 
