@@ -12,6 +12,7 @@ from routilux.errors import (
     JobCancelledError,
     RuntimeClosedError,
     StateError,
+    StoreDataError,
     StoreFencedError,
 )
 from routilux.kernel.account import JobAccount
@@ -21,7 +22,7 @@ from routilux.model.item import Output
 from routilux.model.status import JobStatus
 from routilux.runtime.failures import WARNING, write
 from routilux.runtime.sizes import estimated_size
-from routilux.tracebacks import headline
+from routilux.tracebacks import headline, is_a
 
 if TYPE_CHECKING:
     import asyncio
@@ -293,6 +294,12 @@ class JobContext:
                 write(WARNING, f"{who} raised {headline(error)}; the others are called", error)
 
     def _outcome(self) -> list[Output]:
+        if self.left and self.lost is not None and is_a(self.lost, StoreDataError):
+            raise StoreDataError(
+                f"job {self.job_id!r} is {self.status}, and its worker has stopped: {self.lost}",
+                job_id=self.job_id,
+                worker_id=self.worker_id,
+            )
         if self.left and self.lost is not None:
             raise StoreFencedError(
                 f"job {self.job_id!r} is {self.status}, and goes on elsewhere: {self.lost}",

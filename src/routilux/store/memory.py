@@ -51,6 +51,7 @@ class MemoryStore(Store):
         self._keys: dict[tuple[str, str], KeyRow] = {}
         self._properties: dict[str, str] = {}
         self._claims = Claims()
+        self.refused: list[tuple[Changes, str]] = []  # changes that can never be written, and why
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -61,6 +62,10 @@ class MemoryStore(Store):
                 self._check_new(changes)
                 self._apply(changes)
             return taken
+
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        self.refused.append((changes, why))
+        return "its list of refused changes"
 
     def settle(self) -> bool:
         raise StoreError("a store in memory always knows what was written; there is nothing to settle")

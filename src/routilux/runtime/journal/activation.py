@@ -90,6 +90,7 @@ class JournaledActivation(LiveActivation):
                 Output(self.mailbox.routine_id, str(event), worker.decode(encoded, where)), where
             )
             self.emitted += 1
+            self.check_size()
             return
         if node.keyed:
             self._check_keys(routes, worker.decode(encoded, where))
@@ -100,6 +101,10 @@ class JournaledActivation(LiveActivation):
             draft.emits.append((route, form))
             draft.size += len(form)
         self.emitted += 1
+        self.check_size()
+
+    def check_size(self) -> None:
+        draft = self.draft
         if draft.size > DRAFT_BYTES or len(draft.emits) > DRAFT_EMITS:
             raise self._too_much()
 
@@ -131,6 +136,7 @@ class JournaledActivation(LiveActivation):
             mark = worker.engine.driver.unique()
             output, stored = SharedOutput.of(output, mark), [output, mark]
         data = worker.encode(stored, where)
+        self.draft.size += len(data) * len(members)
         for member in members:
             self.draft.entries.append((member.job.output_list, output, data))
         if output.event == ERROR_EVENT:
@@ -197,8 +203,8 @@ class JournaledActivation(LiveActivation):
     def _too_much(self) -> ExecutionError:
         draft = self.draft
         return ExecutionError(
-            f"one activation of routine {self.mailbox.routine_id!r} has emitted {len(draft.emits):,} items of "
-            f"{draft.size / 2**20:,.0f} MiB, which are kept in memory until it has ended. Call "
+            f"one activation of routine {self.mailbox.routine_id!r} has emitted {len(draft.emits):,} items, and these and "
+            f"what else it has changed take {draft.size / 2**20:,.0f} MiB, which are kept in memory until it has ended. Call "
             "current().checkpoint(position) now and then, and go on from current().checkpointed in a later attempt",
             routine_id=self.mailbox.routine_id,
         )

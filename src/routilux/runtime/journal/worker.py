@@ -270,6 +270,7 @@ class JournaledWorker(Worker):
         """Nothing may fail behind this: merged slots and changed states are encoded, and emits read back."""
         if activation.draft.maps:
             activation.draft.settle()
+            activation.check_size()
         if activation.draft.emits:
             self.handover.seal(activation.draft)
         for slot, merged in (activation.merged or {}).items():
@@ -595,7 +596,8 @@ class JournaledWorker(Worker):
             self.engine.warn(f"worker {self.worker_id} is not given up: {describe(error)}")
 
     def lost(self, error: StoreError) -> None:
-        """Another process runs this worker now: leave everything to it, also the end that it was to come to here."""
+        """Another process runs this worker now, or a step of it cannot be written: nothing more of it is recorded here,
+        not even the end that it was to come to."""
         with self.journal.lock:
             self.failure, self.is_cut_off, self.for_good = error, True, False
         self.close()

@@ -26,6 +26,7 @@ from routilux.store.postgres.address import address_of
 from routilux.store.postgres.failures import is_lost
 from routilux.store.postgres.flights import flights_of
 from routilux.store.postgres.link import Link
+from routilux.store.postgres.machine import beside
 from routilux.store.postgres.migrating import check_server, migrate
 from routilux.store.postgres.ownership import Ownership
 from routilux.store.postgres.pruning import prune
@@ -37,6 +38,7 @@ from routilux.store.postgres.writing import (
     taken_keys,
     worker_ids_of,
 )
+from routilux.store.refused import keep_refused
 
 _log = logging.getLogger("routilux.store")
 
@@ -201,6 +203,14 @@ class PostgresStore(Reading, Store):
             ) from error
         if done.statusmessage != "COMMIT":
             raise StoreError(f"{self.name}: the server has rolled the batch back; nothing was written")
+
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        """In a file of this machine, among the temporary files: one for each store and user."""
+        try:
+            path = beside(self.name, ".refused")
+        except OSError as error:
+            raise StoreError(f"{self.name}: there is no place to keep refused changes: {error}") from error
+        return keep_refused(path, changes, why)
 
     def settle(self) -> bool:
         """As ``ports.Store`` says: connects again, ends the connection that was lost, and looks the batch up."""

@@ -39,6 +39,7 @@ from routilux.ports import (
 from routilux.store.boot import boot_id
 from routilux.store.claims import Claims
 from routilux.store.flight import Flights
+from routilux.store.refused import keep_refused
 from routilux.store.sqlite import batch
 from routilux.store.sqlite.beside import OwnerLock, Reserve, beside
 from routilux.store.sqlite.connection import (
@@ -229,6 +230,9 @@ class SqliteStore(Store):
             if not may_retry:
                 raise
         return commit()
+
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        return keep_refused(beside(self._path, ".refused"), changes, why)
 
     def settle(self) -> bool:
         with self._writer(), translated(self._path):
