@@ -17,7 +17,7 @@ from routilux import ErrorHandler, ErrorStrategy, Flow, Routine, Runtime, curren
 from routilux.activation_policies import batch_size_policy, immediate_policy
 from routilux.errors import InvalidValueError, SerializationError, StoreDataError
 from routilux.model import checks
-from routilux.ports import Changes, Store
+from routilux.ports import Changes
 from routilux.runtime.journal import activation as journaled
 from routilux.runtime.journal import worker
 from routilux.store.memory import MemoryStore

@@ -213,7 +213,8 @@ class JobContext:
 
         Raises the job's failure, JobCancelledError for a cancelled job, ExecutionTimeoutError when it
         takes longer than ``timeout`` seconds, RuntimeClosedError for a job that this runtime has left, and
-        StoreFencedError for one whose worker another process has taken over. The failure of a job that was read from a
+        StoreFencedError for one whose worker another process has taken over, or StoreDataError where a step of it can
+        never be written. The failure of a job that was read from a
         store is an ExecutionError with its text.
         """
         if not self.wait(timeout) and not self.left:

@@ -203,8 +203,8 @@ class JournaledActivation(LiveActivation):
     def _too_much(self) -> ExecutionError:
         draft = self.draft
         return ExecutionError(
-            f"one activation of routine {self.mailbox.routine_id!r} has emitted {len(draft.emits):,} items, and these and "
-            f"what else it has changed take {draft.size / 2**20:,.0f} MiB, which are kept in memory until it has ended. Call "
+            f"one activation of routine {self.mailbox.routine_id!r} has emitted {len(draft.emits):,} items, and with "
+            f"what else it has changed these take {draft.size / 2**20:,.0f} MiB of memory until it has ended. Call "
             "current().checkpoint(position) now and then, and go on from current().checkpointed in a later attempt",
             routine_id=self.mailbox.routine_id,
         )

@@ -9,7 +9,7 @@ Guarantees
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -190,10 +190,17 @@ class StoredMapping(RoutineState):
 
     # -- for the journal -----------------------------------------------------------------------------------
 
-    def fill(self, values: Mapping[Any, Any]) -> None:
-        """Take over what was read from the store."""
-        for key, value in values.items():
-            self._held[key] = value if type(value) in _ATOMS else Form(self._encoded(key, value))
+    def fill(self, forms: Iterable[tuple[Any, bytes]]) -> None:
+        """Take over keys, and the forms of their values, from the store. What cannot be read raises when it is."""
+        for key, data in forms:
+            held: Any = Form(data)
+            try:
+                value = self._worker.decode(data, self._where)
+            except Exception:  # noqa: BLE001 from the code of a registered type, or because it is not registered
+                pass
+            else:
+                held = value if type(value) in _ATOMS else held
+            self._held[key] = held
 
     def settle(self, share: Share) -> None:
         """What was read and then changed in place is written. Raises SerializationError."""
