@@ -12,6 +12,7 @@ from routilux.errors import (
     JobCancelledError,
     RuntimeClosedError,
     StateError,
+    StoreDataError,
     StoreFencedError,
 )
 from routilux.kernel.account import JobAccount
@@ -21,7 +22,7 @@ from routilux.model.item import Output
 from routilux.model.status import JobStatus
 from routilux.runtime.failures import WARNING, write
 from routilux.runtime.sizes import estimated_size
-from routilux.tracebacks import headline
+from routilux.tracebacks import headline, is_a
 
 if TYPE_CHECKING:
     import asyncio
@@ -212,7 +213,8 @@ class JobContext:
 
         Raises the job's failure, JobCancelledError for a cancelled job, ExecutionTimeoutError when it
         takes longer than ``timeout`` seconds, RuntimeClosedError for a job that this runtime has left, and
-        StoreFencedError for one whose worker another process has taken over. The failure of a job that was read from a
+        StoreFencedError for one whose worker another process has taken over, or StoreDataError where a step of it can
+        never be written. The failure of a job that was read from a
         store is an ExecutionError with its text.
         """
         if not self.wait(timeout) and not self.left:
@@ -293,6 +295,12 @@ class JobContext:
                 write(WARNING, f"{who} raised {headline(error)}; the others are called", error)
 
     def _outcome(self) -> list[Output]:
+        if self.left and self.lost is not None and is_a(self.lost, StoreDataError):
+            raise StoreDataError(
+                f"job {self.job_id!r} is {self.status}, and its worker has stopped: {self.lost}",
+                job_id=self.job_id,
+                worker_id=self.worker_id,
+            )
         if self.left and self.lost is not None:
             raise StoreFencedError(
                 f"job {self.job_id!r} is {self.status}, and goes on elsewhere: {self.lost}",

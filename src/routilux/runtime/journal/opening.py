@@ -90,7 +90,7 @@ class Opener:
         worker: JournaledWorker = self._create(flow, worker_id, one_shot=False)
         worker.about = {"named": worker_id is not None, **worker.joins.about()}
         if metadata:
-            worker.about["metadata"] = dict(metadata)
+            worker.metadata_form = worker.encode(dict(metadata), f"metadata of worker {worker.worker_id!r}")
             worker.state.keep_metadata(metadata)
         self._claim(worker)
         try:

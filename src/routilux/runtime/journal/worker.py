@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.errors import RoutiluxError, StateError, StoreError, WorkerNotRunningError, describe
+from routilux.errors import (
+    RoutiluxError,
+    SerializationError,
+    StateError,
+    StoreCorruptError,
+    StoreError,
+    WorkerNotRunningError,
+    describe,
+)
 from routilux.kernel.account import JobAccount
 from routilux.kernel.activation import OVER
 from routilux.kernel.mailbox import Mailbox
@@ -20,6 +28,7 @@ from routilux.runtime.journal import rows
 from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
 from routilux.runtime.journal.admission import Admission
 from routilux.runtime.journal.backlog import Backlog
+from routilux.runtime.journal.committer import RETRY_SECONDS
 from routilux.runtime.journal.conflicts import Conflicts, StateConflict
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.endings import Endings
@@ -45,6 +54,7 @@ if TYPE_CHECKING:
     from routilux.runtime.waiting import Lines, Waits
 
 T = TypeVar("T")
+VALUE_BYTES = 256 * 2**20  # of one value as JSON, on every store; databases take less than 1 GB
 NUMBERS_AHEAD = 1_000  # that the worker's row allows for, so that it is not written for every item
 
 
@@ -70,6 +80,7 @@ class JournaledWorker(Worker):
         self.number_limit = 1  # of the worker's row
         self.row_is_due = False  # it has none yet
         self.about: dict[str, Any] = {}  # what else the worker's row says
+        self.metadata_form: bytes | None = None  # that it was started with
         self.stored_jobs = StoredJobs(self)
         self.endings = Endings(self)
         self.backlog = Backlog(self)
@@ -89,7 +100,14 @@ class JournaledWorker(Worker):
             self.joins.add(node)
 
     def encode(self, value: Any, where: str) -> bytes:
-        return self.journal.codec.encode(value, where)
+        data = self.journal.codec.encode(value, where)
+        if len(data) > VALUE_BYTES:
+            raise SerializationError(
+                f"{where}: a value of {len(data):,} bytes as JSON, and a store takes up to {VALUE_BYTES:,}; store it "
+                "elsewhere, and send a reference to it",
+                path="$",
+            )
+        return data
 
     def decode(self, data: bytes, where: str) -> Any:
         return self.journal.codec.decode(data, where)
@@ -142,8 +160,10 @@ class JournaledWorker(Worker):
                 self.started(activation.job)
             context = activation.job.context.copy()
             context.run(turns.set_running, activation)
-            slot_data = node.data_of(activation.batch)
             try:
+                if activation.is_used and not self.renewed(activation):
+                    return False, clock()
+                slot_data = node.data_of(activation.batch)
                 if (activation.job.halted and turns.put_back(activation)) or (
                     (node.guarded or node.gathers) and not turns.begin(self, activation, slot_data)
                 ):
@@ -205,6 +225,31 @@ class JournaledWorker(Worker):
         self.notes.claim(activation)
         return False
 
+    def renewed(self, activation: Any) -> bool:
+        if not activation.is_used:
+            return True
+        try:
+            activation.renew_payloads()
+        except StoreCorruptError:
+            raise
+        except StoreError:
+            mailbox, now = activation.mailbox, self.engine.now()
+            if mailbox.stall(activation, retry=False):
+                self.schedule(mailbox)
+            turns.arm_retry(self, activation, now + RETRY_SECONDS)
+            if activation.job.ended:  # it ended meanwhile
+                self.sweep()
+                self.forget_retry(activation)
+            return False
+        return True
+
+    def unfit_to_run_again(self, activation: Any) -> BaseException | None:
+        try:
+            self.notes.keep_message(activation)
+        except BaseException as error:  # noqa: BLE001 a registered type of the user may raise anything
+            return error
+        return None
+
     def retry_later(self, activation: Any, when: float, delay: float) -> bool:
         return self.notes.retry(activation, when, delay)
 
@@ -225,6 +270,7 @@ class JournaledWorker(Worker):
         """Nothing may fail behind this: merged slots and changed states are encoded, and emits read back."""
         if activation.draft.maps:
             activation.draft.settle()
+            activation.check_size()
         if activation.draft.emits:
             self.handover.seal(activation.draft)
         for slot, merged in (activation.merged or {}).items():
@@ -370,7 +416,7 @@ class JournaledWorker(Worker):
             "stopped" if self.stopped and self.for_good else "paused" if paused else "running",
             self.number_limit,
             self.engine.driver.clock.time(),
-            self.encode(self.about, f"worker {self.worker_id!r}"),
+            rows.with_metadata(self.encode(self.about, f"worker {self.worker_id!r}"), self.metadata_form),
         )
 
     def write_row(self) -> None:
@@ -551,7 +597,8 @@ class JournaledWorker(Worker):
             self.engine.warn(f"worker {self.worker_id} is not given up: {describe(error)}")
 
     def lost(self, error: StoreError) -> None:
-        """Another process runs this worker now: leave everything to it, also the end that it was to come to here."""
+        """Another process runs this worker now, or a step of it cannot be written: nothing more of it is recorded here,
+        not even the end that it was to come to."""
         with self.journal.lock:
             self.failure, self.is_cut_off, self.for_good = error, True, False
         self.close()

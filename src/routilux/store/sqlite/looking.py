@@ -49,6 +49,9 @@ class SqliteView(SqliteStore):
             raise self._only_read()
         return frozenset()
 
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        raise self._only_read()
+
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
         raise self._only_read()
 
