@@ -853,6 +853,7 @@ class Runtime:
         asked, drain = drain, drain and not worker.queue.paused
         with draining.told_if_long(self._engine, lambda: [worker]):
             ended = not drain or (yield from worker.waits_to_drain(deadline))
+        worker.check_kept()
         told = drain and draining.tell_of(worker)
         worker.hold()
         left = asked and bool(worker.jobs)
@@ -887,7 +888,6 @@ class Runtime:
         checked_flag("shutdown(wait)", wait)
         if self._forked:
             return True
-        checked_flag("shutdown(wait)", wait)
         deadline = self._engine.deadline(timeout)
         inside = running.get() is not None
         if isinstance(self._engine.driver, ThreadDriver) and not inside and interrupts_itself():
@@ -920,9 +920,8 @@ class Runtime:
         workers = list(self._engine.workers.values())
         if inside:
             drained = not self._engine.running() and not any(worker.jobs for worker in workers)
-        told = (
-            [worker for worker in workers if worker.jobs] if wait and not (inside or drained) else []
-        )  # by the drain
+        tells = wait and not (inside or drained)
+        told = [worker for worker in workers if tells and worker.jobs]  # by the drain
         drained = drained and not any(worker.jobs for worker in workers if wait and not worker.journaled)
         remains = Remains(worker for worker in workers if worker not in told)
         unfinished = [worker for worker in workers if worker.is_nameless and worker.holds_work]
@@ -1071,7 +1070,6 @@ class Runtime:
         checked_flag("ashutdown(wait)", wait)
         if self._forked:
             return True
-        checked_flag("ashutdown(wait)", wait)
         deadline, inside = self._engine.deadline(timeout), running.get() is not None
         return await in_task(self._waits_to_shut_down(wait, deadline, inside, on_own_thread))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from functools import partial
@@ -19,7 +20,7 @@ from routilux.errors import (
 from routilux.kernel.account import JobAccount
 from routilux.model.item import DeadLetter
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
-from routilux.ports import FLOOR, ItemKey, StoredJob, WorkerRow
+from routilux.ports import FLOOR, Death, ItemKey, StoredJob, WorkerRow
 from routilux.runtime.directory import not_an_execution
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal import rows
@@ -96,7 +97,6 @@ class Opener:
         self._create = create
         self._enter = enter
         self._claimed: dict[str, JournaledWorker] = {}
-        self._count_deaths()
 
     # -- workers -------------------------------------------------------------------------------------------
 
@@ -110,7 +110,9 @@ class Opener:
         try:
             self._begin_life(worker, row, "worker", named=worker_id is not None)
             if metadata:
-                worker.about["metadata"] = dict(metadata)
+                worker.metadata_form = worker.encode(
+                    dict(metadata), f"metadata of worker {worker.worker_id!r}"
+                )
                 worker.state.keep_metadata(metadata)
             worker.write_row_now()
         except BaseException:
@@ -163,7 +165,7 @@ class Opener:
         if leaving is not None and leaving.stopped:
             gone = lambda: self._claimed.get(worker_id) is not leaving or self._journal.over is not None  # noqa: E731
             self._engine.bell.wait_for(gone, None)
-        self._journal.store.claim(worker_id)
+        self._journal.store.claim(worker_id, partial(self._journal.lose, worker))
         worker.is_claimed = True
         self._claimed[worker_id] = worker
         worker.on_given_up = partial(self._given_up, worker)
@@ -245,6 +247,7 @@ class Opener:
 
     def _make(self, worker: JournaledWorker, row: WorkerRow, *, pause: bool) -> None:
         paused = pause or row.status == "paused"
+        self._count_deaths(worker)
         worker.revival.open(row)
         if paused and row.status != "paused":
             worker.pause_on_record()
@@ -414,13 +417,26 @@ class Opener:
 
     # -- what killed the process ---------------------------------------------------------------------------
 
-    def _count_deaths(self) -> None:
-        """Remember on which items activations ran when the process that had the store before died."""
-        suspects = rows.suspects_of(self._journal.store.suspects())
-        known = [ItemKey(*row[:3]) for row in self._journal.store.items_of(suspects)]
-        record = rows.deaths_record(self._journal, known)
-        if record is not None:
+    def _count_deaths(self, worker: JournaledWorker) -> None:
+        """Hold the deaths of processes against the items of this worker that they ran. A process that dies before that
+        is written leaves it to the next one."""
+        places = {prefix: place for place, prefix in worker.flight_texts.items()}
+        found: list[tuple[Death, dict[str, ItemKey]]] = []
+        for death in self._journal.store.deaths():
+            suspects = rows.suspects_of(death.texts)
+            if len(suspects) < len(death.texts):
+                death.clear(set(death.texts).difference(suspects))
+            keys = {text: rows.flight_key(worker.worker_id, places, text) for text in suspects}
+            ours = {text: key for text, key in keys.items() if key is not None}
+            if ours:
+                found.append((death, ours))
+        deaths = Counter(key for _, ours in found for key in ours.values())
+        there = [ItemKey(*row[:3]) for row in self._journal.store.items_of(list(deaths))]
+        if there:
+            record = rows.deaths_record(worker, {key: deaths[key] for key in there})
             self._journal.written_or_raise(record, partial(self._journal.hand_over, record))
+        for death, ours in found:
+            death.clear(ours)
 
     # -- the end -------------------------------------------------------------------------------------------
 

@@ -4,3 +4,6 @@ CREATE TABLE property (
     value text NOT NULL,
     seal bigint NOT NULL
 );
+
+-- Epochs of leases are drawn by the processes.
+DROP SEQUENCE epoch;
