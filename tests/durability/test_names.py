@@ -694,10 +694,10 @@ def between_list_and_claim(
     store = runtime._engine.journal.store  # type: ignore[union-attr]
     claim, calls = store.claim, [call]
 
-    def late(worker_id: str) -> None:
+    def late(*arguments: Any) -> None:
         if calls:
             calls.pop()()
-        claim(worker_id)
+        claim(*arguments)
 
     monkeypatch.setattr(store, "claim", late)
 
