@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from routilux.errors import InvalidTypeError, StateError, WorkerNotRunningError, shown, unknown
 from routilux.model.flow import Flow
 from routilux.model.registry import FlowRegistry
+from routilux.ports import JobRow
 from routilux.runtime.job import JobContext
-from routilux.runtime.state import WorkerState
+from routilux.runtime.state import JobState, WorkerState
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
@@ -26,6 +27,14 @@ def job_left(job: JobContext, call: str) -> StateError:
         job_id=job.job_id,
         worker_id=job.worker_id,
         flow_id=job.flow_id,
+    )
+
+
+def not_an_execution(job: JobContext | JobRow, flow: Flow) -> StateError:
+    return StateError(
+        f"job {job.job_id!r} is one of worker {job.worker_id!r} of flow {job.flow_id!r}, not an execution of flow "
+        f"{flow.flow_id!r}; give another job_id",
+        job_id=job.job_id,
     )
 
 
@@ -209,6 +218,9 @@ class Directory:
         if isinstance(target, JobContext):
             return self._job(target.job_id) or target
         if isinstance(target, WorkerState):
+            is_here = target.worker_id in engine.workers or target.worker_id in engine.stopped
+            if not is_here and isinstance(target, JobState) and target.job is not None:
+                return target.job  # of an execution that is run elsewhere, or has ended
             return self.worker(target.worker_id)
         if not isinstance(target, str):
             raise InvalidTypeError(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from routilux.runtime.directory import Directory
     from routilux.runtime.driver import Driver
     from routilux.runtime.journal.log import Journal
+    from routilux.runtime.names import Names
     from routilux.runtime.worker import Worker
 
 
@@ -75,8 +76,10 @@ class Engine:
         self.taps: tuple[Tap, ...] = ()  # are shown what is emitted
         self.workers: dict[str, Worker] = {}
         self.stopped: dict[str, Worker] = {}
+        self.next_number = 1  # of items: no worker in memory that has ended has used it, or higher ones
         self.elsewhere: dict[LiveActivation, None] = {}  # what task runners run that the driver does not know
         self.directory: Directory  # of who can be reached by name; the runtime's
+        self.names: Names  # that are being given; the runtime's
         self.check_open: Callable[[str], None]  # raises when nothing is accepted any more; the runtime's
         self.journal: Journal | None = None if store is None else load("journal")(self, store)
         self._observers: tuple[Observer | RowObserver, ...] = ()
@@ -114,10 +117,14 @@ class Engine:
         return [*self.driver.running(), *list(self.elsewhere)]
 
     def worker_ended(self, worker: Worker) -> None:
-        """Keep the newest of the stopped workers readable."""
-        self.stopped[worker.worker_id] = worker  # first: at no moment is it unknown
+        """Keep the newest of the stopped workers readable, without those that were refused."""
+        if self.workers.get(worker.worker_id) is worker and not worker.is_refused:
+            self.stopped[worker.worker_id] = worker  # first: at no moment is it unknown
+        if not worker.journaled:
+            self.next_number = max(self.next_number, worker.number())
         self.directory.leave(worker)
-        self.workers.pop(worker.worker_id, None)
+        if self.workers.get(worker.worker_id) is worker:
+            del self.workers[worker.worker_id]
         for worker_id in list(self.stopped)[:-STOPPED_LIMIT]:
             self._forget(worker_id)
         self.bell.ring()  # posts that wait for room among the pending jobs, and would go to this worker

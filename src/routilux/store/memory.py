@@ -54,9 +54,11 @@ class MemoryStore(Store):
 
     # -- writing -------------------------------------------------------------------------------------------
 
-    def write(self, changes: Changes) -> frozenset[int]:
+    def write(self, changes: Changes) -> frozenset[int | str]:
         with self._opened():
-            taken = frozenset(at for at, row in enumerate(changes.keys) if self._is_taken(row))
+            taken: frozenset[int | str] = frozenset(
+                at for at, row in enumerate(changes.keys) if self._is_taken(row)
+            ) or frozenset(row.job_id for row in changes.jobs.values() if self._is_of_another(row))
             if not taken:
                 self._apply(changes)
             return taken
@@ -67,6 +69,10 @@ class MemoryStore(Store):
     def _is_taken(self, row: KeyRow) -> bool:
         known = self._keys.get((row.flow_id, row.key))
         return known is not None and known.expires_at > row.created_at
+
+    def _is_of_another(self, row: JobRow) -> bool:
+        known = self._jobs.get(row.job_id)
+        return known is not None and (known.worker_id, known.serial) != (row.worker_id, row.serial)
 
     def _apply(self, changes: Changes) -> None:
         for worker_id in changes.forgotten:

@@ -46,7 +46,7 @@ class SqliteView(SqliteStore):
         with self._lock, translated(self._path):
             yield self._connection
 
-    def write(self, changes: Changes) -> frozenset[int]:
+    def write(self, changes: Changes) -> frozenset[int | str]:
         if any(getattr(changes, name) for name in Changes.__slots__):
             raise self.only_read
         return frozenset()

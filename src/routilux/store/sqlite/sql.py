@@ -35,10 +35,13 @@ def chunks(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
             start += size
 
 
-def put(connection: Connection, name: str, rows: Sequence[Sequence[Any]]) -> None:
-    """Run a statement that takes whole rows."""
+def put(connection: Connection, name: str, rows: Sequence[Sequence[Any]]) -> int:
+    """Run a statement that takes whole rows; returns how many of them it has written."""
+    written = 0
     for part in chunks(rows):
-        connection.execute(statement(name, len(part)), [value for row in part for value in row])
+        values = [value for row in part for value in row]
+        written += connection.execute(statement(name, len(part)), values).rowcount
+    return written
 
 
 def by_key(connection: Connection, name: str, keys: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:
