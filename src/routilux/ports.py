@@ -421,6 +421,11 @@ class Store(Protocol):
     name: str
     """The store as users know it, such as its URL, without a password."""
 
+    @property
+    def only_read(self) -> StoreError | None:
+        """Why nothing can be changed through this one, with who can; None for a store that can be run."""
+        return None
+
     def write(self, changes: Changes) -> frozenset[int | str]:
         """Commit. Only one thread calls it at a time. Changes without rows ask whether rows could be added.
 

@@ -134,7 +134,9 @@ class Directory:
         known = name in self._registry and flow in (None, self._registry.get(name))
         return f"runtime.exec({name!r})" if known else "runtime.exec(flow)"
 
-    def _not_one(self, flow: str | Flow, flow_id: str, workers: Sequence[Worker]) -> StateError:
+    def _not_one(self, flow: str | Flow, flow_id: str, workers: Sequence[Worker]) -> BaseException:
+        if self._engine.only_read is not None:
+            return self._engine.only_read
         if not workers:
             fix = self._fix(flow if isinstance(flow, Flow) else None, flow_id)
             own = self._posted_to(flow).flow_id
@@ -178,7 +180,7 @@ class Directory:
         worker = self._engine.workers.get(job.worker_id) or self._engine.stopped.get(job.worker_id)
         if worker is not None and not job.left:
             return worker
-        raise job_left(job, call)
+        raise self._engine.only_read or job_left(job, call)
 
     def unknown_place(self, worker: Worker, routine_id: Any, slot: Any) -> Exception:
         routine = worker.flow.routines.get(routine_id) if isinstance(routine_id, str) else None

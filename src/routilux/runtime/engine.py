@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 class Health(NamedTuple):
     """``status`` is ``"ok"``; ``"degraded"`` while the store takes nothing and is asked again and again, or a worker
     that was given up is not open here again; ``"failed"`` when the store will take nothing any more; ``"closed"`` when
-    the runtime has been shut down. ``reason`` says why."""
+    the runtime has been shut down; ``"read-only"`` with a store that is only looked into. ``reason`` says why."""
 
     status: str
     reason: str | None
@@ -87,6 +87,8 @@ class Engine:
 
     def health(self) -> Health:
         """Whether what happens is kept, and all workers go on that were not stopped."""
+        if self.only_read is not None:
+            return Health("read-only", str(self.only_read))
         lost = [worker for worker in list(self.stopped.values()) if worker.failure is not None]
         given_up = [str(worker.failure) for worker in lost if worker.worker_id not in self.workers]
         if self.journal is None or (self.journal.health is None and not given_up):
@@ -94,6 +96,11 @@ class Engine:
         if self.journal.health is None:
             return Health("degraded", "; ".join(given_up))
         return Health("failed" if self.journal.broken is not None else "degraded", str(self.journal.health))
+
+    @property
+    def only_read(self) -> BaseException | None:
+        """Why nothing can be changed here, where the store is only looked into."""
+        return None if self.journal is None else self.journal.store.only_read
 
     def waits_for(self, worker_id: str) -> str:
         """What waits for what in a worker that lives here, as text for an error; empty if it does not."""

@@ -661,7 +661,7 @@ class Runtime:
         """The worker that has set this letter aside, if it can take it back."""
         worker = self._engine.workers.get(letter.worker_id)
         if worker is None or worker.one_shot:
-            raise WorkerNotRunningError(
+            raise self._engine.only_read or WorkerNotRunningError(
                 f"worker {letter.worker_id!r} of the dead letter does not live any more; post its data to a live "
                 f"worker: {_as_post(letter)}",
                 worker_id=letter.worker_id,

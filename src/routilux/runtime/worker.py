@@ -216,6 +216,10 @@ class Worker:
         self.settle(activation.batch)
         return more
 
+    def merged_before(self, mailbox: Mailbox, slot: str) -> Payload:
+        """What a merging slot has merged so far."""
+        return mailbox.merged.get(slot, {})
+
     def renewed(self, activation: LiveActivation) -> bool:
         """Whether an activation that runs again has what it was first given; if not, it was put back until it can."""
         return True

@@ -76,10 +76,6 @@ class MemoryStore(Store):
         known = self._keys.get((row.flow_id, row.key))
         return known is not None and known.expires_at > row.created_at
 
-    def _is_of_another(self, row: JobRow) -> bool:
-        known = self._jobs.get(row.job_id)
-        return known is not None and (known.worker_id, known.serial) != (row.worker_id, row.serial)
-
     def _check_new(self, changes: Changes) -> None:
         """Rows that have to be new are."""
         forgotten = set(changes.forgotten)
@@ -100,6 +96,10 @@ class MemoryStore(Store):
 
     def _has_item(self, key: ItemKey) -> bool:
         return key.number in self._items.get((key.worker_id, key.place), ())
+
+    def _is_of_another(self, row: JobRow) -> bool:
+        known = self._jobs.get(row.job_id)
+        return known is not None and (known.worker_id, known.serial) != (row.worker_id, row.serial)
 
     def _apply(self, changes: Changes) -> None:
         for worker_id in changes.forgotten:

@@ -90,6 +90,9 @@ class StoreContract:
         assert [store.places("w"), store.notes("w")] == [[], []]
         assert [store.items("w", "parse.in"), store.entries("w", "log", "")] == [[], []]
 
+    def test_it_can_be_run(self, store: Store) -> None:
+        assert store.only_read is None
+
     def test_it_has_a_name(self, store: Store) -> None:
         assert isinstance(store.name, str)
         assert store.name

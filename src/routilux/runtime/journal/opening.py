@@ -55,6 +55,8 @@ class Recovered(list["WorkerState"]):
 class _Closed:
     """Stands for the store of a runtime that has ended, and has closed it."""
 
+    only_read = None
+
     def __init__(self, name: str) -> None:
         self.name = name
 

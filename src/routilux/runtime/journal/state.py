@@ -57,6 +57,12 @@ class _Journaled(WorkerState):
         states = {routine_id: stored.copy() for routine_id, stored in list(self._stored_states.items())}
         return {routine_id: state for routine_id, state in states.items() if state}
 
+    def kept_size(self) -> int:
+        mappings = sum(stored.kept_size() for stored in [self.shared_data, *self._stored_states.values()])  # type: ignore[attr-defined]
+        return mappings + sum(
+            estimated_size(part) for part in (list(self.shared_log), self.output_log) if part
+        )
+
     def get_routine_state(self, routine_id: str, default: Any = None) -> Any:
         if routine_id not in self._stored_states:
             self._check_routine(routine_id)
@@ -173,7 +179,7 @@ class JournaledJob(JobContext):
 
     def kept_size(self) -> int:
         data = self._stored.get("data")
-        return super().kept_size() + (0 if data is None else estimated_size(data.copy()))
+        return super().kept_size() + (0 if data is None else data.kept_size())
 
     def continue_lists(self, following: Mapping[str, int]) -> None:
         """Number what is added behind what the store has."""

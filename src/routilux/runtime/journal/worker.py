@@ -227,6 +227,15 @@ class JournaledWorker(Worker):
         self.notes.claim(activation)
         return False
 
+    def merged_before(self, mailbox: Mailbox, slot: str) -> Payload:
+        """A copy, which an attempt that fails may have changed."""
+        merged = mailbox.merged.get(slot)
+        if not merged:
+            return {}
+        where = f"merged slot '{mailbox.routine_id}.{slot}'"
+        copy: Payload = self.decode(self.encode(merged, where), where)
+        return copy
+
     def renewed(self, activation: Any) -> bool:
         if not activation.is_used:
             return True
@@ -277,8 +286,12 @@ class JournaledWorker(Worker):
             self.handover.seal(activation.draft)
         for slot, merged in (activation.merged or {}).items():
             routine_id = activation.mailbox.routine_id
-            note = NoteKey(self.worker_id, "merged", routine_id, slot)
-            activation.draft.notes[note] = self.encode(merged, f"merged slot '{routine_id}.{slot}'")
+            note, where = (
+                NoteKey(self.worker_id, "merged", routine_id, slot),
+                f"merged slot '{routine_id}.{slot}'",
+            )
+            form = activation.draft.notes[note] = self.encode(merged, where)
+            activation.merged[slot] = self.decode(form, where)
 
     def conclude(self, activation: Any, now: float, outcome: Outcome) -> bool:
         self.handover.hand_over(activation, outcome)

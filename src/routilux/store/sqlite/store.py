@@ -188,11 +188,12 @@ class SqliteStore(Store):
     def _commit(self, changes: Changes) -> frozenset[int | str]:
         try:
             with translated(self._path), self._transaction() as connection:
-                batch.apply(connection, changes)
+                try:
+                    batch.apply(connection, changes)
+                except (TypeError, ValueError) as error:  # from the forms of values
+                    raise unfit(self._path, error) from error
         except batch.Taken as refusal:
             return refusal.names
-        except (TypeError, ValueError) as error:  # from the forms of values
-            raise unfit(self._path, error) from error
         return frozenset()
 
     @contextmanager
