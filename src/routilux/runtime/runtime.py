@@ -180,18 +180,23 @@ class Runtime:
         Without ``entry_params`` it lives until it is stopped, and its :class:`WorkerState` is returned; jobs
         come by :meth:`post`. With ``entry_params`` it is a one-shot execution of exactly one job, which begins
         at ``entry`` ("routine" or "routine.slot", by default the flow's entry), and its :class:`JobState` is
-        returned; ``job_id`` names its job, and the same name gives the same execution again. ``job_state`` resumes a
-        state that was loaded, with its own worker id, job and data; nothing but the flow is given with it. ``metadata``
-        are those of the job of an execution, and of a worker those that its ``state.metadata`` shows.
+        returned; ``job_id`` names its job, and the same name gives the same execution again, whoever asks for it at the
+        same time. ``job_state`` resumes a state that was loaded, with its own worker id, job and data; nothing but the
+        flow is given with it. ``metadata`` are those of the job of an execution, and of a worker those that its
+        ``state.metadata`` shows.
 
         With a store, ``worker_id`` opens the worker that the store holds unfinished, with its queues, state, retries
         and pauses, or starts it. The same holds for ``job_id``; ``metadata`` and ``entry_params`` count only the first
-        time, and a finished execution is shown as it has ended. ``on_flow_change="adopt"`` also opens a worker that was
-        left by the flow in another shape: items of slots that are gone become dead letters.
+        time, and a finished execution is shown as it has ended. One that another process runs is shown as the store has
+        it: who waits for it hears its end, and goes on with it here where that process has died.
+        ``on_flow_change="adopt"`` also opens a worker that was left by the flow in another shape: items of slots that
+        are gone become dead letters.
 
-        Raises UnknownFlowError, MissingPolicyError, FlowValidationError, InvalidValueError for a worker id that
-        is taken, SerializationError for a saved state of another flow, StateError for a stored worker that does not
-        fit the flow, StoreError, StoreLockedError for a worker that another process runs. Then nothing was started.
+        Raises UnknownFlowError, MissingPolicyError, FlowValidationError, DuplicateNameError for a worker id that is
+        taken, or for a loaded state with the id of a job that is known here, SerializationError for a saved state of
+        another flow, StateError for a stored worker that does not fit the flow or is of the other kind, and for a
+        ``job_id`` of a job that is no execution of this flow, StoreError, StoreLockedError for a worker that another
+        process runs. Then nothing was started.
         """
         self._check_open("exec()")
         if job_state is not None:
