@@ -17,7 +17,6 @@ from routilux.activation_policies import batch_size_policy, immediate_policy
 from routilux.errors import InvalidValueError, SerializationError, StoreDataError
 from routilux.model import checks
 from routilux.ports import Changes
-from routilux.runtime.journal import activation as journaled
 from routilux.runtime.journal import worker
 from routilux.store.memory import MemoryStore
 from tests.waiting import SECONDS, eventually
@@ -199,7 +198,7 @@ def test_a_value_that_no_database_takes_fails_where_it_is_made(
 
 
 def test_an_activation_that_changes_too_much_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journaled, "DRAFT_BYTES", 10_000)
+    monkeypatch.setattr(worker, "DRAFT_BYTES", 10_000)
 
     def change(routine: Routine, item: dict[str, Any], state: Any) -> None:
         for n in range(20):
