@@ -95,7 +95,9 @@ def test_names_that_are_too_long_for_a_key_are_refused_and_nothing_is_written(op
 
 
 @pytest.mark.parametrize(
-    "bad", [item_row(2**63), item_row(1, data=object()), item_row(1, time="soon")], ids=str
+    "bad",
+    [item_row(2**63), item_row(1, data=object()), item_row(1, time="soon")],
+    ids=["number", "data", "time"],
 )
 def test_a_value_that_no_column_takes_is_refused_whole(open_store: OpenStore, bad: ItemRow) -> None:
     store = open_store()

@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 class Health(NamedTuple):
-    """``status`` is ``"ok"``; ``"degraded"`` while the store takes nothing and is asked again and again, or a worker that
-    was given up is not open here again; ``"failed"`` when the store will take nothing any more; ``"closed"`` when the
-    runtime has been shut down. ``reason`` says why."""
+    """``status`` is ``"ok"``; ``"degraded"`` while the store takes nothing and is asked again and again, or a worker
+    that was given up is not open here again; ``"failed"`` when the store will take nothing any more; ``"closed"`` when
+    the runtime has been shut down. ``reason`` says why."""
 
     status: str
     reason: str | None

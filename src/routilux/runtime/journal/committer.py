@@ -458,7 +458,7 @@ class Committer:
         self._give_up([record for record in waiting if _is_lost(record)])
 
     def _drop_lost(self, batch: list[Record]) -> bool:
-        """Whether the batch had records of lost workers, in which something still runs; then the others are put back."""
+        """Whether the batch had records of lost workers, where something still runs; then the others are put back."""
         lost = [record for record in batch if _is_lost(record)]
         if lost:
             self._put_back([record for record in batch if not _is_lost(record)])

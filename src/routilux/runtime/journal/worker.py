@@ -517,6 +517,7 @@ class JournaledWorker(Worker):
         if not self.engine.driver.on_loop():
             behind = Record(None)
             self.journal.kept_or_raise(behind, partial(self.journal.hand_over, behind))
+            self.check_kept()
 
     def cancel_jobs(self) -> None:
         """At the end of the worker: for good, or only for this runtime."""

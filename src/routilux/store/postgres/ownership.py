@@ -205,13 +205,24 @@ class Ownership:
     def give_back(self, connection: psycopg.Connection, worker_ids: list[str]) -> None:
         connection.execute(_SQL["give_back"], [texts(worker_ids), self._owner_id])
 
-    def begin(self, connection: psycopg.Connection, number: int) -> psycopg.Cursor:
-        """Note the number of the batch as a part of it."""
-        return connection.execute(_SQL["begin_batch"], [number, self._owner_id])
+    def begin(self, connection: psycopg.Connection, number: int, acknowledged: int) -> psycopg.Cursor:
+        """Note the number of the batch as a part of it; no row where the server does not have the acknowledged one."""
+        return connection.execute(_SQL["begin_batch"], [number, self._owner_id, acknowledged])
 
-    def last_batch(self, connection: psycopg.Connection) -> int:
+    def last_batch(self, connection: psycopg.Connection) -> int | None:
+        """None: this owner is not known any more."""
         row = connection.execute(_SQL["last_batch"], [self._owner_id]).fetchone()
-        return 0 if row is None else int(row[0])
+        return None if row is None else int(row[0])
+
+    def give_up_all(self, connection: psycopg.Connection, why: str) -> None:
+        """What this process knows of its workers is not what the store has: all are lost to it."""
+        connection.execute(_SQL["give_up_all"], [self._owner_id])
+        with self._lock:
+            told, self._on_lost = self._on_lost, {}
+        for worker_id, on_lost in told.items():
+            on_lost(
+                StoreFencedError(f"worker {worker_id!r} has to be opened again: {why}", worker_id=worker_id)
+            )
 
     def take_over_writing(self, connection: psycopg.Connection) -> None:
         """For a new connection that is to write: the one before must have ended, and all that it had begun."""

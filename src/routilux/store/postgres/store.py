@@ -92,7 +92,8 @@ class PostgresStore(Reading, Store):
         self._address = address_of(url, schema)
         self._durability = durability
         self._lease_seconds = lease_seconds
-        self._batch = 0
+        self._batch = 0  # the number of the last one that was tried
+        self._acknowledged = 0  # and of the last one that was written
         self._closing = Event()
         self._flights: Flights | None = None
         self._flights_wanted = True
@@ -158,6 +159,7 @@ class PostgresStore(Reading, Store):
             _roll_back(connection)
         else:
             self._commit(connection)
+            self._acknowledged = self._batch
         return taken
 
     def _send(
@@ -174,7 +176,7 @@ class PostgresStore(Reading, Store):
             with connection.pipeline():
                 connection.execute("BEGIN")
                 rights.ask(connection)
-                noted = self._ownership.begin(connection, self._batch)
+                noted = self._ownership.begin(connection, self._batch, self._acknowledged)
                 if changes.keys:
                     keys = connection.execute(*key_statement(changes))
                 for statement, parameters in batch:
@@ -185,9 +187,8 @@ class PostgresStore(Reading, Store):
             raise
         rights.check()
         if noted.rowcount != 1:
-            raise StoreError(
-                f"{self.name}: this store was silent for so long that it was taken for dead; open it again"
-            )
+            _roll_back(connection)
+            self._check_remembered(connection)
         return frozenset() if keys is None else taken_keys(changes, keys.fetchall())
 
     def _commit(self, connection: psycopg.Connection) -> None:
@@ -214,7 +215,29 @@ class PostgresStore(Reading, Store):
 
     def settle(self) -> bool:
         """As ``ports.Store`` says: connects again, ends the connection that was lost, and looks the batch up."""
-        return self._writer.run(self._ownership.last_batch) == self._batch > 0
+        found = self._writer.run(self._ownership.last_batch)
+        if found == self._batch > 0:
+            self._acknowledged = self._batch
+            return True
+        return False
+
+    def _check_remembered(self, connection: psycopg.Connection) -> None:
+        """Raise what the server has forgotten: this store, or batches that it had acknowledged."""
+        found = self._ownership.last_batch(connection)
+        if found is None:
+            raise StoreError(
+                f"{self.name}: this store was silent for so long that it was taken for dead; open it again"
+            )
+        if found < self._acknowledged:
+            self._acknowledged = found
+            why = (
+                "the server has forgotten what it had acknowledged, as in a crash with durability='process', or when a "
+                "standby that lagged behind has taken its place"
+            )
+            self._ownership.give_up_all(connection, why)
+            raise StoreError(
+                f"{self.name}: {why}; nothing was written, and every worker has to be opened again"
+            )
 
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
         """As ``ports.Store`` says. The limits hold for all that is in the database, whichever process runs it."""

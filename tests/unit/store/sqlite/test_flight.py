@@ -1,6 +1,7 @@
 """The flight recorder: what each thread ran when the process died."""
 
 import os
+import socket
 import subprocess
 import sys
 from uuid import uuid4
@@ -84,21 +85,20 @@ def test_what_a_live_process_runs_is_not_told(file):
 
 
 def test_a_forked_child_that_lives_on_does_not_hide_the_death(file):
-    read, write = os.pipe()
+    here, there = socket.socketpair()
     if (child := os.fork()) == 0:
-        left_behind(file)
+        here.close()
         flights = Flights(file)
         flights.recorder.enter(0, "runs")
         if os.fork() == 0:
-            os.close(write)
-            os.read(read, 1)  # until the test has looked
+            there.send(b"lives")
+            there.recv(1)  # until the test has looked
         os._exit(9)
-    os.close(read)
+    there.close()
     os.waitpid(child, 0)
-    try:
-        assert told(Flights(file)) == [["runs"]]
-    finally:
-        os.close(write)
+    assert here.recv(5) == b"lives"
+    assert told(Flights(file)) == [["runs"]]
+    here.close()
 
 
 def test_what_ends_after_it_was_closed_is_not_noted(file):

@@ -53,12 +53,16 @@ SELECT lease.worker_id FROM unnest(%b::text[], %b::bigint[]) AS held (worker_id,
 JOIN lease ON lease.worker_id = held.worker_id AND lease.epoch = held.epoch
 FOR SHARE OF lease
 
+-- :give_up_all
+DELETE FROM lease WHERE owner_id = %s
+
 -- :holder
 SELECT owner_id, name, host, pid, extract(epoch FROM expires - clock_timestamp())::float8
 FROM lease JOIN owner USING (owner_id) WHERE worker_id = %s
 
+-- Not where the server has forgotten a batch that it had acknowledged.
 -- :begin_batch
-UPDATE batch SET number = %b WHERE owner_id = %b
+UPDATE batch SET number = %b WHERE owner_id = %b AND number >= %b
 
 -- Waits for a transaction that still writes it.
 -- :last_batch
