@@ -361,6 +361,7 @@ def test_a_store_that_takes_nothing_at_all_is_asked_again() -> None:
         state.shared_data["a"] = 1
         eventually(lambda: runtime.health().status == "degraded")
         store.breaks.clear()
+        eventually(lambda: runtime.health().status == "ok")
         assert runtime.post(OTHER, "r", "in", {}).job_context.wait(SECONDS)
         assert dict(state.shared_data) == {"a": 1}
     assert store.refused == []
