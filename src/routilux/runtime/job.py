@@ -90,6 +90,7 @@ class JobContext:
     bulky = False  # it has more than its counts, times and outputs, and all of it is looked at when it ends
     counted = PENDING  # in the book of jobs, and moved under its lock
     waits_for: Callable[[str], str] | None = None  # what its worker, given by its id, waits for
+    is_execution = False  # the one job of a one-shot execution
     left = False  # the job is unfinished, and does not run in this runtime
     lost: StoreError | None = None  # why it does not, where its runtime goes on
     outputs_dropped = 0

@@ -21,7 +21,7 @@ from routilux.errors import (
 )
 from routilux.ports import Changes, ItemKey
 from routilux.runtime.journal.record import AS_STORED, Record, merged
-from routilux.runtime.posting import KeyTaken
+from routilux.runtime.posting import NameTaken
 from routilux.tracebacks import is_a
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class Committer:
             changes, keyed = merged(batch)
             if changes.letters:
                 self._give_payloads(changes)
-            taken = [keyed[at] for at in self._store.write(changes)]
+            taken = self._store.write(changes)
         except StoreUnknownError as error:
             self._unsettled = True
             return self._ask_again(error)
@@ -185,7 +185,7 @@ class Committer:
                 return self._unfit(batch, StoreDataError(str(refusal)))
             return self._refused(batch, refusal)
         if taken:
-            return self._keys_taken(batch, taken)
+            return self._names_taken(batch, keyed, taken)
         self._release(batch)
         return True
 
@@ -322,10 +322,18 @@ class Committer:
         self._asks = True
         self._journal.wake()
 
-    def _keys_taken(self, batch: Sequence[Record], losers: Sequence[Record]) -> bool:
-        """Some keys belong to other jobs: those posts hear it, everything else is written anew."""
-        self._put_back([record for record in batch if record not in losers])
-        self._tell(losers, KeyTaken())
+    def _names_taken(
+        self, batch: Sequence[Record], keyed: Sequence[Record], taken: frozenset[int | str]
+    ) -> bool:
+        """Some keys belong to other jobs, or ids of jobs to others: those posts hear it, everything else is written
+        anew. What else says something of such a job says it in vain."""
+        with_keys = {keyed[name] for name in taken if isinstance(name, int)}
+        losers = [record for record in batch if record in with_keys or record.names_any(taken)]
+        told = [record for record in losers if record.refuse is not None]
+        for record in losers:
+            record.jobs = [row for row in record.jobs if row.job_id not in taken]
+        self._put_back([record for record in batch if record not in told])
+        self._tell(told, NameTaken())
         return True
 
     def _settle(self) -> bool:

@@ -97,6 +97,12 @@ class JournaledJobState(_Journaled, JobState):
 class DetachedJob(JobContext):
     """A job that does not live in this runtime, as it was last written: to be read, and not changed."""
 
+    def clear(self) -> None:
+        """Forget what was read before."""
+        for name in ("metadata", "data", "errors", "_trace"):
+            vars(self).pop(name, None)
+        self.outputs = []
+
     def freeze(self) -> None:
         self.data = MappingProxyType(self.data)  # type: ignore[assignment]
 
@@ -119,12 +125,12 @@ class JournaledJob(JobContext):
     """A job whose data, trace, errors and outputs are kept in the store.
 
     ``stored`` counts its items in the store; it is moved under the journal's lock. ``final`` is the status that its
-    row was last given, if that is one in which it has ended; ``serial`` orders the jobs of a worker; ``pause`` is made
-    when it is first paused.
+    row was last given, if that is one in which it has ended; ``serial`` orders the jobs of a worker, and is given with
+    the first row; ``pause`` is made when it is first paused.
     """
 
     stored = 0
-    serial = 0
+    serial: int | None = None
     final: str | None = None
     pause: StoredPause | None = None
 
