@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from functools import partial
@@ -34,9 +34,16 @@ from routilux.activation_policies import (
     custom_policy,
     immediate_policy,
 )
-from routilux.errors import RoutiluxError, StoreError, StoreFencedError, StoreFullError, StoreLockedError, StoreUnknownError
+from routilux.errors import (
+    RoutiluxError,
+    StoreError,
+    StoreFencedError,
+    StoreFullError,
+    StoreLockedError,
+    StoreUnknownError,
+)
 from routilux.model.context import running
-from routilux.ports import Changes, ItemKey, ItemRow, NoteKey, load
+from routilux.ports import Changes, ItemKey, ItemRow, load
 from routilux.runtime import runtime as runtime_module
 from routilux.runtime.journal import committer
 from routilux.store.claims import Claims
@@ -46,8 +53,8 @@ from tests.durability.frail import Death
 
 LONGEST_LIFE = 60_000  # moments at which another virtual thread could come in
 ODD_TEXTS = (
-    "", "caf\udce9.txt", "a\0b", "\1\1", "ключ", "😀", "\ud83d", "x" * 300, "é" * 1_500, "x" * 3_000, "a.b", "'; --", '"',
-    "~", "1", "true", "__class__",
+    "", "caf\udce9.txt", "a\0b", "\1\1", "ключ", "😀", "\ud83d", "x" * 300, "é" * 1_500, "x" * 3_000, "a.b", "'; --",
+    '"', "~", "1", "true", "__class__",
 )  # fmt: skip
 ODD_KEYS = (1, True, 1.0, 0, False, -0.0, 2, 2.0, None, "1", (1, 2))
 
@@ -79,7 +86,9 @@ class Books(MemoryStore):
     def check(self, changes: Changes) -> None:
         """Before it is applied."""
         for text in _texts(changes):
-            self.expect(_is_writable(text), f"a text reaches the store: {text[:40]!r}, {len(text)} characters")
+            self.expect(
+                _is_writable(text), f"a text reaches the store: {text[:40]!r}, {len(text)} characters"
+            )
         taken = Counter(changes.taken)
         self._check_marks(changes, taken)
         for letter in changes.letters:
@@ -120,7 +129,9 @@ class Books(MemoryStore):
         row = self._row(key)
         self.expect(row is not None, f"{key} becomes a letter, and was never there")
         if row is not None:
-            self.expect(row.data == data, f"the letter of {key} is {data[:200]!r}, acknowledged {row.data[:200]!r}")
+            self.expect(
+                row.data == data, f"the letter of {key} is {data[:200]!r}, acknowledged {row.data[:200]!r}"
+            )
 
     def _row(self, key: ItemKey) -> ItemRow | None:
         return self._items.get((key.worker_id, key.place), {}).get(key.number)
@@ -287,7 +298,12 @@ class Story:
         self.states: dict[str, str] = {}  # what the states of a worker were when its process ended in order
 
     def run(self) -> None:
-        usual = committer.PRUNE_RECORDS, committer.KEEP_FINISHED_JOBS, committer.PRUNE_ROWS, committer.BATCH_RECORDS
+        usual = (
+            committer.PRUNE_RECORDS,
+            committer.KEEP_FINISHED_JOBS,
+            committer.PRUNE_ROWS,
+            committer.BATCH_RECORDS,
+        )
         try:
             for _ in range(self.rng.choice((1, 2, 2, 3))):
                 self._live(mortal=True)
@@ -472,7 +488,9 @@ class Life:
     def shown(self, state: Any) -> str:
         mappings = [*sorted(state.routine_states.items()), ("shared", state.shared_data)]
         encode = self.books.codec.encode
-        return repr([(name, sorted(encode([*pair], "state") for pair in value.items())) for name, value in mappings])
+        return repr(
+            [(name, sorted(encode([*pair], "state") for pair in value.items())) for name, value in mappings]
+        )
 
     # -- flows -----------------------------------------------------------------------------------------------
 
@@ -608,7 +626,9 @@ class Life:
             "state", "set", "keys", "delete", "value", "in place", "once", "data", "trace", "error", "unspeakable",
             "mutate", "metadata", "output", "opaque", "note",
         )  # fmt: skip
-        do = [[self.rng.choice(kinds), self.rng.randrange(1_000)] for _ in range(self.rng.choice((0, 0, 1, 2)))]
+        do = [
+            [self.rng.choice(kinds), self.rng.randrange(1_000)] for _ in range(self.rng.choice((0, 0, 1, 2)))
+        ]
         payload = {"uid": uid, "k": self.rng.randrange(3), "do": do}
         if self.rng.random() < 0.3:
             payload["odd"] = _odd_value(self.rng.randrange(1_000))
@@ -656,7 +676,11 @@ class Life:
         metadata = {"x": Opaque()} if self.rng.random() < 0.1 else None
         try:
             state = self.runtime.exec(
-                self.flows["nights"], entry_params={"uid": name}, entry="night.in", job_id=name, metadata=metadata
+                self.flows["nights"],
+                entry_params={"uid": name},
+                entry="night.in",
+                job_id=name,
+                metadata=metadata,
             )
         except (RoutiluxError, TypeError, ValueError) as error:
             self.check_alive()
@@ -673,7 +697,9 @@ class Life:
             lambda: runtime.post("shop", "take", "in", {"uid": "never", "x": Opaque()}),
             lambda: runtime.post("shop", "take", "in", {"uid": "never"}, metadata={"x": Opaque()}),
             lambda: runtime.exec(shop, worker_id="the other"),
-            lambda: runtime.exec(self.flows["nights"], entry_params={}, entry="night.in", worker_id="the shop"),
+            lambda: runtime.exec(
+                self.flows["nights"], entry_params={}, entry="night.in", worker_id="the shop"
+            ),
             lambda: runtime.exec(shop, worker_id="another", metadata={"x": Opaque()}),
             lambda: runtime.get_job(object()),  # type: ignore[arg-type]
         )
@@ -717,7 +743,12 @@ class Life:
             if state.control.stopped and self.mortal:
                 self.story.tell(f"start {state.worker_id} again")
                 self.workers[flow_id] = self.insist(
-                    partial(self.runtime.exec, self.flows[flow_id], worker_id=f"the {flow_id}", on_flow_change="adopt")
+                    partial(
+                        self.runtime.exec,
+                        self.flows[flow_id],
+                        worker_id=f"the {flow_id}",
+                        on_flow_change="adopt",
+                    )
                 )
 
     def gate(self) -> None:
