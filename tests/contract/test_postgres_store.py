@@ -22,6 +22,7 @@ TABLES = (
     "job",
     "letter",
     "key",
+    "property",
 )  # lease and batch go with their owner
 
 

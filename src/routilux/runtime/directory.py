@@ -144,6 +144,8 @@ class Directory:
 
     def not_running(self, worker: Worker) -> WorkerNotRunningError:
         why = "runs just one job" if worker.one_shot and not worker.stopped else "has stopped"
+        if worker.failure is not None:
+            why = f"has been given up ({worker.failure})"
         flow_id = worker.flow.flow_id
         return WorkerNotRunningError(
             f"worker {worker.worker_id!r} of flow {flow_id!r} {why}; call {self._fix(worker.flow, flow_id)} for one "

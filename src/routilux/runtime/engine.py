@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
 
 class Health(NamedTuple):
-    """``status`` is ``"ok"``, ``"degraded"`` while the store takes nothing and is asked again and again, or
-    ``"failed"`` when it will take nothing any more, and ``"closed"`` when the runtime has been shut down; ``reason``
-    says why."""
+    """``status`` is ``"ok"``; ``"degraded"`` while the store takes nothing and is asked again and again, or a worker
+    that was given up is not open here again; ``"failed"`` when the store will take nothing any more; ``"closed"`` when
+    the runtime has been shut down. ``reason`` says why."""
 
     status: str
     reason: str | None
@@ -83,9 +83,13 @@ class Engine:
         self._warned: OrderedDict[str, None] = OrderedDict()
 
     def health(self) -> Health:
-        """Whether what happens is kept."""
-        if self.journal is None or self.journal.health is None:
+        """Whether what happens is kept, and all workers go on that were not stopped."""
+        lost = [worker for worker in list(self.stopped.values()) if worker.failure is not None]
+        given_up = [str(worker.failure) for worker in lost if worker.worker_id not in self.workers]
+        if self.journal is None or (self.journal.health is None and not given_up):
             return Health("ok", None)
+        if self.journal.health is None:
+            return Health("degraded", "; ".join(given_up))
         return Health("failed" if self.journal.broken is not None else "degraded", str(self.journal.health))
 
     def waits_for(self, worker_id: str) -> str:

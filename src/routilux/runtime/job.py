@@ -12,6 +12,8 @@ from routilux.errors import (
     JobCancelledError,
     RuntimeClosedError,
     StateError,
+    StoreDataError,
+    StoreFencedError,
 )
 from routilux.kernel.account import JobAccount
 from routilux.model.checks import checked_timeout
@@ -20,7 +22,7 @@ from routilux.model.item import Output
 from routilux.model.status import JobStatus
 from routilux.runtime.failures import WARNING, write
 from routilux.runtime.sizes import estimated_size
-from routilux.tracebacks import headline
+from routilux.tracebacks import headline, is_a
 
 if TYPE_CHECKING:
     import asyncio
@@ -87,6 +89,7 @@ class JobContext:
     counted = PENDING  # in the book of jobs, and moved under its lock
     waits_for: Callable[[str], str] | None = None  # what its worker, given by its id, waits for
     left = False  # the job is unfinished, and does not run in this runtime
+    lost: BaseException | None = None  # why it does not, where its runtime goes on
     outputs_dropped = 0
     errors_dropped = 0
     progress: tuple[float, float | None] | None = None
@@ -209,8 +212,10 @@ class JobContext:
         """Wait for the end and return what was emitted on events that nothing is connected to.
 
         Raises the job's failure, JobCancelledError for a cancelled job, ExecutionTimeoutError when it
-        takes longer than ``timeout`` seconds, and RuntimeClosedError for a job that this runtime has left. The
-        failure of a job that was read from a store is an ExecutionError with its text.
+        takes longer than ``timeout`` seconds, RuntimeClosedError for a job that this runtime has left, and
+        StoreFencedError for one whose worker another process has taken over, or StoreDataError where a step of it can
+        never be written. The failure of a job that was read from a
+        store is an ExecutionError with its text.
         """
         if not self.wait(timeout) and not self.left:
             why = "" if self.waits_for is None else self.waits_for(self.worker_id)
@@ -290,6 +295,18 @@ class JobContext:
                 write(WARNING, f"{who} raised {headline(error)}; the others are called", error)
 
     def _outcome(self) -> list[Output]:
+        if self.left and self.lost is not None and is_a(self.lost, StoreDataError):
+            raise StoreDataError(
+                f"job {self.job_id!r} is {self.status}, and its worker has stopped: {self.lost}",
+                job_id=self.job_id,
+                worker_id=self.worker_id,
+            )
+        if self.left and self.lost is not None:
+            raise StoreFencedError(
+                f"job {self.job_id!r} is {self.status}, and goes on elsewhere: {self.lost}",
+                job_id=self.job_id,
+                worker_id=self.worker_id,
+            )
         if self.left:
             raise RuntimeClosedError(
                 f"job {self.job_id!r} is {self.status}, and its runtime has stopped; it goes on when the worker "

@@ -799,6 +799,7 @@ class Runtime:
         asked, drain = drain, drain and not worker.queue.paused
         with draining.told_if_long(self._engine, lambda: [worker]):
             ended = not drain or (yield from worker.waits_to_drain(deadline))
+        worker.check_kept()
         told = drain and draining.tell_of(worker)
         worker.hold()
         left = asked and bool(worker.jobs)

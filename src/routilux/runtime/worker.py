@@ -13,7 +13,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.errors import ExecutionError, ExecutionTimeoutError, QueueFullError, describe
+from routilux.errors import ExecutionError, ExecutionTimeoutError, QueueFullError, StoreError, again, describe
 from routilux.kernel.account import Account, JobAccount
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
 from routilux.model.item import NOTED, DeadLetter, Item, ParkedItem, Payload
@@ -50,6 +50,7 @@ class Worker:
     for_good = False  # it ends for good, and is not opened again
     is_nameless = False  # a store keeps it under an id that no caller has given
     journaled = False  # whether every step is written to a store
+    failure: StoreError | None = None  # why this runtime has given it up, where that was not asked for
 
     def __init__(self, engine: Engine, flow: Flow, state: WorkerState) -> None:
         driver = engine.driver
@@ -213,6 +214,14 @@ class Worker:
             self.end_jobs(jobs, JobStatus.FAILED, fatal, besides=activation.batch)
         self.settle(activation.batch)
         return more
+
+    def renewed(self, activation: LiveActivation) -> bool:
+        """Whether an activation that runs again has what it was first given; if not, it was put back until it can."""
+        return True
+
+    def unfit_to_run_again(self, activation: LiveActivation) -> BaseException | None:
+        """Why a later attempt could not be given what this one was."""
+        return None
 
     def retry_later(self, activation: LiveActivation, when: float, delay: float) -> bool:
         """An activation is to run again at this time, in ``delay`` seconds; ``attempt`` is counted up.
@@ -527,6 +536,11 @@ class Worker:
     def waits_to_flush(self, deadline: float | None = None) -> Waits[None]:
         """:meth:`flush`, for threads and tasks. Raises StoreError at the deadline."""
         yield from ()
+
+    def check_kept(self) -> None:
+        """Raise why nothing of this worker is kept any more, if so."""
+        if self.failure is not None:
+            raise again(self.failure)
 
     def sweep(self) -> None:
         """Take out everything that belongs only to jobs that have ended."""

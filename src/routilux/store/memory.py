@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
-from routilux.errors import StoreError
+from routilux.errors import StoreDataError, StoreError
 from routilux.ports import (
+    FLOOR,
     Changes,
+    Death,
     EntryRow,
     FlightRecorder,
     ItemKey,
@@ -19,6 +21,7 @@ from routilux.ports import (
     KeyRow,
     LetterRow,
     NoteKey,
+    OnLost,
     Store,
     StoredJob,
     WorkerRow,
@@ -41,12 +44,14 @@ class MemoryStore(Store):
         self._numbers: dict[tuple[str, str], list[int]] = {}  # of the items at a place, rising
         self._notes: dict[NoteKey, bytes] = {}
         self._names: dict[tuple[str, str, str], list[str]] = {}  # of notes, by worker, kind and owner, rising
-        self._entries: dict[tuple[str, str, str], list[EntryRow]] = {}
+        self._entries: dict[tuple[str, str, str], dict[int, EntryRow]] = {}
         self._jobs: dict[str, JobRow] = {}
         self._counts: dict[str, int] = {}  # of the stored items of a job
         self._letters: dict[tuple[str, int], LetterRow] = {}
         self._keys: dict[tuple[str, str], KeyRow] = {}
+        self._properties: dict[str, str] = {}
         self._claims = Claims()
+        self.refused: list[tuple[Changes, str]] = []  # changes that can never be written, and why
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -54,8 +59,13 @@ class MemoryStore(Store):
         with self._opened():
             taken = frozenset(at for at, row in enumerate(changes.keys) if self._is_taken(row))
             if not taken:
+                self._check_new(changes)
                 self._apply(changes)
             return taken
+
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        self.refused.append((changes, why))
+        return "its list of refused changes"
 
     def settle(self) -> bool:
         raise StoreError("a store in memory always knows what was written; there is nothing to settle")
@@ -63,6 +73,27 @@ class MemoryStore(Store):
     def _is_taken(self, row: KeyRow) -> bool:
         known = self._keys.get((row.flow_id, row.key))
         return known is not None and known.expires_at > row.created_at
+
+    def _check_new(self, changes: Changes) -> None:
+        """Rows that have to be new are."""
+        forgotten = set(changes.forgotten)
+        items = [ItemKey(*row[:3]) for row in changes.items]
+        letters = [(row.worker_id, row.number) for row in changes.letters]
+        entries = [(row.worker_id, row.kind, row.owner, row.number) for row in changes.entries]
+        there: list[object] = [key for key in items if self._has_item(key) and key.worker_id not in forgotten]
+        there += [key for key in letters if key in self._letters]
+        there += [
+            key
+            for key in entries
+            if key[3] in self._entries.get(key[:3], ()) and (key[0] not in forgotten or _of_job(key[1]))
+        ]
+        if there or any(len(set(keys)) < len(keys) for keys in (items, letters, entries)):
+            raise StoreDataError(
+                f"{self.name}: a row that should be new is there already; nothing was written"
+            )
+
+    def _has_item(self, key: ItemKey) -> bool:
+        return key.number in self._items.get((key.worker_id, key.place), ())
 
     def _apply(self, changes: Changes) -> None:
         for worker_id in changes.forgotten:
@@ -80,7 +111,7 @@ class MemoryStore(Store):
             else:
                 self._put_note(note, value)
         for entry in changes.entries:
-            self._entries.setdefault((entry.worker_id, entry.kind, entry.owner), []).append(entry)
+            self._entries.setdefault((entry.worker_id, entry.kind, entry.owner), {})[entry.number] = entry
         self._jobs.update(changes.jobs)
         for job_id, count in changes.counts.items():
             self._counts[job_id] = self._counts.get(job_id, 0) + count
@@ -88,6 +119,11 @@ class MemoryStore(Store):
         for letter in changes.redriven:
             self._letters.pop(letter, None)
         self._keys.update({(row.flow_id, row.key): row for row in changes.keys})
+        for name, text in changes.properties.items():
+            if text is None:
+                self._properties.pop(name, None)
+            else:
+                self._properties[name] = text
 
     def _put_note(self, note: NoteKey, value: bytes) -> None:
         if note not in self._notes:
@@ -157,7 +193,7 @@ class MemoryStore(Store):
 
     def entries(self, worker_id: str, kind: str, owner: str, *, newest: int | None = None) -> list[EntryRow]:
         with self._opened():
-            rows = sorted(self._entries.get((worker_id, kind, owner), ()), key=lambda row: row.number)
+            rows = [row for _, row in sorted(self._entries.get((worker_id, kind, owner), {}).items())]
             return rows if newest is None else rows[max(0, len(rows) - newest) :]
 
     def items(
@@ -226,6 +262,10 @@ class MemoryStore(Store):
             row = self._keys.get((flow_id, key))
             return row if row is not None and row.expires_at > now else None
 
+    def properties(self) -> dict[str, str]:
+        with self._opened():
+            return dict(self._properties)
+
     # -- limits --------------------------------------------------------------------------------------------
 
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
@@ -237,8 +277,9 @@ class MemoryStore(Store):
             for row in old:
                 self._prune_job(row)
             stopped = self._stopped_without_jobs()[:limit]
-            for worker_id in stopped:
-                self._forget(worker_id)
+            for worker in stopped:
+                self._properties[FLOOR] = str(max(int(self._properties.get(FLOOR, 0)), worker.next_number))
+                self._forget(worker.worker_id)
             return len(expired) + len(old) + len(stopped)
 
     def _finished_too_long(self, before: float, keep: int) -> list[JobRow]:
@@ -257,25 +298,25 @@ class MemoryStore(Store):
         for of in [of for of in self._entries if of[2] == row.job_id and of[1].startswith("job.")]:
             del self._entries[of]
 
-    def _stopped_without_jobs(self) -> list[str]:
+    def _stopped_without_jobs(self) -> list[WorkerRow]:
         with_jobs = {row.worker_id for row in self._jobs.values()}
         rows = self._workers.values()
-        return [row.worker_id for row in rows if row.status == "stopped" and row.worker_id not in with_jobs]
+        return [row for row in rows if row.status == "stopped" and row.worker_id not in with_jobs]
 
     # -- ownership -----------------------------------------------------------------------------------------
 
-    def claim(self, worker_id: str) -> None:
+    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
         with self._opened():
             self._claims.take(worker_id)
 
     def give_up(self, worker_id: str) -> None:
         self._claims.give_up(worker_id)
 
-    def suspects(self) -> list[str]:
-        return []
-
     def watch(self) -> FlightRecorder | None:
         return None
+
+    def deaths(self) -> Sequence[Death]:
+        return []
 
     def close(self) -> None:
         """Nothing can be read or written any more."""

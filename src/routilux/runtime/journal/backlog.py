@@ -207,7 +207,7 @@ class Backlog:
             self._worker.revival.item(slot, row)
         except StoreError:
             raise
-        except Exception as error:  # noqa: BLE001 reading it may call code of registered types
+        except BaseException as error:  # noqa: BLE001 reading it may call code of registered types
             self._worker.endings.set_row_aside(row, "unreadable", error)
 
     def _is_all_here(self, slot: SlotQueue) -> bool:

@@ -191,7 +191,7 @@ class StoredJobs:
         worker = self._worker
         entry = {"time": worker.engine.driver.clock.time(), "action": action, **details}
         data = worker.encode(entry, f"trace of job {job.job_id!r}")
-        record = Record(None)
+        record = Record(worker)
         record.entries = job.trace_list.add(entry, data)
         worker.journal.slip_in(record)
 

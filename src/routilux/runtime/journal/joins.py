@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from routilux.errors import StoreError
 from routilux.kernel.mailbox import PARKED, Mailbox, SlotQueue
 from routilux.model.policy import AllSlotsReadyPolicy
 from routilux.ports import ItemKey, ItemRow, NoteKey
@@ -214,6 +215,16 @@ class Joins:
 
     def _complete(self, join: Join, item: Item) -> bool:
         """Load and queue one set of the key of this item, if every slot has an item of it."""
+        try:
+            return self._completed(join, item)
+        except StoreError:
+            raise
+        except BaseException as error:  # noqa: BLE001 from the class of a key
+            who = f"a key of routine {join.mailbox.routine_id!r} of flow {self._worker.flow_id!r}"
+            self._worker.engine.user_code_failed(who, error, "its item waits, and is not joined for now")
+            return False
+
+    def _completed(self, join: Join, item: Item) -> bool:
         there = join.mailbox.company(item)
         missing = [slot for slot in join.slots if slot.name not in there]
         if not missing or not all(slot.beyond for slot in missing):

@@ -5,7 +5,8 @@ Guarantees
       durable when it is.
     * What follows from a record is released after it is written, in the same order, on the committer alone.
     * While a batch is written the next one gathers; an idle journal writes at once.
-    * A record is lost in no other way than by being refused to the one who waits for it, or by the end of the runtime.
+    * A record is lost in no other way than by being refused to the one who waits for it, by the end of the runtime, or
+      with its worker, when that is another process's.
     * No caller waits longer than for their time-out, or than until the journal ends.
 
 The lock is taken before those of mailboxes and states, and never the other way round.
@@ -18,9 +19,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import RoutiluxError, RuntimeClosedError, StoreError, StoreUnknownError
+from routilux.errors import RoutiluxError, RuntimeClosedError, StoreError, StoreUnknownError, again
 from routilux.ports import Codec, JobRow, Store, load
-from routilux.runtime.journal.committer import Committer, again
+from routilux.runtime.journal.committer import Committer
 from routilux.runtime.journal.flights import Flights
 from routilux.runtime.journal.record import Record
 from routilux.runtime.waiting import Signal, Waits, on_thread
@@ -28,6 +29,7 @@ from routilux.tracebacks import is_a
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
+    from routilux.runtime.journal.worker import JournaledWorker
 
 MOST_WAITING = 4_096  # records; beyond that nothing new is started
 RELEASE_SECONDS = 1.0  # that an interrupted thread gives a record to be released that is written
@@ -96,6 +98,7 @@ class Journal:
 
     def slip_in(self, record: Record) -> None:
         """Hand over a record whose place in the order does not matter; also for a caller that holds the lock."""
+        record.slipped_in = True
         self._log.append(record)
         self.wake()
 
@@ -218,19 +221,22 @@ class Journal:
 
     def waits_to_keep(self, record: Record, hand_over: Callable[[], None]) -> Waits[None]:
         """Hand a record over and wait until it is written, however often the store has to be asked; raises only when
-        nothing is written any more."""
+        nothing is written any more, or nothing of its worker."""
         signal = self.engine.driver.signal()
-        written: list[bool] = []
-        record.on_break = signal.set
-        record.wake = partial(_is_written, written, signal)
+        failure: list[RoutiluxError] = []
+
+        def give_up(error: RoutiluxError) -> None:
+            failure.append(error)
+            signal.set()
+
+        record.on_break, record.wake = give_up, signal.set
         if self.over is not None:
             raise again(self.over)
         hand_over()
         self._see_to_it()
         yield signal, None, None
-        if not written:
-            assert self.over is not None
-            raise again(self.over)
+        if failure:
+            raise again(failure[0])
 
     def flush(self) -> None:
         """Wait until everything that was handed over until now is written; raises why it cannot be.
@@ -252,6 +258,10 @@ class Journal:
         )
         if cancelled is not None:
             raise cancelled
+
+    def lose(self, worker: JournaledWorker, error: StoreError) -> None:
+        """Another process has this worker now: it ends here, and nothing of it is written any more. From any thread."""
+        self._committer.do(partial(self._committer.lose, worker, error))
 
     def do(self, task: Callable[[], None]) -> None:
         """Do this on the committer, between two batches."""
@@ -279,8 +289,3 @@ class Journal:
     def hurry(self) -> None:
         """The runtime ends, and no deadline says when: give up a store that takes nothing for a while."""
         self._committer.hurry()
-
-
-def _is_written(written: list[bool], signal: Signal) -> None:
-    written.append(True)
-    signal.set()

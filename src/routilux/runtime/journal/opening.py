@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from functools import partial
 from threading import Thread
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from routilux.errors import RoutiluxError, RuntimeClosedError, StoreError, describe
 from routilux.model.item import DeadLetter
 from routilux.model.status import ExecutionStatus, WorkerStatus
-from routilux.ports import ItemKey, StoredJob, WorkerRow
+from routilux.ports import Death, ItemKey, StoredJob, WorkerRow
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.reopening import check_row, set_strangers_aside
@@ -75,7 +76,6 @@ class Opener:
         self._create = create
         self._enter = enter
         self._claimed: dict[JournaledWorker, None] = {}
-        self._count_deaths()
 
     # -- workers -------------------------------------------------------------------------------------------
 
@@ -90,7 +90,7 @@ class Opener:
         worker: JournaledWorker = self._create(flow, worker_id, one_shot=False)
         worker.about = {"named": worker_id is not None, **worker.joins.about()}
         if metadata:
-            worker.about["metadata"] = dict(metadata)
+            worker.metadata_form = worker.encode(dict(metadata), f"metadata of worker {worker.worker_id!r}")
             worker.state.keep_metadata(metadata)
         self._claim(worker)
         try:
@@ -110,7 +110,7 @@ class Opener:
         self._claim(worker)
 
     def _claim(self, worker: JournaledWorker) -> None:
-        self._journal.store.claim(worker.worker_id)
+        self._journal.store.claim(worker.worker_id, partial(self._journal.lose, worker))
         self._claimed[worker] = None
         worker.on_given_up = partial(self._claimed.pop, worker, None)
 
@@ -137,6 +137,7 @@ class Opener:
         worker.hold()
         paused = pause or row.status == "paused"
         try:
+            self._count_deaths(worker)
             worker.revival.open(row)
             if paused and row.status != "paused":
                 worker.pause_on_record()
@@ -253,13 +254,26 @@ class Opener:
 
     # -- what killed the process ---------------------------------------------------------------------------
 
-    def _count_deaths(self) -> None:
-        """Remember on which items activations ran when the process that had the store before died."""
-        suspects = rows.suspects_of(self._journal.store.suspects())
-        known = [ItemKey(*row[:3]) for row in self._journal.store.items_of(suspects)]
-        record = rows.deaths_record(self._journal, known)
-        if record is not None:
+    def _count_deaths(self, worker: JournaledWorker) -> None:
+        """Hold the deaths of processes against the items of this worker that they ran. A process that dies before that
+        is written leaves it to the next one."""
+        places = {prefix: place for place, prefix in worker.flight_texts.items()}
+        found: list[tuple[Death, dict[str, ItemKey]]] = []
+        for death in self._journal.store.deaths():
+            suspects = rows.suspects_of(death.texts)
+            if len(suspects) < len(death.texts):
+                death.clear(set(death.texts).difference(suspects))
+            keys = {text: rows.flight_key(worker.worker_id, places, text) for text in suspects}
+            ours = {text: key for text, key in keys.items() if key is not None}
+            if ours:
+                found.append((death, ours))
+        deaths = Counter(key for _, ours in found for key in ours.values())
+        there = [ItemKey(*row[:3]) for row in self._journal.store.items_of(list(deaths))]
+        if there:
+            record = rows.deaths_record(worker, {key: deaths[key] for key in there})
             self._journal.written_or_raise(record, partial(self._journal.hand_over, record))
+        for death, ours in found:
+            death.clear(ours)
 
     # -- the end -------------------------------------------------------------------------------------------
 

@@ -39,7 +39,8 @@ class Revival:
         worker.joins.opening = True
         worker.next_number = worker.number_limit = row.next_number
         worker.about = worker.decode(row.data, self._where())
-        worker.state.keep_metadata(worker.about.get("metadata", {}))
+        worker.state.keep_metadata(worker.about.pop("metadata", {}))
+        worker.metadata_form = rows.metadata_form(row.data)
         worker.pause.restore(row.status == "paused")
         notes = rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False))
         self._states(notes)
@@ -69,11 +70,9 @@ class Revival:
         worker = self._worker
         state: Any = worker.state
         for note, value in notes.get("state", ()):
-            key, stored = self._pair(note, value)
-            state.state_of(note.owner).fill({key: stored})
+            state.state_of(note.owner).fill([(self._key(note), value)])
         for note, value in notes.get("shared", ()):
-            key, stored = self._pair(note, value)
-            state.shared_data.fill({key: stored})
+            state.shared_data.fill([(self._key(note), value)])
         for note, value in notes.get("merged", ()):
             node = worker.nodes.get(note.owner)
             if node is not None:
@@ -81,9 +80,8 @@ class Revival:
         log = worker.journal.store.entries(worker.worker_id, "log", "")
         state.attach_log([worker.decode(entry.data, self._where()) for entry in log])
 
-    def _pair(self, note: NoteKey, value: bytes) -> tuple[Any, Any]:
-        where = self._where()
-        return self._worker.decode(note.name.encode(), where), self._worker.decode(value, where)
+    def _key(self, note: NoteKey) -> Any:
+        return self._worker.decode(note.name.encode(), self._where())
 
     def _deaths(self, notes: Any) -> None:
         worker = self._worker
@@ -106,6 +104,7 @@ class Revival:
         account = joined([item[3] for item in batch])
         now, wall = worker.engine.now(), worker.engine.driver.clock.time()
         activation: Any = node.mailbox.restore_stalled(batch, account, about["attempt"], now)
+        activation.keep_key(note.name)
         activation.message = about["message"]
         activation.claimed = activation.noted = True
         if self._is_poison(node.mailbox, [activation], keys):
@@ -145,7 +144,7 @@ class Revival:
         worker.joins.remember(slot, item)
         try:
             return worker.put_in(mailbox, item)
-        except Exception as error:  # noqa: BLE001 an older version, or another flow, has let it in
+        except BaseException as error:  # noqa: BLE001 an older version, or another flow, has let it in
             worker.endings.unfit(mailbox, item, error)
             return QUEUED
 
@@ -155,7 +154,7 @@ class Revival:
             return self.revived(row)
         except StoreError:
             raise
-        except Exception:  # noqa: BLE001 reading it may call code of registered types
+        except BaseException:  # noqa: BLE001 reading it may call code of registered types
             return None
 
     def revived(self, row: ItemRow) -> Item:
@@ -211,11 +210,14 @@ class Revival:
         """A job as the store has it, entered in the book."""
         worker, row = self._worker, stored.row
         job: Any = worker.engine.book.restored(worker, row.job_id, None)
-        about, following = rows.fill_job(worker.journal.codec, worker.journal.store, job, row)
+        leave_out = partial(self._tell_left_out, row.job_id)
+        about, following = rows.fill_job(worker.journal.codec, worker.journal.store, job, row, leave_out)
+        job.metadata_form = rows.metadata_form(row.data)
         job.continue_lists(following)
-        data = rows.job_data(worker.journal.codec, worker.journal.store, row)
-        if data:
-            job.data.fill(data)
+        with rows.left_out(leave_out):
+            data = [*rows.job_data(worker.journal.codec, worker.journal.store, row)]
+            if data:
+                job.data.fill(data)
         status = JobStatus(
             row.status
         )  # what is completed stays so, whatever becomes of items that were parked
@@ -239,6 +241,12 @@ class Revival:
         if worker.one_shot:
             worker.state.job = job  # type: ignore[attr-defined]
         return job  # type: ignore[no-any-return]
+
+    def _tell_left_out(self, job_id: str, error: BaseException) -> None:
+        who = f"reading job {job_id!r} of flow {self._worker.flow_id!r}"
+        self._worker.engine.user_code_failed(
+            who, error, "what cannot be read is left out here, and stays stored"
+        )
 
     def left_in_store(self) -> list[str]:
         """Open jobs of which nothing has come into memory so far."""

@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.errors import StateError, StoreError, WorkerNotRunningError, describe
+from routilux.errors import (
+    RoutiluxError,
+    SerializationError,
+    StateError,
+    StoreCorruptError,
+    StoreError,
+    WorkerNotRunningError,
+    describe,
+)
 from routilux.kernel.account import JobAccount
 from routilux.kernel.activation import OVER
 from routilux.kernel.mailbox import Mailbox
@@ -20,6 +28,7 @@ from routilux.runtime.journal import rows
 from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
 from routilux.runtime.journal.admission import Admission
 from routilux.runtime.journal.backlog import Backlog
+from routilux.runtime.journal.committer import RETRY_SECONDS
 from routilux.runtime.journal.conflicts import Conflicts, StateConflict
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.endings import Endings
@@ -45,6 +54,7 @@ if TYPE_CHECKING:
     from routilux.runtime.waiting import Lines, Waits
 
 T = TypeVar("T")
+VALUE_BYTES = 256 * 2**20  # of one value as JSON, on every store; databases take less than 1 GB
 NUMBERS_AHEAD = 1_000  # that the worker's row allows for, so that it is not written for every item
 
 
@@ -60,7 +70,7 @@ class JournaledWorker(Worker):
     journaled = True
     on_given_up: Callable[[], object] = staticmethod(bool)  # told when it does
     is_cut_off = False  # nothing that still runs in it is recorded any more; set under the journal's lock
-    failure: StoreError | None = None  # why this runtime has given the worker up
+    is_given_up = False  # others may run it
 
     def __init__(self, engine: Engine, flow: Flow, state: Any) -> None:
         assert engine.journal is not None
@@ -70,6 +80,7 @@ class JournaledWorker(Worker):
         self.number_limit = 1  # of the worker's row
         self.row_is_due = False  # it has none yet
         self.about: dict[str, Any] = {}  # what else the worker's row says
+        self.metadata_form: bytes | None = None  # that it was started with
         self.stored_jobs = StoredJobs(self)
         self.endings = Endings(self)
         self.backlog = Backlog(self)
@@ -89,7 +100,14 @@ class JournaledWorker(Worker):
             self.joins.add(node)
 
     def encode(self, value: Any, where: str) -> bytes:
-        return self.journal.codec.encode(value, where)
+        data = self.journal.codec.encode(value, where)
+        if len(data) > VALUE_BYTES:
+            raise SerializationError(
+                f"{where}: a value of {len(data):,} bytes as JSON, and a store takes up to {VALUE_BYTES:,}; store it "
+                "elsewhere, and send a reference to it",
+                path="$",
+            )
+        return data
 
     def decode(self, data: bytes, where: str) -> Any:
         return self.journal.codec.decode(data, where)
@@ -142,8 +160,10 @@ class JournaledWorker(Worker):
                 self.started(activation.job)
             context = activation.job.context.copy()
             context.run(turns.set_running, activation)
-            slot_data = node.data_of(activation.batch)
             try:
+                if activation.is_used and not self.renewed(activation):
+                    return False, clock()
+                slot_data = node.data_of(activation.batch)
                 if (activation.job.halted and turns.put_back(activation)) or (
                     (node.guarded or node.gathers) and not turns.begin(self, activation, slot_data)
                 ):
@@ -205,6 +225,31 @@ class JournaledWorker(Worker):
         self.notes.claim(activation)
         return False
 
+    def renewed(self, activation: Any) -> bool:
+        if not activation.is_used:
+            return True
+        try:
+            activation.renew_payloads()
+        except StoreCorruptError:
+            raise
+        except StoreError:
+            mailbox, now = activation.mailbox, self.engine.now()
+            if mailbox.stall(activation, retry=False):
+                self.schedule(mailbox)
+            turns.arm_retry(self, activation, now + RETRY_SECONDS)
+            if activation.job.ended:  # it ended meanwhile
+                self.sweep()
+                self.forget_retry(activation)
+            return False
+        return True
+
+    def unfit_to_run_again(self, activation: Any) -> BaseException | None:
+        try:
+            self.notes.keep_message(activation)
+        except BaseException as error:  # noqa: BLE001 a registered type of the user may raise anything
+            return error
+        return None
+
     def retry_later(self, activation: Any, when: float, delay: float) -> bool:
         return self.notes.retry(activation, when, delay)
 
@@ -225,6 +270,7 @@ class JournaledWorker(Worker):
         """Nothing may fail behind this: merged slots and changed states are encoded, and emits read back."""
         if activation.draft.maps:
             activation.draft.settle()
+            activation.check_size()
         if activation.draft.emits:
             self.handover.seal(activation.draft)
         for slot, merged in (activation.merged or {}).items():
@@ -370,7 +416,7 @@ class JournaledWorker(Worker):
             "stopped" if self.stopped and self.for_good else "paused" if paused else "running",
             self.number_limit,
             self.engine.driver.clock.time(),
-            self.encode(self.about, f"worker {self.worker_id!r}"),
+            rows.with_metadata(self.encode(self.about, f"worker {self.worker_id!r}"), self.metadata_form),
         )
 
     def write_row(self) -> None:
@@ -424,11 +470,16 @@ class JournaledWorker(Worker):
         if self.for_good or not self.stopped:
             self.write_row()
 
+    @property
+    def over(self) -> RoutiluxError | None:
+        """Why nothing of this worker is written any more."""
+        return self.failure or self.journal.over
+
     def quiet(self) -> bool:
-        return self.journal.over is not None or (not self._journal_owes and super().quiet())
+        return self.over is not None or (not self._journal_owes and super().quiet())
 
     def at_a_stop(self) -> bool:
-        return self.journal.over is not None or (not self._journal_owes and super().at_a_stop())
+        return self.over is not None or (not self._journal_owes and super().at_a_stop())
 
     @property
     def is_nameless(self) -> bool:  # type: ignore[override]
@@ -452,6 +503,7 @@ class JournaledWorker(Worker):
         if not self.engine.driver.on_loop():
             behind = Record(None)
             self.journal.kept_or_raise(behind, partial(self.journal.hand_over, behind))
+            self.check_kept()
 
     def cancel_jobs(self) -> None:
         """At the end of the worker: for good, or only for this runtime."""
@@ -460,6 +512,7 @@ class JournaledWorker(Worker):
             return
         for job in list(self.jobs.values()):
             self.jobs.pop(job.job_id, None)
+            job.lost = self.failure
             self.engine.book.leave(job)
 
     def end_drained(self) -> None:
@@ -475,6 +528,7 @@ class JournaledWorker(Worker):
 
     def waits_to_flush(self, deadline: float | None = None) -> Waits[None]:
         yield from self.journal.waits_to_flush(deadline)
+        self.check_kept()
 
     def caught_up(self) -> None:
         """The journal may owe this worker nothing any more: what waits for that looks anew."""
@@ -484,7 +538,7 @@ class JournaledWorker(Worker):
             self.changed()
 
     def resting(self) -> bool:
-        return (not self.unreleased or self.journal.over is not None) and super().resting()
+        return (not self.unreleased or self.over is not None) and super().resting()
 
     def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
         if self.backlog.waits:
@@ -499,7 +553,7 @@ class JournaledWorker(Worker):
         return StoredLetters(self)
 
     def waits_to_drain(self, deadline: float | None) -> Waits[bool]:
-        return self.journal.over is None and (yield from super().waits_to_drain(deadline))
+        return self.over is None and (yield from super().waits_to_drain(deadline))
 
     def forget_engine(self, gone: Any) -> None:
         super().forget_engine(gone)
@@ -511,6 +565,8 @@ class JournaledWorker(Worker):
         if self.stopped:
             return
         super().close()
+        if self.failure is not None:
+            return
         last = Record(None)
         last.then(self.give_up_claim)
         self.journal.slip_in(last)
@@ -530,7 +586,10 @@ class JournaledWorker(Worker):
             activation.ask_to_stop()
 
     def give_up_claim(self) -> None:
-        """Others may run this worker now: everything of it is written, or this runtime has ended."""
+        """Others may run this worker now: everything of it is written, or nothing is any more."""
+        if self.is_given_up:
+            return
+        self.is_given_up = True
         self.on_given_up()
         try:
             self.journal.store.give_up(self.worker_id)
@@ -538,7 +597,11 @@ class JournaledWorker(Worker):
             self.engine.warn(f"worker {self.worker_id} is not given up: {describe(error)}")
 
     def lost(self, error: StoreError) -> None:
-        """Another process runs this worker now: leave everything to it."""
-        self.failure = error
+        """Another process runs this worker now, or a step of it cannot be written: nothing more of it is recorded here,
+        not even the end that it was to come to."""
+        with self.journal.lock:
+            self.failure, self.is_cut_off, self.for_good = error, True, False
         self.close()
         self.cut_off()
+        self.give_up_claim()
+        self.changed()

@@ -6,16 +6,20 @@ from typing import Final
 
 import psycopg
 
+from routilux.ports import FLOOR, PropertyRow
+from routilux.store.postgres.rows import opened, readable, sealed
 from routilux.store.postgres.statements import statements
-from routilux.store.postgres.writing import forgetting
+from routilux.store.postgres.writing import forgetting, putting
 
 _SQL: Final = statements("pruning")
 
 
-def prune(connection: psycopg.Connection, now: float, before: float, keep: int, limit: int) -> int:
-    """Within a transaction; ``ports.Store.prune`` says what. Gives the number of rows."""
+def prune(connection: psycopg.Connection, now: float, before: float, keep: int, limit: int, name: str) -> int:
+    """Within a transaction; ``ports.Store.prune`` says what. Gives the number of rows. ``name`` is the store's."""
     expired = connection.execute(_SQL["expired_keys"], {"now": float(now), "limit": limit}).rowcount
-    return expired + _finished_jobs(connection, before, keep, limit) + _stopped_workers(connection, limit)
+    return (
+        expired + _finished_jobs(connection, before, keep, limit) + _stopped_workers(connection, limit, name)
+    )
 
 
 def _finished_jobs(connection: psycopg.Connection, before: float, keep: int, limit: int) -> int:
@@ -29,9 +33,20 @@ def _finished_jobs(connection: psycopg.Connection, before: float, keep: int, lim
     return len(rows)
 
 
-def _stopped_workers(connection: psycopg.Connection, limit: int) -> int:
+def _stopped_workers(connection: psycopg.Connection, limit: int, name: str) -> int:
     rows = connection.execute(_SQL["stopped_workers"], {"limit": limit}).fetchall()
     if rows:
-        for statement, parameters in forgetting([worker_id for (worker_id,) in rows]):
+        worker_ids, next_numbers = zip(*rows, strict=True)
+        _raise_floor(connection, max(next_numbers), name)
+        for statement, parameters in forgetting(list(map(readable, worker_ids))):
             connection.execute(statement, parameters)
     return len(rows)
+
+
+def _raise_floor(connection: psycopg.Connection, number: int, name: str) -> None:
+    connection.execute(_SQL["begin_floor"], sealed(PropertyRow, [PropertyRow(FLOOR, "0")]))
+    row = connection.execute(_SQL["floor"], [FLOOR], binary=True).fetchone()
+    assert row is not None
+    floor = max(number, int(opened(PropertyRow, row, name).value))
+    for statement, parameters in putting({FLOOR: str(floor)}):
+        connection.execute(statement, parameters)

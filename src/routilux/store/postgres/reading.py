@@ -15,6 +15,7 @@ from routilux.ports import (
     KeyRow,
     LetterRow,
     NoteKey,
+    PropertyRow,
     StoredJob,
     WorkerRow,
 )
@@ -100,6 +101,9 @@ class Reading:
 
     def key(self, flow_id: str, key: str, now: float) -> KeyRow | None:
         return next(iter(self._rows(KeyRow, "key", [*texts([flow_id, key]), float(now)])), None)
+
+    def properties(self) -> dict[str, str]:
+        return dict(self._rows(PropertyRow, "properties"))
 
     def _jobs(self, statement: str, parameters: Any, prepare: bool | None = None) -> list[StoredJob]:
         return [opened_job(row, self.name) for row in self._fetch(statement, parameters, prepare)]

@@ -21,6 +21,7 @@ from routilux.ports import (
     KeyRow,
     LetterRow,
     NoteKey,
+    PropertyRow,
     StoredJob,
     WorkerRow,
 )
@@ -36,7 +37,7 @@ class NoteRow(NamedTuple):
     data: bytes
 
 
-R = TypeVar("R", WorkerRow, ItemRow, NoteRow, EntryRow, JobRow, LetterRow, KeyRow)
+R = TypeVar("R", WorkerRow, ItemRow, NoteRow, EntryRow, JobRow, LetterRow, KeyRow, PropertyRow)
 
 _ESCAPED: Final = re.compile("[\0\1\ud800-\udfff]")
 _ESCAPE: Final = re.compile("\1(.)", re.DOTALL)
@@ -79,7 +80,9 @@ def _floats(column: Iterable[float | None]) -> Column:
 _STORED: Final[dict[Any, Callable[[Iterable[Any]], Column]]] = {
     str: texts, str | None: texts, int: list, float: _floats, float | None: _floats, bytes: list,
 }  # fmt: skip
-_ROWS: Final = (WorkerRow, ItemRow, ItemKey, NoteRow, NoteKey, EntryRow, JobRow, LetterRow, KeyRow)
+_ROWS: Final = (
+    WorkerRow, ItemRow, ItemKey, NoteRow, NoteKey, EntryRow, JobRow, LetterRow, KeyRow, PropertyRow,
+)  # fmt: skip
 _COLUMNS: Final[dict[type, list[Callable[[Iterable[Any]], Column]]]] = {
     kind: [_STORED[hint] for hint in get_type_hints(kind).values()] for kind in _ROWS
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from sqlite3 import Connection
 
-from routilux.ports import Changes, KeyRow
-from routilux.store.sqlite.rows import counted, opened_key, sealed, sealed_key, sealed_note
+from routilux.ports import FLOOR, Changes, KeyRow, PropertyRow
+from routilux.store.sqlite.rows import counted, opened_key, opened_property, sealed, sealed_note, sealed_whole
+from routilux.store.sqlite.schema import format_of
 from routilux.store.sqlite.sql import by_key, put, statement
 
 
@@ -41,7 +42,20 @@ def apply(connection: Connection, changes: Changes) -> None:
     put(connection, "counts_in", [counted(job_id, change) for job_id, change in changes.counts.items()])
     put(connection, "letters_in", [sealed(row) for row in changes.letters])
     by_key(connection, "letters_out", changes.redriven)
-    put(connection, "keys_in", [sealed_key(row) for row in changes.keys])
+    put(connection, "keys_in", [sealed_whole(row) for row in changes.keys])
+    _put_properties(connection, changes.properties)
+
+
+def _put_properties(connection: Connection, properties: Mapping[str, str | None]) -> None:
+    rows = [PropertyRow(name, value) for name, value in properties.items() if value is not None]
+    put(connection, "properties_in", [sealed_whole(row) for row in rows])
+    by_key(connection, "properties_out", [(name,) for name, value in properties.items() if value is None])
+
+
+def properties(connection: Connection) -> dict[str, str]:
+    if format_of(connection) < 2:
+        return {}  # it is only looked into: who opens it brings it to the newest format
+    return dict(map(opened_property, connection.execute(statement("properties"))))
 
 
 def forget(connection: Connection, worker_ids: Sequence[str]) -> None:
@@ -60,9 +74,17 @@ def prune(
     by_key(connection, "entries_of_jobs_out", jobs)
     by_key(connection, "counts_out", [(job_id,) for _, job_id in jobs])
     by_key(connection, "jobs_out", [(job_id,) for _, job_id in jobs])
-    workers = [row[0] for row in connection.execute(statement("stopped_without_jobs"), (limit,))]
-    forget(connection, workers)
-    return len(keys) + len(jobs) + len(workers)
+    return len(keys) + len(jobs) + _stopped_workers(connection, limit)
+
+
+def _stopped_workers(connection: Connection, limit: int) -> int:
+    rows = connection.execute(statement("stopped_without_jobs"), (limit,)).fetchall()
+    if rows:
+        worker_ids, next_numbers = zip(*rows, strict=True)
+        floor = max(int(properties(connection).get(FLOOR, 0)), *next_numbers)
+        _put_properties(connection, {FLOOR: str(floor)})
+        forget(connection, worker_ids)
+    return len(rows)
 
 
 def _finished_too_long(connection: Connection, before: float, keep: int, limit: int) -> list[tuple[str, str]]:

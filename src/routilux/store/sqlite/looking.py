@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
 from routilux.errors import StoreError
-from routilux.ports import Changes, FlightRecorder
+from routilux.ports import Changes, Death, FlightRecorder, OnLost
 from routilux.store.sqlite.connection import connect, translated
 from routilux.store.sqlite.opening import inspect
 from routilux.store.sqlite.schema import released
@@ -49,20 +49,23 @@ class SqliteView(SqliteStore):
             raise self._only_read()
         return frozenset()
 
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        raise self._only_read()
+
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
         raise self._only_read()
 
-    def claim(self, worker_id: str) -> None:
+    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
         raise self._only_read()
 
     def give_up(self, worker_id: str) -> None:
         pass
 
-    def suspects(self) -> list[str]:
-        return []
-
     def watch(self) -> FlightRecorder | None:
         return None
+
+    def deaths(self) -> Sequence[Death]:
+        return []
 
     def close(self) -> None:
         with self._lock:

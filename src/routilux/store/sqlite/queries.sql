@@ -55,6 +55,16 @@ DELETE FROM keys WHERE flow_id = ? AND key IN ({?})
 SELECT flow_id, key, worker_id, job_id, digest, created_at, expires_at, crc
 FROM keys WHERE flow_id = ? AND key IN ({?})
 
+-- name: properties_in
+INSERT OR REPLACE INTO properties (name, value, crc)
+VALUES {(?, ?, ?)}
+
+-- name: properties_out
+DELETE FROM properties WHERE name IN ({?})
+
+-- name: properties
+SELECT name, value, crc FROM properties ORDER BY name
+
 -- name: forget_items
 DELETE FROM items WHERE worker_id IN ({?})
 
@@ -171,6 +181,6 @@ DELETE FROM notes WHERE kind >= 'job.' AND kind < 'job/' AND worker_id = ? AND o
 DELETE FROM entries WHERE kind >= 'job.' AND kind < 'job/' AND worker_id = ? AND owner IN ({?})
 
 -- name: stopped_without_jobs
-SELECT worker_id FROM workers
+SELECT worker_id, next_number FROM workers
 WHERE status = 'stopped' AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.worker_id = workers.worker_id)
 ORDER BY worker_id LIMIT ?

@@ -28,7 +28,15 @@ DELETE FROM job WHERE job_id = ANY (%b::text[])
 
 -- The lock keeps off a process that would write the worker anew.
 -- :stopped_workers
-SELECT worker_id FROM worker
+SELECT worker_id, next_number FROM worker
 WHERE status = 'stopped' AND NOT EXISTS (SELECT FROM job WHERE job.worker_id = worker.worker_id)
 ORDER BY worker_id LIMIT %(limit)s
 FOR UPDATE SKIP LOCKED
+
+-- The first of them makes the row, which the next statement then locks: two processes raise the floor one after the other.
+-- :begin_floor
+INSERT INTO property (name, value, seal) SELECT * FROM unnest(%b::text[], %b::text[], %b::bigint[])
+ON CONFLICT DO NOTHING
+
+-- :floor
+SELECT name, value, seal FROM property WHERE name = %s FOR UPDATE

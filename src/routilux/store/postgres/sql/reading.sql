@@ -74,6 +74,9 @@ SELECT worker_id, number, flow_id, place, job_ids, reason, error, time, data, se
 FROM letter WHERE %(worker_id)s::text IS NULL OR worker_id = %(worker_id)s
 ORDER BY time, worker_id, number
 
+-- :properties
+SELECT name, value, seal FROM property ORDER BY name
+
 -- :key
 SELECT flow_id, key, worker_id, job_id, digest, created_at, expires_at, seal
 FROM key WHERE flow_id = %s AND key = %s AND expires_at > %s

@@ -80,3 +80,10 @@ ON CONFLICT (flow_id, key) DO UPDATE SET
     created_at = excluded.created_at, expires_at = excluded.expires_at, seal = excluded.seal
 WHERE key.expires_at <= excluded.created_at
 RETURNING flow_id, key
+
+-- :put_properties
+INSERT INTO property (name, value, seal) SELECT * FROM unnest(%b::text[], %b::text[], %b::bigint[])
+ON CONFLICT (name) DO UPDATE SET value = excluded.value, seal = excluded.seal
+
+-- :remove_properties
+DELETE FROM property WHERE name = ANY (%b::text[])
