@@ -227,7 +227,7 @@ class Desk:
         self._alive()
         return self._written
 
-    def claim(self, worker_id: str) -> None:
+    def claim(self, worker_id: str, on_lost: Any = None) -> None:
         self._alive()
         self._claims.take(worker_id)
         self._claimed.add(worker_id)
