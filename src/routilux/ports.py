@@ -281,7 +281,8 @@ class EntryRow(NamedTuple):
 
 
 class JobRow(NamedTuple):
-    """A job; ``serial`` is its place in the order of posting within its worker.
+    """A job; ``serial`` is its place in the order of posting within its worker, and what tells it from another job of
+    the same id: neither it nor the worker ever changes.
 
     How many of its items are stored is counted beside it: see ``Changes.counts``.
     """
@@ -420,11 +421,17 @@ class Store(Protocol):
     name: str
     """The store as users know it, such as its URL, without a password."""
 
-    def write(self, changes: Changes) -> frozenset[int]:
+    @property
+    def only_read(self) -> StoreError | None:
+        """Why nothing can be changed through this one, with who can; None for a store that can be run."""
+        return None
+
+    def write(self, changes: Changes) -> frozenset[int | str]:
         """Commit. Only one thread calls it at a time. Changes without rows ask whether rows could be added.
 
-        Where a key of ``keys`` is taken by a row that had not expired when the new one was created, nothing is
-        written, and the positions of all those keys are returned. An empty set says that everything is durable.
+        A key of ``keys`` is taken by a row that had not expired when the new one was created, the id of a job by a row
+        of another worker or serial. Where any is, nothing is written, and the positions of such keys are returned, or
+        else the ids of such jobs. An empty set says that everything is durable.
         """
 
     def keep_refused(self, changes: Changes, why: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from secrets import token_hex
@@ -54,19 +53,6 @@ def nothing(routine: Routine, item: dict[str, Any], state: Any) -> None:
 
 
 OTHER = flow_of(nothing, "other")
-
-
-@pytest.fixture(params=["sqlite", "postgres", "memory"])
-def store(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """What a runtime is given; one after the other gets the same."""
-    match request.param:
-        case "sqlite":
-            return f"sqlite:///{tmp_path}/store.db"
-        case "postgres":
-            url = request.getfixturevalue("postgres_server").url()
-            monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where the files of the machine lie
-            return url
-    return MemoryStore()
 
 
 # -- texts -----------------------------------------------------------------------------------------------------

@@ -47,8 +47,12 @@ class JobBook:
         self._forget_worker = forget
         self.has_forgotten = False  # a job that is not here may have been
         self._numbers = count(1)
-        self._prefix = f"job_{driver.unique()}"
+        self.draw_prefix()
         self.context = context_of_caller()  # for what has no caller any more: the runtime's
+
+    def draw_prefix(self) -> None:
+        """Of the ids that are made up from now on."""
+        self._prefix = f"job_{self._driver.unique()}"
 
     def create(
         self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None
@@ -236,4 +240,4 @@ class JobBook:
 
 def unique_prefix() -> str:
     """Distinguishes the ids of this runtime from those of all others."""
-    return os.urandom(4).hex()
+    return os.urandom(8).hex()

@@ -12,8 +12,9 @@ from routilux.errors import (
     JobCancelledError,
     RuntimeClosedError,
     StateError,
-    StoreDataError,
+    StoreError,
     StoreFencedError,
+    StoreLockedError,
 )
 from routilux.kernel.account import JobAccount
 from routilux.model.checks import checked_timeout
@@ -88,8 +89,9 @@ class JobContext:
     bulky = False  # it has more than its counts, times and outputs, and all of it is looked at when it ends
     counted = PENDING  # in the book of jobs, and moved under its lock
     waits_for: Callable[[str], str] | None = None  # what its worker, given by its id, waits for
+    is_execution = False  # the one job of a one-shot execution
     left = False  # the job is unfinished, and does not run in this runtime
-    lost: BaseException | None = None  # why it does not, where its runtime goes on
+    lost: StoreError | None = None  # why it does not, where its runtime goes on
     outputs_dropped = 0
     errors_dropped = 0
     progress: tuple[float, float | None] | None = None
@@ -295,15 +297,15 @@ class JobContext:
                 write(WARNING, f"{who} raised {headline(error)}; the others are called", error)
 
     def _outcome(self) -> list[Output]:
-        if self.left and self.lost is not None and is_a(self.lost, StoreDataError):
-            raise StoreDataError(
-                f"job {self.job_id!r} is {self.status}, and its worker has stopped: {self.lost}",
-                job_id=self.job_id,
-                worker_id=self.worker_id,
-            )
         if self.left and self.lost is not None:
-            raise StoreFencedError(
-                f"job {self.job_id!r} is {self.status}, and goes on elsewhere: {self.lost}",
+            elsewhere = is_a(self.lost, (StoreFencedError, StoreLockedError))
+            kind, why = (
+                (StoreFencedError, "goes on elsewhere")
+                if elsewhere
+                else (type(self.lost), "waits in the store")
+            )
+            raise kind(
+                f"job {self.job_id!r} is {self.status}, and {why}: {self.lost}",
                 job_id=self.job_id,
                 worker_id=self.worker_id,
             )

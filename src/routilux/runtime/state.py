@@ -394,6 +394,11 @@ class JobState(WorkerState):
     def _first_status(self) -> ExecutionStatus:
         return ExecutionStatus.PENDING
 
+    def take_job(self, job: JobContext) -> None:
+        """This is the execution of that job."""
+        self.job = job
+        job.is_execution = True
+
     @property
     def job_id(self) -> str:
         if self.job is not None:

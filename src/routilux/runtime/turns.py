@@ -233,7 +233,7 @@ def _merge(mailbox: Mailbox, activation: LiveActivation, slot_data: dict[str, An
     for slot, strategy in activation.node.merges.items():
         payloads = slot_data.get(slot)
         if payloads:
-            merged = mailbox.merged.get(slot, {})
+            merged = activation.node.worker.merged_before(mailbox, slot)
             for payload in payloads:
                 merged = merge(strategy, merged, payload)
             slot_data[slot] = [merged]

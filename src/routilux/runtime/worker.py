@@ -48,6 +48,7 @@ class Worker:
 
     carry_out = turns.carry_out  # an activation on a thread, and what its mailbox has claimed behind it
     for_good = False  # it ends for good, and is not opened again
+    is_refused = False  # it has ended before it had accepted anything
     is_nameless = False  # a store keeps it under an id that no caller has given
     journaled = False  # whether every step is written to a store
     failure: StoreError | None = None  # why this runtime has given it up, where that was not asked for
@@ -215,6 +216,10 @@ class Worker:
         self.settle(activation.batch)
         return more
 
+    def merged_before(self, mailbox: Mailbox, slot: str) -> Payload:
+        """What a merging slot has merged so far."""
+        return mailbox.merged.get(slot, {})
+
     def renewed(self, activation: LiveActivation) -> bool:
         """Whether an activation that runs again has what it was first given; if not, it was put back until it can."""
         return True
@@ -376,7 +381,7 @@ class Worker:
             self.jobs.pop(job.job_id, None)
             self.engine.book.refuse(job)
             if self.one_shot:
-                self.close()
+                self.discard()
         self.at_rest(job.account.remove())
 
     def accept(self, code: int, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> None:
@@ -915,6 +920,11 @@ class Worker:
         self.accepting = False
         self.for_good = True
         self.cancel_jobs()
+        self.close()
+
+    def discard(self) -> None:
+        """It was not to be: end it, and leave nothing of it."""
+        self.is_refused = True
         self.close()
 
     def close(self) -> None:

@@ -55,9 +55,11 @@ class MemoryStore(Store):
 
     # -- writing -------------------------------------------------------------------------------------------
 
-    def write(self, changes: Changes) -> frozenset[int]:
+    def write(self, changes: Changes) -> frozenset[int | str]:
         with self._opened():
-            taken = frozenset(at for at, row in enumerate(changes.keys) if self._is_taken(row))
+            taken: frozenset[int | str] = frozenset(
+                at for at, row in enumerate(changes.keys) if self._is_taken(row)
+            ) or frozenset(row.job_id for row in changes.jobs.values() if self._is_of_another(row))
             if not taken:
                 self._check_new(changes)
                 self._apply(changes)
@@ -94,6 +96,10 @@ class MemoryStore(Store):
 
     def _has_item(self, key: ItemKey) -> bool:
         return key.number in self._items.get((key.worker_id, key.place), ())
+
+    def _is_of_another(self, row: JobRow) -> bool:
+        known = self._jobs.get(row.job_id)
+        return known is not None and (known.worker_id, known.serial) != (row.worker_id, row.serial)
 
     def _apply(self, changes: Changes) -> None:
         for worker_id in changes.forgotten:

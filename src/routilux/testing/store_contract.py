@@ -90,6 +90,9 @@ class StoreContract:
         assert [store.places("w"), store.notes("w")] == [[], []]
         assert [store.items("w", "parse.in"), store.entries("w", "log", "")] == [[], []]
 
+    def test_it_can_be_run(self, store: Store) -> None:
+        assert store.only_read is None
+
     def test_it_has_a_name(self, store: Store) -> None:
         assert isinstance(store.name, str)
         assert store.name
@@ -409,6 +412,39 @@ class StoreContract:
         store.write(changes(redriven=[("w", 1), ("v", 2), ("nobody", 1)], items=[item_row(1)]))
         assert store.letters() == [letter_row(1, "v"), letter_row(2)]
         assert store.items("w", "parse.in") == [item_row(1)]
+
+    # -- ids of jobs ---------------------------------------------------------------------------------------
+
+    def test_a_job_is_replaced_by_itself_only(self, store: Store) -> None:
+        store.write(changes(jobs=[job_row("a", serial=3), job_row("b", serial=4)], counts={"a": 1}))
+        before = contents(store, ["w", "v"], ["a", "b", "c"])
+        for other in (job_row("a", serial=5), job_row("a", "v", serial=3)):
+            conflicting = changes(
+                workers=[worker_row("v")],
+                items=[item_row(5, worker_id="v")],
+                jobs=[job_row("c", serial=6), other, job_row("b", serial=4, status="running")],
+                counts={"a": 1, "c": 1},
+                keys=[key_row()],
+            )
+            assert store.write(conflicting) == frozenset({"a"})
+            assert contents(store, ["w", "v"], ["a", "b", "c"]) == before
+            assert store.key("orders", "k", 150.0) is None
+        again = job_row("a", serial=3, status="completed", completed_at=1_700_000_001.0)
+        assert store.write(changes(jobs=[again], counts={"a": -1})) == frozenset()
+        assert store.job("a") == StoredJob(again, 0)
+
+    def test_of_many_jobs_those_are_named_whose_ids_are_taken(self, store: Store) -> None:
+        odd = [text for text in ODD_TEXTS if text]
+        ids = [*(f"{n}" for n in range(1, 700)), *odd]
+        store.write(changes(jobs=[job_row(job_id, serial=1) for job_id in ids[::2]]))
+        taken = store.write(changes(jobs=[job_row(job_id, "v", serial=1) for job_id in ids]))
+        assert taken == frozenset(ids[::2])
+        assert store.jobs(worker_id="v") == []
+
+    def test_keys_that_are_taken_come_before_jobs(self, store: Store) -> None:
+        store.write(changes(jobs=[job_row("a", serial=3)], keys=[key_row("x")]))
+        both = changes(jobs=[job_row("a", "v", serial=1)], keys=[key_row("w"), key_row("x")])
+        assert store.write(both) == frozenset({1})
 
     # -- idempotency keys ----------------------------------------------------------------------------------
 

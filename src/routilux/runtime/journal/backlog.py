@@ -165,7 +165,7 @@ class Backlog:
         if stretch.loading or not slot.draws:
             return
         stretch.loading = True
-        self._worker.journal.do(partial(self._load, slot))
+        self._worker.journal.do(partial(self._load, slot), self._worker)
 
     def load_all(self) -> None:
         """Where there is room, such as that of items which activations have claimed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routilux.errors import (
     RoutiluxError,
@@ -21,7 +21,7 @@ from routilux.errors import (
 )
 from routilux.ports import Changes, ItemKey
 from routilux.runtime.journal.record import AS_STORED, Record, merged
-from routilux.runtime.posting import KeyTaken
+from routilux.runtime.posting import NameTaken
 from routilux.tracebacks import is_a
 
 if TYPE_CHECKING:
@@ -49,6 +49,14 @@ KEEP_FINISHED_SECONDS = 7 * 86_400.0
 KEEP_FINISHED_JOBS = 100_000
 
 
+class Task(NamedTuple):
+    """Something to be done between two batches; ``suspected`` if it has raised already."""
+
+    call: Callable[[], None]
+    worker: JournaledWorker | None
+    suspected: bool = False
+
+
 class Committer:
     """Of one journal, from whose ``log`` it takes. :meth:`step` runs on one thread at a time.
 
@@ -68,7 +76,7 @@ class Committer:
         self._engine = engine
         self._store = journal.store
         self._log = log
-        self._tasks: deque[Callable[[], None]] = deque()
+        self._tasks: deque[Task] = deque()
         self._batch: list[Record] = []  # on its way to the store
         self._unsettled = False  # it is unknown whether the batch is durable
         self._waiting_mailboxes: deque[tuple[Any, Any]] = deque()
@@ -86,9 +94,9 @@ class Committer:
         """Whether everything that was handed over is written."""
         return not self._log and not self._batch
 
-    def do(self, task: Callable[[], None]) -> None:
-        """Do this between two batches."""
-        self._tasks.append(task)
+    def do(self, task: Callable[[], None], worker: JournaledWorker | None = None) -> None:
+        """Do this between two batches, for a worker or for all."""
+        self._tasks.append(Task(task, worker))
         self._journal.wake()
 
     def start_later(self, worker: Any, mailbox: Any) -> None:
@@ -129,13 +137,19 @@ class Committer:
         for _ in range(len(self._tasks)):
             task = self._tasks.popleft()
             try:
-                task()
+                task.call()
             except StoreCorruptError as error:
                 self._break(error)
                 return False
             except BaseException as error:  # noqa: BLE001 a store that does not come with the package is user code
-                self._tasks.append(task)
-                return self._ask_again(self._as_store_error(error))
+                refusal = self._as_store_error(error)
+                if task.suspected and is_a(error, _OF_DATA) and task.worker is not None:
+                    self.lose(
+                        task.worker, _broken_off(task.worker, "a step of loading what waits in the store")
+                    )
+                    return True
+                self._tasks.append(task._replace(suspected=True))
+                return self._ask_again(refusal)
             did = True
         return did
 
@@ -153,7 +167,7 @@ class Committer:
             changes, keyed = merged(batch)
             if changes.letters:
                 self._give_payloads(changes)
-            taken = [keyed[at] for at in self._store.write(changes)]
+            taken = self._store.write(changes)
         except StoreUnknownError as error:
             self._unsettled = True
             return self._ask_again(error)
@@ -171,7 +185,7 @@ class Committer:
                 return self._unfit(batch, StoreDataError(str(refusal)))
             return self._refused(batch, refusal)
         if taken:
-            return self._keys_taken(batch, taken)
+            return self._names_taken(batch, keyed, taken)
         self._release(batch)
         return True
 
@@ -213,9 +227,13 @@ class Committer:
             with self._journal.lock:
                 if not (self._log and self._log[0].suspected):
                     self._most = None
+        broken: dict[JournaledWorker, None] = {}
         for record in batch:
-            self._carry_out(record)
+            if not self._carry_out(record) and record.worker is not None:
+                broken[record.worker] = None
             self._done_with(record)
+        for worker in broken:
+            self.lose(worker, _broken_off(worker, "what follows from a step"))
         self._prune_sometimes()
 
     def _done_with(self, record: Record) -> None:
@@ -228,18 +246,21 @@ class Committer:
             if not left:
                 self._follow(worker.caught_up)
 
-    def _carry_out(self, record: Record) -> None:
+    def _carry_out(self, record: Record) -> bool:
+        """Whether all that follows from a record was done."""
+        done = True
         for call in record.follows:
-            self._follow(call)
-        if record.wake is not None:
-            self._follow(record.wake)
+            done = self._follow(call) and done
+        return (record.wake is None or self._follow(record.wake)) and done
 
-    def _follow(self, call: Callable[[], object]) -> None:
+    def _follow(self, call: Callable[[], object]) -> bool:
         """Do what follows from a record that is written or refused. The rest follows whatever this raises."""
         try:
             call()
         except BaseException as error:  # noqa: BLE001 as above
             self._engine.fault("what follows from a record of the journal", error, "the journal goes on")
+            return False
+        return True
 
     # -- what the store does not take --------------------------------------------------------------------
 
@@ -301,10 +322,18 @@ class Committer:
         self._asks = True
         self._journal.wake()
 
-    def _keys_taken(self, batch: Sequence[Record], losers: Sequence[Record]) -> bool:
-        """Some keys belong to other jobs: those posts hear it, everything else is written anew."""
-        self._put_back([record for record in batch if record not in losers])
-        self._tell(losers, KeyTaken())
+    def _names_taken(
+        self, batch: Sequence[Record], keyed: Sequence[Record], taken: frozenset[int | str]
+    ) -> bool:
+        """Some keys belong to other jobs, or ids of jobs to others: those posts hear it, everything else is written
+        anew. What else says something of such a job says it in vain."""
+        with_keys = {keyed[name] for name in taken if isinstance(name, int)}
+        losers = [record for record in batch if record in with_keys or record.names_any(taken)]
+        told = [record for record in losers if record.refuse is not None]
+        for record in losers:
+            record.jobs = [row for row in record.jobs if row.job_id not in taken]
+        self._put_back([record for record in batch if record not in told])
+        self._tell(told, NameTaken())
         return True
 
     def _settle(self) -> bool:
@@ -508,6 +537,15 @@ class Committer:
             return
         if removed >= PRUNE_ROWS:
             self.do(self._prune)
+
+
+def _broken_off(worker: JournaledWorker, what: str) -> StoreError:
+    return StoreError(
+        f"worker {worker.worker_id!r} of flow {worker.flow_id!r} has stopped: {what} was broken off by a fault, which "
+        "is logged. All that was written is stored: open the worker again to go on from there",
+        worker_id=worker.worker_id,
+        flow_id=worker.flow_id,
+    )
 
 
 def _is_lost(record: Record) -> bool:

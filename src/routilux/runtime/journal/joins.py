@@ -202,7 +202,7 @@ class Joins:
         if self.opening:
             self._look_for_partners(join)
         elif len(join.arrivals) == 1:
-            self._worker.journal.do(partial(self._look_for_partners, join))
+            self._worker.journal.do(partial(self._look_for_partners, join), self._worker)
 
     def _look_for_partners(self, join: Join) -> None:
         """Of what has arrived, between two batches; repeated from where it was if the store cannot be read."""
@@ -300,7 +300,7 @@ class Joins:
         join = self.of(mailbox)
         if join is not None:
             join.asked.append(None)
-            self._worker.journal.do(partial(self._search, join))
+            self._worker.journal.do(partial(self._search, join), self._worker)
 
     def _search(self, join: Join) -> None:
         self._begin(join)
@@ -316,7 +316,7 @@ class Joins:
     def _go_on(self, join: Join) -> None:
         if not join.queued:
             join.queued = True
-            self._worker.journal.do(partial(self._step, join))
+            self._worker.journal.do(partial(self._step, join), self._worker)
 
     def _step(self, join: Join) -> None:
         worker = self._worker
@@ -324,12 +324,12 @@ class Joins:
             join.after, join.again = None, False
         elif join.unnoted:
             self._note_slice(join)
-            self._worker.journal.do(partial(self._step, join))
+            self._worker.journal.do(partial(self._step, join), self._worker)
             return
         elif join.after is not None and not join.crowded:
             self._search_slice(join)
             if join.after is not None and not join.crowded:
-                self._worker.journal.do(partial(self._step, join))
+                self._worker.journal.do(partial(self._step, join), self._worker)
                 return
         join.queued = False
         worker.caught_up()

@@ -80,13 +80,15 @@ class Journal:
         record.handed_over = True
 
     def amend(self, jobs: Mapping[str, JobRow]) -> None:
-        """Rows of these jobs that wait to be written have the status of these; the caller holds :attr:`lock`."""
+        """Rows of these jobs that wait to be written have the status of these, and their worker has not ended with
+        them; the caller holds :attr:`lock`."""
         for record in self._log:
             for at, row in enumerate(record.jobs):
                 if row.job_id in jobs:
                     now = jobs[row.job_id]
                     changed = row._replace(status=now.status, completed_at=now.completed_at)
                     record.jobs = [*record.jobs[:at], changed, *record.jobs[at + 1 :]]
+                    record.workers = [row for row in record.workers if row.status != "stopped"]
 
     def wake(self) -> None:
         self._attendant.wake()
@@ -122,8 +124,9 @@ class Journal:
         """Hand a record over and wait until it is written and released; raises what the store refused it with.
 
         ``undo`` is called, once, when it is certain that nothing of it was written: before this raises, or, after a
-        StoreUnknownError, perhaps later. Raises KeyTaken where its idempotency key belongs to another job, StoreError
-        at the deadline, with ``withdrawn`` as what that means, and StoreUnknownError if it is just being written then.
+        StoreUnknownError, perhaps later. Raises NameTaken where its idempotency key, or the id of its job, belongs to
+        another, StoreError at the deadline, with ``withdrawn`` as what that means, and StoreUnknownError if it is just
+        being written then.
 
         A cancelled task waits on until it is known what became of the record, and a thread that is interrupted
         withdraws it, as at the deadline. Returns what has interrupted it if it was written all the same; raises that
@@ -263,9 +266,9 @@ class Journal:
         """Another process has this worker now: it ends here, and nothing of it is written any more. From any thread."""
         self._committer.do(partial(self._committer.lose, worker, error))
 
-    def do(self, task: Callable[[], None]) -> None:
-        """Do this on the committer, between two batches."""
-        self._committer.do(task)
+    def do(self, task: Callable[[], None], worker: JournaledWorker) -> None:
+        """Do this for a worker on the committer, between two batches."""
+        self._committer.do(task, worker)
 
     @property
     def is_full(self) -> bool:

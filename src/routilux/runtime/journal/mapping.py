@@ -19,6 +19,7 @@ from routilux.model.context import running
 from routilux.model.routine_state import RoutineState, checked_change, checked_number
 from routilux.ports import NoteKey
 from routilux.runtime.journal.record import Record
+from routilux.runtime.sizes import estimated_size
 
 if TYPE_CHECKING:
     from routilux.runtime.journal.worker import JournaledWorker
@@ -187,6 +188,11 @@ class StoredMapping(RoutineState):
             self._take_effect(whole)
         else:
             draft.size += sum(len(write.data or b"") for write in writes.values())
+
+    def kept_size(self) -> int:
+        """Bytes, roughly, of what it holds; nothing of that is read."""
+        held = {key: value.data if type(value) is Form else value for key, value in self._held.copy().items()}
+        return estimated_size(held) if held else 0
 
     # -- for the journal -----------------------------------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from routilux.errors import RoutiluxError
@@ -68,6 +68,10 @@ class Record:
     def then(self, call: Callable[[], object]) -> None:
         """Do this when the record is written, after what was asked for before."""
         self.follows = (*self.follows, call)
+
+    def names_any(self, job_ids: Container[object]) -> bool:
+        """Whether it has the row of any of these jobs."""
+        return any(row.job_id in job_ids for row in self.jobs)
 
 
 def merged(records: Sequence[Record]) -> tuple[Changes, list[Record]]:

@@ -18,6 +18,7 @@ from routilux.runtime.journal import rows
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
+    from routilux.runtime.job import JobContext
     from routilux.runtime.journal.state import JournaledJob
     from routilux.runtime.journal.worker import JournaledWorker
 
@@ -39,6 +40,7 @@ class Revival:
         worker.joins.opening = True
         worker.next_number = worker.number_limit = row.next_number
         worker.about = worker.decode(row.data, self._where())
+        worker.about["incarnation"] = worker.about.get("incarnation", 0) + 1  # written as it is entered
         worker.state.keep_metadata(worker.about.pop("metadata", {}))
         worker.metadata_form = rows.metadata_form(row.data)
         worker.pause.restore(row.status == "paused")
@@ -54,17 +56,16 @@ class Revival:
         self._idle_jobs_known = False
         worker.backlog.open()
 
-    def look_at(self, row: WorkerRow, stored: StoredJob) -> None:
-        """Fill the worker of a finished execution, in which nothing will run."""
+    def look_at(self, job: JobContext, *, with_states: bool) -> None:
+        """Fill the worker of an execution in which nothing will run here; ``with_states``: with what it has left."""
         worker = self._worker
         state: Any = worker.state
-        self._states(rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False)))
-        worker.for_good = False
         worker.stopped, worker.accepting = True, False
         worker.hold()
-        worker.jobs.clear()
-        state.job = self.adopted(stored)
-        state.status = ExecutionStatus(stored.row.status)
+        state.take_job(job)
+        state.status = ExecutionStatus(job.account.status.value)
+        if with_states:
+            self._states(rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False)))
 
     def _states(self, notes: Mapping[str, Any]) -> None:
         worker = self._worker
@@ -239,7 +240,7 @@ class Revival:
         else:
             worker.jobs[job.job_id] = job
         if worker.one_shot:
-            worker.state.job = job  # type: ignore[attr-defined]
+            worker.state.take_job(job)  # type: ignore[attr-defined]
         return job  # type: ignore[no-any-return]
 
     def _tell_left_out(self, job_id: str, error: BaseException) -> None:
@@ -282,12 +283,7 @@ def check_row(row: WorkerRow, flow: Flow, kind: str, on_flow_change: str) -> Non
             worker_id=row.worker_id,
             flow_id=flow.flow_id,
         )
-    if row.kind != kind:
-        what = {"worker": "a worker that takes jobs", "execution": "a one-shot execution"}
-        raise StateError(
-            f"worker {row.worker_id!r} of the store is {what[row.kind]}, not {what[kind]}; give another worker_id",
-            worker_id=row.worker_id,
-        )
+    check_kind(row, kind)
     if row.fingerprint != flow.fingerprint() and on_flow_change == "refuse":
         raise FlowChangedError(
             f"worker {row.worker_id!r} was left by flow {flow.flow_id!r} in another shape: its jobs are blocked (flow "
@@ -295,6 +291,16 @@ def check_row(row: WorkerRow, flow: Flow, kind: str, on_flow_change: str) -> Non
             "are gone become dead letters",
             worker_id=row.worker_id,
             flow_id=flow.flow_id,
+        )
+
+
+def check_kind(row: WorkerRow, kind: str) -> None:
+    """A name is one of a worker or of an execution, as long as the store has anything of it."""
+    if row.kind != kind:
+        what = {"worker": "a worker that takes jobs", "execution": "a one-shot execution"}
+        raise StateError(
+            f"worker {row.worker_id!r} of the store is {what[row.kind]}, not {what[kind]}; give another worker_id",
+            worker_id=row.worker_id,
         )
 
 

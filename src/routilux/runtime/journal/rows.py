@@ -55,14 +55,19 @@ def job_ids_of(text: str) -> tuple[str, ...]:
 
 def metadata_of(codec: Codec, row: WorkerRow) -> Mapping[str, Any]:
     """What the worker of this row was started with."""
-    about: dict[str, Any] = codec.decode(row.data, f"worker {row.worker_id!r}")
-    return about.get("metadata", {})  # type: ignore[no-any-return]
+    return about_of(codec, row).get("metadata", {})  # type: ignore[no-any-return]
+
+
+def about_of(codec: Codec, row: WorkerRow) -> dict[str, Any]:
+    """What the row of a worker says beside its columns."""
+    return codec.decode(row.data, f"worker {row.worker_id!r}")  # type: ignore[no-any-return]
 
 
 # -- jobs ------------------------------------------------------------------------------------------------------
 
 
 def job_row(codec: Codec, job: JournaledJob, status: str, completed_at: float | None) -> JobRow:
+    assert job.serial is not None  # it has one with its first row
     error = None if job.error is None else tracebacks.kept(job.error)
     return JobRow(
         job.job_id,
@@ -170,11 +175,10 @@ def job_data(codec: Codec, store: Store, row: JobRow) -> Iterator[tuple[Any, byt
             yield codec.decode(note.name.encode(), where), form
 
 
-def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) -> JobContext:
-    """A job that does not live in this runtime, as it was last written; an unfinished one is ``left``."""
-    row = stored.row
-    account = JobAccount(driver.lock(), context=Context())
-    job = account.job = DetachedJob(row.job_id, row.worker_id, row.flow_id, account, driver)
+def fill_detached(codec: Codec, store: Store, job: DetachedJob, stored: StoredJob) -> None:
+    """A job that does not live in this runtime becomes what was last written of it, whatever it was before."""
+    row, account = stored.row, job.account
+    job.clear()
     about, _ = fill_job(codec, store, job, row)
     where = f"data of job {row.job_id!r} in {store.name}"
     job.data.update({key: codec.decode(form, where) for key, form in job_data(codec, store, row)})
@@ -183,6 +187,14 @@ def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) 
     if account.status is JobStatus.COMPLETED:
         account.parked = stored.items  # what is left of a completed job waits for items of others
     account.pause(about["paused"])
+
+
+def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) -> JobContext:
+    """A job that does not live in this runtime, as it was last written; an unfinished one is ``left``."""
+    row = stored.row
+    account = JobAccount(driver.lock(), context=Context())
+    job = account.job = DetachedJob(row.job_id, row.worker_id, row.flow_id, account, driver)
+    fill_detached(codec, store, job, stored)
     if account.status.finished:
         job.announce_end()
     else:

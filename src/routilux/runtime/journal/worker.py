@@ -70,7 +70,6 @@ class JournaledWorker(Worker):
     journaled = True
     on_given_up: Callable[[], object] = staticmethod(bool)  # told when it does
     is_cut_off = False  # nothing that still runs in it is recorded any more; set under the journal's lock
-    is_given_up = False  # others may run it
 
     def __init__(self, engine: Engine, flow: Flow, state: Any) -> None:
         assert engine.journal is not None
@@ -79,6 +78,9 @@ class JournaledWorker(Worker):
         self.next_number = 1
         self.number_limit = 1  # of the worker's row
         self.row_is_due = False  # it has none yet
+        self.forgets = False  # its first row replaces that of a former life, and what was kept with it
+        self.end_is_due = True  # none of its rows says that it has ended; moved under the journal's lock
+        self.is_claimed = False
         self.about: dict[str, Any] = {}  # what else the worker's row says
         self.metadata_form: bytes | None = None  # that it was started with
         self.stored_jobs = StoredJobs(self)
@@ -225,6 +227,15 @@ class JournaledWorker(Worker):
         self.notes.claim(activation)
         return False
 
+    def merged_before(self, mailbox: Mailbox, slot: str) -> Payload:
+        """A copy, which an attempt that fails may have changed."""
+        merged = mailbox.merged.get(slot)
+        if not merged:
+            return {}
+        where = f"merged slot '{mailbox.routine_id}.{slot}'"
+        copy: Payload = self.decode(self.encode(merged, where), where)
+        return copy
+
     def renewed(self, activation: Any) -> bool:
         if not activation.is_used:
             return True
@@ -275,8 +286,12 @@ class JournaledWorker(Worker):
             self.handover.seal(activation.draft)
         for slot, merged in (activation.merged or {}).items():
             routine_id = activation.mailbox.routine_id
-            note = NoteKey(self.worker_id, "merged", routine_id, slot)
-            activation.draft.notes[note] = self.encode(merged, f"merged slot '{routine_id}.{slot}'")
+            note, where = (
+                NoteKey(self.worker_id, "merged", routine_id, slot),
+                f"merged slot '{routine_id}.{slot}'",
+            )
+            form = activation.draft.notes[note] = self.encode(merged, where)
+            activation.merged[slot] = self.decode(form, where)
 
     def conclude(self, activation: Any, now: float, outcome: Outcome) -> bool:
         self.handover.hand_over(activation, outcome)
@@ -408,12 +423,13 @@ class JournaledWorker(Worker):
 
     def row(self) -> WorkerRow:
         paused = self.pause.on_record
+        over = not self.end_is_due or (self.stopped and self.for_good)
         return WorkerRow(
             self.worker_id,
             self.flow_id,
             self.flow.fingerprint(),
             "execution" if self.one_shot else "worker",
-            "stopped" if self.stopped and self.for_good else "paused" if paused else "running",
+            "stopped" if over else "paused" if paused else "running",
             self.number_limit,
             self.engine.driver.clock.time(),
             rows.with_metadata(self.encode(self.about, f"worker {self.worker_id!r}"), self.metadata_form),
@@ -433,18 +449,37 @@ class JournaledWorker(Worker):
     def _add_row(self, record: Record) -> None:
         record.workers = [self.row()]
 
-    def put_row_off(self) -> None:
-        """The row of a new execution comes with its first item: refused, neither is in the store."""
-        self.row_is_due = True
-        self.number_limit = self.next_number + NUMBERS_AHEAD
+    def begin_life(self, first_number: int, former: WorkerRow | None, *, named: bool) -> None:
+        """It is new in the store, and its first row is due; ``former`` is that of the last worker of its name.
 
-    def write_row_now(self, *, forget: bool) -> None:
-        """Write the row of a new worker, in place of what the store had under its id."""
-        record = Record(self)
-        self.number_limit = self.next_number + NUMBERS_AHEAD
-        record.workers = [self.row()]
-        if forget:
+        ``incarnation`` counts how often the name was opened, ``first_number`` tells jobs of this life from older ones.
+        """
+        before = 0
+        if former is not None:  # older versions have not counted
+            before = rows.about_of(self.journal.codec, former).get("incarnation", 0)
+        self.about = {
+            "named": named, "incarnation": before + 1, "first_number": first_number, **self.joins.about()
+        }  # fmt: skip
+        self.next_number = first_number
+        self.number_limit = first_number + NUMBERS_AHEAD
+        self.row_is_due, self.forgets = True, former is not None
+
+    def add_first_row(self, record: Record) -> None:
+        """That of an execution comes with its job and its first item: refused, none of them is in the store."""
+        self.row_is_due = False
+        self._add_row(record)
+        if self.forgets:
             record.forgotten = [self.worker_id]
+
+    def add_end(self, record: Record) -> None:
+        """An execution ends with its job, of which nothing is left; the caller holds the journal's lock."""
+        self.end_is_due = False
+        self._add_row(record)
+
+    def write_row_now(self) -> None:
+        """Write the first row of a worker, in place of what the store had under its id."""
+        record = Record(self)
+        self.add_first_row(record)
         self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
 
     def pause_on_record(self) -> None:
@@ -467,7 +502,7 @@ class JournaledWorker(Worker):
         super().set_status(status)
         if not self.stopped:
             self.pause.restore(status in (WorkerStatus.PAUSED, ExecutionStatus.PAUSED))
-        if self.for_good or not self.stopped:
+        if self.end_is_due and not self.row_is_due and (self.for_good or not self.stopped):
             self.write_row()
 
     @property
@@ -587,14 +622,14 @@ class JournaledWorker(Worker):
 
     def give_up_claim(self) -> None:
         """Others may run this worker now: everything of it is written, or nothing is any more."""
-        if self.is_given_up:
-            return
-        self.is_given_up = True
-        self.on_given_up()
+        if not self.is_claimed:
+            return  # twice would take it from the one who has claimed it since
+        self.is_claimed = False
         try:
             self.journal.store.give_up(self.worker_id)
         except StoreError as error:
             self.engine.warn(f"worker {self.worker_id} is not given up: {describe(error)}")
+        self.on_given_up()
 
     def lost(self, error: StoreError) -> None:
         """Another process runs this worker now, or a step of it cannot be written: nothing more of it is recorded here,

@@ -33,9 +33,8 @@ from routilux.store.postgres.pruning import prune
 from routilux.store.postgres.reading import Reading
 from routilux.store.postgres.writing import (
     Statement,
-    key_statement,
     statements_of,
-    taken_keys,
+    taken_names,
     worker_ids_of,
 )
 from routilux.store.refused import keep_refused
@@ -126,7 +125,7 @@ class PostgresStore(Reading, Store):
 
     # -- writing -------------------------------------------------------------------------------------------
 
-    def write(self, changes: Changes) -> frozenset[int]:
+    def write(self, changes: Changes) -> frozenset[int | str]:
         """As ``ports.Store`` says. Raises StoreFencedError, with ``worker_id``, where a claimed worker has been taken
         over, and StoreLockedError where a worker that was not claimed has an owner."""
         try:
@@ -146,7 +145,7 @@ class PostgresStore(Reading, Store):
         changes: Changes,
         worker_ids: set[str],
         batch: Sequence[Statement],
-    ) -> frozenset[int]:
+    ) -> frozenset[int | str]:
         if not worker_ids and not batch:
             return frozenset()
         self._batch += 1
@@ -168,19 +167,15 @@ class PostgresStore(Reading, Store):
         changes: Changes,
         worker_ids: set[str],
         batch: Sequence[Statement],
-    ) -> frozenset[int]:
-        """Everything but the commit, in one round trip. Gives the positions of the keys that are taken."""
+    ) -> frozenset[int | str]:
+        """Everything but the commit, in one round trip. Gives the names that are taken."""
         rights = self._ownership.rights(worker_ids)
-        keys = None
         try:
             with connection.pipeline():
                 connection.execute("BEGIN")
                 rights.ask(connection)
                 noted = self._ownership.begin(connection, self._batch, self._acknowledged)
-                if changes.keys:
-                    keys = connection.execute(*key_statement(changes))
-                for statement, parameters in batch:
-                    connection.execute(statement, parameters)
+                answers = [connection.execute(statement, parameters) for statement, parameters in batch]
                 rights.give_back(connection)
         except psycopg.Error:
             rights.check()  # where a worker has been lost, its rows are another's, and any refusal follows from that
@@ -189,7 +184,7 @@ class PostgresStore(Reading, Store):
         if noted.rowcount != 1:
             _roll_back(connection)
             self._check_remembered(connection)
-        return frozenset() if keys is None else taken_keys(changes, keys.fetchall())
+        return taken_names(changes, batch, answers)
 
     def _commit(self, connection: psycopg.Connection) -> None:
         try:

@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
+import psycopg
+
 from routilux.ports import (
     Changes,
     EntryRow,
@@ -18,7 +20,7 @@ from routilux.ports import (
     PropertyRow,
     WorkerRow,
 )
-from routilux.store.postgres.rows import Column, NoteRow, balances, columns, sealed, texts
+from routilux.store.postgres.rows import Column, NoteRow, balances, columns, sealed, storable, texts
 from routilux.store.postgres.statements import statements
 
 Statement = tuple[bytes, Sequence[Any]]
@@ -39,19 +41,26 @@ def worker_ids_of(changes: Changes) -> set[str]:
     return found
 
 
-def key_statement(changes: Changes) -> Statement:
-    return _SQL["put_keys"], sealed(KeyRow, changes.keys)
-
-
-def taken_keys(changes: Changes, free: list[tuple[str, str]]) -> frozenset[int]:
-    """The positions of the keys that the statement has not found free."""
-    found = set(free)
-    stored = zip(*columns(KeyRow, changes.keys)[:2], strict=True)
-    return frozenset(at for at, key in enumerate(stored) if key not in found)
+def taken_names(
+    changes: Changes, batch: Sequence[Statement], answers: Sequence[psycopg.Cursor]
+) -> frozenset[int | str]:
+    """What ``ports.Store.write`` returns: the keys that the server has not found free, or else the jobs."""
+    taken: frozenset[int | str] = frozenset()
+    for (statement, _), answer in zip(batch, answers, strict=True):
+        if statement == _SQL["put_keys"]:
+            free = set(answer)
+            stored = zip(*columns(KeyRow, changes.keys)[:2], strict=True)
+            taken = frozenset(at for at, key in enumerate(stored) if key not in free)
+        elif statement == _SQL["put_jobs"] and not taken and answer.rowcount != len(changes.jobs):
+            written = {job_id for (job_id,) in answer}
+            taken = frozenset(job_id for job_id in changes.jobs if storable(job_id) not in written)
+    return taken
 
 
 def statements_of(changes: Changes) -> Iterator[Statement]:
-    """In the order in which they have to run; without the keys."""
+    """In the order in which they have to run."""
+    if changes.keys:
+        yield _SQL["put_keys"], sealed(KeyRow, changes.keys)
     if changes.forgotten:
         yield from forgetting(changes.forgotten)
     if changes.workers:  # before all that belongs to a worker: a process that prunes it holds its row

@@ -66,8 +66,9 @@ def _named(owner: bytes) -> str:
 
 def _locked(database: Path, owner: bytes) -> StoreLockedError:
     return StoreLockedError(
-        f"{database} is in use by {_named(owner)}; stop it first: one process at a time owns a SQLite store. "
-        "Several processes can share a store in PostgreSQL"
+        f"{database} is in use by {_named(owner)}; stop it first: one process at a time owns a SQLite store. To look "
+        f"at what is in it meanwhile: Runtime(store=routilux.store.look_into('sqlite:///{database}')). Several "
+        "processes can share a store in PostgreSQL"
     )
 
 

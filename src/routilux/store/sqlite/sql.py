@@ -44,10 +44,13 @@ def run(connection: Connection, sql: str, values: Sequence[Any]) -> Cursor:
         return connection.execute(sql, storable(values))
 
 
-def put(connection: Connection, name: str, rows: Sequence[Sequence[Any]]) -> None:
-    """Run a statement that takes whole rows."""
+def put(connection: Connection, name: str, rows: Sequence[Sequence[Any]]) -> int:
+    """Run a statement that takes whole rows; returns how many of them it has written."""
+    written = 0
     for part in chunks(rows):
-        run(connection, statement(name, len(part)), [value for row in part for value in row])
+        values = [value for row in part for value in row]
+        written += run(connection, statement(name, len(part)), values).rowcount
+    return written
 
 
 def by_key(connection: Connection, name: str, keys: Iterable[Sequence[Any]]) -> list[tuple[Any, ...]]:

@@ -176,7 +176,7 @@ class SqliteStore(Store):
 
     # -- writing -------------------------------------------------------------------------------------------
 
-    def write(self, changes: Changes) -> frozenset[int]:
+    def write(self, changes: Changes) -> frozenset[int | str]:
         with self._writer():
             if _grows(changes) and not self._reserve.restore():
                 raise StoreFullError(
@@ -185,15 +185,16 @@ class SqliteStore(Store):
                 )
             return self._draining(lambda: self._commit(changes), may_retry=not _grows(changes))
 
-    def _commit(self, changes: Changes) -> frozenset[int]:
-        with translated(self._path), self._transaction() as connection:
-            taken = batch.taken_keys(connection, changes.keys)
-            if not taken:
+    def _commit(self, changes: Changes) -> frozenset[int | str]:
+        try:
+            with translated(self._path), self._transaction() as connection:
                 try:
                     batch.apply(connection, changes)
                 except (TypeError, ValueError) as error:  # from the forms of values
                     raise unfit(self._path, error) from error
-            return taken
+        except batch.Taken as refusal:
+            return refusal.names
+        return frozenset()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
