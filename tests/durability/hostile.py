@@ -456,9 +456,11 @@ class Life:
         )
         if recovered.not_reopened and self.desk.trouble:
             trouble, self.desk.trouble = self.desk.trouble, 0.0
-            recovered = [*recovered, *self.refill(flows)]
+            again = self.insist(partial(self.runtime.recover, flows=flows, on_flow_change="adopt"))
+            recovered.extend(again)
+            recovered.not_reopened = again.not_reopened
             self.desk.trouble = trouble
-        elif recovered.not_reopened:
+        if recovered.not_reopened:
             reasons = [left.reason for left in recovered.not_reopened]
             unknown = not self.knows_parcels and all("parcel" in reason for reason in reasons)
             self.books.expect(unknown, f"not reopened: {recovered.not_reopened}")
@@ -468,7 +470,7 @@ class Life:
         for state in recovered:
             before = story.states.pop(state.worker_id, None)
             now = self.shown(state)
-            same = before in (None, now) or shape != "whole" or story.shape != "whole"
+            same = before in (None, "", now) or not now or shape != "whole" or story.shape != "whole"
             self.books.expect(same, f"states of {state.worker_id} were {before} and are {now}")
             if state.flow_id != "nights":
                 self.workers[state.flow_id] = state
@@ -481,11 +483,6 @@ class Life:
                 )
         self.flows = {flow.flow_id: flow for flow in flows}
         return True
-
-    def refill(self, flows: list[Flow]) -> Any:
-        again = self.insist(partial(self.runtime.recover, flows=flows, on_flow_change="adopt"))
-        self.books.expect(not again.not_reopened, f"not reopened: {again.not_reopened}")
-        return again
 
     def insist(self, call: Callable[[], Any]) -> Any:
         for _ in range(200):
@@ -504,6 +501,9 @@ class Life:
         raise Broken("the store refuses for ever")
 
     def shown(self, state: Any) -> str:
+        """The states of a worker, as far as this program can read them."""
+        if not self.knows_parcels:
+            return ""
         mappings = [*sorted(state.routine_states.items()), ("shared", state.shared_data)]
         encode = self.books.codec.encode
         return repr(
