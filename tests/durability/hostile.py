@@ -821,6 +821,7 @@ class Life:
     def finish(self) -> None:
         """Nothing goes wrong any more: everything comes to its end, and nothing stands still."""
         runtime = self.runtime
+        runtime.simulation.interrupts.clear()
         runtime.run()
         for _ in range(50):
             jobs = [job for job in self.insist(runtime.list_jobs) if not job.status.finished]
