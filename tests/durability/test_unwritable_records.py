@@ -17,7 +17,6 @@ from routilux.activation_policies import batch_size_policy, immediate_policy
 from routilux.errors import InvalidValueError, SerializationError, StoreDataError
 from routilux.model import checks
 from routilux.ports import Changes
-from routilux.runtime.journal import activation as journaled
 from routilux.runtime.journal import worker
 from routilux.store.memory import MemoryStore
 from tests.waiting import SECONDS, eventually
@@ -78,7 +77,7 @@ def use_as_trace(routine: Routine, item: dict[str, Any], state: Any) -> None:
     routine.send_output(item["text"], text=item["text"])
 
 
-@pytest.mark.parametrize("text", ODD, ids=ascii)
+@pytest.mark.parametrize("text", ODD, ids=["no Unicode", "NUL", "an escape", "empty"])
 @pytest.mark.parametrize("use", [use_as_key, use_as_name, use_as_error, use_as_trace])
 def test_any_text_is_written_and_read_back(store: Any, use: Logic, text: str) -> None:
     flow = flow_of(use)
@@ -199,7 +198,7 @@ def test_a_value_that_no_database_takes_fails_where_it_is_made(
 
 
 def test_an_activation_that_changes_too_much_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(journaled, "DRAFT_BYTES", 10_000)
+    monkeypatch.setattr(worker, "DRAFT_BYTES", 10_000)
 
     def change(routine: Routine, item: dict[str, Any], state: Any) -> None:
         for n in range(20):
@@ -362,6 +361,7 @@ def test_a_store_that_takes_nothing_at_all_is_asked_again() -> None:
         state.shared_data["a"] = 1
         eventually(lambda: runtime.health().status == "degraded")
         store.breaks.clear()
+        eventually(lambda: runtime.health().status == "ok")
         assert runtime.post(OTHER, "r", "in", {}).job_context.wait(SECONDS)
         assert dict(state.shared_data) == {"a": 1}
     assert store.refused == []

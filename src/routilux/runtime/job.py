@@ -73,7 +73,8 @@ class ForgottenJob:
 class JobContext:
     """One piece of work posted into a worker, followed through everything that it causes.
 
-    Safe to read from any thread. ``data`` and ``metadata`` are the owner's; ``trace_log`` keeps the newest 1,000
+    Safe to read from any thread. ``data`` and ``metadata`` are the owner's (with a store, ``metadata`` are
+    kept as they were posted); ``trace_log`` keeps the newest 1,000
     entries, ``outputs`` the first 100,000 (``outputs_dropped`` counts what came after). ``errors`` has the first
     1,000 that the job went on after, each with its ``traceback`` (``errors_dropped`` counts what came after). ``logs``
     has what its routines have logged and printed, where the runtime captures that. Times are seconds since the epoch.

@@ -90,7 +90,6 @@ class JournaledActivation(LiveActivation):
                 Output(self.mailbox.routine_id, str(event), worker.decode(encoded, where)), where
             )
             self.emitted += 1
-            self.check_size()
             return
         if node.keyed:
             self._check_keys(routes, worker.decode(encoded, where))
@@ -101,12 +100,8 @@ class JournaledActivation(LiveActivation):
             draft.emits.append((route, form))
             draft.size += len(form)
         self.emitted += 1
-        self.check_size()
-
-    def check_size(self) -> None:
-        draft = self.draft
         if draft.size > DRAFT_BYTES or len(draft.emits) > DRAFT_EMITS:
-            raise self._too_much()
+            raise self.too_much()
 
     def _check_keys(self, routes: Sequence[Route], read_back: Payload) -> None:
         """What is read back is what is queued: its key has to be one."""
@@ -200,7 +195,7 @@ class JournaledActivation(LiveActivation):
     def landed(self) -> None:
         self.worker.journal.flights.end(self)
 
-    def _too_much(self) -> ExecutionError:
+    def too_much(self) -> ExecutionError:
         draft = self.draft
         return ExecutionError(
             f"one activation of routine {self.mailbox.routine_id!r} has emitted {len(draft.emits):,} items, and with "

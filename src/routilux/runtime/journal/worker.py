@@ -25,7 +25,7 @@ from routilux.ports import Activated, KeyRow, NoteKey, WorkerRow
 from routilux.runtime import turns
 from routilux.runtime.activation import COMPLETED, LiveActivation, Outcome
 from routilux.runtime.journal import rows
-from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
+from routilux.runtime.journal.activation import DRAFT_BYTES, JournaledActivation, TappedJournaledActivation
 from routilux.runtime.journal.admission import Admission
 from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.committer import RETRY_SECONDS
@@ -282,7 +282,8 @@ class JournaledWorker(Worker):
         """Nothing may fail behind this: merged slots and changed states are encoded, and emits read back."""
         if activation.draft.maps:
             activation.draft.settle()
-            activation.check_size()
+        if activation.draft.size > DRAFT_BYTES:
+            raise activation.too_much()
         if activation.draft.emits:
             self.handover.seal(activation.draft)
         for slot, merged in (activation.merged or {}).items():
