@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from itertools import count
 from pathlib import Path
-from threading import Barrier, Thread
+from threading import Barrier, Event, Thread
 from typing import Any, ClassVar
 
 import pytest
@@ -17,6 +17,7 @@ from routilux.errors import (
     DuplicateNameError,
     FlowChangedError,
     JobCancelledError,
+    QueueFullError,
     RoutiluxError,
     RuntimeClosedError,
     SerializationError,
@@ -37,7 +38,7 @@ from routilux.store.memory import MemoryStore
 from routilux.store.postgres import PostgresStore
 from routilux.store.sqlite import SqliteStore
 from routilux.testing.simulated import SimulatedRuntime, simulated
-from tests.acceptance.parts import Held, chain, outputs_of, step
+from tests.acceptance.parts import Held, chain, flow_of, outputs_of, step
 from tests.planting import Change, planted
 from tests.waiting import SECONDS, eventually
 
@@ -288,6 +289,41 @@ def test_in_memory_a_finished_one_is_known_as_long_as_its_job_is() -> None:
             state = runtime.exec(flow, entry_params={"n": n}, job_id=f"j{n}")
             assert (state.status, outputs_of(state)) == ("completed", [{"n": n}])
         assert given == list(range(1_100))
+
+
+@pytest.mark.parametrize("place", ["a", "b"])
+@pytest.mark.parametrize("with_store", [True, False])
+def test_who_waits_for_room_keeps_the_name_from_nobody(with_store: bool, place: str) -> None:
+    """Not from logic either, on which that room depends: it lends its place, or hears that nothing can make room."""
+    asked, states = Event(), []
+    inner = chain(step(lambda routine, payload, state: routine.emit("output", **payload)), flow_id="inner")
+
+    def logic(routine: Any, payload: Any, state: Any) -> None:
+        if payload["n"] == 0:
+            assert asked.wait(SECONDS)
+            states.append(runtime.exec(inner, entry_params={"n": 7}, job_id="j"))
+
+    flow = flow_of(step(logic), step(logic), flow_id="outer")
+    with Runtime(
+        store=MemoryStore() if with_store else None, thread_pool_size=1, max_queue_size=1
+    ) as runtime:
+        runtime.exec(flow, worker_id="w")
+        first = runtime.post(flow, "a", "input", {"n": 0}).job_context
+        eventually(lambda: first.status == "running")
+        runtime.post(
+            flow, place, "input", {"n": 1}
+        )  # it is pending, and in "a" as long as the first one runs
+        outer = Thread(target=lambda: states.append(runtime.exec(inner, entry_params={"n": 7}, job_id="j")))
+        outer.start()
+        eventually(lambda: runtime._engine.bell.waiting)
+        asked.set()
+        outer.join(SECONDS)
+        assert first.wait(SECONDS)
+        assert first.status == ("failed" if place == "a" else "completed")
+        assert (len(states), len(set(map(id, states)))) == (1 if place == "a" else 2, 1)
+        assert states[0].wait(SECONDS)
+        assert outputs_of(states[0]) == [{"n": 7}]
+        assert place == "b" or isinstance(first.error.__cause__, QueueFullError)
 
 
 def test_a_job_of_a_worker_is_no_execution(open_store: OpenStore) -> None:
