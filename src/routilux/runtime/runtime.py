@@ -6,7 +6,7 @@ import atexit
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import count
 from time import monotonic
@@ -48,7 +48,7 @@ from routilux.runtime.failures import WARNING, write
 from routilux.runtime.job import JobContext
 from routilux.runtime.letters import LETTER_BYTES
 from routilux.runtime.names import Names
-from routilux.runtime.posting import NameTaken, Post, Posted, Posting, check_metadata, checked_payload
+from routilux.runtime.posting import NameTaken, NoRoom, Post, Posted, Posting, check_metadata, checked_payload
 from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
 from routilux.runtime.remains import Remains
 from routilux.runtime.state import JobState, WorkerState, begin_job
@@ -237,11 +237,16 @@ class Runtime:
         if job_id is None:
             return self._execute(flow, target, data, worker_id, metadata)
         checked_id("job_id", job_id)
-        with self._engine.names.held("job", job_id):
-            while (known := self._known_execution(flow, job_id, on_flow_change)) is None:
-                with suppress(NameTaken):  # elsewhere, since it was looked for
-                    return self._begin_execution(flow, target, data, worker_id, metadata, job_id=job_id)
-        return known
+        begin = partial(self._begin_execution, flow, target, data, worker_id, metadata, job_id=job_id)
+        while True:
+            try:
+                with self._engine.names.held("job", job_id):
+                    return self._known_execution(flow, job_id, on_flow_change) or begin()
+            except NameTaken:
+                continue  # elsewhere, since it was looked for
+            except NoRoom:
+                pass
+            on_thread(self._posting.waits_for_room())
 
     def execute(
         self, flow: Flow, entry_params: Mapping[str, Any], entry: str | None, timeout: float | None
