@@ -302,6 +302,12 @@ class StoredJob(NamedTuple):
     items: int
 
 
+class Tombstone(NamedTuple):
+    """The row of a job that was pruned while an idempotency key named it."""
+
+    row: JobRow
+
+
 class LetterRow(NamedTuple):
     """An item that was set aside. ``job_ids`` is a JSON list."""
 
@@ -348,13 +354,13 @@ class Changes:
 
     Within one transaction the order is: ``forgotten``, then everything else, where each row is written or removed
     once (``notes`` and ``properties`` with None are removed). ``workers`` and ``jobs`` replace the row of the same id;
-    ``items``, ``entries`` and ``letters`` are new. ``counts`` is added to the number of stored items of a job, after
-    ``jobs``.
+    ``items``, ``entries``, ``letters`` and ``tombstones`` are new. ``counts`` is added to the number of stored items of
+    a job, after ``jobs``.
     """
 
     __slots__ = (
         "counts", "entries", "forgotten", "items", "jobs", "keys", "letters", "notes", "properties", "redriven",
-        "taken", "workers",
+        "taken", "tombstones", "workers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -370,6 +376,7 @@ class Changes:
         self.redriven: list[tuple[str, int]] = []  # letters to remove: worker and item number
         self.keys: list[KeyRow] = []
         self.properties: dict[str, str | None] = {}
+        self.tombstones: dict[str, JobRow] = {}
 
 
 FLIGHT_SEATS = 1_024
@@ -444,7 +451,8 @@ class Store(Protocol):
     def places(self, worker_id: str) -> list[str]:
         """Where the worker has items, in their order."""
 
-    def job(self, job_id: str) -> StoredJob | None: ...
+    def job(self, job_id: str) -> StoredJob | None:
+        """The job; one that was pruned is known as long as a key names it."""
 
     def jobs(
         self,
@@ -471,7 +479,11 @@ class Store(Protocol):
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
         """Remove keys that have expired, and finished jobs that ended before a time or are beyond the newest so
         many, with their notes and entries, and the stopped workers that have no job left. At most ``limit`` rows of
-        each; returns how many rows were removed. Not called while ``write`` runs."""
+        each; returns how many rows were removed. Not called while ``write`` runs.
+
+        A job stays as long as items of it are stored or a letter names it. Where a key names it, its row stays as a
+        :class:`Tombstone`.
+        """
 
     def claim(self, worker_id: str) -> None:
         """From here on this process alone runs the worker. StoreLockedError, naming the owner, if it cannot."""

@@ -90,6 +90,7 @@ class SqliteStore(Store):
         self._writing = Lock()
         self._claims = Claims()
         self._unsettled: int | None = None
+        self._format = len(migrations or released())  # an older one is only looked into
         self._late: LateCheck | None = None
         with ExitStack() as opened_so_far, translated(self._path):
             self._open(opened_so_far, durability, busy_timeout, migrations or released())
@@ -300,7 +301,7 @@ class SqliteStore(Store):
         return [row[0] for row in self._select("places", worker_id)]
 
     def job(self, job_id: str) -> StoredJob | None:
-        rows = self._select("job", job_id)
+        rows = self._select("job", job_id) or (self._select("tombstone", job_id) if self._format > 1 else [])
         return opened_job(rows[0]) if rows else None
 
     def jobs(
@@ -341,7 +342,7 @@ class SqliteStore(Store):
 
     def properties(self) -> dict[str, str]:
         with self._reader() as connection:
-            return batch.properties(connection)
+            return batch.properties(connection) if self._format > 1 else {}
 
     def _select(self, name: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._reader() as connection:
