@@ -16,6 +16,7 @@ import pytest
 from routilux import Runtime
 from tests.durability.flows import Copy, Log, flow_of
 from tests.durability.killing import ROOT
+from tests.processes import interruptible
 from tests.waiting import SECONDS
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="signals and fork are those of POSIX")
@@ -93,13 +94,14 @@ class Ended(NamedTuple):
 def run(folder: Path, code: str, signum: int | None = None) -> Ended:
     url = f"sqlite:///{folder / 'store.db'}"
     source = f"url = {url!r}\n{PRELUDE}\n{textwrap.dedent(code)}"
-    process = subprocess.Popen(
-        [sys.executable, "-X", "faulthandler", "-c", source],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    with interruptible():
+        process = subprocess.Popen(
+            [sys.executable, "-X", "faulthandler", "-c", source],
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
     assert process.stdout is not None
     line = process.stdout.readline()
     if signum is not None and line:

@@ -190,9 +190,8 @@ class BackPressure:
         waiter = Waiter(
             activation, self._worker.engine, slot, Place(self._worker.queue), "emit()", in_task=in_task
         )
-        waiter.in_turn = (
-            True  # from before its place is lent: no more than makes room runs there during a pause
-        )
+        # Before its place is lent: no more than makes room runs there during a pause.
+        waiter.in_turn = True
         wanted = partial(_check_wanted, activation, in_task=in_task)
         waits = self._waits_for_room(slot, offer, None, waiter, wanted, inside=True, holds=holds)
         waits = self._in_spite_of_pauses(activation, waits)

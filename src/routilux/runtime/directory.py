@@ -67,9 +67,8 @@ class Directory:
 
     def known_flow(self, flow_id: str) -> Flow | None:
         """The flow that is registered under this id, or runs here."""
-        registry = self._registry
-        if flow_id in registry:
-            return registry.get(flow_id)
+        if flow_id in self._registry:
+            return self._registry.get(flow_id)
         return next((worker.flow for worker in self._all() if worker.flow_id == flow_id), None)
 
     def check_known(self, flow: str | Flow | None, worker: str | WorkerState | None) -> None:
@@ -109,13 +108,12 @@ class Directory:
 
     def _posted_to(self, flow: str | Flow) -> Flow:
         """The flow of a post, when no worker of that id takes jobs: the ids of flows that ran count as known."""
-        registry = self._registry
-        if not isinstance(flow, str) or flow in registry:
+        if not isinstance(flow, str) or flow in self._registry:
             return self.flow(flow)
         seen = {worker.flow_id: worker.flow for worker in self._all()}
         if flow in seen:
             return seen[flow]
-        known = sorted({*registry.list_flows(), *seen})
+        known = sorted({*self._registry.list_flows(), *seen})
         fix = "start it with runtime.exec(flow), and post to the flow or to its id"
         raise unknown("flow", flow, known, where="in the registry or in this runtime", fix=fix, flow_id=flow)
 
@@ -124,8 +122,7 @@ class Directory:
 
     def _fix(self, flow: Flow | None, name: str) -> str:
         """How to start the flow: by its name only where the registry knows it by that."""
-        registry = self._registry
-        known = name in registry and flow in (None, registry.get(name))
+        known = name in self._registry and flow in (None, self._registry.get(name))
         return f"runtime.exec({name!r})" if known else "runtime.exec(flow)"
 
     def _not_one(self, flow: str | Flow, flow_id: str, workers: Sequence[Worker]) -> StateError:

@@ -833,7 +833,6 @@ class Runtime:
         checked_flag("shutdown(wait)", wait)
         if self._forked:
             return True
-        checked_flag("shutdown(wait)", wait)
         deadline = self._engine.deadline(timeout)
         inside = running.get() is not None
         if isinstance(self._engine.driver, ThreadDriver) and not inside and interrupts_itself():
@@ -866,9 +865,8 @@ class Runtime:
         workers = list(self._engine.workers.values())
         if inside:
             drained = not self._engine.running() and not any(worker.jobs for worker in workers)
-        told = (
-            [worker for worker in workers if worker.jobs] if wait and not (inside or drained) else []
-        )  # by the drain
+        tells = wait and not (inside or drained)
+        told = [worker for worker in workers if tells and worker.jobs]  # by the drain
         drained = drained and not any(worker.jobs for worker in workers if wait and not worker.journaled)
         remains = Remains(worker for worker in workers if worker not in told)
         unfinished = [worker for worker in workers if worker.is_nameless and worker.holds_work]
@@ -1017,7 +1015,6 @@ class Runtime:
         checked_flag("ashutdown(wait)", wait)
         if self._forked:
             return True
-        checked_flag("ashutdown(wait)", wait)
         deadline, inside = self._engine.deadline(timeout), running.get() is not None
         return await in_task(self._waits_to_shut_down(wait, deadline, inside, on_own_thread))
 

@@ -74,9 +74,8 @@ class Timers:
 
     def _run(self) -> None:
         with self._lock:
-            self._thread = (
-                self._thread or current_thread()
-            )  # a Ctrl-C may have come when it had just been started
+            # A Ctrl-C may have come when it had just been started.
+            self._thread = self._thread or current_thread()
             if self._thread is not current_thread():
                 return
         while True:
