@@ -13,7 +13,7 @@ from routilux.model.status import ExecutionStatus, WorkerStatus
 from routilux.ports import ItemKey, StoredJob, WorkerRow
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal import rows
-from routilux.runtime.journal.reopening import check_row, set_strangers_aside
+from routilux.runtime.journal.reopening import check_row
 from routilux.runtime.journal.state import JournaledJobState, JournaledWorkerState
 from routilux.runtime.journal.worker import JournaledWorker
 
@@ -140,8 +140,7 @@ class Opener:
             worker.revival.open(row)
             if paused and row.status != "paused":
                 worker.pause_on_record()
-            if row.fingerprint != flow.fingerprint():
-                set_strangers_aside(worker)
+            worker.revival.set_strangers_aside()
         except BaseException:
             worker.close()
             worker.give_up_claim()

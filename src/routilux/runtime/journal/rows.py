@@ -77,7 +77,7 @@ def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
     paused = job.pause is not None and job.pause.on_record and job.final is None
     metadata = vars(job).get("metadata")  # a job has none until they are given or read
     if error is None and not (metadata or paused or job.outputs_dropped or job.errors_dropped):
-        return _NOTHING_SPECIAL
+        return NOTHING_SPECIAL
     about = {
         "metadata": dict(metadata or {}),
         "paused": paused,
@@ -88,7 +88,7 @@ def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
     return codec.encode(about, f"job {job.job_id!r}")
 
 
-_NOTHING_SPECIAL = b'{"metadata":{},"paused":false,"error":null,"outputs_dropped":0}'
+NOTHING_SPECIAL = b'{"metadata":{},"paused":false,"error":null,"outputs_dropped":0}'
 
 
 def fill_job(
