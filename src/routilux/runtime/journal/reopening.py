@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING, Any
@@ -64,9 +64,9 @@ class Revival:
         """Fill the worker of a finished execution, in which nothing will run."""
         worker = self._worker
         state: Any = worker.state
-        self._states(rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False)))
         worker.for_good = False
         worker.stopped, worker.accepting = True, False
+        self._states(rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False)))
         worker.hold()
         worker.jobs.clear()
         state.job = self.adopted(stored)
@@ -75,12 +75,12 @@ class Revival:
     def _states(self, notes: Mapping[str, Any]) -> None:
         worker = self._worker
         state: Any = worker.state
+        doubles: list[NoteKey | None] = []
         for note, value in notes.get("state", ()):
-            key, stored = self._pair(note, value)
-            state.state_of(note.owner).fill({key: stored})
+            doubles.append(state.state_of(note.owner).fill(note, *self._pair(note, value)))
         for note, value in notes.get("shared", ()):
-            key, stored = self._pair(note, value)
-            state.shared_data.fill({key: stored})
+            doubles.append(state.shared_data.fill(note, *self._pair(note, value)))
+        self._remove(doubles)
         for note, value in notes.get("merged", ()):
             node = worker.nodes.get(note.owner)
             if node is not None and note.name in node.mailbox.slots:
@@ -92,6 +92,13 @@ class Revival:
                 )
         log = worker.journal.store.entries(worker.worker_id, "log", "")
         state.attach_log([worker.decode(entry.data, self._where()) for entry in log])
+
+    def _remove(self, doubles: Iterable[NoteKey | None]) -> None:
+        notes = dict.fromkeys(note for note in doubles if note is not None)
+        if notes and not self._worker.stopped:
+            record = Record(self._worker)
+            record.notes = notes
+            self._worker.journal.hand_over(record)
 
     def _pair(self, note: NoteKey, value: bytes) -> tuple[Any, Any]:
         where = self._where()
@@ -282,9 +289,8 @@ class Revival:
         job: Any = worker.engine.book.restored(worker, row.job_id, None)
         about, following = rows.fill_job(worker.journal.codec, worker.journal.store, job, row)
         job.continue_lists(following)
-        data = rows.job_data(worker.journal.codec, worker.journal.store, row)
-        if data:
-            job.data.fill(data)
+        for note, key, value in rows.job_data(worker.journal.codec, worker.journal.store, row):
+            job.data.fill(note, key, value)
         status = JobStatus(
             row.status
         )  # what is completed stays so, whatever becomes of items that were parked

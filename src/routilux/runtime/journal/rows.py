@@ -116,13 +116,14 @@ def fill_job(
     return about, following
 
 
-def job_data(codec: Codec, store: Store, row: JobRow) -> dict[Any, Any]:
+def job_data(codec: Codec, store: Store, row: JobRow) -> list[tuple[NoteKey, Any, Any]]:
+    """Each with its note, key and value."""
     where = f"data of job {row.job_id!r} in {store.name}"
-    return {
-        codec.decode(note.name.encode(), where): codec.decode(value, where)
+    return [
+        (note, codec.decode(note.name.encode(), where), codec.decode(value, where))
         for note, value in store.notes_of_job(row.worker_id, row.job_id)
         if note.kind == "job.data"
-    }
+    ]
 
 
 def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) -> JobContext:
@@ -131,7 +132,7 @@ def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) 
     account = JobAccount(driver.lock(), context=Context())
     job = account.job = DetachedJob(row.job_id, row.worker_id, row.flow_id, account, driver)
     about, _ = fill_job(codec, store, job, row)
-    job.data.update(job_data(codec, store, row))
+    job.data.update({key: value for _, key, value in job_data(codec, store, row)})
     job.freeze()
     account.status = JobStatus(row.status)
     if account.status is JobStatus.COMPLETED:
