@@ -338,7 +338,7 @@ class KeyRow(NamedTuple):
 
 
 class PropertyRow(NamedTuple):
-    """What holds for the store as a whole; see ``FLOOR``."""
+    """What holds for the store as a whole; see ``FLOOR`` and ``UNFINISHED``."""
 
     name: str
     value: str
@@ -347,6 +347,9 @@ class PropertyRow(NamedTuple):
 FLOOR = "floor"
 """The property that says, in decimal digits, below which number the items of workers that were pruned had theirs.
 ``Store.prune`` raises it."""
+
+UNFINISHED = "unfinished"
+"""The property of a store that is being filled, and says with which call. Nobody opens it before that has ended."""
 
 
 class Changes:
@@ -474,7 +477,7 @@ class Store(Protocol):
         """The key, unless it has expired at ``now``."""
 
     def properties(self) -> dict[str, str]:
-        """What holds for the store as a whole, by name; see ``FLOOR``."""
+        """What holds for the store as a whole, by name; see ``FLOOR`` and ``UNFINISHED``."""
 
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
         """Remove keys that have expired, and finished jobs that ended before a time or are beyond the newest so

@@ -71,7 +71,8 @@ def read_export(file: str | os.PathLike[str]) -> Iterator[AnyRow]:
 def restore(file: str | os.PathLike[str], url: str) -> dict[str, int]:
     """Put the rows of an export into a new store, of whatever kind; returns how many there are of each table.
 
-    The file is read to its end before the store is made.
+    The file is read to its end before the store is made. Killed on the way it leaves a store that nobody can open, and
+    that begins anew when this is called again.
     """
     for _ in read_export(file):
         pass
@@ -85,6 +86,10 @@ def repair(url: str, new_url: str) -> Repair:
     work that will not be done.
     """
     address, lost = address_of(url), list[Problem]()
+    if _target(address) == _target(address_of(new_url)):
+        raise refused(
+            InvalidValueError, "repair()", new_url, "a store that does not exist yet", fix="name a new file"
+        )
 
     def readable() -> Iterator[AnyRow]:
         for found in _operate(address).salvage(_target(address)):
@@ -178,13 +183,10 @@ def _target(address: Address) -> Path | str:
 
 def _fill(where: str, url: str, rows: Iterator[AnyRow]) -> dict[str, int]:
     address = address_of(url)
-    if address.path is not None and address.path.exists():
-        raise refused(InvalidValueError, where, url, "a store that does not exist yet", fix="name a new file")
+    part_of(address, "")  # its driver may be missing
     first = list(islice(rows, 1))  # before anything is made: what cannot be read at all fails here
-    store = open_store(url)
+    store = open_store(url, filling=where)
     try:
-        if store.workers() or store.jobs(limit=1):
-            raise refused(InvalidValueError, where, url, "a store without rows", fix="name an empty database")
         return dict(into(store, chain(first, rows)))
     finally:
         store.close()

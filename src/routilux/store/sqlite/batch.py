@@ -45,10 +45,10 @@ def apply(connection: Connection, changes: Changes) -> None:
     by_key(connection, "letters_out", changes.redriven)
     put(connection, "keys_in", [sealed_whole(row) for row in changes.keys])
     put(connection, "tombstones_in", [sealed(row) for row in changes.tombstones.values()])
-    _put_properties(connection, changes.properties)
+    put_properties(connection, changes.properties)
 
 
-def _put_properties(connection: Connection, properties: Mapping[str, str | None]) -> None:
+def put_properties(connection: Connection, properties: Mapping[str, str | None]) -> None:
     rows = [PropertyRow(name, value) for name, value in properties.items() if value is not None]
     put(connection, "properties_in", [sealed_whole(row) for row in rows])
     by_key(connection, "properties_out", [(name,) for name, value in properties.items() if value is None])
@@ -84,7 +84,7 @@ def _stopped_workers(connection: Connection, limit: int) -> int:
     if rows:
         worker_ids, next_numbers = zip(*rows, strict=True)
         floor = max(int(properties(connection).get(FLOOR, 0)), *next_numbers)
-        _put_properties(connection, {FLOOR: str(floor)})
+        put_properties(connection, {FLOOR: str(floor)})
         forget(connection, worker_ids)
     return len(rows)
 

@@ -12,9 +12,17 @@ from routilux.ports import JobRow, StoredJob
 from routilux.store.exchange import AnyRow
 from routilux.store.sqlite.beside import OwnerLock
 from routilux.store.sqlite.connection import connect, reading, translated
-from routilux.store.sqlite.opening import compare, exists, mark_of, problems, read_state
+from routilux.store.sqlite.opening import (
+    compare,
+    exists,
+    mark_of,
+    problems,
+    read_state,
+    unfinished,
+    unfinished_by,
+)
 from routilux.store.sqlite.rows import Fields, opened
-from routilux.store.sqlite.scan import TABLES, Key, Table, scan
+from routilux.store.sqlite.scan import Key, Table, scan, tables_of
 from routilux.store.sqlite.schema import check_format, released
 
 _BUSY_TIMEOUT = 5.0  # seconds
@@ -26,11 +34,19 @@ Unreadable = (StoreCorruptError, sqlite3.DatabaseError)
 def check_there(path: Path) -> None:
     """Raises StoreError where there is no store, or one of another program or a newer format."""
     with _looking_at(path) as connection:
-        check_format(connection, path, released())
+        _check_ready(connection, path)
+
+
+def _check_ready(connection: sqlite3.Connection, path: Path) -> None:
+    check_format(connection, path, released())
+    by = unfinished_by(connection)
+    if by is not None:
+        raise unfinished(path, by)
 
 
 def check(path: Path) -> Iterator[StoreCorruptError]:
-    """Every problem of a database, which may be in use. Raises StoreError for one of another program or format."""
+    """Every problem of a database, which may be in use. Raises StoreError for one of another program or format, or that
+    is not whole yet."""
     for look in (_history, _contents):
         try:
             yield from look(path)
@@ -41,7 +57,7 @@ def check(path: Path) -> Iterator[StoreCorruptError]:
 def _history(path: Path) -> Iterator[StoreCorruptError]:
     mark = mark_of(path)  # before the database: a store that is in use goes on
     with _looking_at(path) as connection:
-        check_format(connection, path, released())
+        _check_ready(connection, path)
         compare(path, read_state(connection), mark)
     yield from ()
 
@@ -54,9 +70,9 @@ def _contents(path: Path) -> Iterator[StoreCorruptError]:
 def rows(path: Path) -> Iterator[AnyRow]:
     """Every row, all of one moment. Raises StoreCorruptError at the first that cannot be read."""
     with _looking_at(path) as connection:
-        check_format(connection, path, released())
+        _check_ready(connection, path)
         with reading(connection):
-            for table in TABLES:
+            for table in tables_of(connection):
                 for _, found in scan(connection, table):
                     if isinstance(found, StoreCorruptError):
                         raise found
@@ -75,8 +91,11 @@ def salvage(path: Path) -> Iterator[AnyRow | StoreCorruptError]:
                 compare(path, read_state(connection), mark_of(path))
             except StoreCorruptError as error:
                 yield error
-            for table in _SALVAGED:
-                yield from _salvage(connection, table)
+            by = unfinished_by(connection)
+            if by is not None:
+                yield StoreCorruptError(str(unfinished(path, by)))
+            for table in tables_of(connection):
+                yield from _salvage(connection, _JOBS if table.name == "jobs" else table)
     finally:
         lock.close()
 
@@ -94,7 +113,6 @@ def _job_alone(row: Fields) -> StoredJob:
 
 
 _JOBS = Table.of("jobs", ("job_id",), (*JobRow._fields, "crc"), _job_alone)
-_SALVAGED = tuple(_JOBS if table.name == "jobs" else table for table in TABLES)
 
 
 def _salvage(connection: sqlite3.Connection, table: Table) -> Iterator[AnyRow | StoreCorruptError]:

@@ -170,7 +170,7 @@ def test_an_export_is_readable(url, path, tmp_path):
         "time": 1_700_000_000.5,
     }
     assert lines == [
-        {"routilux_export": 1},
+        {"routilux_export": 2},
         {"table": "items", "row": {**item, "number": 1, "data": '{"n": "é"}'}},
         {"table": "items", "row": {**item, "number": 2, "data": {"base64": "/w=="}}},
         {"table": "jobs", "row": {**job_row()._asdict(), "data": "{}", "items": 2}},
@@ -181,7 +181,7 @@ def test_an_export_is_readable(url, path, tmp_path):
 NOT_WHOLE = {
     "no end": (lambda lines: lines[:-1], "the export is not whole"),
     "a row less": (lambda lines: lines[:5] + lines[6:], "the export is not whole"),
-    "no beginning": (lambda lines: lines[1:], r"line 1 .* expected \{\"routilux_export\": 1\}"),
+    "no beginning": (lambda lines: lines[1:], r"line 1 .* expected \{\"routilux_export\": 2\}"),
     "a row behind the end": (lambda lines: [*lines, lines[1]], "it comes after the end"),
     "a cut line": (lambda lines: [lines[0], lines[1][:-5], *lines[2:]], r"line 2 .* it is no JSON"),
     "no object": (lambda lines: [lines[0], "7", *lines[2:]], r"line 2 .* it is no JSON object"),
