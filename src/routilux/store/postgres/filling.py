@@ -38,7 +38,8 @@ def begin_filling(connection: psycopg.Connection, address: Address, by: str) -> 
     if connection.execute(_SQL["lock"], [address.schema]).fetchone() != (True,):
         raise StoreLockedError(f"{address.name} is being filled by another process; wait for its end")
     with connection.transaction():
-        if unfinished_by(connection, address.name) is None and connection.execute(_SQL["any_row"]).fetchone():
+        has_rows = connection.execute(_SQL["any_row"]).fetchone() == (True,)
+        if has_rows and unfinished_by(connection, address.name) is None:
             what = "a store without rows"
             raise refused(InvalidValueError, by, address.name, what, fix="name an empty database")
         for table in _TABLES:

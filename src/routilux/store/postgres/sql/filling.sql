@@ -6,7 +6,7 @@ SELECT name, value, seal FROM property WHERE name = %s
 SELECT pg_try_advisory_lock(hashtextextended('routilux filling ' || %s, 0))
 
 -- :any_row
-SELECT FROM worker UNION ALL SELECT FROM job LIMIT 1
+SELECT EXISTS (SELECT FROM worker) OR EXISTS (SELECT FROM job)
 
 -- :empty_worker
 DELETE FROM worker
