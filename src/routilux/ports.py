@@ -295,6 +295,10 @@ class JobRow(NamedTuple):
     data: bytes
 
 
+PLAIN_JOB = b'{"metadata":{},"paused":false,"error":null,"outputs_dropped":0}'
+"""``JobRow.data`` of a job of which there is nothing to say."""
+
+
 class StoredJob(NamedTuple):
     """A job as it is read: the row, and how many items of it are stored."""
 

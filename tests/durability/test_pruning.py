@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 
 from routilux import ErrorHandler, ErrorStrategy, Flow, Routine, Runtime
@@ -19,6 +16,7 @@ from routilux.model.status import JobStatus
 from routilux.ports import Store
 from routilux.store import check, open_store, prune
 from routilux.testing.store_rows import changes
+from tests.durability.behind import delete
 from tests.durability.flows import Log, flow_of
 from tests.waiting import SECONDS
 
@@ -59,17 +57,6 @@ def paying() -> Flow:
 def running(url: str, flow: Flow) -> Iterator[tuple[Runtime, Any]]:
     with Runtime(store=url) as runtime:
         yield runtime, runtime.exec(flow, worker_id="w")
-
-
-def delete(url: str, table: str, where: str = "TRUE") -> None:
-    """Remove rows of a closed store behind its back. Tables have the names of those in SQLite."""
-    if url.startswith("sqlite"):
-        with closing(sqlite3.connect(Path(url.removeprefix("sqlite:///")))) as connection, connection:
-            connection.execute(f"DELETE FROM {table} WHERE {where}")
-        return
-    table = {"entries": "entry"}.get(table, table.removesuffix("s"))
-    with psycopg.connect(url, autocommit=True) as connection:
-        connection.execute(f"DELETE FROM {table} WHERE {where}".encode())
 
 
 def prune_all(url: str) -> int:

@@ -84,15 +84,6 @@ def from_lines(lines: Iterable[str]) -> Iterator[AnyRow]:
         )
 
 
-def recounted(rows: Iterable[AnyRow]) -> Iterator[AnyRow]:
-    """The rows, each job with the number of its items among the rows before it."""
-    items: Counter[str] = Counter()
-    for row in rows:
-        if isinstance(row, ItemRow):
-            items.update(json.loads(row.job_ids))
-        yield row._replace(items=items[row.row.job_id]) if isinstance(row, StoredJob) else row
-
-
 def into(store: Store, rows: Iterable[AnyRow]) -> Counter[str]:
     """Write rows into a store that is being filled; returns how many there were of each table. By the last transaction
     it is whole."""

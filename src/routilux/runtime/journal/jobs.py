@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from routilux.model.status import JobStatus
-from routilux.ports import JobRow, KeyRow, StoredJob
+from routilux.ports import PLAIN_JOB, JobRow, KeyRow, StoredJob
 from routilux.runtime.digests import PARTS, VERSION, Content, content_of
 from routilux.runtime.directory import job_left
 from routilux.runtime.journal import rows
@@ -238,7 +238,7 @@ class StoredJobs:
         worker, journal = self._worker, self._worker.journal
         row = JobRow(
             key.job_id, key.worker_id, key.flow_id, JobStatus.COMPLETED.value, 1, key.created_at, None, None,
-            rows.NOTHING_SPECIAL,
+            PLAIN_JOB,
         )  # fmt: skip
         return rows.detached_job(journal.codec, journal.store, worker.engine.driver, StoredJob(row, 0))
 

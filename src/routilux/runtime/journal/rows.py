@@ -13,7 +13,7 @@ from routilux.errors import PoisonItemError
 from routilux.kernel.account import JobAccount
 from routilux.model.item import DeadLetter, Output, Payload, SharedOutput
 from routilux.model.status import JobStatus
-from routilux.ports import Codec, ItemKey, JobRow, LetterRow, NoteKey, Store, StoredJob, WorkerRow
+from routilux.ports import PLAIN_JOB, Codec, ItemKey, JobRow, LetterRow, NoteKey, Store, StoredJob, WorkerRow
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal.record import Record
 from routilux.runtime.journal.state import DetachedJob
@@ -77,7 +77,7 @@ def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
     paused = job.pause is not None and job.pause.on_record and job.final is None
     metadata = vars(job).get("metadata")  # a job has none until they are given or read
     if error is None and not (metadata or paused or job.outputs_dropped or job.errors_dropped):
-        return NOTHING_SPECIAL
+        return PLAIN_JOB
     about = {
         "metadata": dict(metadata or {}),
         "paused": paused,
@@ -86,9 +86,6 @@ def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
         "errors_dropped": job.errors_dropped,
     }
     return codec.encode(about, f"job {job.job_id!r}")
-
-
-NOTHING_SPECIAL = b'{"metadata":{},"paused":false,"error":null,"outputs_dropped":0}'
 
 
 def fill_job(

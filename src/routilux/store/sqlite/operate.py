@@ -10,6 +10,7 @@ from pathlib import Path
 from routilux.errors import StoreCorruptError, StoreError
 from routilux.ports import JobRow, StoredJob
 from routilux.store.exchange import AnyRow
+from routilux.store.references import UNCOUNTED
 from routilux.store.sqlite.beside import OwnerLock
 from routilux.store.sqlite.connection import connect, reading, translated
 from routilux.store.sqlite.opening import (
@@ -21,7 +22,7 @@ from routilux.store.sqlite.opening import (
     unfinished,
     unfinished_by,
 )
-from routilux.store.sqlite.rows import Fields, opened
+from routilux.store.sqlite.rows import Fields, checked_count, opened
 from routilux.store.sqlite.scan import Key, Table, scan, tables_of
 from routilux.store.sqlite.schema import check_format, released
 
@@ -82,7 +83,7 @@ def rows(path: Path) -> Iterator[AnyRow]:
 def salvage(path: Path) -> Iterator[AnyRow | StoreCorruptError]:
     """Every row that can be read, and an error for each row or run of rows that cannot. No store may have it open.
 
-    How many items a job has is not read: a reader of the items can count them.
+    A job whose count cannot be read has ``UNCOUNTED`` items.
     """
     lock = OwnerLock(path)
     try:
@@ -95,7 +96,10 @@ def salvage(path: Path) -> Iterator[AnyRow | StoreCorruptError]:
             if by is not None:
                 yield StoreCorruptError(str(unfinished(path, by)))
             for table in tables_of(connection):
-                yield from _salvage(connection, _JOBS if table.name == "jobs" else table)
+                if table.name == "jobs":
+                    yield from _salvage_jobs(connection)
+                else:
+                    yield from _salvage(connection, table)
     finally:
         lock.close()
 
@@ -113,6 +117,25 @@ def _job_alone(row: Fields) -> StoredJob:
 
 
 _JOBS = Table.of("jobs", ("job_id",), (*JobRow._fields, "crc"), _job_alone)
+
+
+def _salvage_jobs(connection: sqlite3.Connection) -> Iterator[AnyRow | StoreCorruptError]:
+    """Apart from their counts, which may be damaged by themselves."""
+    counts, unread = dict[str, int](), 0
+    try:
+        for job_id, items, balance in connection.execute("SELECT job_id, items, balance FROM counts"):
+            try:
+                counts[job_id] = checked_count(job_id, items, balance)
+            except StoreCorruptError as error:
+                counts[job_id] = UNCOUNTED
+                yield error
+    except sqlite3.DatabaseError as error:
+        unread = UNCOUNTED
+        yield StoreCorruptError(f"the counts of items cannot be read to their end: {error}")
+    for found in _salvage(connection, _JOBS):
+        if isinstance(found, StoredJob):
+            found = found._replace(items=counts.get(found.row.job_id, unread))
+        yield found
 
 
 def _salvage(connection: sqlite3.Connection, table: Table) -> Iterator[AnyRow | StoreCorruptError]:

@@ -65,13 +65,14 @@ def opened_job(stored: Fields) -> StoredJob:
     job = JobRow._make(_checked("JobRow", row))
     if items is None:
         return StoredJob(job, 0)
-    if (
-        not isinstance(items, int)
-        or not isinstance(balance, int)
-        or items + balance != crc32(job.job_id.encode())
-    ):
-        raise corrupt("count", (job.job_id,))
-    return StoredJob(job, items)
+    return StoredJob(job, checked_count(job.job_id, items, balance))
+
+
+def checked_count(job_id: object, items: object, balance: object) -> int:
+    if isinstance(job_id, str) and isinstance(items, int) and isinstance(balance, int):
+        if items + balance == crc32(job_id.encode()):
+            return items
+    raise corrupt("count", (job_id,))
 
 
 def opened_key(stored: Fields) -> KeyRow:
