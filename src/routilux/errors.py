@@ -35,6 +35,7 @@
     │       ├── StoreUnknownError
     │       ├── StoreFullError
     │       ├── StoreLockedError
+    │       ├── StoreDataError        it can never write this
     │       ├── StoreFencedError      another process has taken the worker over
     │       └── StoreCorruptError
     ├── SlotHandlerError              user code raised; __cause__ is the original
@@ -214,6 +215,10 @@ class StoreFencedError(StoreError):
     """Another process has taken the worker ``worker_id`` over: nothing of it can be written here any more."""
 
 
+class StoreDataError(StoreError):
+    """What was to be written can not be, and could not be later: it is too large, or its row is there already."""
+
+
 class StoreCorruptError(StoreError):
     pass
 
@@ -270,6 +275,14 @@ def refused(
     """The error for a value that cannot be accepted: where it was given, what it is, what was expected."""
     message = f"{where}: expected {expected}, got {shown(given)} ({type(given).__name__})"
     return error(f"{message}; {fix}" if fix else message, **attributes)
+
+
+def again(error: E) -> E:
+    """The same error for another one who waits; this one is its cause."""
+    same = type(error)(str(error))
+    vars(same).update(vars(error))
+    same.__cause__ = error
+    return same
 
 
 def nearest(name: object, known: Iterable[str], n: int = 3) -> list[str]:

@@ -6,10 +6,11 @@ come with the package; each is imported when it is first used, which keeps ``imp
 So do annotations that are no texts: ``NamedTuple`` compiles each text.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextvars import Context
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+from routilux.errors import StoreError
 from routilux.kernel.account import Account
 from routilux.model.flow import Flow, bind_documents
 
@@ -217,7 +218,8 @@ class Codec(Protocol):
 
 
 # What a store keeps, row by row. ``bytes`` are the codec's and opaque to the store; times are seconds since the
-# epoch. Texts may hold anything, the empty text and quotes included.
+# epoch. Texts may hold anything: nothing at all, quotes, U+0000, halves of surrogate pairs. Those of one key take at
+# most ``model.checks.KEY_BYTES`` together, and one value 256 MiB.
 
 
 class WorkerRow(NamedTuple):
@@ -279,7 +281,8 @@ class EntryRow(NamedTuple):
 
 
 class JobRow(NamedTuple):
-    """A job; ``serial`` is its place in the order of posting within its worker.
+    """A job; ``serial`` is its place in the order of posting within its worker, and what tells it from another job of
+    the same id: neither it nor the worker ever changes.
 
     How many of its items are stored is counted beside it: see ``Changes.counts``.
     """
@@ -390,12 +393,32 @@ FLIGHT_SEATS = 1_024
 
 
 class FlightRecorder(Protocol):
-    """Remembers what each thread runs, without a flush: a dead process leaves it behind, a dead machine does not."""
+    """Remembers what each thread runs, without a flush: a dead process leaves it behind, a dead machine does not.
+
+    Who takes a seat pops it from ``free_seats``, and appends it again after :meth:`leave`; whoever else has the same
+    recorder does so too.
+    """
+
+    free_seats: list[int]
 
     def enter(self, seat: int, text: str) -> None:
-        """The thread in this seat, below ``FLIGHT_SEATS``, begins; called for every activation."""
+        """The thread in this seat, below ``FLIGHT_SEATS``, begins a text of at most 62 bytes; called for every
+        activation."""
 
     def leave(self, seat: int) -> None: ...
+
+
+class Death(Protocol):
+    """Of a process that had the store open: ``texts`` is what its threads ran."""
+
+    texts: Sequence[str]
+
+    def clear(self, texts: Iterable[str]) -> None:
+        """What there was to do about these is done; they are told no more, here or in another process."""
+
+
+OnLost: TypeAlias = Callable[[StoreError], None]
+"""Told why a worker that was claimed is another's now."""
 
 
 class Store(Protocol):
@@ -403,7 +426,8 @@ class Store(Protocol):
 
     Guarantees
         * ``write`` returns when everything in it is durable, and raises when nothing of it is: StoreFullError,
-          StoreError. Only StoreUnknownError leaves open which; ``settle`` finds it out.
+          StoreError; StoreDataError where the same changes could not be written later either. Only StoreUnknownError
+          leaves open which; ``settle`` finds it out.
         * What was written is what every later read gives, in this process and in the next one that opens the store.
         * A row that was altered outside raises StoreCorruptError when it is read.
     """
@@ -411,12 +435,22 @@ class Store(Protocol):
     name: str
     """The store as users know it, such as its URL, without a password."""
 
-    def write(self, changes: Changes) -> frozenset[int]:
+    @property
+    def only_read(self) -> StoreError | None:
+        """Why nothing can be changed through this one, with who can; None for a store that can be run."""
+        return None
+
+    def write(self, changes: Changes) -> frozenset[int | str]:
         """Commit. Only one thread calls it at a time. Changes without rows ask whether rows could be added.
 
-        Where a key of ``keys`` is taken by a row that had not expired when the new one was created, nothing is
-        written, and the positions of all those keys are returned. An empty set says that everything is durable.
+        A key of ``keys`` is taken by a row that had not expired when the new one was created, the id of a job by a row
+        of another worker or serial. Where any is, nothing is written, and the positions of such keys are returned, or
+        else the ids of such jobs. An empty set says that everything is durable.
         """
+
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        """Keep changes that can never be written, as text for people and outside of what ``write`` writes; returns
+        where. Raises StoreError if that cannot be."""
 
     def settle(self) -> bool:
         """After StoreUnknownError: whether the last ``write`` is durable after all. Raises StoreError while that
@@ -492,17 +526,23 @@ class Store(Protocol):
         :class:`Tombstone`.
         """
 
-    def claim(self, worker_id: str) -> None:
-        """From here on this process alone runs the worker. StoreLockedError, naming the owner, if it cannot."""
+    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
+        """From here on this process alone runs the worker. StoreLockedError, naming the owner, if it cannot.
+
+        ``on_lost`` is called, at most once and on any thread, when the store finds that another process has the worker
+        all the same; ``write`` then refuses what is of it with StoreFencedError, naming it, until it is given up.
+        """
 
     def give_up(self, worker_id: str) -> None:
         """Others may run the worker."""
 
-    def suspects(self) -> list[str]:
-        """What ran when the process that had the store open before died: see ``watch``. Asked once, after opening."""
-
     def watch(self) -> FlightRecorder | None:
-        """Where the threads of this process note what they run; None if the store has no place for it."""
+        """Where the threads of this process note what they run, the same for all runtimes; None if the store has no
+        place for it."""
+
+    def deaths(self) -> Sequence[Death]:
+        """Those of processes that had the store open, as far as their texts have not been cleared: see ``watch``. Of
+        each that can have died on this machine, until now."""
 
     def close(self) -> None:
         """Give back everything. What was written stays."""

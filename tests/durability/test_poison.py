@@ -8,17 +8,22 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from threading import Event
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
 
 from routilux import Flow, Routine, Runtime
 from routilux.activation_policies import immediate_policy
-from routilux.ports import FlightRecorder
+from routilux.errors import StoreError
+from routilux.ports import FLIGHT_SEATS, Changes, FlightRecorder
 from routilux.runtime.journal import flights
+from routilux.runtime.journal.rows import flight_key, flight_prefix, flight_text
+from routilux.store.flight import LONGEST
 from routilux.store.memory import MemoryStore
+from tests.deaths import Died
 from tests.durability import ledger
 from tests.durability.killing import PATIENCE, ROOT
 
@@ -99,20 +104,23 @@ def test_items_that_are_taken_together_are_set_aside_together(tmp_path: Path) ->
 
 
 class Recorded(MemoryStore, FlightRecorder):
-    """Keeps what ran, and says that the process before died while it did."""
+    """Keeps what ran, and says which processes before died while they did it."""
 
     def __init__(self) -> None:
         super().__init__()
+        self.free_seats = list(range(FLIGHT_SEATS))
+        self.seats: list[int] = []
         self.entered: list[str] = []
-        self.died_of: list[str] = []
+        self.died: list[Died] = []
 
     def watch(self) -> FlightRecorder:
         return self
 
-    def suspects(self) -> list[str]:
-        return self.died_of
+    def deaths(self) -> list[Died]:
+        return self.died
 
     def enter(self, seat: int, text: str) -> None:
+        self.seats.append(seat)
         self.entered.append(text)
 
     def leave(self, seat: int) -> None:
@@ -153,12 +161,91 @@ def test_a_suspect_runs_alone_but_does_not_stand_in_the_way_for_long(
     runtime.post(flow, "suspect", "input", {})
     runtime.shutdown(wait=False)
     number = store.items("worker", "suspect.input")[0].number
-    store.died_of = [json.dumps(["worker", "suspect.input", number])]
-    for _ in range(2):
-        Runtime(store=store).shutdown()  # each counts one death
-    store.died_of = []
+    prefix = flight_prefix("worker", "suspect.input")
+    store.died = [Died(flight_text(prefix, number, alone=False)) for _ in range(2)]
     with Runtime(store=store, thread_pool_size=2) as again:
         again.resume(again.exec(flow, worker_id="worker"))
         assert again.wait_until_all_jobs_finished(timeout=PATIENCE)
-    assert json.dumps(["worker", "suspect.input", number, 1]) in store.entered
+    assert flight_text(prefix, number, alone=True) in store.entered
     assert order == (["beside", "suspect"] if seconds < 1 else ["suspect", "beside"])
+
+
+def one_routine(flow_id: str, logic: Callable[..., Any] = lambda slot_data, message, state: None) -> Flow:
+    flow, routine = Flow(flow_id), Routine()
+    routine.add_slot("input")
+    flow.add_routine(routine.set_activation_policy(immediate_policy()).set_logic(logic), "work")
+    return flow
+
+
+def test_runtimes_on_one_store_have_seats_of_their_own() -> None:
+    both_run = Barrier(2)
+
+    store = Recorded()
+    with Runtime(store=store) as first, Runtime(store=store) as second:
+        for name, runtime in (("a", first), ("b", second)):
+            flow = one_routine(name, lambda slot_data, message, state: both_run.wait(PATIENCE))
+            runtime.exec(flow, worker_id=name)
+            runtime.post(flow, "work", "input", {})
+        assert first.wait_until_all_jobs_finished(PATIENCE)
+        assert second.wait_until_all_jobs_finished(PATIENCE)
+    assert len(set(store.seats)) == 2
+    assert len(store.free_seats) == FLIGHT_SEATS
+
+
+@pytest.mark.parametrize("worker_id", ["w", "w" * 520, "w\0\ud800:1!"])
+def test_any_item_fits_into_the_flight_recorder(worker_id: str) -> None:
+    place, number = f"{'r' * 200}.input", 2**63 - 1
+    prefix = flight_prefix(worker_id, place)
+    for alone in (False, True):
+        text = flight_text(prefix, number, alone=alone)
+        assert len(text.encode()) <= LONGEST
+        assert flight_key(worker_id, {prefix: place}, text) == (worker_id, place, number)
+    assert flight_key(worker_id, {}, flight_text(prefix, 1, alone=True)) is None
+    assert flight_key(worker_id, {prefix: place}, "torn") is None
+
+
+def test_deaths_that_were_not_counted_are_counted_when_the_worker_is_opened() -> None:
+    """The store refuses the count: the worker is not opened, and nothing is forgotten."""
+
+    class Refuses(Recorded):
+        refusal: StoreError | None = None
+
+        def write(self, changes: Changes) -> frozenset[int]:
+            if self.refusal is not None and any(note.kind == "crash" for note in changes.notes):
+                raise self.refusal
+            return super().write(changes)
+
+    flow = one_routine("flow")
+    store = Refuses()
+    with Runtime(store=store) as runtime:
+        runtime.pause(runtime.exec(flow, worker_id="w"))
+        runtime.post(flow, "work", "input", {})
+    number = store.items("w", "work.input")[0].number
+    text = flight_text(flight_prefix("w", "work.input"), number, alone=False)
+    other = flight_text(flight_prefix("another", "work.input"), number, alone=False)
+    gone = flight_text(flight_prefix("w", "work.input"), number + 1, alone=False)
+    store.died = [Died(text, other, gone) for _ in range(2)]
+    store.refusal = StoreError("busy")
+    with Runtime(store=store) as runtime, pytest.raises(StoreError, match="busy"):
+        runtime.exec(flow, worker_id="w")
+    assert [death.texts for death in store.died] == [[text, other, gone]] * 2
+    store.refusal = None
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+    assert [death.texts for death in store.died] == [[other]] * 2
+    assert [value for note, value in store.notes("w") if note.kind == "crash"] == [b"2"]
+
+
+def test_only_what_ran_alone_counts_and_the_others_are_forgotten_at_once() -> None:
+    flow = one_routine("flow")
+    store = Recorded()
+    with Runtime(store=store) as runtime:
+        runtime.pause(runtime.exec(flow, worker_id="w"))
+        runtime.post(flow, "work", "input", {})
+    number = store.items("w", "work.input")[0].number
+    alone = flight_text(flight_prefix("another", "work.input"), 1, alone=True)
+    store.died = [Died(flight_text(flight_prefix("w", "work.input"), number, alone=False), alone)]
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+    assert store.died[0].texts == [alone]
+    assert [note for note, _ in store.notes("w") if note.kind == "crash"] == []

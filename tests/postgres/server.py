@@ -61,9 +61,10 @@ class Server:
         with closing(self.connect()) as connection:
             connection.execute(f"ALTER SYSTEM SET {name} = '{value}'".encode())
             connection.execute("SELECT pg_reload_conf()")
-            try:
-                yield
-            finally:
+        try:
+            yield
+        finally:
+            with closing(self.connect()) as connection:  # the server may have been started again
                 connection.execute("SET synchronous_commit = local")
                 connection.execute(f"ALTER SYSTEM RESET {name}".encode())
                 connection.execute("SELECT pg_reload_conf()")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from routilux.store.postgres.flights import Flights
+from routilux.store.postgres.flights import flights_of
 from tests.postgres.conftest import OpenStore
 
 ROOT = Path(__file__).parents[2]
@@ -31,17 +31,21 @@ def folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return tmp_path / f"routilux-{os.getuid()}"
 
 
-def test_suspects_of_every_process_that_died_are_told_once(
+def test_deaths_of_every_process_are_told_to_all_until_they_are_cleared(
     url: str, open_store: OpenStore, folder: Path
 ) -> None:
     died = subprocess.run([sys.executable, "-c", DIES, url, str(folder.parent)], cwd=ROOT, check=False)
     assert died.returncode == 1
     first, second = open_store(), open_store()
-    assert [first.suspects(), second.suspects()] == [["item 0", "item 1"], []]
-    assert first.suspects() == ["item 0", "item 1"]
+    for store in (first, second):
+        store.watch()
+        assert sorted(text for death in store.deaths() for text in death.texts) == ["item 0", "item 1"]
+    for death in first.deaths():
+        death.clear(death.texts)
+    assert first.deaths() == second.deaths() == []
     first.close()
     second.close()
-    assert open_store().suspects() == []
+    assert list(folder.iterdir()) == []
 
 
 def test_a_store_that_nobody_watches_takes_nothing(open_store: OpenStore, folder: Path) -> None:
@@ -49,14 +53,12 @@ def test_a_store_that_nobody_watches_takes_nothing(open_store: OpenStore, folder
     assert not folder.exists()
 
 
-def test_what_live_processes_run_is_not_suspect(folder: Path) -> None:
-    first, second, other = Flights("a"), Flights("a"), Flights("b")
+def test_stores_of_other_names_do_not_hear_of_it(folder: Path) -> None:
+    first = flights_of("a")
     first.recorder.enter(0, "item 1")
-    third = Flights("a")
-    assert [flights.suspects for flights in (second, other, third)] == [[], [], []]
-    for flights in (first, second, third, other):
-        flights.close()
-    assert list(folder.glob("*.flight")) == []
+    first._lock.close()
+    again, other = flights_of("a"), flights_of("b")
+    assert [[death.texts for death in flights.deaths()] for flights in (again, other)] == [[["item 1"]], []]
 
 
 def test_without_a_place_there_is_no_recorder_and_a_warning_says_why(
@@ -65,7 +67,7 @@ def test_without_a_place_there_is_no_recorder_and_a_warning_says_why(
     folder.mkdir()
     folder.chmod(0o777)  # somebody else could have made it
     store = open_store()
-    assert (store.watch(), store.suspects()) == (None, [])
+    assert (store.watch(), store.deaths()) == (None, [])
     assert [record.getMessage().partition(": ")[2] for record in caplog.records] == [
         f"no flight recorder, poisonous items will not be recognised: {folder} is not a folder of this user alone; "
         "remove it"

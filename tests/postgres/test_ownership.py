@@ -23,6 +23,7 @@ from routilux.store.postgres import PostgresStore
 from routilux.testing.store_rows import changes, contents, item_row, job_row, worker_row
 from tests.postgres.chain import beginning, length, link
 from tests.postgres.conftest import OpenStore
+from tests.postgres.server import Server
 from tests.waiting import eventually
 
 ROOT = Path(__file__).parents[2]
@@ -118,7 +119,87 @@ def test_every_claim_has_an_epoch_of_its_own(open_store: OpenStore, admin: Any) 
         store.claim("w")
         epochs.extend(admin.execute("SELECT epoch FROM lease"))
         store.give_up("w")
-    assert epochs == sorted(set(epochs))
+    assert len(set(epochs)) == 5
+
+
+def test_an_epoch_is_not_given_again_when_the_server_crashes(
+    open_store: OpenStore, postgres_server: Server, admin: Any
+) -> None:
+    """A lease is not flushed, so that the crash forgets it: whoever had it is fenced, and the next claim differs."""
+    first, second = open_store(), open_store()
+    with postgres_server.setting("wal_writer_delay", "10s"):
+        admin.execute("CHECKPOINT")
+        first.claim("w")
+        postgres_server.stop("immediate")
+        postgres_server.start()
+    second.claim("w")
+    with pytest.raises(StoreFencedError, match="'w'"):
+        eventually_writes(first)
+    eventually_writes(second)
+    assert length(second) == 0
+
+
+def eventually_writes(store: PostgresStore) -> None:
+    """The first call after a crash finds the connection lost."""
+    try:
+        store.write(beginning())
+    except StoreFencedError:
+        raise
+    except StoreError:
+        store.write(beginning())
+
+
+# -- who hears that a worker is lost -----------------------------------------------------------------------
+
+
+def test_whoever_lost_a_worker_is_told_once_though_nothing_is_written(
+    open_store: OpenStore, admin: Any
+) -> None:
+    told: list[StoreError] = []
+    first, second = open_store(), open_store(owner="orders-2")
+    for worker_id in ("v", "w\0\ud800"):
+        first.claim(worker_id, told.append)
+    first._ownership.look_after_leases()
+    assert told == []
+    run_out(admin)
+    second.claim("w\0\ud800")
+    for _ in range(2):
+        first._ownership.look_after_leases()
+    (error,) = told
+    assert isinstance(error, StoreFencedError)
+    assert error.worker_id == "w\0\ud800"
+    assert "orders-2" in str(error)
+
+
+def test_a_worker_that_was_given_up_is_not_missed(open_store: OpenStore, admin: Any) -> None:
+    told: list[StoreError] = []
+    first = open_store()
+    first.claim("w", told.append)
+    first.give_up("w")
+    open_store().claim("w")
+    first._ownership.look_after_leases()
+    assert told == []
+
+
+def test_it_is_told_within_the_time_of_a_renewal(open_store: OpenStore) -> None:
+    told = Event()
+    first, again = open_store(owner="orders"), open_store(owner="orders")
+    first.claim("w", lambda error: told.set())
+    again.claim("w")
+    assert told.wait(30)
+
+
+def test_a_write_without_a_claim_does_not_take_the_worker_from_its_own_store(
+    open_store: OpenStore, admin: Any
+) -> None:
+    """As between the answer of the server to a claim and the note that is made of it."""
+    store = open_store()
+    store.claim("w")
+    epoch = store._ownership._epochs.pop("w")
+    with pytest.raises(StoreLockedError):
+        store.write(beginning())
+    store._ownership._epochs["w"] = epoch
+    store.write(beginning())
 
 
 # -- fencing -----------------------------------------------------------------------------------------------

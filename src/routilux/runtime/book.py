@@ -47,8 +47,12 @@ class JobBook:
         self._forget_worker = forget
         self.has_forgotten = False  # a job that is not here may have been
         self._numbers = count(1)
-        self._prefix = f"job_{driver.unique()}"
+        self.draw_prefix()
         self.context = context_of_caller()  # for what has no caller any more: the runtime's
+
+    def draw_prefix(self) -> None:
+        """Of the ids that are made up from now on."""
+        self._prefix = f"job_{self._driver.unique()}"
 
     def create(
         self, worker: Worker, job_id: str | None, metadata: Mapping[str, Any] | None
@@ -90,7 +94,9 @@ class JobBook:
                 self._uncount()
             raise
         self._uncount()
-        return entered, False
+        if account.named:
+            return entered, False
+        return self.create(worker, None, metadata)  # somebody has given a job the id that was made up
 
     def _uncount(self) -> None:
         """A job was counted as pending and open, and is not made."""
@@ -236,4 +242,4 @@ class JobBook:
 
 def unique_prefix() -> str:
     """Distinguishes the ids of this runtime from those of all others."""
-    return os.urandom(4).hex()
+    return os.urandom(8).hex()

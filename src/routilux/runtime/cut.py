@@ -7,13 +7,14 @@ from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from routilux import tracebacks
-from routilux.errors import ExecutionTimeoutError, SerializationError
+from routilux.errors import DuplicateNameError, ExecutionTimeoutError, SerializationError
 from routilux.kernel.account import Account, joined
 from routilux.model.item import DeadLetter, Item, Output
 from routilux.model.status import ExecutionStatus, JobStatus
 from routilux.runtime import turns
 from routilux.runtime.activation import LiveActivation
 from routilux.runtime.job import JobContext
+from routilux.runtime.state import begin_job
 
 if TYPE_CHECKING:
     from routilux.runtime.worker import Worker
@@ -131,15 +132,29 @@ def check(body: Mapping[str, Any], flow: Any) -> None:
         )
 
 
+def check_jobs(body: Mapping[str, Any], known: Mapping[str, JobContext]) -> None:
+    """Refuse a snapshot with the id of a job that goes on here, or that another worker has had."""
+    for row in body["jobs"]:
+        job = known.get(row["job_id"])
+        if job is not None and (job.worker_id != body["worker_id"] or not job.finished):
+            raise DuplicateNameError(
+                f"job {job.job_id!r} of the saved worker {body['worker_id']!r} is known here as a job of worker "
+                f"{job.worker_id!r}, which is {job.status}; resume the file in another runtime, or when that job is "
+                "forgotten",
+                worker_id=body["worker_id"],
+                job_id=job.job_id,
+            )
+
+
 def restore(worker: Worker, body: Mapping[str, Any]) -> None:
     """Fill a new worker, which is held, from a snapshot."""
     worker.state.fill(body)
-    worker.number = count(int(body["next_number"])).__next__
+    worker.number = count(max(int(body["next_number"]), worker.engine.next_number)).__next__
     for row in body["dead_letters"]:
         worker.keep_letter(_restored_letter(row))
     jobs = {row["job_id"]: _restored_job(worker, row) for row in body["jobs"]}
     if worker.one_shot and body["jobs"]:
-        worker.state.job = jobs[body["jobs"][0]["job_id"]]  # type: ignore[attr-defined]
+        begin_job(worker.state, jobs[body["jobs"][0]["job_id"]])
     for job in jobs.values():
         job.account.add()  # held open until everything of it is back
     for routine_id, saved in body["mailboxes"].items():

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 from routilux.errors import InvalidTypeError, StateError, WorkerNotRunningError, shown, unknown
 from routilux.model.flow import Flow
 from routilux.model.registry import FlowRegistry
+from routilux.ports import JobRow
 from routilux.runtime.job import JobContext
-from routilux.runtime.state import WorkerState
+from routilux.runtime.state import JobState, WorkerState
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
@@ -26,6 +27,14 @@ def job_left(job: JobContext, call: str) -> StateError:
         job_id=job.job_id,
         worker_id=job.worker_id,
         flow_id=job.flow_id,
+    )
+
+
+def not_an_execution(job: JobContext | JobRow, flow: Flow) -> StateError:
+    return StateError(
+        f"job {job.job_id!r} is one of worker {job.worker_id!r} of flow {job.flow_id!r}, not an execution of flow "
+        f"{flow.flow_id!r}; give another job_id",
+        job_id=job.job_id,
     )
 
 
@@ -125,7 +134,9 @@ class Directory:
         known = name in self._registry and flow in (None, self._registry.get(name))
         return f"runtime.exec({name!r})" if known else "runtime.exec(flow)"
 
-    def _not_one(self, flow: str | Flow, flow_id: str, workers: Sequence[Worker]) -> StateError:
+    def _not_one(self, flow: str | Flow, flow_id: str, workers: Sequence[Worker]) -> BaseException:
+        if self._engine.only_read is not None:
+            return self._engine.only_read
         if not workers:
             fix = self._fix(flow if isinstance(flow, Flow) else None, flow_id)
             own = self._posted_to(flow).flow_id
@@ -144,6 +155,8 @@ class Directory:
 
     def not_running(self, worker: Worker) -> WorkerNotRunningError:
         why = "runs just one job" if worker.one_shot and not worker.stopped else "has stopped"
+        if worker.failure is not None:
+            why = f"has been given up ({worker.failure})"
         flow_id = worker.flow.flow_id
         return WorkerNotRunningError(
             f"worker {worker.worker_id!r} of flow {flow_id!r} {why}; call {self._fix(worker.flow, flow_id)} for one "
@@ -167,7 +180,7 @@ class Directory:
         worker = self._engine.workers.get(job.worker_id) or self._engine.stopped.get(job.worker_id)
         if worker is not None and not job.left:
             return worker
-        raise job_left(job, call)
+        raise self._engine.only_read or job_left(job, call)
 
     def unknown_place(self, worker: Worker, routine_id: Any, slot: Any) -> Exception:
         routine = worker.flow.routines.get(routine_id) if isinstance(routine_id, str) else None
@@ -205,6 +218,9 @@ class Directory:
         if isinstance(target, JobContext):
             return self._job(target.job_id) or target
         if isinstance(target, WorkerState):
+            is_here = target.worker_id in engine.workers or target.worker_id in engine.stopped
+            if not is_here and isinstance(target, JobState) and target.job is not None:
+                return target.job  # of an execution that is run elsewhere, or has ended
             return self.worker(target.worker_id)
         if not isinstance(target, str):
             raise InvalidTypeError(

@@ -33,18 +33,22 @@ def waits_until_finished(engine: Engine, deadline: float | None, *, patient: boo
     """Whether every job has ended. What is paused, or held by a gate, is told, and waited for if ``patient``; no drain
     can end it.
 
-    Raises what broke the store.
+    Raises what broke the store, and, when all others have done what they could, why a worker was lost meanwhile.
     """
+    seen: dict[Worker, None] = {}
     while True:
         workers = list(engine.workers.values())
+        seen.update(dict.fromkeys(workers))
         before = _happened(engine)
         drained = []
         for worker in workers:
-            drained.append((yield from worker.waits_to_drain(deadline)))
+            drained.append((yield from worker.waits_to_drain(deadline)) or worker.failure is not None)
         if engine.broken is not None:
             raise engine.broken
         rest = look(engine, workers) if all(drained) else MOVING
         if rest is DONE:
+            for worker in seen:
+                worker.check_kept()
             return True
         if rest is MOVING:
             if not all(drained):

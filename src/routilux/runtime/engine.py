@@ -27,13 +27,14 @@ if TYPE_CHECKING:
     from routilux.runtime.directory import Directory
     from routilux.runtime.driver import Driver
     from routilux.runtime.journal.log import Journal
+    from routilux.runtime.names import Names
     from routilux.runtime.worker import Worker
 
 
 class Health(NamedTuple):
-    """``status`` is ``"ok"``, ``"degraded"`` while the store takes nothing and is asked again and again, or
-    ``"failed"`` when it will take nothing any more, and ``"closed"`` when the runtime has been shut down; ``reason``
-    says why."""
+    """``status`` is ``"ok"``; ``"degraded"`` while the store takes nothing and is asked again and again, or a worker
+    that was given up is not open here again; ``"failed"`` when the store will take nothing any more; ``"closed"`` when
+    the runtime has been shut down; ``"read-only"`` with a store that is only looked into. ``reason`` says why."""
 
     status: str
     reason: str | None
@@ -75,18 +76,31 @@ class Engine:
         self.taps: tuple[Tap, ...] = ()  # are shown what is emitted
         self.workers: dict[str, Worker] = {}
         self.stopped: dict[str, Worker] = {}
+        self.next_number = 1  # of items: no worker in memory that has ended has used it, or higher ones
         self.elsewhere: dict[LiveActivation, None] = {}  # what task runners run that the driver does not know
         self.directory: Directory  # of who can be reached by name; the runtime's
+        self.names: Names  # that are being given; the runtime's
         self.check_open: Callable[[str], None]  # raises when nothing is accepted any more; the runtime's
         self.journal: Journal | None = None if store is None else load("journal")(self, store)
         self._observers: tuple[Observer | RowObserver, ...] = ()
         self._warned: OrderedDict[str, None] = OrderedDict()
 
     def health(self) -> Health:
-        """Whether what happens is kept."""
-        if self.journal is None or self.journal.health is None:
+        """Whether what happens is kept, and all workers go on that were not stopped."""
+        if self.only_read is not None:
+            return Health("read-only", str(self.only_read))
+        lost = [worker for worker in list(self.stopped.values()) if worker.failure is not None]
+        given_up = [str(worker.failure) for worker in lost if worker.worker_id not in self.workers]
+        if self.journal is None or (self.journal.health is None and not given_up):
             return Health("ok", None)
+        if self.journal.health is None:
+            return Health("degraded", "; ".join(given_up))
         return Health("failed" if self.journal.broken is not None else "degraded", str(self.journal.health))
+
+    @property
+    def only_read(self) -> BaseException | None:
+        """Why nothing can be changed here, where the store is only looked into."""
+        return None if self.journal is None else self.journal.store.only_read
 
     def waits_for(self, worker_id: str) -> str:
         """What waits for what in a worker that lives here, as text for an error; empty if it does not."""
@@ -103,10 +117,14 @@ class Engine:
         return [*self.driver.running(), *list(self.elsewhere)]
 
     def worker_ended(self, worker: Worker) -> None:
-        """Keep the newest of the stopped workers readable."""
-        self.stopped[worker.worker_id] = worker  # first: at no moment is it unknown
+        """Keep the newest of the stopped workers readable, without those that were refused."""
+        if self.workers.get(worker.worker_id) is worker and not worker.is_refused:
+            self.stopped[worker.worker_id] = worker  # first: at no moment is it unknown
+        if not worker.journaled:
+            self.next_number = max(self.next_number, worker.number())
         self.directory.leave(worker)
-        self.workers.pop(worker.worker_id, None)
+        if self.workers.get(worker.worker_id) is worker:
+            del self.workers[worker.worker_id]
         for worker_id in list(self.stopped)[:-STOPPED_LIMIT]:
             self._forget(worker_id)
         self.bell.ring()  # posts that wait for room among the pending jobs, and would go to this worker

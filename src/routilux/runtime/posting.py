@@ -18,6 +18,7 @@ from routilux.errors import (
     shown,
 )
 from routilux.kernel.account import JobAccount
+from routilux.model.checks import check_key
 from routilux.model.context import running
 from routilux.model.item import DeadLetter
 from routilux.model.status import JobStatus
@@ -118,8 +119,9 @@ _Key: TypeAlias = tuple[str, str]
 """The id of a flow, and an idempotency key that was used on it."""
 
 
-class KeyTaken(Exception):
-    """An idempotency key came first from another process that shares the store."""
+class NameTaken(Exception):
+    """An idempotency key, or the id of a job, came first from elsewhere: from another caller, or from another runtime
+    that shares the store."""
 
 
 class Posting:
@@ -159,14 +161,24 @@ class Posting:
                 worker.refused(job)  # a Ctrl-C, before any of it was done
             raise
         if waits is not None:
-            return self._waits_to_enter(worker, job, waits)
+            post = Post(worker, node, slot, payload, None, metadata, deadline, lines)
+            return self._waits_to_enter(post, job, waits)
         if worker.closing or job.account.ended:
             self._look_after(worker, job)
         return Posted(worker.state, job)
 
     def _waits_to_post(self, post: Post) -> Waits[Posted]:
-        job, _ = yield from self._job_of(post)
-        return (yield from self._offered(post, job))
+        while True:
+            job, _ = yield from self._job_of(post)
+            try:
+                return (yield from self._offered(post, job))
+            except NameTaken:
+                self._look_again(post)
+
+    def _look_again(self, post: Post) -> None:
+        """A name was taken in the store: of a given one is found there whose it is, and another id is made up."""
+        if post.job_id is None:
+            self._engine.book.draw_prefix()
 
     def _job_of(self, post: Post) -> Waits[tuple[JobContext, bool]]:
         """The job of a post, with the credit of its item; True beside it for a new one."""
@@ -174,14 +186,20 @@ class Posting:
             job, new = None if post.job_id is None else self.known_job(post.worker, post.job_id), False
             if job is None:
                 job, new = yield from self._new_job(post)
+                if not new:
+                    continue  # another caller has just made it, of whatever worker
             if new or job.account.join():
                 return job, new
             yield from self._waits_to_be_taken_back(job)
 
-    def _waits_to_enter(self, worker: Worker, job: JobContext, waits: Waits[None]) -> Waits[Posted]:
-        yield from waits
-        self._look_after(worker, job)
-        return Posted(worker.state, job)
+    def _waits_to_enter(self, post: Post, job: JobContext, waits: Waits[None]) -> Waits[Posted]:
+        try:
+            yield from waits
+        except NameTaken:
+            self._look_again(post)
+            return (yield from self._waits_to_post(post))
+        self._look_after(post.worker, job)
+        return Posted(post.worker.state, job)
 
     def once(self, post: Post, idempotency_key: str) -> Waits[Posted]:
         """The first post with a key makes the job; others wait for it and get the same."""
@@ -198,6 +216,7 @@ class Posting:
             self.check_job_id(post.job_id)
         worker, payload, notes = post.worker, post.payload, dict(post.metadata or {})
         place = post.node.mailbox.slots[post.slot].qualified_name
+        check_key("idempotency_key", idempotency_key, (worker.flow.flow_id, idempotency_key))
         stored_key = worker.key(idempotency_key, place, payload, notes)
         content = content_of(place, payload, notes) if stored_key is None else Content(stored_key.digest)
         key = (worker.flow.flow_id, idempotency_key)
@@ -259,8 +278,8 @@ class Posting:
             job, new = yield from self._job_of(post)
             try:
                 return (yield from self._offered(post, job, key=key))
-            except KeyTaken:
-                continue
+            except NameTaken:
+                self._look_again(post)
             except BaseException as error:
                 accepted = job.account.posts > 0 if new else was_accepted(error)
                 if key is None and accepted and not job.account.ended:
@@ -273,8 +292,12 @@ class Posting:
         """A dead letter becomes an item of a new job, and is a dead letter no longer."""
         metadata = {"redriven_from": list(letter.job_ids)}
         post = Post(worker, node, letter.slot, dict(letter.data), None, metadata, deadline, None)
-        job, _ = yield from self._new_job(post)
-        return (yield from self._offered(post, job, redriven=letter))
+        while True:
+            job, _ = yield from self._new_job(post)
+            try:
+                return (yield from self._offered(post, job, redriven=letter))
+            except NameTaken:
+                self._look_again(post)
 
     def _same(self, first: _KeyedPost, content: Content, key: _Key, job_id: str | None) -> Posted:
         how = first.content.difference(content)
@@ -285,8 +308,10 @@ class Posting:
         return Posted(first.state, first.job(self._engine.driver))
 
     def begin(self, post: Post) -> Waits[JobContext]:
-        """The job of a one-shot execution; waits while too many jobs are pending."""
-        job, _ = yield from self._new_job(post)
+        """The job of a one-shot execution; waits while too many jobs are pending. Raises NameTaken."""
+        job, new = yield from self._new_job(post)
+        if not new:
+            raise NameTaken
         return job
 
     def offer_first(self, post: Post, job: JobContext) -> Waits[Posted]:

@@ -6,7 +6,9 @@ import atexit
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
+from itertools import count
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,16 +34,17 @@ from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Gate, Observer, RowObserver, Store, Tap, TaskRunner, job_ids_of, load
 from routilux.runtime import draining, turns
 from routilux.runtime.book import FINISHED_BYTES
-from routilux.runtime.directory import Directory
+from routilux.runtime.directory import Directory, not_an_execution
 from routilux.runtime.driver import ThreadDriver
 from routilux.runtime.engine import Engine, Health
 from routilux.runtime.failures import WARNING, write
 from routilux.runtime.job import JobContext
 from routilux.runtime.letters import LETTER_BYTES
-from routilux.runtime.posting import Post, Posted, Posting, check_metadata, checked_payload
+from routilux.runtime.names import Names
+from routilux.runtime.posting import NameTaken, Post, Posted, Posting, check_metadata, checked_payload
 from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
 from routilux.runtime.remains import Remains
-from routilux.runtime.state import JobState, WorkerState
+from routilux.runtime.state import JobState, WorkerState, begin_job
 from routilux.runtime.waiting import (
     Lines,
     Waits,
@@ -138,6 +141,7 @@ class Runtime:
         )
         self._engine.check_open = self._check_open
         self._directory = self._engine.directory = Directory(self._engine, registry)
+        self._engine.names = Names(self._engine)
         self._posting = Posting(self._engine)
         self._closed: str | None = None  # why nothing is accepted any more
         self._forked = False
@@ -176,18 +180,23 @@ class Runtime:
         Without ``entry_params`` it lives until it is stopped, and its :class:`WorkerState` is returned; jobs
         come by :meth:`post`. With ``entry_params`` it is a one-shot execution of exactly one job, which begins
         at ``entry`` ("routine" or "routine.slot", by default the flow's entry), and its :class:`JobState` is
-        returned; ``job_id`` names its job, and the same name gives the same execution again. ``job_state`` resumes a
-        state that was loaded, with its own worker id, job and data; nothing but the flow is given with it. ``metadata``
-        are those of the job of an execution, and of a worker those that its ``state.metadata`` shows.
+        returned; ``job_id`` names its job, and the same name gives the same execution again, whoever asks for it at the
+        same time. ``job_state`` resumes a state that was loaded, with its own worker id, job and data; nothing but the
+        flow is given with it. ``metadata`` are those of the job of an execution, and of a worker those that its
+        ``state.metadata`` shows.
 
         With a store, ``worker_id`` opens the worker that the store holds unfinished, with its queues, state, retries
         and pauses, or starts it. The same holds for ``job_id``; ``metadata`` and ``entry_params`` count only the first
-        time, and a finished execution is shown as it has ended. ``on_flow_change="adopt"`` also opens a worker that was
-        left by the flow in another shape: items of slots that are gone become dead letters.
+        time, and a finished execution is shown as it has ended. One that another process runs is shown as the store has
+        it: who waits for it hears its end, and goes on with it here where that process has died.
+        ``on_flow_change="adopt"`` also opens a worker that was left by the flow in another shape: items of slots that
+        are gone become dead letters.
 
-        Raises UnknownFlowError, MissingPolicyError, FlowValidationError, InvalidValueError for a worker id that
-        is taken, SerializationError for a saved state of another flow, StateError for a stored worker that does not
-        fit the flow, StoreError, StoreLockedError for a worker that another process runs. Then nothing was started.
+        Raises UnknownFlowError, MissingPolicyError, FlowValidationError, DuplicateNameError for a worker id that is
+        taken, or for a loaded state with the id of a job that is known here, SerializationError for a saved state of
+        another flow, StateError for a stored worker that does not fit the flow or is of the other kind, and for a
+        ``job_id`` of a job that is no execution of this flow, StoreError, StoreLockedError for a worker that another
+        process runs. Then nothing was started.
         """
         self._check_open("exec()")
         if job_state is not None:
@@ -218,8 +227,14 @@ class Runtime:
             return self._start(flow, worker_id, on_flow_change, metadata or {}).state
         target = flow.resolve_entry(entry)
         data = checked_payload(entry_params or {}, "entry_params of flow", flow.flow_id)
-        known = None if job_id is None else self._known_execution(flow, job_id, on_flow_change)
-        return known or self._execute(flow, target, data, worker_id, metadata, job_id=job_id)
+        if job_id is None:
+            return self._execute(flow, target, data, worker_id, metadata)
+        self._posting.check_job_id(job_id)
+        with self._engine.names.held("job", job_id):
+            while (known := self._known_execution(flow, job_id, on_flow_change)) is None:
+                with suppress(NameTaken):  # elsewhere, since it was looked for
+                    return self._begin_execution(flow, target, data, worker_id, metadata, job_id=job_id)
+        return known
 
     def execute(
         self, flow: Flow, entry_params: Mapping[str, Any], entry: str | None, timeout: float | None
@@ -242,56 +257,94 @@ class Runtime:
         worker_id: str | None,
         metadata: Mapping[str, Any] | None,
         timeout: float | None = None,
+    ) -> JobState:
+        """An execution of a job whose id is made up, and drawn again where the store has it."""
+        while True:
+            try:
+                return self._begin_execution(flow, target, data, worker_id, metadata, timeout)
+            except NameTaken:
+                self._engine.book.draw_prefix()
+
+    def _begin_execution(
+        self,
+        flow: Flow,
+        target: tuple[str, str],
+        data: dict[str, Any],
+        worker_id: str | None,
+        metadata: Mapping[str, Any] | None,
+        timeout: float | None = None,
         job_id: str | None = None,
     ) -> JobState:
-        worker = self._create(flow, worker_id, one_shot=True)
-        worker.nodes[target[0]].check_slot(target[1], data)
+        seconds = min((s for s in (timeout, flow.execution_timeout) if s is not None), default=None)
+        with self._name_held(worker_id):
+            worker = self._begun(flow, worker_id, job_id, seconds)
+            try:
+                worker.nodes[target[0]].check_slot(target[1], data)
+                self._enter(worker)
+            except BaseException:
+                worker.discard()
+                raise
         state = worker.state
         assert isinstance(state, JobState)
-        seconds = min((s for s in (timeout, flow.execution_timeout) if s is not None), default=None)
-        if self._opener is not None:
-            self._opener.begin(worker, job_id, seconds)
-        self._enter(worker)
         post = Post(worker, worker.nodes[target[0]], target[1], data, job_id, metadata, None, None)
         try:
             job = on_thread(self._posting.begin(post))
         except BaseException:
-            worker.close()
+            worker.discard()
             raise
-        state.job = job
+        begin_job(state, job)
         if seconds is not None:
             worker.fail_after(seconds)
         on_thread(self._posting.offer_first(post, job))
         return state
 
+    def _begun(self, flow: Flow, worker_id: str | None, job_id: str | None, seconds: float | None) -> Worker:
+        """The worker of a new execution, which no caller knows yet."""
+        if self._opener is None:
+            return self._create(flow, worker_id, one_shot=True)
+        self._check_worker_id(worker_id)
+        return self._opener.begin(flow, worker_id, job_id, seconds)
+
+    def _name_held(self, worker_id: str | None) -> AbstractContextManager[None]:
+        """Around what looks for a worker of this name and starts it."""
+        self._check_worker_id(worker_id)
+        return nullcontext() if worker_id is None else self._engine.names.held("worker", worker_id)
+
     def _known_execution(self, flow: Flow, job_id: str, on_flow_change: str) -> JobState | None:
         """The execution of this job, if there is one, here or in the store."""
-        self._posting.check_job_id(job_id)
         known = self._engine.book.jobs.get(job_id)
-        if known is not None:
-            state = self._directory.worker(known.worker_id).state
-            if not isinstance(state, JobState) or known.flow_id != flow.flow_id:
-                raise StateError(
-                    f"job {job_id!r} is one of worker {known.worker_id!r} of flow {known.flow_id!r}, not an execution "
-                    f"of flow {flow.flow_id!r}; give another job_id",
-                    job_id=job_id,
-                )
+        if known is None:
+            return None if self._opener is None else self._opener.execution(flow, job_id, on_flow_change)
+        worker = self._engine.workers.get(known.worker_id) or self._engine.stopped.get(known.worker_id)
+        state = None if worker is None else worker.state
+        if known.flow_id != flow.flow_id or not known.is_execution:
+            raise not_an_execution(known, flow)
+        if isinstance(state, JobState) and state.job is known:
             return state
         found: JobState | None = None
         if self._opener is not None:
             found = self._opener.execution(flow, job_id, on_flow_change)
-        return found
+        return found or self._remembered(known)
+
+    def _remembered(self, job: JobContext) -> JobState:
+        """A finished execution of which only the job is kept."""
+        clock = self._engine.driver.clock
+        state = JobState(job.worker_id, job.flow_id, clock=clock.monotonic, wall_time=clock.time)
+        begin_job(state, job)
+        state.status = ExecutionStatus(job.status.value)
+        return state
 
     def _start(
         self, flow: Flow, worker_id: str | None, on_flow_change: str, metadata: Mapping[str, Any]
     ) -> Worker:
-        if self._opener is not None:
-            self._check_worker_id(worker_id)
-            return self._opener.start(flow, worker_id, on_flow_change, metadata)
-        worker = self._create(flow, worker_id, one_shot=False)
-        worker.state.keep_metadata(metadata)
-        self._enter(worker)
-        return worker
+        with self._name_held(worker_id):
+            if self._opener is not None:
+                self._check_worker_id(worker_id)
+                return self._opener.start(flow, worker_id, on_flow_change, metadata)
+            worker = self._create(flow, worker_id, one_shot=False)
+            worker.state.keep_metadata(metadata)
+            self._enter(worker)
+            return worker
 
     def recover(
         self, *, flows: Iterable[Flow] = (), on_flow_change: str = "refuse", paused: bool = False
@@ -334,9 +387,11 @@ class Runtime:
 
         body = saved.body()
         cut.check(body, flow)
-        worker = self._create(flow, body["worker_id"], one_shot=body["kind"] == "execution")
-        worker.hold()
-        self._enter(worker)
+        with self._name_held(body["worker_id"]):
+            cut.check_jobs(body, self._engine.book.jobs)
+            worker = self._create(flow, body["worker_id"], one_shot=body["kind"] == "execution")
+            worker.hold()
+            self._enter(worker)
         cut.restore(worker, body)
         state = worker.state
         if state.status in (WorkerStatus.PAUSED, ExecutionStatus.PENDING):
@@ -346,8 +401,11 @@ class Runtime:
 
     def _create(self, flow: Flow, worker_id: str | None, *, one_shot: bool) -> Worker:
         engine = self._engine
+        number = 1
         if worker_id is None:
             worker_id = f"worker_{engine.driver.unique()}"
+        else:  # another may have had the name, and what its numbers stand for is known outside
+            number = engine.next_number
         self._check_worker_id(worker_id)
         if engine.journal is not None:
             return load("journaled worker")(engine, flow, worker_id, one_shot)  # type: ignore[no-any-return]
@@ -355,6 +413,7 @@ class Runtime:
         clock = engine.driver.clock
         state = kind(worker_id, flow.flow_id, clock=clock.monotonic, wall_time=clock.time)
         worker = Worker(engine, flow, state)
+        worker.number = count(number).__next__
         state.control = worker
         return worker
 
@@ -607,7 +666,7 @@ class Runtime:
         """The worker that has set this letter aside, if it can take it back."""
         worker = self._engine.workers.get(letter.worker_id)
         if worker is None or worker.one_shot:
-            raise WorkerNotRunningError(
+            raise self._engine.only_read or WorkerNotRunningError(
                 f"worker {letter.worker_id!r} of the dead letter does not live any more; post its data to a live "
                 f"worker: {_as_post(letter)}",
                 worker_id=letter.worker_id,
@@ -799,6 +858,7 @@ class Runtime:
         asked, drain = drain, drain and not worker.queue.paused
         with draining.told_if_long(self._engine, lambda: [worker]):
             ended = not drain or (yield from worker.waits_to_drain(deadline))
+        worker.check_kept()
         told = drain and draining.tell_of(worker)
         worker.hold()
         left = asked and bool(worker.jobs)

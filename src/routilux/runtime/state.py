@@ -440,6 +440,11 @@ class JobState(WorkerState):
         self.saved_job = body["jobs"][0] if body["jobs"] else None
 
 
+def begin_job(state: Any, job: JobContext) -> None:
+    """The state is that of the execution of this job."""
+    state.job, job.is_execution = job, True
+
+
 def check_state(routine_id: Any, values: Any) -> None:
     if not isinstance(routine_id, str):
         raise InvalidTypeError(f"a routine id is text, got {type(routine_id).__name__}: {routine_id!r}")

@@ -13,7 +13,7 @@ from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.errors import ExecutionError, ExecutionTimeoutError, QueueFullError, describe
+from routilux.errors import ExecutionError, ExecutionTimeoutError, QueueFullError, StoreError, again, describe
 from routilux.kernel.account import Account, JobAccount
 from routilux.kernel.mailbox import FULL, PARKED, QUEUED, READY, Mailbox, SlotQueue
 from routilux.model.item import NOTED, DeadLetter, Item, ParkedItem, Payload
@@ -48,8 +48,10 @@ class Worker:
 
     carry_out = turns.carry_out  # an activation on a thread, and what its mailbox has claimed behind it
     for_good = False  # it ends for good, and is not opened again
+    is_refused = False  # it has ended before it had accepted anything
     is_nameless = False  # a store keeps it under an id that no caller has given
     journaled = False  # whether every step is written to a store
+    failure: StoreError | None = None  # why this runtime has given it up, where that was not asked for
 
     def __init__(self, engine: Engine, flow: Flow, state: WorkerState) -> None:
         driver = engine.driver
@@ -214,6 +216,18 @@ class Worker:
         self.settle(activation.batch)
         return more
 
+    def merged_before(self, mailbox: Mailbox, slot: str) -> Payload:
+        """What a merging slot has merged so far."""
+        return mailbox.merged.get(slot, {})
+
+    def renewed(self, activation: LiveActivation) -> bool:
+        """Whether an activation that runs again has what it was first given; if not, it was put back until it can."""
+        return True
+
+    def unfit_to_run_again(self, activation: LiveActivation) -> BaseException | None:
+        """Why a later attempt could not be given what this one was."""
+        return None
+
     def retry_later(self, activation: LiveActivation, when: float, delay: float) -> bool:
         """An activation is to run again at this time, in ``delay`` seconds; ``attempt`` is counted up.
 
@@ -367,7 +381,7 @@ class Worker:
             self.jobs.pop(job.job_id, None)
             self.engine.book.refuse(job)
             if self.one_shot:
-                self.close()
+                self.discard()
         self.at_rest(job.account.remove())
 
     def accept(self, code: int, slot: SlotQueue, item: Item, activation: LiveActivation | None) -> None:
@@ -527,6 +541,11 @@ class Worker:
     def waits_to_flush(self, deadline: float | None = None) -> Waits[None]:
         """:meth:`flush`, for threads and tasks. Raises StoreError at the deadline."""
         yield from ()
+
+    def check_kept(self) -> None:
+        """Raise why nothing of this worker is kept any more, if so."""
+        if self.failure is not None:
+            raise again(self.failure)
 
     def sweep(self) -> None:
         """Take out everything that belongs only to jobs that have ended."""
@@ -901,6 +920,11 @@ class Worker:
         self.accepting = False
         self.for_good = True
         self.cancel_jobs()
+        self.close()
+
+    def discard(self) -> None:
+        """It was not to be: end it, and leave nothing of it."""
+        self.is_refused = True
         self.close()
 
     def close(self) -> None:

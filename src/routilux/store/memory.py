@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
-from routilux.errors import StoreError
+from routilux.errors import StoreDataError, StoreError
 from routilux.ports import (
     FLOOR,
     Changes,
+    Death,
     EntryRow,
     FlightRecorder,
     ItemKey,
@@ -20,6 +21,7 @@ from routilux.ports import (
     KeyRow,
     LetterRow,
     NoteKey,
+    OnLost,
     Store,
     StoredJob,
     WorkerRow,
@@ -42,7 +44,7 @@ class MemoryStore(Store):
         self._numbers: dict[tuple[str, str], list[int]] = {}  # of the items at a place, rising
         self._notes: dict[NoteKey, bytes] = {}
         self._names: dict[tuple[str, str, str], list[str]] = {}  # of notes, by worker, kind and owner, rising
-        self._entries: dict[tuple[str, str, str], list[EntryRow]] = {}
+        self._entries: dict[tuple[str, str, str], dict[int, EntryRow]] = {}
         self._jobs: dict[str, JobRow] = {}
         self._counts: dict[str, int] = {}  # of the stored items of a job
         self._letters: dict[tuple[str, int], LetterRow] = {}
@@ -50,15 +52,23 @@ class MemoryStore(Store):
         self._properties: dict[str, str] = {}
         self._tombstones: dict[str, JobRow] = {}
         self._claims = Claims()
+        self.refused: list[tuple[Changes, str]] = []  # changes that can never be written, and why
 
     # -- writing -------------------------------------------------------------------------------------------
 
-    def write(self, changes: Changes) -> frozenset[int]:
+    def write(self, changes: Changes) -> frozenset[int | str]:
         with self._opened():
-            taken = frozenset(at for at, row in enumerate(changes.keys) if self._is_taken(row))
+            taken: frozenset[int | str] = frozenset(
+                at for at, row in enumerate(changes.keys) if self._is_taken(row)
+            ) or frozenset(row.job_id for row in changes.jobs.values() if self._is_of_another(row))
             if not taken:
+                self._check_new(changes)
                 self._apply(changes)
             return taken
+
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        self.refused.append((changes, why))
+        return "its list of refused changes"
 
     def settle(self) -> bool:
         raise StoreError("a store in memory always knows what was written; there is nothing to settle")
@@ -66,6 +76,31 @@ class MemoryStore(Store):
     def _is_taken(self, row: KeyRow) -> bool:
         known = self._keys.get((row.flow_id, row.key))
         return known is not None and known.expires_at > row.created_at
+
+    def _check_new(self, changes: Changes) -> None:
+        """Rows that have to be new are."""
+        forgotten = set(changes.forgotten)
+        items = [ItemKey(*row[:3]) for row in changes.items]
+        letters = [(row.worker_id, row.number) for row in changes.letters]
+        entries = [(row.worker_id, row.kind, row.owner, row.number) for row in changes.entries]
+        there: list[object] = [key for key in items if self._has_item(key) and key.worker_id not in forgotten]
+        there += [key for key in letters if key in self._letters]
+        there += [
+            key
+            for key in entries
+            if key[3] in self._entries.get(key[:3], ()) and (key[0] not in forgotten or _of_job(key[1]))
+        ]
+        if there or any(len(set(keys)) < len(keys) for keys in (items, letters, entries)):
+            raise StoreDataError(
+                f"{self.name}: a row that should be new is there already; nothing was written"
+            )
+
+    def _has_item(self, key: ItemKey) -> bool:
+        return key.number in self._items.get((key.worker_id, key.place), ())
+
+    def _is_of_another(self, row: JobRow) -> bool:
+        known = self._jobs.get(row.job_id)
+        return known is not None and (known.worker_id, known.serial) != (row.worker_id, row.serial)
 
     def _apply(self, changes: Changes) -> None:
         for worker_id in changes.forgotten:
@@ -83,7 +118,7 @@ class MemoryStore(Store):
             else:
                 self._put_note(note, value)
         for entry in changes.entries:
-            self._entries.setdefault((entry.worker_id, entry.kind, entry.owner), []).append(entry)
+            self._entries.setdefault((entry.worker_id, entry.kind, entry.owner), {})[entry.number] = entry
         self._jobs.update(changes.jobs)
         for job_id, count in changes.counts.items():
             self._counts[job_id] = self._counts.get(job_id, 0) + count
@@ -166,7 +201,7 @@ class MemoryStore(Store):
 
     def entries(self, worker_id: str, kind: str, owner: str, *, newest: int | None = None) -> list[EntryRow]:
         with self._opened():
-            rows = sorted(self._entries.get((worker_id, kind, owner), ()), key=lambda row: row.number)
+            rows = [row for _, row in sorted(self._entries.get((worker_id, kind, owner), {}).items())]
             return rows if newest is None else rows[max(0, len(rows) - newest) :]
 
     def items(
@@ -291,18 +326,18 @@ class MemoryStore(Store):
 
     # -- ownership -----------------------------------------------------------------------------------------
 
-    def claim(self, worker_id: str) -> None:
+    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
         with self._opened():
             self._claims.take(worker_id)
 
     def give_up(self, worker_id: str) -> None:
         self._claims.give_up(worker_id)
 
-    def suspects(self) -> list[str]:
-        return []
-
     def watch(self) -> FlightRecorder | None:
         return None
+
+    def deaths(self) -> Sequence[Death]:
+        return []
 
     def close(self) -> None:
         """Nothing can be read or written any more."""

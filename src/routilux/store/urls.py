@@ -78,7 +78,9 @@ def open_store(url: str, *, durability: Durability = "full", filling: str | None
 def look_into(url: str) -> Store:
     """The store that the URL names, to read and not to run: nothing can be claimed or written.
 
-    One that a runtime has open can be looked into as well, and is not disturbed. Raises as ``open_store``, and
+    One that a runtime has open can be looked into as well, and is not disturbed; ``Runtime(store=look_into(url))`` then
+    lists and reads jobs as they are stored, ``health().status`` is ``"read-only"``, and with SQLite what would change
+    something raises StoreLockedError, naming the process that runs it. Raises as ``open_store``, and
     StoreError where there is no store.
     """
     address = address_of(url)

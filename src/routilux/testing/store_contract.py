@@ -27,7 +27,7 @@ from typing import Any
 
 import pytest
 
-from routilux.errors import StoreError, StoreLockedError
+from routilux.errors import StoreDataError, StoreError, StoreLockedError
 from routilux.ports import (
     FLOOR,
     Changes,
@@ -40,6 +40,7 @@ from routilux.ports import (
 )
 from routilux.store.memory import MemoryStore
 from routilux.testing.store_rows import (
+    NO_UNICODE,
     ODD_TEXTS,
     RandomChanges,
     changes,
@@ -85,9 +86,12 @@ class StoreContract:
         assert store.key("orders", "k", 0.0) is None
         assert store.tail("w", "parse.in") == -1
         assert store.items_of([ItemKey("w", "parse.in", 1)]) == []
-        assert [store.workers(), store.jobs(), store.letters(), store.suspects()] == [[]] * 4
+        assert [store.workers(), store.jobs(), store.letters(), store.deaths()] == [[]] * 4
         assert [store.places("w"), store.notes("w")] == [[], []]
         assert [store.items("w", "parse.in"), store.entries("w", "log", "")] == [[], []]
+
+    def test_it_can_be_run(self, store: Store) -> None:
+        assert store.only_read is None
 
     def test_it_has_a_name(self, store: Store) -> None:
         assert isinstance(store.name, str)
@@ -409,6 +413,39 @@ class StoreContract:
         assert store.letters() == [letter_row(1, "v"), letter_row(2)]
         assert store.items("w", "parse.in") == [item_row(1)]
 
+    # -- ids of jobs ---------------------------------------------------------------------------------------
+
+    def test_a_job_is_replaced_by_itself_only(self, store: Store) -> None:
+        store.write(changes(jobs=[job_row("a", serial=3), job_row("b", serial=4)], counts={"a": 1}))
+        before = contents(store, ["w", "v"], ["a", "b", "c"])
+        for other in (job_row("a", serial=5), job_row("a", "v", serial=3)):
+            conflicting = changes(
+                workers=[worker_row("v")],
+                items=[item_row(5, worker_id="v")],
+                jobs=[job_row("c", serial=6), other, job_row("b", serial=4, status="running")],
+                counts={"a": 1, "c": 1},
+                keys=[key_row()],
+            )
+            assert store.write(conflicting) == frozenset({"a"})
+            assert contents(store, ["w", "v"], ["a", "b", "c"]) == before
+            assert store.key("orders", "k", 150.0) is None
+        again = job_row("a", serial=3, status="completed", completed_at=1_700_000_001.0)
+        assert store.write(changes(jobs=[again], counts={"a": -1})) == frozenset()
+        assert store.job("a") == StoredJob(again, 0)
+
+    def test_of_many_jobs_those_are_named_whose_ids_are_taken(self, store: Store) -> None:
+        odd = [text for text in ODD_TEXTS if text]
+        ids = [*(f"{n}" for n in range(1, 700)), *odd]
+        store.write(changes(jobs=[job_row(job_id, serial=1) for job_id in ids[::2]]))
+        taken = store.write(changes(jobs=[job_row(job_id, "v", serial=1) for job_id in ids]))
+        assert taken == frozenset(ids[::2])
+        assert store.jobs(worker_id="v") == []
+
+    def test_keys_that_are_taken_come_before_jobs(self, store: Store) -> None:
+        store.write(changes(jobs=[job_row("a", serial=3)], keys=[key_row("x")]))
+        both = changes(jobs=[job_row("a", "v", serial=1)], keys=[key_row("w"), key_row("x")])
+        assert store.write(both) == frozenset({1})
+
     # -- idempotency keys ----------------------------------------------------------------------------------
 
     def test_a_key_holds_until_it_expires(self, store: Store) -> None:
@@ -594,13 +631,46 @@ class StoreContract:
         store.write(changes(properties={"one": None, "two": "3", "none": None}))
         assert store.properties() == {"two": "3"}
 
+    # -- what cannot be written ----------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("kind", ["items", "entries", "letters"])
+    @pytest.mark.parametrize("within", ["another", "the same"])
+    def test_a_row_that_has_to_be_new_is_not_written_again(
+        self, store: Store, kind: str, within: str
+    ) -> None:
+        row: Any = {"items": item_row(1), "entries": entry_row(1), "letters": letter_row(1)}[kind]
+        others = {"jobs": [job_row("other")], "notes": {NoteKey("w", "state", "parse", "a"): b"1"}}
+        if within == "another":
+            store.write(changes(**{kind: [row]}))
+        before = contents(store, ["w"], [""])
+        with pytest.raises(StoreDataError):
+            store.write(changes(**others, **{kind: [row] if within == "another" else [row, row]}))
+        assert contents(store, ["w"], [""]) == before
+        store.write(changes(**others))  # and the store goes on
+        assert store.job("other") == StoredJob(job_row("other"), 0)
+
     # -- whatever a text or a value is ---------------------------------------------------------------------
 
     def odd_texts(self) -> list[str]:
         return [*ODD_TEXTS, "\x00", "a\x00b"] if self.keeps_nul else ODD_TEXTS
 
     def test_every_text_is_kept(self, store: Store) -> None:
-        texts = self.odd_texts()
+        self._check_kept(store, self.odd_texts())
+
+    def test_a_text_that_is_no_unicode_is_kept(self, store: Store) -> None:
+        self._check_kept(store, [NO_UNICODE])
+
+    def test_a_text_that_is_no_unicode_is_kept_beside_others(self, store: Store) -> None:
+        notes = {NoteKey("w", "state", "r", name): b"1" for name in ("a", NO_UNICODE, "z")}
+        store.write(changes(notes=notes, counts={NO_UNICODE: 1}, jobs=[job_row(NO_UNICODE)]))
+        assert dict(store.notes("w")) == notes
+        assert store.job(NO_UNICODE) == StoredJob(job_row(NO_UNICODE), 1)
+        assert store.jobs(flow_id="orders", worker_id=NO_UNICODE) == []
+        store.write(changes(notes={NoteKey("w", "state", "r", NO_UNICODE): None}, counts={NO_UNICODE: -1}))
+        assert [note.name for note, _ in store.notes("w")] == ["a", "z"]
+        assert store.job(NO_UNICODE) == StoredJob(job_row(NO_UNICODE), 0)
+
+    def _check_kept(self, store: Store, texts: list[str]) -> None:
         store.write(changes_of_texts(texts))
         reference = MemoryStore()
         reference.write(changes_of_texts(texts))
@@ -614,7 +684,7 @@ class StoreContract:
             assert store.letters(job_id=text) == reference.letters(job_id=text)
 
     def test_every_text_can_be_removed(self, store: Store) -> None:
-        texts = self.odd_texts()
+        texts = [*self.odd_texts(), NO_UNICODE]
         made = changes_of_texts(texts)
         store.write(made)
         store.write(
@@ -759,7 +829,7 @@ class StoreContract:
 
     def test_what_was_written_is_there_after_closing_and_opening(self) -> None:
         store = self.open_store()
-        texts = self.odd_texts()
+        texts = [*self.odd_texts(), NO_UNICODE]
         store.write(changes_of_texts(texts))
         store.write(changes(taken=[ItemKey("a", "a", 1)], counts={"a": 3, "A": 4}))
         store.claim("a")
@@ -771,7 +841,7 @@ class StoreContract:
         assert [again.key(text, text, 150.0) for text in texts] == [
             key_row(text, text, job_id=text) for text in texts
         ]
-        assert again.suspects() == []
+        assert again.deaths() == []
         again.claim("a")
         again.write(changes(items=[item_row(2, "a", "a")]))
         assert again.tail("a", "a") == 2

@@ -25,22 +25,24 @@ from routilux.errors import (
 )
 from routilux.ports import Changes
 from routilux.runtime import runtime as runtime_module
+from routilux.runtime.journal.rows import flight_prefix, flight_text
 from routilux.store.claims import Claims
 from routilux.store.memory import MemoryStore
 from routilux.testing.simulated import SimulatedRuntime, simulated
+from tests.deaths import Died
 
 SEED = 5
 TEN_YEARS = 315_360_000.0
 
 
 class Moody(MemoryStore):
-    """Raises what it is told to, once; ``suspects`` is what ran when the process before died."""
+    """Raises what it is told to, once; ``died`` are the processes before that did not end in order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.refusals: list[Exception] = []
         self.written = False
-        self.died_on: list[str] = []
+        self.died: list[Died] = []
 
     def write(self, changes: Changes) -> frozenset[int]:
         if not self.refusals:
@@ -55,8 +57,8 @@ class Moody(MemoryStore):
             raise self.refusals.pop(0)
         return self.written
 
-    def suspects(self) -> list[str]:
-        return self.died_on
+    def deaths(self) -> list[Died]:
+        return self.died
 
 
 _homes: list[Home] = []
@@ -438,7 +440,7 @@ def test_10_an_item_on_which_the_process_has_died_three_times_is_set_aside() -> 
     number = home.store.items("orders", "work.input")[0].number
     for _ in range(3):
         home.die()
-        home.store.died_on = [json.dumps(["orders", "work.input", number])]
+        home.store.died.append(Died(flight_text(flight_prefix("orders", "work.input"), number, alone=False)))
         home.open()
     home.runtime.resume(home.worker)
     assert home.runtime.wait_until_all_jobs_finished()

@@ -150,13 +150,12 @@ class Admission:
             worker.dropped(item, queue, "slot full, newest dropped")
         else:
             self._account_for(record, item)
-        job.serial = job.serial or number
+        job.serial = number if job.serial is None else job.serial
         if job.final == JobStatus.COMPLETED and not job.status.finished:
             job.final = None  # it was to complete with what is on its way, and goes on with this item
         record.jobs = [worker.stored_jobs.row(job)]
         if worker.row_is_due:
-            worker.row_is_due = False
-            record.workers = [worker.row()]
+            worker.add_first_row(record)
 
     def _account_for(self, record: Record, item: Item) -> None:
         worker, queue, account = self._worker, self._queue, self._job.account

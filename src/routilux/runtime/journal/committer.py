@@ -5,33 +5,56 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routilux.errors import (
     RoutiluxError,
     RuntimeClosedError,
     StoreCorruptError,
+    StoreDataError,
     StoreError,
     StoreFencedError,
+    StoreLockedError,
     StoreUnknownError,
+    again,
     describe,
 )
-from routilux.runtime.journal.record import Record, merged
-from routilux.runtime.posting import KeyTaken
+from routilux.ports import Changes, ItemKey
+from routilux.runtime.journal.record import AS_STORED, Record, merged
+from routilux.runtime.posting import NameTaken
 from routilux.tracebacks import is_a
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
     from routilux.runtime.journal.log import Journal
+    from routilux.runtime.journal.worker import JournaledWorker
 
 BATCH_RECORDS = 512
 BATCH_BYTES = 4 * 2**20
+LETTER_BYTES = BATCH_BYTES // 64  # that count for a letter, whose payload is not known yet
 RETRY_SECONDS = 0.25  # until a store that refused is asked again
 PATIENCE_SECONDS = 10.0  # that a runtime which shuts down bears with a store that takes nothing
 PRUNE_RECORDS = 20_000  # written between two looks for what is too old
 PRUNE_ROWS = 1_000
+_OF_DATA = (
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    RecursionError,
+)
 KEEP_FINISHED_SECONDS = 7 * 86_400.0
 KEEP_FINISHED_JOBS = 100_000
+
+
+class Task(NamedTuple):
+    """Something to be done between two batches; ``suspected`` if it has raised already."""
+
+    call: Callable[[], None]
+    worker: JournaledWorker | None
+    suspected: bool = False
 
 
 class Committer:
@@ -53,7 +76,7 @@ class Committer:
         self._engine = engine
         self._store = journal.store
         self._log = log
-        self._tasks: deque[Callable[[], None]] = deque()
+        self._tasks: deque[Task] = deque()
         self._batch: list[Record] = []  # on its way to the store
         self._unsettled = False  # it is unknown whether the batch is durable
         self._waiting_mailboxes: deque[tuple[Any, Any]] = deque()
@@ -63,15 +86,17 @@ class Committer:
         self._patient_until: float | None = None  # from when on a store that takes nothing is given up
         self._written = 0  # records
         self._pruned = 0  # of them, at the last look for what is too old
+        self._most: int | None = None  # records in a batch, while one is looked for that cannot be written
+        self._has_lost = False  # a worker, of which nothing is written any more
 
     @property
     def is_done(self) -> bool:
         """Whether everything that was handed over is written."""
         return not self._log and not self._batch
 
-    def do(self, task: Callable[[], None]) -> None:
-        """Do this between two batches."""
-        self._tasks.append(task)
+    def do(self, task: Callable[[], None], worker: JournaledWorker | None = None) -> None:
+        """Do this between two batches, for a worker or for all."""
+        self._tasks.append(Task(task, worker))
         self._journal.wake()
 
     def start_later(self, worker: Any, mailbox: Any) -> None:
@@ -112,13 +137,19 @@ class Committer:
         for _ in range(len(self._tasks)):
             task = self._tasks.popleft()
             try:
-                task()
+                task.call()
             except StoreCorruptError as error:
                 self._break(error)
                 return False
             except BaseException as error:  # noqa: BLE001 a store that does not come with the package is user code
-                self._tasks.append(task)
-                return self._ask_again(self._as_store_error(error))
+                refusal = self._as_store_error(error)
+                if task.suspected and is_a(error, _OF_DATA) and task.worker is not None:
+                    self.lose(
+                        task.worker, _broken_off(task.worker, "a step of loading what waits in the store")
+                    )
+                    return True
+                self._tasks.append(task._replace(suspected=True))
+                return self._ask_again(refusal)
             did = True
         return did
 
@@ -130,35 +161,61 @@ class Committer:
             return self._settle()
         self._asks = False
         batch = self._next_batch()
+        if self._has_lost and self._drop_lost(batch):
+            return True
         try:
             changes, keyed = merged(batch)
-            taken = [keyed[at] for at in self._store.write(changes)]
+            if changes.letters:
+                self._give_payloads(changes)
+            taken = self._store.write(changes)
         except StoreUnknownError as error:
             self._unsettled = True
             return self._ask_again(error)
-        except StoreFencedError as error:
+        except (StoreFencedError, StoreLockedError) as error:
             return self._fenced(batch, error)
+        except StoreDataError as error:
+            return self._unfit(batch, error)
         except StoreCorruptError as error:
             self._put_back(batch)
             self._break(error)
             return False
         except BaseException as error:  # noqa: BLE001 a store that does not come with the package is user code
-            return self._refused(batch, self._as_store_error(error))
+            refusal = self._as_store_error(error)
+            if is_a(error, _OF_DATA) and self._takes_nothing_at_all() is None:
+                return self._unfit(batch, StoreDataError(str(refusal)))
+            return self._refused(batch, refusal)
         if taken:
-            return self._keys_taken(batch, taken)
+            return self._names_taken(batch, keyed, taken)
         self._release(batch)
         return True
 
     def _next_batch(self) -> list[Record]:
         log, size = self._log, 0
         batch: list[Record] = []
+        most = BATCH_RECORDS if self._most is None else self._most
         with self._journal.lock:
-            while log and len(batch) < BATCH_RECORDS and size < BATCH_BYTES:
+            while log and len(batch) < most and size < BATCH_BYTES:
                 record = log.popleft()
-                size += record.size
+                size += record.size + LETTER_BYTES * len(record.letters)
                 batch.append(record)
             self._batch = batch
         return batch
+
+    def _give_payloads(self, changes: Changes) -> None:
+        """Letters have what was acknowledged, whatever logic has made of it in memory."""
+        wanted = [
+            ItemKey(row.worker_id, row.place, row.number) for row in changes.letters if row.data is AS_STORED
+        ]
+        found = {ItemKey(*row[:3]): row.data for row in (*changes.items, *self._store.items_of(wanted))}
+        for at, row in enumerate(changes.letters):
+            if row.data is AS_STORED:
+                data = found.get(ItemKey(row.worker_id, row.place, row.number))
+                if data is None:
+                    raise StoreDataError(
+                        f"{self._store.name} has no item {row.number} of {row.place!r} in worker {row.worker_id!r}, "
+                        "which is to become a dead letter"
+                    )
+                changes.letters[at] = row._replace(data=data)
 
     def _release(self, batch: Sequence[Record]) -> None:
         if self.health is not None:
@@ -166,33 +223,44 @@ class Committer:
             self._engine.warn(f"the store {self._store.name} takes records again")
         self._written += len(batch)
         self._batch = []
+        if self._most is not None:
+            with self._journal.lock:
+                if not (self._log and self._log[0].suspected):
+                    self._most = None
+        broken: dict[JournaledWorker, None] = {}
         for record in batch:
-            self._carry_out(record)
+            if not self._carry_out(record) and record.worker is not None:
+                broken[record.worker] = None
             self._done_with(record)
+        for worker in broken:
+            self.lose(worker, _broken_off(worker, "what follows from a step"))
         self._prune_sometimes()
 
     def _done_with(self, record: Record) -> None:
         """A record is released, or refused: its worker may have caught up."""
         worker = record.worker
-        if worker is not None:
+        if worker is not None and not record.slipped_in:
             with self._journal.lock:
                 worker.unreleased -= 1
                 left = worker.unreleased
             if not left:
                 self._follow(worker.caught_up)
 
-    def _carry_out(self, record: Record) -> None:
+    def _carry_out(self, record: Record) -> bool:
+        """Whether all that follows from a record was done."""
+        done = True
         for call in record.follows:
-            self._follow(call)
-        if record.wake is not None:
-            self._follow(record.wake)
+            done = self._follow(call) and done
+        return (record.wake is None or self._follow(record.wake)) and done
 
-    def _follow(self, call: Callable[[], object]) -> None:
+    def _follow(self, call: Callable[[], object]) -> bool:
         """Do what follows from a record that is written or refused. The rest follows whatever this raises."""
         try:
             call()
         except BaseException as error:  # noqa: BLE001 as above
             self._engine.fault("what follows from a record of the journal", error, "the journal goes on")
+            return False
+        return True
 
     # -- what the store does not take --------------------------------------------------------------------
 
@@ -254,10 +322,18 @@ class Committer:
         self._asks = True
         self._journal.wake()
 
-    def _keys_taken(self, batch: Sequence[Record], losers: Sequence[Record]) -> bool:
-        """Some keys belong to other jobs: those posts hear it, everything else is written anew."""
-        self._put_back([record for record in batch if record not in losers])
-        self._tell(losers, KeyTaken())
+    def _names_taken(
+        self, batch: Sequence[Record], keyed: Sequence[Record], taken: frozenset[int | str]
+    ) -> bool:
+        """Some keys belong to other jobs, or ids of jobs to others: those posts hear it, everything else is written
+        anew. What else says something of such a job says it in vain."""
+        with_keys = {keyed[name] for name in taken if isinstance(name, int)}
+        losers = [record for record in batch if record in with_keys or record.names_any(taken)]
+        told = [record for record in losers if record.refuse is not None]
+        for record in losers:
+            record.jobs = [row for row in record.jobs if row.job_id not in taken]
+        self._put_back([record for record in batch if record not in told])
+        self._tell(told, NameTaken())
         return True
 
     def _settle(self) -> bool:
@@ -312,23 +388,100 @@ class Committer:
             assert record.leave_open is not None
             record.leave_open(_unknown(record, f"{name} has not answered yet whether it is written"))
 
-    def _fenced(self, batch: Sequence[Record], error: StoreFencedError) -> bool:
+    # -- what can never be written -------------------------------------------------------------------------
+
+    def _unfit(self, batch: list[Record], error: StoreDataError) -> bool:
+        """The store takes others, but not this batch: find the record that it is for, and take that out of the line.
+
+        Halves of the batch are written, and halves of those, in their order; one alone is tried twice.
+        """
+        if not batch:
+            return self._refused(batch, error)
+        if len(batch) == 1 and batch[0].suspected:
+            self._most, self._batch = None, []
+            self._take_out(batch[0], error)
+            return True
+        for record in batch:
+            record.suspected = True
+        self._most = max(1, len(batch) // 2)
+        self._put_back(batch)
+        return True
+
+    def _takes_nothing_at_all(self) -> BaseException | None:
+        """Why the store does not even take changes without rows."""
+        try:
+            self._store.write(Changes())
+        except BaseException as error:  # noqa: BLE001 as in a write
+            return error
+        return None
+
+    def _take_out(self, record: Record, error: StoreDataError) -> None:
+        """Who waits for this record hears that it is refused. Where nobody does, nothing that rests on it may be
+        written: its worker stops, and goes on from what is stored when it is opened again."""
+        if record.refuse is not None:
+            self._tell([record], error)
+            return
+        kept = self._kept(record, error)
+        worker = record.worker
+        if worker is None:  # it is no step of a worker, and nothing rests on it
+            self._engine.warn(f"a record of the journal can never be written: {error}; {kept}")
+            return
+        self.lose(worker, StoreDataError(
+            f"a step of worker {worker.worker_id!r} of flow {worker.flow_id!r} can never be written: {error}; {kept}. "
+            "All that came before it is stored: open the worker again to go on from there",
+            worker_id=worker.worker_id,
+            flow_id=worker.flow_id,
+        ))  # fmt: skip
+        self._give_up([record])
+
+    def _kept(self, record: Record, error: StoreDataError) -> str:
+        """Where what the record says is kept, for people."""
+        try:
+            return f"it is kept in {self._store.keep_refused(merged([record])[0], str(error))}"
+        except BaseException as raised:  # noqa: BLE001 the record may be of any shape, and the disk may be full
+            return f"it could not be kept for a repair ({describe(raised)})"
+
+    # -- workers that others run now -----------------------------------------------------------------------
+
+    def _fenced(self, batch: list[Record], error: StoreError) -> bool:
         """Another process runs a worker now: nothing of it is written any more, everything else is."""
-        lost = [
-            record
-            for record in batch
-            if record.worker is not None and record.worker.worker_id == error.worker_id
-        ]
-        self._put_back([record for record in batch if record not in lost])
-        for record in lost:
-            if record.refuse is not None:
-                self._follow(partial(record.refuse, error))
-            self._done_with(record)
-        worker = self._engine.workers.get(error.worker_id or "")
-        if worker is not None:
-            self._engine.warn(f"worker {error.worker_id} is given up: {error}")
-            worker.lost(error)  # type: ignore[attr-defined]
+        found = {record.worker for record in batch if record.worker is not None}
+        lost = [worker for worker in found if worker.worker_id == error.worker_id]
+        if not lost:
+            return self._refused(batch, error)
+        self._put_back(batch)
+        for worker in lost:
+            self.lose(worker, error)
+        return True
+
+    def lose(self, worker: JournaledWorker, error: StoreError) -> None:
+        """Nothing of this worker is written any more, and all who wait for it hear why. Between two batches only."""
+        self._has_lost = True
+        if worker.failure is None:
+            self._engine.warn(f"worker {worker.worker_id!r} is given up: {error}")
+            self._follow(partial(worker.lost, error))
+        with self._journal.lock:
+            waiting = [self._log.popleft() for _ in range(len(self._log))]
+            self._log.extend(record for record in waiting if not _is_lost(record))
+        self._give_up([record for record in waiting if _is_lost(record)])
+
+    def _drop_lost(self, batch: list[Record]) -> bool:
+        """Whether the batch had records of lost workers, where something still runs; then the others are put back."""
+        lost = [record for record in batch if _is_lost(record)]
+        if lost:
+            self._put_back([record for record in batch if not _is_lost(record)])
+            self._give_up(lost)
         return bool(lost)
+
+    def _give_up(self, records: Sequence[Record]) -> None:
+        """These are neither in the log nor in the batch any more, and their worker is lost."""
+        for record in records:
+            assert record.worker is not None
+            assert record.worker.failure is not None
+            tell = record.refuse or record.on_break
+            if tell is not None:
+                self._follow(partial(tell, again(record.worker.failure)))
+            self._done_with(record)
 
     # -- a store that takes nothing any more -------------------------------------------------------------
 
@@ -357,7 +510,7 @@ class Committer:
         self._refuse_all(again(self.over))
         for record in waiting:
             if record.on_break is not None:
-                record.on_break()
+                record.on_break(self.over)
         self._engine.bell.ring()
         for worker in [*self._engine.workers.values(), *self._engine.stopped.values()]:
             worker.changed()
@@ -386,12 +539,18 @@ class Committer:
             self.do(self._prune)
 
 
+def _broken_off(worker: JournaledWorker, what: str) -> StoreError:
+    return StoreError(
+        f"worker {worker.worker_id!r} of flow {worker.flow_id!r} has stopped: {what} was broken off by a fault, which "
+        "is logged. All that was written is stored: open the worker again to go on from there",
+        worker_id=worker.worker_id,
+        flow_id=worker.flow_id,
+    )
+
+
+def _is_lost(record: Record) -> bool:
+    return record.worker is not None and record.worker.failure is not None
+
+
 def _unknown(record: Record, why: str) -> StoreUnknownError:
     return StoreUnknownError(f"{why}; {record.unknown}" if record.unknown else why)
-
-
-def again(error: RoutiluxError) -> RoutiluxError:
-    """The same error for another one who waits."""
-    same = type(error)(str(error))
-    same.__cause__ = error
-    return same

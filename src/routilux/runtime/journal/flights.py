@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from routilux.ports import FLIGHT_SEATS, ItemKey
+from routilux.ports import ItemKey
 from routilux.runtime.journal import rows
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class Flights:
         self._recorder = recorder
         self._driver = driver
         self._wake = wake
-        self._free_seats = list(range(FLIGHT_SEATS))
+        self._free_seats = [] if recorder is None else recorder.free_seats
         self._flying: dict[
             Any, int | None
         ] = {}  # activations, and their seats; beyond those they are not noted

@@ -65,6 +65,8 @@ class StoredJobs:
             ended.append(rows.job_row(self._worker.journal.codec, job, status.value, now))
         if ended:
             record.jobs = [*record.jobs, *ended]
+            if self._worker.one_shot and not any(member.job.stored for member in account.members):
+                self._worker.add_end(record)
 
     def note_error(self, record: Record, account: Account, error: BaseException) -> None:
         data = self._worker.encode(kept(error), "error")
@@ -72,7 +74,9 @@ class StoredJobs:
             record.entries = [*record.entries, *member.job.error_list.add(error, data)]
 
     def row(self, job: Any) -> JobRow:
-        """A job as it is now."""
+        """A job as it is now; the caller holds the journal's lock."""
+        if job.serial is None:  # it ends before it has its first item
+            job.serial = self._worker.take_number()
         status = JobStatus(job.final or job.status)
         ended = job.completed_at or self._worker.engine.driver.clock.time() if status.finished else None
         return rows.job_row(self._worker.journal.codec, job, status.value, ended)
@@ -143,12 +147,11 @@ class StoredJobs:
         They are in ``begun`` before the record is handed over: it may be refused before this has returned.
         """
         worker, journal = self._worker, self._worker.journal
-        now = worker.engine.driver.clock.time()
         with journal.lock:
             begun += [job for job in jobs if self._is_open(job)]
             for job in begun:
                 before, job.error, job.final = job.error, error, status.value
-                record.jobs = [*record.jobs, rows.job_row(journal.codec, job, status.value, now)]
+                record.jobs = [*record.jobs, self.row(job)]
                 job.error = before
                 record.then(partial(worker.end_jobs, [job], status, error))
                 record.then(job.account.remove)
@@ -168,14 +171,15 @@ class StoredJobs:
 
     def _not_ended(self, begun: Iterable[Any]) -> None:
         """The store has refused the end of these jobs. Rows that were handed over behind it say it no more."""
-        with self._worker.journal.lock:
+        worker = self._worker
+        with worker.journal.lock:
             for job in begun:
                 job.final = None
-            self._worker.journal.amend(
-                {job.job_id: self.row(job) for job in begun if not job.status.finished}
-            )
+            go_on = {job.job_id: self.row(job) for job in begun if not job.status.finished}
+            worker.end_is_due = worker.end_is_due or bool(go_on)
+            worker.journal.amend(go_on)
         for job in begun:
-            self._worker.at_rest(job.account.remove())
+            worker.at_rest(job.account.remove())
 
     def pause_of(self, job: Any) -> StoredPause:
         """Most jobs are never paused, so it is made when it is first asked for."""
@@ -191,20 +195,21 @@ class StoredJobs:
         worker = self._worker
         entry = {"time": worker.engine.driver.clock.time(), "action": action, **details}
         data = worker.encode(entry, f"trace of job {job.job_id!r}")
-        record = Record(None)
+        record = Record(worker)
         record.entries = job.trace_list.add(entry, data)
         worker.journal.slip_in(record)
 
     # -- found in the store ---------------------------------------------------------------------------------
 
     def find(self, job_id: str) -> JobContext | None:
-        """A job that is not in the book: brought to life if it has anything left to do here, else only shown."""
+        """A job that is not in the book: brought to life if anything of it is left to do here, or may still come, else
+        only shown."""
         worker, journal = self._worker, self._worker.journal
         stored = journal.store.job(job_id)
         if stored is None:
             return None
-        finished = JobStatus(stored.row.status).finished
-        if stored.row.worker_id == worker.worker_id and (stored.items or not finished):
+        takes_more = JobStatus(stored.row.status) not in (JobStatus.FAILED, JobStatus.CANCELLED)
+        if stored.row.worker_id == worker.worker_id and (stored.items or takes_more):
             return worker.revival.job(job_id)
         return rows.detached_job(journal.codec, journal.store, worker.engine.driver, stored)
 

@@ -5,7 +5,8 @@ Guarantees
       durable when it is.
     * What follows from a record is released after it is written, in the same order, on the committer alone.
     * While a batch is written the next one gathers; an idle journal writes at once.
-    * A record is lost in no other way than by being refused to the one who waits for it, or by the end of the runtime.
+    * A record is lost in no other way than by being refused to the one who waits for it, by the end of the runtime, or
+      with its worker, when that is another process's.
     * No caller waits longer than for their time-out, or than until the journal ends.
 
 The lock is taken before those of mailboxes and states, and never the other way round.
@@ -18,9 +19,9 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import RoutiluxError, RuntimeClosedError, StoreError, StoreUnknownError
+from routilux.errors import RoutiluxError, RuntimeClosedError, StoreError, StoreUnknownError, again
 from routilux.ports import Codec, JobRow, Store, load
-from routilux.runtime.journal.committer import Committer, again
+from routilux.runtime.journal.committer import Committer
 from routilux.runtime.journal.flights import Flights
 from routilux.runtime.journal.record import Record
 from routilux.runtime.waiting import Signal, Waits, on_thread
@@ -28,6 +29,7 @@ from routilux.tracebacks import is_a
 
 if TYPE_CHECKING:
     from routilux.runtime.engine import Engine
+    from routilux.runtime.journal.worker import JournaledWorker
 
 MOST_WAITING = 4_096  # records; beyond that nothing new is started
 RELEASE_SECONDS = 1.0  # that an interrupted thread gives a record to be released that is written
@@ -78,13 +80,15 @@ class Journal:
         record.handed_over = True
 
     def amend(self, jobs: Mapping[str, JobRow]) -> None:
-        """Rows of these jobs that wait to be written have the status of these; the caller holds :attr:`lock`."""
+        """Rows of these jobs that wait to be written have the status of these, and their worker has not ended with
+        them; the caller holds :attr:`lock`."""
         for record in self._log:
             for at, row in enumerate(record.jobs):
                 if row.job_id in jobs:
                     now = jobs[row.job_id]
                     changed = row._replace(status=now.status, completed_at=now.completed_at)
                     record.jobs = [*record.jobs[:at], changed, *record.jobs[at + 1 :]]
+                    record.workers = [row for row in record.workers if row.status != "stopped"]
 
     def wake(self) -> None:
         self._attendant.wake()
@@ -96,6 +100,7 @@ class Journal:
 
     def slip_in(self, record: Record) -> None:
         """Hand over a record whose place in the order does not matter; also for a caller that holds the lock."""
+        record.slipped_in = True
         self._log.append(record)
         self.wake()
 
@@ -119,8 +124,9 @@ class Journal:
         """Hand a record over and wait until it is written and released; raises what the store refused it with.
 
         ``undo`` is called, once, when it is certain that nothing of it was written: before this raises, or, after a
-        StoreUnknownError, perhaps later. Raises KeyTaken where its idempotency key belongs to another job, StoreError
-        at the deadline, with ``withdrawn`` as what that means, and StoreUnknownError if it is just being written then.
+        StoreUnknownError, perhaps later. Raises NameTaken where its idempotency key, or the id of its job, belongs to
+        another, StoreError at the deadline, with ``withdrawn`` as what that means, and StoreUnknownError if it is just
+        being written then.
 
         A cancelled task waits on until it is known what became of the record, and a thread that is interrupted
         withdraws it, as at the deadline. Returns what has interrupted it if it was written all the same; raises that
@@ -218,19 +224,22 @@ class Journal:
 
     def waits_to_keep(self, record: Record, hand_over: Callable[[], None]) -> Waits[None]:
         """Hand a record over and wait until it is written, however often the store has to be asked; raises only when
-        nothing is written any more."""
+        nothing is written any more, or nothing of its worker."""
         signal = self.engine.driver.signal()
-        written: list[bool] = []
-        record.on_break = signal.set
-        record.wake = partial(_is_written, written, signal)
+        failure: list[RoutiluxError] = []
+
+        def give_up(error: RoutiluxError) -> None:
+            failure.append(error)
+            signal.set()
+
+        record.on_break, record.wake = give_up, signal.set
         if self.over is not None:
             raise again(self.over)
         hand_over()
         self._see_to_it()
         yield signal, None, None
-        if not written:
-            assert self.over is not None
-            raise again(self.over)
+        if failure:
+            raise again(failure[0])
 
     def flush(self) -> None:
         """Wait until everything that was handed over until now is written; raises why it cannot be.
@@ -253,9 +262,13 @@ class Journal:
         if cancelled is not None:
             raise cancelled
 
-    def do(self, task: Callable[[], None]) -> None:
-        """Do this on the committer, between two batches."""
-        self._committer.do(task)
+    def lose(self, worker: JournaledWorker, error: StoreError) -> None:
+        """Another process has this worker now: it ends here, and nothing of it is written any more. From any thread."""
+        self._committer.do(partial(self._committer.lose, worker, error))
+
+    def do(self, task: Callable[[], None], worker: JournaledWorker) -> None:
+        """Do this for a worker on the committer, between two batches."""
+        self._committer.do(task, worker)
 
     @property
     def is_full(self) -> bool:
@@ -279,8 +292,3 @@ class Journal:
     def hurry(self) -> None:
         """The runtime ends, and no deadline says when: give up a store that takes nothing for a while."""
         self._committer.hurry()
-
-
-def _is_written(written: list[bool], signal: Signal) -> None:
-    written.append(True)
-    signal.set()

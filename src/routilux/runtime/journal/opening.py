@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from routilux.errors import RoutiluxError, RuntimeClosedError, StoreError, describe
+from routilux.errors import (
+    DuplicateNameError,
+    RuntimeClosedError,
+    StoreCorruptError,
+    StoreError,
+    StoreLockedError,
+    describe,
+)
+from routilux.kernel.account import JobAccount
 from routilux.model.item import DeadLetter
-from routilux.model.status import ExecutionStatus, WorkerStatus
-from routilux.ports import ItemKey, StoredJob, WorkerRow
+from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
+from routilux.ports import FLOOR, Death, ItemKey, StoredJob, WorkerRow
+from routilux.runtime.directory import not_an_execution
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal import rows
-from routilux.runtime.journal.reopening import check_row
+from routilux.runtime.journal.following import FollowedJob, FollowedState
+from routilux.runtime.journal.reopening import check_kind, check_row
 from routilux.runtime.journal.state import JournaledJobState, JournaledWorkerState
 from routilux.runtime.journal.worker import JournaledWorker
 
@@ -21,6 +33,9 @@ if TYPE_CHECKING:
     from routilux.model.flow import Flow
     from routilux.runtime.engine import Engine
     from routilux.runtime.state import WorkerState
+
+
+DRAWS = 10  # of ids, until it is not chance that the store has them
 
 
 class NotReopened(NamedTuple):
@@ -40,6 +55,8 @@ class Recovered(list["WorkerState"]):
 class _Closed:
     """Stands for the store of a runtime that has ended, and has closed it."""
 
+    only_read = None
+
     def __init__(self, name: str) -> None:
         self.name = name
 
@@ -50,11 +67,18 @@ class _Closed:
         )
 
 
-def create(engine: Engine, flow: Flow, worker_id: str, one_shot: bool) -> JournaledWorker:
-    """A worker that is not yet known to any caller."""
+def create(
+    engine: Engine,
+    flow: Flow,
+    worker_id: str,
+    one_shot: bool,
+    kind: type[JournaledJobState] = JournaledJobState,
+) -> JournaledWorker:
+    """A worker that is not yet known to any caller; ``kind`` is that of the state of an execution."""
     clock = engine.driver.clock
-    kind = JournaledJobState if one_shot else JournaledWorkerState
-    state = kind(worker_id, flow.flow_id, clock=clock.monotonic, wall_time=clock.time)
+    state = (kind if one_shot else JournaledWorkerState)(
+        worker_id, flow.flow_id, clock=clock.monotonic, wall_time=clock.time
+    )
     worker = JournaledWorker(engine, flow, state)
     state.control = worker
     return worker
@@ -74,8 +98,7 @@ class Opener:
         self._journal = engine.journal
         self._create = create
         self._enter = enter
-        self._claimed: dict[JournaledWorker, None] = {}
-        self._count_deaths()
+        self._claimed: dict[str, JournaledWorker] = {}
 
     # -- workers -------------------------------------------------------------------------------------------
 
@@ -83,72 +106,156 @@ class Opener:
         self, flow: Flow, worker_id: str | None, on_flow_change: str, metadata: Mapping[str, Any]
     ) -> JournaledWorker:
         """A new worker, or the one that the store holds unfinished."""
-        row = None if worker_id is None else self._journal.store.worker(worker_id)
+        worker, row = self._claimed_for(flow, worker_id, one_shot=False)
         if row is not None and row.status != "stopped":
-            check_row(row, flow, "worker", on_flow_change)
-            return self._open(flow, row)
-        worker: JournaledWorker = self._create(flow, worker_id, one_shot=False)
-        worker.about = {"named": worker_id is not None, **worker.joins.about()}
-        if metadata:
-            worker.about["metadata"] = dict(metadata)
-            worker.state.keep_metadata(metadata)
-        self._claim(worker)
+            return self._open(worker, row, "worker", on_flow_change)
         try:
-            worker.write_row_now(forget=row is not None)
+            self._begin_life(worker, row, "worker", named=worker_id is not None)
+            if metadata:
+                worker.metadata_form = worker.encode(
+                    dict(metadata), f"metadata of worker {worker.worker_id!r}"
+                )
+                worker.state.keep_metadata(metadata)
+            worker.write_row_now()
         except BaseException:
             worker.give_up_claim()
             raise
         self._enter(worker, WorkerStatus.RUNNING)
         return worker
 
-    def begin(self, worker: Any, job_id: str | None, seconds: float | None) -> None:
+    def begin(
+        self, flow: Flow, worker_id: str | None, job_id: str | None, seconds: float | None
+    ) -> JournaledWorker:
         """A new one-shot execution, which may take so long; its row is written with its first item."""
-        worker.about = {"named": job_id is not None, **worker.joins.about()}
-        if seconds is not None:
-            worker.about |= {"seconds": seconds, "until": self._engine.driver.clock.time() + seconds}
-        worker.put_row_off()
-        self._claim(worker)
-
-    def _claim(self, worker: JournaledWorker) -> None:
-        self._journal.store.claim(worker.worker_id)
-        self._claimed[worker] = None
-        worker.on_given_up = partial(self._claimed.pop, worker, None)
-
-    def execution(self, flow: Flow, job_id: str, on_flow_change: str) -> Any:
-        """The state of the execution of this job, opened if it has not finished; None if the store has none."""
-        stored = self._journal.store.job(job_id)
-        row = None if stored is None else self._journal.store.worker(stored.row.worker_id)
-        if stored is None or row is None:
-            return None
-        live = self._engine.workers.get(row.worker_id)
-        if live is not None:
-            return live.state
-        finished = row.status == "stopped"
-        check_row(row, flow, "execution", "adopt" if finished else on_flow_change)
-        if not finished:
-            return self._open(flow, row).state
-        worker: JournaledWorker = self._create(flow, row.worker_id, one_shot=True)
-        worker.revival.look_at(row, stored)
-        return worker.state
-
-    def _open(self, flow: Flow, row: WorkerRow, *, pause: bool = False) -> JournaledWorker:
-        worker: JournaledWorker = self._create(flow, row.worker_id, one_shot=row.kind == "execution")
-        self._claim(worker)
-        worker.hold()
-        paused = pause or row.status == "paused"
+        worker, row = self._claimed_for(flow, worker_id, one_shot=True)
         try:
-            worker.revival.open(row)
-            if paused and row.status != "paused":
-                worker.pause_on_record()
-            worker.revival.set_strangers_aside()
+            if row is not None and row.status != "stopped":
+                check_kind(row, "execution")
+                raise _is_taken(row)
+            self._begin_life(worker, row, "execution", named=worker_id is not None)
         except BaseException:
-            worker.close()
             worker.give_up_claim()
             raise
-        if worker.one_shot and not worker.stopped and worker.state.job is None:  # type: ignore[attr-defined]
-            self._find_job(worker)
-        if worker.stopped:  # nothing of its one job was left
-            return worker
+        worker.about["named"] = job_id is not None
+        if seconds is not None:
+            worker.about |= {"seconds": seconds, "until": self._engine.driver.clock.time() + seconds}
+        return worker
+
+    def _claimed_for(
+        self, flow: Flow, worker_id: str | None, *, one_shot: bool
+    ) -> tuple[JournaledWorker, WorkerRow | None]:
+        """A worker that is to run here, and what the store has under its id. No id that is made up is there."""
+        drawn: list[str] = []
+        while len(drawn) < DRAWS:
+            worker: JournaledWorker = self._create(flow, worker_id, one_shot=one_shot)
+            row = self._claim(worker)
+            if row is None or worker_id is not None:
+                return worker, row
+            worker.give_up_claim()
+            drawn.append(worker.worker_id)
+        raise DuplicateNameError(
+            f"{self._journal.store.name} has every worker_id that was made up, such as {drawn[0]!r}; give one"
+        )
+
+    def _claim(self, worker: JournaledWorker) -> WorkerRow | None:
+        """From here on this runtime alone writes the worker; what the store has of it is read only now.
+
+        Raises StoreLockedError where it is run elsewhere. One that has just stopped here is waited for.
+        """
+        worker_id = worker.worker_id
+        leaving = self._claimed.get(worker_id)
+        if leaving is not None and leaving.stopped:
+            gone = lambda: self._claimed.get(worker_id) is not leaving or self._journal.over is not None  # noqa: E731
+            self._engine.bell.wait_for(gone, None)
+        self._journal.store.claim(worker_id, partial(self._journal.lose, worker))
+        worker.is_claimed = True
+        self._claimed[worker_id] = worker
+        worker.on_given_up = partial(self._given_up, worker)
+        try:
+            return self._journal.store.worker(worker_id)
+        except BaseException:
+            worker.give_up_claim()
+            raise
+
+    def _given_up(self, worker: JournaledWorker) -> None:
+        if self._claimed.get(worker.worker_id) is worker:
+            del self._claimed[worker.worker_id]
+        self._engine.bell.ring()
+
+    def _begin_life(
+        self, worker: JournaledWorker, former: WorkerRow | None, kind: str, *, named: bool
+    ) -> None:
+        """Its numbers begin where none of its name were used, not even by one whose row was removed since: what is made
+        of them, such as the keys that others know effects by, is never given twice."""
+        first = 1
+        if named:
+            first = max(first, int(self._journal.store.properties().get(FLOOR, 0)))
+        if former is not None:
+            check_kind(former, kind)
+            first = max(first, former.next_number)
+        worker.begin_life(first, former, named=named)
+
+    def execution(self, flow: Flow, job_id: str, on_flow_change: str) -> Any:
+        """The state of the execution of this job, opened if it has not finished; None if the store has none.
+
+        One that is run elsewhere is only shown, and followed as far as it is waited for.
+        """
+        stored = self._journal.store.job(job_id)
+        if stored is None:
+            return None
+        worker_id = stored.row.worker_id
+        with self._engine.names.held("worker", worker_id):
+            live: Any = self._engine.workers.get(worker_id)
+            if live is not None and live.one_shot and live.state.job_id == job_id:
+                return live.state
+            row = self._journal.store.worker(worker_id)
+            if stored.row.flow_id != flow.flow_id or (row is not None and row.kind != "execution"):
+                raise not_an_execution(stored.row, flow)
+            if row is None or row.status == "stopped" or not self._is_of(row, stored):
+                return self._shown(flow, row, job_id)
+            worker: JournaledWorker = self._create(flow, worker_id, one_shot=True)
+            try:
+                row = self._claim(worker)
+            except StoreLockedError:
+                return self._followed(flow, stored, on_flow_change)
+            if row is not None and row.status != "stopped":
+                return self._open(worker, row, "execution", on_flow_change).state
+            worker.give_up_claim()  # it has ended since
+            return self._shown(flow, row, job_id)
+
+    def _is_of(self, row: WorkerRow, stored: StoredJob) -> bool:
+        """Whether a job is one of the worker of this row, and not of a former one of its name."""
+        first_number: int = rows.about_of(self._journal.codec, row).get("first_number", 0)
+        return stored.row.serial >= first_number
+
+    def _open(
+        self,
+        worker: JournaledWorker,
+        row: WorkerRow,
+        kind: str,
+        on_flow_change: str,
+        *,
+        pause: bool = False,
+    ) -> JournaledWorker:
+        """Make the worker that was claimed from its row, and let it go on; or raise, and it is left as it was."""
+        try:
+            check_row(row, worker.flow, kind, on_flow_change)
+            worker.hold()
+            self._make(worker, row, pause=pause)
+        except BaseException:
+            worker.close()  # which gives it back behind all that it has written
+            raise
+        return worker
+
+    def _make(self, worker: JournaledWorker, row: WorkerRow, *, pause: bool) -> None:
+        paused = pause or row.status == "paused"
+        self._count_deaths(worker)
+        worker.revival.open(row)
+        if paused and row.status != "paused":
+            worker.pause_on_record()
+        worker.revival.set_strangers_aside()
+        if worker.one_shot and not self._goes_on(worker):
+            return
         self._enter(worker, WorkerStatus.PAUSED if paused else WorkerStatus.RUNNING)
         if worker.one_shot:
             job = worker.state.job  # type: ignore[attr-defined]
@@ -159,15 +266,22 @@ class Opener:
         worker.backlog.load_all()
         if not paused:
             worker.release()
-        return worker
 
-    def _find_job(self, worker: JournaledWorker) -> None:
-        """The process died when the job of an execution had ended and its worker had not, or before it had one."""
-        for stored in self._journal.store.jobs(worker_id=worker.worker_id, limit=1):
-            worker.revival.adopted(stored)
-            return
-        worker.state.status = ExecutionStatus.CANCELLED
+    def _goes_on(self, worker: JournaledWorker) -> bool:
+        """Whether the job of an execution has not ended; where it has, so does the worker, which did not come to that
+        when its process died. One without a job was stopped before it had any."""
+        state: Any = worker.state
+        if state.job is None:
+            for stored in self._journal.store.jobs(worker_id=worker.worker_id):
+                if stored.row.serial >= worker.about.get("first_number", 0):
+                    worker.revival.adopted(stored)
+        if state.job is not None and not state.job.status.finished:
+            return True
+        state.status = (
+            ExecutionStatus.CANCELLED if state.job is None else ExecutionStatus(state.job.status.value)
+        )
         worker.close()
+        return False
 
     def recover(
         self, find_flow: Callable[[str], Flow | None], on_flow_change: str, *, paused: bool
@@ -176,7 +290,7 @@ class Opener:
         recovered = Recovered()
         recovered.not_reopened = []
         for row in self._journal.store.workers():
-            if row.status == "stopped" or row.worker_id in self._engine.workers:
+            if row.status == "stopped":
                 continue
             flow = find_flow(row.flow_id)
             try:
@@ -185,18 +299,70 @@ class Opener:
                         f"flow {row.flow_id!r} is not registered; give it: recover(flows=[flow]), or register it "
                         "first: FlowRegistry.get_instance().register(flow)"
                     )
-                check_row(row, flow, row.kind, on_flow_change)
-                recovered.append(self._open(flow, row, pause=paused).state)
-            except RoutiluxError as error:
+                recovered += self._recovered(flow, row, on_flow_change, paused=paused)
+            except Exception as error:  # noqa: BLE001 what is damaged, or code of registered types, may raise anything
                 reason = str(error) if flow is None else describe(error)
                 recovered.not_reopened.append(NotReopened(row.worker_id, row.flow_id, reason))
         return recovered
+
+    def _recovered(
+        self, flow: Flow, row: WorkerRow, on_flow_change: str, *, paused: bool
+    ) -> list[WorkerState]:
+        """The state of a worker that was listed as unfinished; nothing if it is live here, or has ended since."""
+        with self._engine.names.held("worker", row.worker_id):
+            if row.worker_id in self._engine.workers:
+                return []
+            worker: JournaledWorker = self._create(flow, row.worker_id, one_shot=row.kind == "execution")
+            claimed = self._claim(worker)
+            if claimed is None or claimed.status == "stopped":
+                worker.give_up_claim()
+                return []
+            return [self._open(worker, claimed, row.kind, on_flow_change, pause=paused).state]
+
+    # -- executions that are not run here --------------------------------------------------------------------
+
+    def _shown(self, flow: Flow, row: WorkerRow | None, job_id: str) -> WorkerState | None:
+        """An execution that has ended by its row, which was read before its job; None if it is forgotten by now.
+
+        What its routines have left is gone when a later one has its name.
+        """
+        stored = self._journal.store.job(job_id)
+        if stored is None:
+            return None
+        if not JobStatus(stored.row.status).finished:
+            raise StoreCorruptError(
+                f"{self._journal.store.name} has job {stored.row.job_id!r} as {stored.row.status}, and no worker that "
+                "goes on with it; repair the store",
+                worker_id=stored.row.worker_id,
+                job_id=stored.row.job_id,
+            )
+        worker = create(self._engine, flow, stored.row.worker_id, one_shot=True)
+        job = rows.detached_job(self._journal.codec, self._journal.store, self._engine.driver, stored)
+        worker.revival.look_at(job, with_states=row is not None and self._is_of(row, stored))
+        return worker.state
+
+    def _followed(self, flow: Flow, stored: StoredJob, on_flow_change: str) -> WorkerState:
+        """An execution that another runtime runs."""
+        job_id, driver = stored.row.job_id, self._engine.driver
+        account = JobAccount(driver.lock(), context=Context())
+        job = account.job = FollowedJob(job_id, stored.row.worker_id, flow.flow_id, account, driver)
+        worker = create(self._engine, flow, stored.row.worker_id, one_shot=True, kind=FollowedState)
+
+        def changed(newest: StoredJob) -> None:
+            worker.revival.look_at(job, with_states=job.account.status.finished)
+
+        def ask() -> JobContext:
+            state = self.execution(flow, job_id, on_flow_change)
+            return job if state is None else state.job
+
+        job.follow(self._journal, ask, changed)
+        return worker.state
 
     # -- jobs ----------------------------------------------------------------------------------------------
 
     def job(self, job_id: str, find_flow: Callable[[str], Flow | None]) -> JobContext | None:
         stored = self._journal.store.job(job_id)
-        return None if stored is None else self._shown(stored, find_flow)
+        return None if stored is None else self._detached(stored, find_flow)
 
     def jobs(
         self,
@@ -219,7 +385,7 @@ class Opener:
                 limit=limit,
             )  # fmt: skip
             shown = [
-                self._engine.book.jobs.get(one.row.job_id) or self._shown(one, find_flow) for one in page
+                self._engine.book.jobs.get(one.row.job_id) or self._detached(one, find_flow) for one in page
             ]
             found += [
                 job for job in shown if status in (None, job.status) and parked in (None, job.parked > 0)
@@ -229,7 +395,7 @@ class Opener:
             after = page[-1].row.created_at, page[-1].row.job_id
         return found[:limit]
 
-    def _shown(self, stored: StoredJob, find_flow: Callable[[str], Flow | None]) -> JobContext:
+    def _detached(self, stored: StoredJob, find_flow: Callable[[str], Flow | None]) -> JobContext:
         """A job that does not live here, as it was last written."""
         job = rows.detached_job(self._journal.codec, self._journal.store, self._engine.driver, stored)
         if job.left:
@@ -252,13 +418,26 @@ class Opener:
 
     # -- what killed the process ---------------------------------------------------------------------------
 
-    def _count_deaths(self) -> None:
-        """Remember on which items activations ran when the process that had the store before died."""
-        suspects = rows.suspects_of(self._journal.store.suspects())
-        known = [ItemKey(*row[:3]) for row in self._journal.store.items_of(suspects)]
-        record = rows.deaths_record(self._journal, known)
-        if record is not None:
+    def _count_deaths(self, worker: JournaledWorker) -> None:
+        """Hold the deaths of processes against the items of this worker that they ran. A process that dies before that
+        is written leaves it to the next one."""
+        places = {prefix: place for place, prefix in worker.flight_texts.items()}
+        found: list[tuple[Death, dict[str, ItemKey]]] = []
+        for death in self._journal.store.deaths():
+            suspects = rows.suspects_of(death.texts)
+            if len(suspects) < len(death.texts):
+                death.clear(set(death.texts).difference(suspects))
+            keys = {text: rows.flight_key(worker.worker_id, places, text) for text in suspects}
+            ours = {text: key for text, key in keys.items() if key is not None}
+            if ours:
+                found.append((death, ours))
+        deaths = Counter(key for _, ours in found for key in ours.values())
+        there = [ItemKey(*row[:3]) for row in self._journal.store.items_of(list(deaths))]
+        if there:
+            record = rows.deaths_record(worker, {key: deaths[key] for key in there})
             self._journal.written_or_raise(record, partial(self._journal.hand_over, record))
+        for death, ours in found:
+            death.clear(ours)
 
     # -- the end -------------------------------------------------------------------------------------------
 
@@ -275,7 +454,7 @@ class Opener:
         """Write what was handed over; False if the store did not take it until the deadline. Others may run the
         workers then all the same: what was not written is not known to any caller."""
         ended = self._journal.close(deadline)
-        for worker in list(self._claimed):
+        for worker in list(self._claimed.values()):
             worker.give_up_claim()
         return ended
 
@@ -287,3 +466,11 @@ class Opener:
             store.close()
         else:
             Thread(target=store.close, name="routilux-close", daemon=True).start()
+
+
+def _is_taken(row: WorkerRow) -> DuplicateNameError:
+    return DuplicateNameError(
+        f"worker_id {row.worker_id!r} is taken by an unfinished execution of flow {row.flow_id!r} in the store; give "
+        "another id, or go on with that one: exec() with its job_id, or recover()",
+        worker_id=row.worker_id,
+    )

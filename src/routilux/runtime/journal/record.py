@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from routilux.errors import RoutiluxError
 from routilux.ports import (
     Changes,
     EntryRow,
@@ -19,6 +20,10 @@ from routilux.ports import (
 
 if TYPE_CHECKING:
     from routilux.runtime.journal.worker import JournaledWorker
+
+
+AS_STORED = b""
+"""The data of a letter that gets the payload of its item, which the same record takes out of the store."""
 
 
 class Record:
@@ -45,13 +50,17 @@ class Record:
     follows: Sequence[Callable[[], object]] = ()
     refuse: Callable[[BaseException], None] | None = None
     leave_open: Callable[[BaseException], None] | None = None  # tells the waiter that its outcome is unknown
-    on_break: Callable[[], None] | None = None  # wakes who waits, when the store will take nothing any more
+    on_break: Callable[[RoutiluxError], None] | None = (
+        None  # tells who waits why it will not be written any more
+    )
     wake: Callable[[], object] | None = (
         None  # tells who waits that it is written, and all that follows is done
     )
     unknown = ""  # what is to be done, or is true, while its outcome is unknown
+    suspected = False  # of being what the store cannot write
     told = False  # it has been left open
     handed_over = False  # it is in the log, or was
+    slipped_in = False  # its worker does not count it
 
     def __init__(self, worker: JournaledWorker | None) -> None:
         self.worker = worker
@@ -59,6 +68,10 @@ class Record:
     def then(self, call: Callable[[], object]) -> None:
         """Do this when the record is written, after what was asked for before."""
         self.follows = (*self.follows, call)
+
+    def names_any(self, job_ids: Container[object]) -> bool:
+        """Whether it has the row of any of these jobs."""
+        return any(row.job_id in job_ids for row in self.jobs)
 
 
 def merged(records: Sequence[Record]) -> tuple[Changes, list[Record]]:

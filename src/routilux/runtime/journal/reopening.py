@@ -16,10 +16,12 @@ from routilux.ports import ItemKey, ItemRow, JobRow, NoteKey, Store, StoredJob, 
 from routilux.runtime import turns
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.record import Record
+from routilux.runtime.state import begin_job
 from routilux.tracebacks import kept
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
+    from routilux.runtime.job import JobContext
     from routilux.runtime.journal.state import JournaledJob
     from routilux.runtime.journal.worker import JournaledWorker
 
@@ -46,7 +48,9 @@ class Revival:
         worker.joins.opening = True
         worker.next_number = worker.number_limit = row.next_number
         worker.about = worker.decode(row.data, self._where())
-        worker.state.keep_metadata(worker.about.get("metadata", {}))
+        worker.about["incarnation"] = worker.about.get("incarnation", 0) + 1  # written as it is entered
+        worker.state.keep_metadata(worker.about.pop("metadata", {}))
+        worker.metadata_form = rows.metadata_form(row.data)
         worker.pause.restore(row.status == "paused")
         notes = rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False))
         self._states(notes)
@@ -60,26 +64,25 @@ class Revival:
         self._idle_jobs_known = False
         worker.backlog.open()
 
-    def look_at(self, row: WorkerRow, stored: StoredJob) -> None:
-        """Fill the worker of a finished execution, in which nothing will run."""
+    def look_at(self, job: JobContext, *, with_states: bool) -> None:
+        """Fill the worker of an execution in which nothing will run here; ``with_states``: with what it has left."""
         worker = self._worker
         state: Any = worker.state
-        worker.for_good = False
         worker.stopped, worker.accepting = True, False
-        self._states(rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False)))
         worker.hold()
-        worker.jobs.clear()
-        state.job = self.adopted(stored)
-        state.status = ExecutionStatus(stored.row.status)
+        begin_job(state, job)
+        state.status = ExecutionStatus(job.account.status.value)
+        if with_states:
+            self._states(rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False)))
 
     def _states(self, notes: Mapping[str, Any]) -> None:
         worker = self._worker
         state: Any = worker.state
-        doubles: list[NoteKey | None] = []
+        doubles: list[NoteKey] = []
         for note, value in notes.get("state", ()):
-            doubles.append(state.state_of(note.owner).fill(note, *self._pair(note, value)))
+            doubles += state.state_of(note.owner).fill([(note, self._key(note), value)])
         for note, value in notes.get("shared", ()):
-            doubles.append(state.shared_data.fill(note, *self._pair(note, value)))
+            doubles += state.shared_data.fill([(note, self._key(note), value)])
         self._remove(doubles)
         for note, value in notes.get("merged", ()):
             node = worker.nodes.get(note.owner)
@@ -93,16 +96,15 @@ class Revival:
         log = worker.journal.store.entries(worker.worker_id, "log", "")
         state.attach_log([worker.decode(entry.data, self._where()) for entry in log])
 
-    def _remove(self, doubles: Iterable[NoteKey | None]) -> None:
-        notes = dict.fromkeys(note for note in doubles if note is not None)
+    def _remove(self, doubles: Iterable[NoteKey]) -> None:
+        notes = dict.fromkeys(doubles)
         if notes and not self._worker.stopped:
             record = Record(self._worker)
             record.notes = notes
             self._worker.journal.hand_over(record)
 
-    def _pair(self, note: NoteKey, value: bytes) -> tuple[Any, Any]:
-        where = self._where()
-        return self._worker.decode(note.name.encode(), where), self._worker.decode(value, where)
+    def _key(self, note: NoteKey) -> Any:
+        return self._worker.decode(note.name.encode(), self._where())
 
     def _deaths(self, notes: Any) -> None:
         worker = self._worker
@@ -130,6 +132,7 @@ class Revival:
         account = joined([item[3] for item in batch])
         now, wall = worker.engine.now(), worker.engine.driver.clock.time()
         activation: Any = node.mailbox.restore_stalled(batch, account, about["attempt"], now)
+        activation.keep_key(note.name)
         activation.message = about["message"]
         activation.claimed = activation.noted = True
         if self._is_poison(node.mailbox, [activation], keys):
@@ -186,7 +189,7 @@ class Revival:
         worker.joins.remember(slot, item)
         try:
             return worker.put_in(mailbox, item)
-        except Exception as error:  # noqa: BLE001 an older version, or another flow, has let it in
+        except BaseException as error:  # noqa: BLE001 an older version, or another flow, has let it in
             worker.endings.unfit(mailbox, item, error)
             return QUEUED
 
@@ -196,7 +199,7 @@ class Revival:
             return self.revived(row)
         except StoreError:
             raise
-        except Exception:  # noqa: BLE001 reading it may call code of registered types
+        except BaseException:  # noqa: BLE001 reading it may call code of registered types
             return None
 
     def revived(self, row: ItemRow) -> Item:
@@ -287,10 +290,14 @@ class Revival:
         """A job as the store has it, entered in the book."""
         worker, row = self._worker, stored.row
         job: Any = worker.engine.book.restored(worker, row.job_id, None)
-        about, following = rows.fill_job(worker.journal.codec, worker.journal.store, job, row)
+        leave_out = partial(self._tell_left_out, row.job_id)
+        about, following = rows.fill_job(worker.journal.codec, worker.journal.store, job, row, leave_out)
+        job.metadata_form = rows.metadata_form(row.data)
         job.continue_lists(following)
-        for note, key, value in rows.job_data(worker.journal.codec, worker.journal.store, row):
-            job.data.fill(note, key, value)
+        with rows.left_out(leave_out):
+            data = [*rows.job_data(worker.journal.codec, worker.journal.store, row)]
+            if data:
+                job.data.fill(data)
         status = JobStatus(
             row.status
         )  # what is completed stays so, whatever becomes of items that were parked
@@ -312,8 +319,14 @@ class Revival:
         else:
             worker.jobs[job.job_id] = job
         if worker.one_shot:
-            worker.state.job = job  # type: ignore[attr-defined]
+            begin_job(worker.state, job)
         return job  # type: ignore[no-any-return]
+
+    def _tell_left_out(self, job_id: str, error: BaseException) -> None:
+        who = f"reading job {job_id!r} of flow {self._worker.flow_id!r}"
+        self._worker.engine.user_code_failed(
+            who, error, "what cannot be read is left out here, and stays stored"
+        )
 
     def left_in_store(self) -> list[str]:
         """Open jobs of which nothing has come into memory so far."""
@@ -349,12 +362,7 @@ def check_row(row: WorkerRow, flow: Flow, kind: str, on_flow_change: str) -> Non
             worker_id=row.worker_id,
             flow_id=flow.flow_id,
         )
-    if row.kind != kind:
-        what = {"worker": "a worker that takes jobs", "execution": "a one-shot execution"}
-        raise StateError(
-            f"worker {row.worker_id!r} of the store is {what[row.kind]}, not {what[kind]}; give another worker_id",
-            worker_id=row.worker_id,
-        )
+    check_kind(row, kind)
     if row.fingerprint != flow.fingerprint() and on_flow_change == "refuse":
         raise FlowChangedError(
             f"worker {row.worker_id!r} was left by flow {flow.flow_id!r} in another shape: its jobs are blocked (flow "
@@ -362,6 +370,16 @@ def check_row(row: WorkerRow, flow: Flow, kind: str, on_flow_change: str) -> Non
             "are gone become dead letters",
             worker_id=row.worker_id,
             flow_id=flow.flow_id,
+        )
+
+
+def check_kind(row: WorkerRow, kind: str) -> None:
+    """A name is one of a worker or of an execution, as long as the store has anything of it."""
+    if row.kind != kind:
+        what = {"worker": "a worker that takes jobs", "execution": "a one-shot execution"}
+        raise StateError(
+            f"worker {row.worker_id!r} of the store is {what[row.kind]}, not {what[kind]}; give another worker_id",
+            worker_id=row.worker_id,
         )
 
 

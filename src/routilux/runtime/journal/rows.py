@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import Context
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from routilux import tracebacks
-from routilux.errors import PoisonItemError
+from routilux.errors import PoisonItemError, StoreError
 from routilux.kernel.account import JobAccount
 from routilux.model.item import DeadLetter, Output, Payload, SharedOutput
 from routilux.model.status import JobStatus
@@ -21,10 +23,12 @@ from routilux.runtime.journal.state import DetachedJob
 if TYPE_CHECKING:
     from routilux.kernel.account import Account
     from routilux.runtime.driver import Driver
-    from routilux.runtime.journal.log import Journal
     from routilux.runtime.journal.state import JournaledJob
+    from routilux.runtime.journal.worker import JournaledWorker
 
+LeaveOut: TypeAlias = Callable[[BaseException], object]
 POISON_DEATHS = 3
+_ALONE = "!"
 
 
 def split_place(place: str) -> tuple[str, str]:
@@ -51,14 +55,19 @@ def job_ids_of(text: str) -> tuple[str, ...]:
 
 def metadata_of(codec: Codec, row: WorkerRow) -> Mapping[str, Any]:
     """What the worker of this row was started with."""
-    about: dict[str, Any] = codec.decode(row.data, f"worker {row.worker_id!r}")
-    return about.get("metadata", {})  # type: ignore[no-any-return]
+    return about_of(codec, row).get("metadata", {})  # type: ignore[no-any-return]
+
+
+def about_of(codec: Codec, row: WorkerRow) -> dict[str, Any]:
+    """What the row of a worker says beside its columns."""
+    return codec.decode(row.data, f"worker {row.worker_id!r}")  # type: ignore[no-any-return]
 
 
 # -- jobs ------------------------------------------------------------------------------------------------------
 
 
 def job_row(codec: Codec, job: JournaledJob, status: str, completed_at: float | None) -> JobRow:
+    assert job.serial is not None  # it has one with its first row
     error = None if job.error is None else tracebacks.kept(job.error)
     return JobRow(
         job.job_id,
@@ -75,26 +84,45 @@ def job_row(codec: Codec, job: JournaledJob, status: str, completed_at: float | 
 
 def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
     paused = job.pause is not None and job.pause.on_record and job.final is None
-    metadata = vars(job).get("metadata")  # a job has none until they are given or read
+    metadata = job.metadata_form
     if error is None and not (metadata or paused or job.outputs_dropped or job.errors_dropped):
         return PLAIN_JOB
     about = {
-        "metadata": dict(metadata or {}),
         "paused": paused,
         "error": error,
         "outputs_dropped": job.outputs_dropped,
         "errors_dropped": job.errors_dropped,
     }
-    return codec.encode(about, f"job {job.job_id!r}")
+    return with_metadata(codec.encode(about, f"job {job.job_id!r}"), metadata)
+
+
+def with_metadata(about: bytes, metadata: bytes | None) -> bytes:
+    """A JSON object with metadata as one more member, in their stored form."""
+    return with_member(about, "metadata", metadata or b"{}")
+
+
+def with_member(about: bytes, name: str, form: bytes) -> bytes:
+    """A JSON object that has members, and this one more."""
+    return b'{"%b":%b,%b' % (name.encode(), form, about[1:])
+
+
+def metadata_form(about: bytes) -> bytes | None:
+    """The stored form of the metadata in what :func:`with_metadata` gave; None for none. It reads no value."""
+    metadata = json.loads(about).get("metadata")
+    return json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode() if metadata else None
 
 
 def fill_job(
-    codec: Codec, store: Store, job: JobContext, row: JobRow
+    codec: Codec, store: Store, job: JobContext, row: JobRow, leave_out: LeaveOut | None = None
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """Give a job what its row and its lists remember; returns what the row says beside its columns, and the numbers
-    that follow in those of its lists that have entries."""
+    that follow in those of its lists that have entries.
+
+    ``leave_out`` is told of what cannot be read, such as a value of a type that is not registered any more; without it
+    that raises.
+    """
     where = f"job {row.job_id!r} in {store.name}"
-    about: dict[str, Any] = codec.decode(row.data, where)
+    about = _read_about(codec, row.data, where, leave_out)
     job.metadata.update(about["metadata"])
     job.created_at, job.started_at, job.completed_at = row.created_at, row.started_at, row.completed_at
     job.outputs_dropped, job.errors_dropped = about["outputs_dropped"], about.get("errors_dropped", 0)
@@ -108,19 +136,54 @@ def fill_job(
     following: dict[str, int] = {}
     for kind, take in takers.items():
         for entry in store.entries(row.worker_id, f"job.{kind}", row.job_id):
-            take(codec.decode(entry.data, where))
             following[kind] = entry.number + 1
+            with left_out(leave_out):
+                take(codec.decode(entry.data, where))
     return about, following
 
 
-def job_data(codec: Codec, store: Store, row: JobRow) -> list[tuple[NoteKey, Any, Any]]:
-    """Each with its note, key and value."""
+def _read_about(codec: Codec, data: bytes, where: str, leave_out: LeaveOut | None) -> dict[str, Any]:
+    about: dict[str, Any]
+    with left_out(leave_out):
+        about = codec.decode(data, where)
+        return about
+    plain = json.loads(data)
+    del plain["metadata"]  # all else is text and numbers
+    about = codec.decode(json.dumps(plain).encode(), where)
+    return {"metadata": {}, **about}
+
+
+@contextmanager
+def left_out(leave_out: LeaveOut | None) -> Iterator[None]:
+    """Reading a value may call code of registered types, which raises anything."""
+    try:
+        yield
+    except BaseException as error:
+        if leave_out is None or tracebacks.is_a(error, StoreError):
+            raise
+        leave_out(error)
+
+
+def job_data(codec: Codec, store: Store, row: JobRow) -> Iterator[tuple[NoteKey, Any, bytes]]:
+    """Its notes, their keys, and the forms of their values."""
     where = f"data of job {row.job_id!r} in {store.name}"
-    return [
-        (note, codec.decode(note.name.encode(), where), codec.decode(value, where))
-        for note, value in store.notes_of_job(row.worker_id, row.job_id)
-        if note.kind == "job.data"
-    ]
+    for note, form in store.notes_of_job(row.worker_id, row.job_id):
+        if note.kind == "job.data":
+            yield note, codec.decode(note.name.encode(), where), form
+
+
+def fill_detached(codec: Codec, store: Store, job: DetachedJob, stored: StoredJob) -> None:
+    """A job that does not live in this runtime becomes what was last written of it, whatever it was before."""
+    row, account = stored.row, job.account
+    job.clear()
+    about, _ = fill_job(codec, store, job, row)
+    where = f"data of job {row.job_id!r} in {store.name}"
+    job.data.update({key: codec.decode(form, where) for _, key, form in job_data(codec, store, row)})
+    job.freeze()
+    account.status = JobStatus(row.status)
+    if account.status is JobStatus.COMPLETED:
+        account.parked = stored.items  # what is left of a completed job waits for items of others
+    account.pause(about["paused"])
 
 
 def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) -> JobContext:
@@ -128,13 +191,7 @@ def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) 
     row = stored.row
     account = JobAccount(driver.lock(), context=Context())
     job = account.job = DetachedJob(row.job_id, row.worker_id, row.flow_id, account, driver)
-    about, _ = fill_job(codec, store, job, row)
-    job.data.update({key: value for _, key, value in job_data(codec, store, row)})
-    job.freeze()
-    account.status = JobStatus(row.status)
-    if account.status is JobStatus.COMPLETED:
-        account.parked = stored.items  # what is left of a completed job waits for items of others
-    account.pause(about["paused"])
+    fill_detached(codec, store, job, stored)
     if account.status.finished:
         job.announce_end()
     else:
@@ -188,41 +245,37 @@ def crash_note(worker_id: str, place: str, number: int) -> NoteKey:
 
 
 def flight_prefix(worker_id: str, place: str) -> str:
-    """What a flight recorder is told before the number of the item; :func:`flight_text` completes it."""
-    return f"[{json.dumps(worker_id)}, {json.dumps(place)}, "
+    """What a flight recorder is told before the number of the item: short, however long the names are."""
+    return blake2b(json.dumps([worker_id, place]).encode(), digest_size=16).hexdigest() + ":"
 
 
 def flight_text(prefix: str, number: int, *, alone: bool) -> str:
-    """Short, because it is written for every activation; :func:`suspects_of` reads it."""
-    return f"{prefix}{number}, 1]" if alone else f"{prefix}{number}]"
+    """Written for every activation; :func:`flight_key` reads it."""
+    return f"{prefix}{number}{_ALONE}" if alone else f"{prefix}{number}"
 
 
-def suspects_of(texts: Iterable[str]) -> list[ItemKey]:
-    """The items against which the death of a process is held: all that ran, or only one that ran alone."""
-    beside: list[ItemKey] = []
-    alone: list[ItemKey] = []
-    for text in texts:
-        try:
-            worker_id, place, number, *by_itself = json.loads(text)
-        except (ValueError, TypeError):
-            continue  # it was cut
-        (alone if by_itself else beside).append(ItemKey(worker_id, place, number))
-    return alone or beside
+def flight_key(worker_id: str, places: Mapping[str, str], text: str) -> ItemKey | None:
+    """The item of this worker that a text names, by the places that have the prefixes; None if it is another's."""
+    prefix, colon, number = text.rstrip(_ALONE).rpartition(":")
+    place = places.get(prefix + colon)
+    return None if place is None or not number.isdecimal() else ItemKey(worker_id, place, int(number))
 
 
-def deaths_record(journal: Journal, keys: list[ItemKey]) -> Record | None:
-    """One more death of the process for each of these items; None if there are none."""
-    if not keys:
-        return None
+def suspects_of(texts: Sequence[str]) -> list[str]:
+    """What the death of a process is held against: all that it ran, or only what ran alone."""
+    return [text for text in texts if text.endswith(_ALONE)] or list(texts)
+
+
+def deaths_record(worker: JournaledWorker, deaths: Mapping[ItemKey, int]) -> Record:
+    """So many deaths of processes more for these items of a worker."""
+    journal = worker.journal
+    before = dict(journal.store.notes(worker.worker_id, with_jobs=False))
     counted: dict[NoteKey, bytes | None] = {}
-    for worker_id in dict.fromkeys(key.worker_id for key in keys):
-        notes = journal.store.notes(worker_id, with_jobs=False)
-        before = {note: value for note, value in notes if note.kind == "crash"}
-        for key in (key for key in keys if key.worker_id == worker_id):
-            note = crash_note(*key)
-            known = journal.codec.decode(before[note], "crash") if note in before else 0
-            counted[note] = journal.codec.encode(known + 1, "crash")
-    record = Record(None)
+    for key, number in deaths.items():
+        note = crash_note(*key)
+        known = journal.codec.decode(before[note], "crash") if note in before else 0
+        counted[note] = journal.codec.encode(known + number, "crash")
+    record = Record(worker)
     record.notes = counted
     return record
 

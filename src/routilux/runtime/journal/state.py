@@ -57,6 +57,12 @@ class _Journaled(WorkerState):
         states = {routine_id: stored.copy() for routine_id, stored in list(self._stored_states.items())}
         return {routine_id: state for routine_id, state in states.items() if state}
 
+    def kept_size(self) -> int:
+        mappings = sum(stored.kept_size() for stored in [self.shared_data, *self._stored_states.values()])  # type: ignore[attr-defined]
+        return mappings + sum(
+            estimated_size(part) for part in (list(self.shared_log), self.output_log) if part
+        )
+
     def get_routine_state(self, routine_id: str, default: Any = None) -> Any:
         if routine_id not in self._stored_states:
             self._check_routine(routine_id)
@@ -89,6 +95,12 @@ class JournaledJobState(_Journaled, JobState):
 class DetachedJob(JobContext):
     """A job that does not live in this runtime, as it was last written: to be read, and not changed."""
 
+    def clear(self) -> None:
+        """Forget what was read before."""
+        for name in ("metadata", "data", "errors", "_trace"):
+            vars(self).pop(name, None)
+        self.outputs = []
+
     def freeze(self) -> None:
         self.data = MappingProxyType(self.data)  # type: ignore[assignment]
 
@@ -111,12 +123,12 @@ class JournaledJob(JobContext):
     """A job whose data, trace, errors and outputs are kept in the store.
 
     ``stored`` counts its items in the store; it is moved under the journal's lock. ``final`` is the status that its
-    row was last given, if that is one in which it has ended; ``serial`` orders the jobs of a worker; ``pause`` is made
-    when it is first paused.
+    row was last given, if that is one in which it has ended; ``serial`` orders the jobs of a worker, and is given with
+    the first row; ``pause`` is made when it is first paused.
     """
 
     stored = 0
-    serial = 0
+    serial: int | None = None
     final: str | None = None
     pause: StoredPause | None = None
 
@@ -128,6 +140,10 @@ class JournaledJob(JobContext):
         metadata: Mapping[str, Any] | None,
     ) -> None:
         super().__init__(job_id, worker.worker_id, worker.flow_id, account, worker.engine.driver, metadata)
+        # Fixed from here on: what the owner changes in ``metadata`` is not stored.
+        self.metadata_form = (
+            worker.encode(dict(metadata), f"metadata of job {job_id!r}") if metadata else None
+        )
         self._stored: dict[str, Any] = {}
         self._worker = worker
 
@@ -161,7 +177,7 @@ class JournaledJob(JobContext):
 
     def kept_size(self) -> int:
         data = self._stored.get("data")
-        return super().kept_size() + (0 if data is None else estimated_size(data.copy()))
+        return super().kept_size() + (0 if data is None else data.kept_size())
 
     def continue_lists(self, following: Mapping[str, int]) -> None:
         """Number what is added behind what the store has."""

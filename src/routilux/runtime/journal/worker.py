@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.errors import StateError, StoreError, WorkerNotRunningError, describe
+from routilux.errors import (
+    RoutiluxError,
+    SerializationError,
+    StateError,
+    StoreCorruptError,
+    StoreError,
+    WorkerNotRunningError,
+    describe,
+)
 from routilux.kernel.account import JobAccount
 from routilux.kernel.activation import OVER
 from routilux.kernel.mailbox import Mailbox
@@ -17,9 +25,10 @@ from routilux.ports import Activated, KeyRow, NoteKey, WorkerRow
 from routilux.runtime import turns
 from routilux.runtime.activation import COMPLETED, LiveActivation, Outcome
 from routilux.runtime.journal import rows
-from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
+from routilux.runtime.journal.activation import DRAFT_BYTES, JournaledActivation, TappedJournaledActivation
 from routilux.runtime.journal.admission import Admission
 from routilux.runtime.journal.backlog import Backlog
+from routilux.runtime.journal.committer import RETRY_SECONDS
 from routilux.runtime.journal.conflicts import Conflicts, StateConflict
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.endings import Endings
@@ -45,6 +54,7 @@ if TYPE_CHECKING:
     from routilux.runtime.waiting import Lines, Waits
 
 T = TypeVar("T")
+VALUE_BYTES = 256 * 2**20  # of one value as JSON, on every store; databases take less than 1 GB
 NUMBERS_AHEAD = 1_000  # that the worker's row allows for, so that it is not written for every item
 
 
@@ -60,7 +70,6 @@ class JournaledWorker(Worker):
     journaled = True
     on_given_up: Callable[[], object] = staticmethod(bool)  # told when it does
     is_cut_off = False  # nothing that still runs in it is recorded any more; set under the journal's lock
-    failure: StoreError | None = None  # why this runtime has given the worker up
 
     def __init__(self, engine: Engine, flow: Flow, state: Any) -> None:
         assert engine.journal is not None
@@ -69,7 +78,11 @@ class JournaledWorker(Worker):
         self.next_number = 1
         self.number_limit = 1  # of the worker's row
         self.row_is_due = False  # it has none yet
+        self.forgets = False  # its first row replaces that of a former life, and what was kept with it
+        self.end_is_due = True  # none of its rows says that it has ended; moved under the journal's lock
+        self.is_claimed = False
         self.about: dict[str, Any] = {}  # what else the worker's row says
+        self.metadata_form: bytes | None = None  # that it was started with
         self.stored_jobs = StoredJobs(self)
         self.endings = Endings(self)
         self.backlog = Backlog(self)
@@ -89,7 +102,14 @@ class JournaledWorker(Worker):
             self.joins.add(node)
 
     def encode(self, value: Any, where: str) -> bytes:
-        return self.journal.codec.encode(value, where)
+        data = self.journal.codec.encode(value, where)
+        if len(data) > VALUE_BYTES:
+            raise SerializationError(
+                f"{where}: a value of {len(data):,} bytes as JSON, and a store takes up to {VALUE_BYTES:,}; store it "
+                "elsewhere, and send a reference to it",
+                path="$",
+            )
+        return data
 
     def decode(self, data: bytes, where: str) -> Any:
         return self.journal.codec.decode(data, where)
@@ -142,8 +162,10 @@ class JournaledWorker(Worker):
                 self.started(activation.job)
             context = activation.job.context.copy()
             context.run(turns.set_running, activation)
-            slot_data = node.data_of(activation.batch)
             try:
+                if activation.is_used and not self.renewed(activation):
+                    return False, clock()
+                slot_data = node.data_of(activation.batch)
                 if (activation.job.halted and turns.put_back(activation)) or (
                     (node.guarded or node.gathers) and not turns.begin(self, activation, slot_data)
                 ):
@@ -205,6 +227,40 @@ class JournaledWorker(Worker):
         self.notes.claim(activation)
         return False
 
+    def merged_before(self, mailbox: Mailbox, slot: str) -> Payload:
+        """A copy, which an attempt that fails may have changed."""
+        merged = mailbox.merged.get(slot)
+        if not merged:
+            return {}
+        where = f"merged slot '{mailbox.routine_id}.{slot}'"
+        copy: Payload = self.decode(self.encode(merged, where), where)
+        return copy
+
+    def renewed(self, activation: Any) -> bool:
+        if not activation.is_used:
+            return True
+        try:
+            activation.renew_payloads()
+        except StoreCorruptError:
+            raise
+        except StoreError:
+            mailbox, now = activation.mailbox, self.engine.now()
+            if mailbox.stall(activation, retry=False):
+                self.schedule(mailbox)
+            turns.arm_retry(self, activation, now + RETRY_SECONDS)
+            if activation.job.ended:  # it ended meanwhile
+                self.sweep()
+                self.forget_retry(activation)
+            return False
+        return True
+
+    def unfit_to_run_again(self, activation: Any) -> BaseException | None:
+        try:
+            self.notes.keep_message(activation)
+        except BaseException as error:  # noqa: BLE001 a registered type of the user may raise anything
+            return error
+        return None
+
     def retry_later(self, activation: Any, when: float, delay: float) -> bool:
         return self.notes.retry(activation, when, delay)
 
@@ -225,12 +281,18 @@ class JournaledWorker(Worker):
         """Nothing may fail behind this: merged slots and changed states are encoded, and emits read back."""
         if activation.draft.maps:
             activation.draft.settle()
+        if activation.draft.size > DRAFT_BYTES:
+            raise activation.too_much()
         if activation.draft.emits:
             self.handover.seal(activation.draft)
         for slot, merged in (activation.merged or {}).items():
             routine_id = activation.mailbox.routine_id
-            note = NoteKey(self.worker_id, "merged", routine_id, slot)
-            activation.draft.notes[note] = self.encode(merged, f"merged slot '{routine_id}.{slot}'")
+            note, where = (
+                NoteKey(self.worker_id, "merged", routine_id, slot),
+                f"merged slot '{routine_id}.{slot}'",
+            )
+            form = activation.draft.notes[note] = self.encode(merged, where)
+            activation.merged[slot] = self.decode(form, where)
 
     def conclude(self, activation: Any, now: float, outcome: Outcome) -> bool:
         self.handover.hand_over(activation, outcome)
@@ -362,15 +424,16 @@ class JournaledWorker(Worker):
 
     def row(self) -> WorkerRow:
         paused = self.pause.on_record
+        over = not self.end_is_due or (self.stopped and self.for_good)
         return WorkerRow(
             self.worker_id,
             self.flow_id,
             self.flow.fingerprint(),
             "execution" if self.one_shot else "worker",
-            "stopped" if self.stopped and self.for_good else "paused" if paused else "running",
+            "stopped" if over else "paused" if paused else "running",
             self.number_limit,
             self.engine.driver.clock.time(),
-            self.encode(self.about, f"worker {self.worker_id!r}"),
+            rows.with_metadata(self.encode(self.about, f"worker {self.worker_id!r}"), self.metadata_form),
         )
 
     def write_row(self) -> None:
@@ -387,18 +450,37 @@ class JournaledWorker(Worker):
     def _add_row(self, record: Record) -> None:
         record.workers = [self.row()]
 
-    def put_row_off(self) -> None:
-        """The row of a new execution comes with its first item: refused, neither is in the store."""
-        self.row_is_due = True
-        self.number_limit = self.next_number + NUMBERS_AHEAD
+    def begin_life(self, first_number: int, former: WorkerRow | None, *, named: bool) -> None:
+        """It is new in the store, and its first row is due; ``former`` is that of the last worker of its name.
 
-    def write_row_now(self, *, forget: bool) -> None:
-        """Write the row of a new worker, in place of what the store had under its id."""
-        record = Record(self)
-        self.number_limit = self.next_number + NUMBERS_AHEAD
-        record.workers = [self.row()]
-        if forget:
+        ``incarnation`` counts how often the name was opened, ``first_number`` tells jobs of this life from older ones.
+        """
+        before = 0
+        if former is not None:  # older versions have not counted
+            before = rows.about_of(self.journal.codec, former).get("incarnation", 0)
+        self.about = {
+            "named": named, "incarnation": before + 1, "first_number": first_number, **self.joins.about()
+        }  # fmt: skip
+        self.next_number = first_number
+        self.number_limit = first_number + NUMBERS_AHEAD
+        self.row_is_due, self.forgets = True, former is not None
+
+    def add_first_row(self, record: Record) -> None:
+        """That of an execution comes with its job and its first item: refused, none of them is in the store."""
+        self.row_is_due = False
+        self._add_row(record)
+        if self.forgets:
             record.forgotten = [self.worker_id]
+
+    def add_end(self, record: Record) -> None:
+        """An execution ends with its job, of which nothing is left; the caller holds the journal's lock."""
+        self.end_is_due = False
+        self._add_row(record)
+
+    def write_row_now(self) -> None:
+        """Write the first row of a worker, in place of what the store had under its id."""
+        record = Record(self)
+        self.add_first_row(record)
         self.journal.written_or_raise(record, partial(self.journal.hand_over, record))
 
     def pause_on_record(self) -> None:
@@ -421,14 +503,19 @@ class JournaledWorker(Worker):
         super().set_status(status)
         if not self.stopped:
             self.pause.restore(status in (WorkerStatus.PAUSED, ExecutionStatus.PAUSED))
-        if self.for_good or not self.stopped:
+        if self.end_is_due and not self.row_is_due and (self.for_good or not self.stopped):
             self.write_row()
 
+    @property
+    def over(self) -> RoutiluxError | None:
+        """Why nothing of this worker is written any more."""
+        return self.failure or self.journal.over
+
     def quiet(self) -> bool:
-        return self.journal.over is not None or (not self._journal_owes and super().quiet())
+        return self.over is not None or (not self._journal_owes and super().quiet())
 
     def at_a_stop(self) -> bool:
-        return self.journal.over is not None or (not self._journal_owes and super().at_a_stop())
+        return self.over is not None or (not self._journal_owes and super().at_a_stop())
 
     @property
     def is_nameless(self) -> bool:  # type: ignore[override]
@@ -452,6 +539,7 @@ class JournaledWorker(Worker):
         if not self.engine.driver.on_loop():
             behind = Record(None)
             self.journal.kept_or_raise(behind, partial(self.journal.hand_over, behind))
+            self.check_kept()
 
     def cancel_jobs(self) -> None:
         """At the end of the worker: for good, or only for this runtime."""
@@ -460,6 +548,7 @@ class JournaledWorker(Worker):
             return
         for job in list(self.jobs.values()):
             self.jobs.pop(job.job_id, None)
+            job.lost = self.failure
             self.engine.book.leave(job)
 
     def end_drained(self) -> None:
@@ -475,6 +564,7 @@ class JournaledWorker(Worker):
 
     def waits_to_flush(self, deadline: float | None = None) -> Waits[None]:
         yield from self.journal.waits_to_flush(deadline)
+        self.check_kept()
 
     def caught_up(self) -> None:
         """The journal may owe this worker nothing any more: what waits for that looks anew."""
@@ -484,7 +574,7 @@ class JournaledWorker(Worker):
             self.changed()
 
     def resting(self) -> bool:
-        return (not self.unreleased or self.journal.over is not None) and super().resting()
+        return (not self.unreleased or self.over is not None) and super().resting()
 
     def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
         if self.backlog.waits:
@@ -499,7 +589,7 @@ class JournaledWorker(Worker):
         return StoredLetters(self)
 
     def waits_to_drain(self, deadline: float | None) -> Waits[bool]:
-        return self.journal.over is None and (yield from super().waits_to_drain(deadline))
+        return self.over is None and (yield from super().waits_to_drain(deadline))
 
     def forget_engine(self, gone: Any) -> None:
         super().forget_engine(gone)
@@ -511,6 +601,8 @@ class JournaledWorker(Worker):
         if self.stopped:
             return
         super().close()
+        if self.failure is not None:
+            return
         last = Record(None)
         last.then(self.give_up_claim)
         self.journal.slip_in(last)
@@ -530,15 +622,22 @@ class JournaledWorker(Worker):
             activation.ask_to_stop()
 
     def give_up_claim(self) -> None:
-        """Others may run this worker now: everything of it is written, or this runtime has ended."""
-        self.on_given_up()
+        """Others may run this worker now: everything of it is written, or nothing is any more."""
+        if not self.is_claimed:
+            return  # twice would take it from the one who has claimed it since
+        self.is_claimed = False
         try:
             self.journal.store.give_up(self.worker_id)
         except StoreError as error:
             self.engine.warn(f"worker {self.worker_id} is not given up: {describe(error)}")
+        self.on_given_up()
 
     def lost(self, error: StoreError) -> None:
-        """Another process runs this worker now: leave everything to it."""
-        self.failure = error
+        """Another process runs this worker now, or a step of it cannot be written: nothing more of it is recorded here,
+        not even the end that it was to come to."""
+        with self.journal.lock:
+            self.failure, self.is_cut_off, self.for_good = error, True, False
         self.close()
         self.cut_off()
+        self.give_up_claim()
+        self.changed()

@@ -3,6 +3,9 @@
 An open store is an *owner*: a row that it renews on a thread of its own, and that runs out when its process stops. A
 claimed worker is a *lease* of its owner with an epoch that no other claim ever had. Every batch checks the epochs of
 its workers and locks their leases, so that a lease is taken over between two batches and never within one.
+
+An epoch is drawn, not counted: what a server counts without a flush it counts again after a crash. A lease that the
+crash made it forget is lost to its owner like one that was taken over.
 """
 
 from __future__ import annotations
@@ -11,12 +14,14 @@ import logging
 import os
 import socket
 from collections.abc import Iterable, Iterator
+from secrets import randbits
 from threading import Event, Lock, Thread
 from typing import Final, NamedTuple
 
 import psycopg
 
 from routilux.errors import StoreError, StoreFencedError, StoreLockedError
+from routilux.ports import OnLost
 from routilux.store.postgres.address import Address
 from routilux.store.postgres.link import Link
 from routilux.store.postgres.rows import readable, storable, texts
@@ -27,6 +32,8 @@ _SQL: Final = statements("ownership")
 _LOCK_TIMEOUT: Final = 250  # milliseconds; how long a claim waits for a transaction of the owner before
 _END_TIMEOUT: Final = 5_000  # milliseconds; how long the end of a connection is waited for
 _TRIES: Final = 20
+_EPOCH_BITS: Final = 63
+_RENEW_SECONDS: Final = 1.0  # at most, between two looks at the leases
 
 
 class Holder(NamedTuple):
@@ -52,6 +59,7 @@ class Ownership:
         self._claiming = Lock()  # one at a time: the server takes two claims of one owner for the same
         self._lock = Lock()
         self._epochs: dict[str, int] = {}
+        self._on_lost: dict[str, OnLost] = {}  # of the claims whose loss is to be told
         self._owner_id = 0
         self._closing = Event()
         # Shorter than the lease: a lease that cannot be renewed in time is lost anyway.
@@ -87,22 +95,41 @@ class Ownership:
         self._link.close(lambda connection: connection.execute(_SQL["unregister"], [self._owner_id]))
 
     def _renew(self) -> None:
-        parameters = [self._seconds, self._owner_id]
-        while not self._closing.wait(self._seconds / 3):
+        while not self._closing.wait(min(self._seconds / 3, _RENEW_SECONDS)):
             try:
-                self._link.run(lambda connection: connection.execute(_SQL["renew"], parameters))
+                self.look_after_leases()
             except StoreError:
                 continue  # the next turn tries again; what is lost meanwhile is found by the batch that needs it
             except Exception:  # noqa: BLE001 without this thread all leases run out
                 _log.exception("the leases of this process could not be renewed; it is tried again")
 
+    def look_after_leases(self) -> None:
+        """Renew them, and tell those who have lost theirs."""
+        parameters = [self._seconds, self._owner_id]
+        self._link.run(lambda connection: connection.execute(_SQL["renew"], parameters))
+        with self._lock:
+            epochs = {worker_id: self._epochs[worker_id] for worker_id in self._on_lost}
+        if epochs:
+            held = self._link.run(lambda connection: self.check(connection, epochs).fetchall())
+            for worker_id in epochs.keys() - {readable(worker_id) for (worker_id,) in held}:
+                self._tell_lost(worker_id, epochs[worker_id])
+
+    def _tell_lost(self, worker_id: str, epoch: int) -> None:
+        error = _fenced(worker_id, self.holder(worker_id))
+        with self._lock:
+            if self._epochs.get(worker_id) != epoch:
+                return  # it was given up meanwhile
+            on_lost = self._on_lost.pop(worker_id, None)
+        if on_lost is not None:
+            on_lost(error)
+
     # -- claims --------------------------------------------------------------------------------------------
 
-    def claim(self, worker_id: str) -> None:
+    def claim(self, worker_id: str, on_lost: OnLost | None) -> None:
         with self._claiming:
-            self._claim(worker_id)
+            self._claim(worker_id, on_lost)
 
-    def _claim(self, worker_id: str) -> None:
+    def _claim(self, worker_id: str, on_lost: OnLost | None) -> None:
         with self._lock:
             if worker_id in self._epochs:
                 raise StoreLockedError(
@@ -114,6 +141,8 @@ class Ownership:
             if epoch is not None:
                 with self._lock:
                     self._epochs[worker_id] = epoch
+                    if on_lost is not None:
+                        self._on_lost[worker_id] = on_lost
                 return
             holder = self.holder(worker_id)
             if holder is not None and holder.seconds > 0:
@@ -125,6 +154,7 @@ class Ownership:
     def give_up(self, worker_id: str) -> None:
         with self._lock:
             epoch = self._epochs.pop(worker_id, None)
+            self._on_lost.pop(worker_id, None)
         if epoch is not None and not self._closing.is_set():
             parameters = [storable(worker_id), epoch]
             self._link.run(lambda connection: connection.execute(_SQL["give_up"], parameters))
@@ -135,7 +165,7 @@ class Ownership:
     def _taken(self, connection: psycopg.Connection, worker_id: str) -> int | None:
         """The epoch of the new lease; None while the worker has an owner."""
         try:
-            row = self.take(connection, [worker_id]).fetchone()
+            row = self.take(connection, [worker_id], again=True).fetchone()
             return None if row is None else int(row[1])
         except psycopg.errors.LockNotAvailable:
             # An owner that was stopped in the middle of a batch holds its lease as long as its connection lives.
@@ -158,25 +188,41 @@ class Ownership:
         """Gives the workers that are this owner's, and keeps them so until the end of the transaction."""
         return connection.execute(_SQL["held"], [texts(epochs), list(epochs.values())])
 
-    def take(self, connection: psycopg.Connection, worker_ids: list[str]) -> psycopg.Cursor:
-        """Gives the workers that were free, with their epochs; they are this owner's from now on."""
+    def take(
+        self, connection: psycopg.Connection, worker_ids: list[str], *, again: bool = False
+    ) -> psycopg.Cursor:
+        """Gives the workers that were free, with their epochs; they are this owner's from now on. ``again``: also those
+        that were."""
         parameters = {
             "owner_id": self._owner_id,
             "worker_ids": texts(worker_ids),
+            "epochs": [randbits(_EPOCH_BITS) for _ in worker_ids],
             "same_name": self._same_name,
+            "again": again,
         }
         return connection.execute(_SQL["take"], parameters)
 
     def give_back(self, connection: psycopg.Connection, worker_ids: list[str]) -> None:
         connection.execute(_SQL["give_back"], [texts(worker_ids), self._owner_id])
 
-    def begin(self, connection: psycopg.Connection, number: int) -> psycopg.Cursor:
-        """Note the number of the batch as a part of it."""
-        return connection.execute(_SQL["begin_batch"], [number, self._owner_id])
+    def begin(self, connection: psycopg.Connection, number: int, acknowledged: int) -> psycopg.Cursor:
+        """Note the number of the batch as a part of it; no row where the server does not have the acknowledged one."""
+        return connection.execute(_SQL["begin_batch"], [number, self._owner_id, acknowledged])
 
-    def last_batch(self, connection: psycopg.Connection) -> int:
+    def last_batch(self, connection: psycopg.Connection) -> int | None:
+        """None: this owner is not known any more."""
         row = connection.execute(_SQL["last_batch"], [self._owner_id]).fetchone()
-        return 0 if row is None else int(row[0])
+        return None if row is None else int(row[0])
+
+    def give_up_all(self, connection: psycopg.Connection, why: str) -> None:
+        """What this process knows of its workers is not what the store has: all are lost to it."""
+        connection.execute(_SQL["give_up_all"], [self._owner_id])
+        with self._lock:
+            told, self._on_lost = self._on_lost, {}
+        for worker_id, on_lost in told.items():
+            on_lost(
+                StoreFencedError(f"worker {worker_id!r} has to be opened again: {why}", worker_id=worker_id)
+            )
 
     def take_over_writing(self, connection: psycopg.Connection) -> None:
         """For a new connection that is to write: the one before must have ended, and all that it had begun."""

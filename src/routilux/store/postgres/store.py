@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import struct
 from collections.abc import Sequence
 from threading import Event, Lock
 from typing import Final
@@ -13,27 +14,31 @@ import psycopg
 from routilux.errors import (
     InvalidTypeError,
     InvalidValueError,
+    StoreDataError,
     StoreError,
     StoreUnknownError,
+    describe,
     refused,
 )
-from routilux.ports import Changes, FlightRecorder, Store
+from routilux.ports import Changes, Death, FlightRecorder, OnLost, Store
+from routilux.store.flight import Flights
 from routilux.store.postgres.address import address_of
 from routilux.store.postgres.failures import is_lost
 from routilux.store.postgres.filling import begin_filling, check_finished
-from routilux.store.postgres.flights import Flights
+from routilux.store.postgres.flights import flights_of
 from routilux.store.postgres.link import Link
+from routilux.store.postgres.machine import beside
 from routilux.store.postgres.migrating import check_server, migrate
 from routilux.store.postgres.ownership import Ownership
 from routilux.store.postgres.pruning import prune
 from routilux.store.postgres.reading import Reading
 from routilux.store.postgres.writing import (
     Statement,
-    key_statement,
     statements_of,
-    taken_keys,
+    taken_names,
     worker_ids_of,
 )
+from routilux.store.refused import keep_refused
 
 _log = logging.getLogger("routilux.store")
 
@@ -60,10 +65,11 @@ class PostgresStore(Reading, Store):
     ``durability``: with "full" a batch is flushed before ``write`` returns; with "process" it survives the end of
     this process, and the last moments before a crash of the server can be lost.
 
-    A claimed worker belongs to this store alone, and its lease is renewed three times within ``lease_seconds``. When
-    this process stops, others can take it over after that time, by the clock of the server. A process that has lost a
-    worker can write nothing to it: StoreFencedError. ``owner`` names this process in messages. Give one only if the
-    name is never in use twice at the same time: who comes with the same name takes over at once, without waiting.
+    A claimed worker belongs to this store alone, and its lease is renewed each second, or three times within a shorter
+    ``lease_seconds``. When this process stops, others can take it over after that time, by the clock of the server. A
+    process that has lost a worker can write nothing to it: StoreFencedError. ``owner`` names this process in messages.
+    Give one only if the name is never in use twice at the same time: who comes with the same name takes over at once,
+    without waiting.
 
     A worker that no process has claimed can be written; it is claimed for as long as the transaction lasts.
 
@@ -90,7 +96,8 @@ class PostgresStore(Reading, Store):
         self._durability = durability
         self._lease_seconds = lease_seconds
         self._filling = filling
-        self._batch = 0
+        self._batch = 0  # the number of the last one that was tried
+        self._acknowledged = 0  # and of the last one that was written
         self._closing = Event()
         self._flights: Flights | None = None
         self._flights_wanted = True
@@ -127,14 +134,19 @@ class PostgresStore(Reading, Store):
 
     # -- writing -------------------------------------------------------------------------------------------
 
-    def write(self, changes: Changes) -> frozenset[int]:
+    def write(self, changes: Changes) -> frozenset[int | str]:
         """As ``ports.Store`` says. Raises StoreFencedError, with ``worker_id``, where a claimed worker has been taken
         over, and StoreLockedError where a worker that was not claimed has an owner."""
-        worker_ids = worker_ids_of(changes)
-        batch = list(statements_of(changes))
-        return self._writer.run(
-            lambda connection: self._write(connection, changes, worker_ids, batch), again=False
-        )
+        try:
+            worker_ids = worker_ids_of(changes)
+            batch = list(statements_of(changes))
+            return self._writer.run(
+                lambda connection: self._write(connection, changes, worker_ids, batch), again=False
+            )
+        except (TypeError, ValueError, OverflowError, struct.error) as error:  # from the forms of values
+            raise StoreDataError(
+                f"{self.name}: a value cannot be stored: {describe(error)}; nothing was written"
+            ) from error
 
     def _write(
         self,
@@ -142,7 +154,7 @@ class PostgresStore(Reading, Store):
         changes: Changes,
         worker_ids: set[str],
         batch: Sequence[Statement],
-    ) -> frozenset[int]:
+    ) -> frozenset[int | str]:
         if not worker_ids and not batch:
             return frozenset()
         self._batch += 1
@@ -155,6 +167,7 @@ class PostgresStore(Reading, Store):
             _roll_back(connection)
         else:
             self._commit(connection)
+            self._acknowledged = self._batch
         return taken
 
     def _send(
@@ -163,29 +176,24 @@ class PostgresStore(Reading, Store):
         changes: Changes,
         worker_ids: set[str],
         batch: Sequence[Statement],
-    ) -> frozenset[int]:
-        """Everything but the commit, in one round trip. Gives the positions of the keys that are taken."""
+    ) -> frozenset[int | str]:
+        """Everything but the commit, in one round trip. Gives the names that are taken."""
         rights = self._ownership.rights(worker_ids)
-        keys = None
         try:
             with connection.pipeline():
                 connection.execute("BEGIN")
                 rights.ask(connection)
-                noted = self._ownership.begin(connection, self._batch)
-                if changes.keys:
-                    keys = connection.execute(*key_statement(changes))
-                for statement, parameters in batch:
-                    connection.execute(statement, parameters)
+                noted = self._ownership.begin(connection, self._batch, self._acknowledged)
+                answers = [connection.execute(statement, parameters) for statement, parameters in batch]
                 rights.give_back(connection)
         except psycopg.Error:
             rights.check()  # where a worker has been lost, its rows are another's, and any refusal follows from that
             raise
         rights.check()
         if noted.rowcount != 1:
-            raise StoreError(
-                f"{self.name}: this store was silent for so long that it was taken for dead; open it again"
-            )
-        return frozenset() if keys is None else taken_keys(changes, keys.fetchall())
+            _roll_back(connection)
+            self._check_remembered(connection)
+        return taken_names(changes, batch, answers)
 
     def _commit(self, connection: psycopg.Connection) -> None:
         try:
@@ -201,9 +209,39 @@ class PostgresStore(Reading, Store):
         if done.statusmessage != "COMMIT":
             raise StoreError(f"{self.name}: the server has rolled the batch back; nothing was written")
 
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        """In a file of this machine, among the temporary files: one for each store and user."""
+        try:
+            path = beside(self.name, ".refused")
+        except OSError as error:
+            raise StoreError(f"{self.name}: there is no place to keep refused changes: {error}") from error
+        return keep_refused(path, changes, why)
+
     def settle(self) -> bool:
         """As ``ports.Store`` says: connects again, ends the connection that was lost, and looks the batch up."""
-        return self._writer.run(self._ownership.last_batch) == self._batch > 0
+        found = self._writer.run(self._ownership.last_batch)
+        if found == self._batch > 0:
+            self._acknowledged = self._batch
+            return True
+        return False
+
+    def _check_remembered(self, connection: psycopg.Connection) -> None:
+        """Raise what the server has forgotten: this store, or batches that it had acknowledged."""
+        found = self._ownership.last_batch(connection)
+        if found is None:
+            raise StoreError(
+                f"{self.name}: this store was silent for so long that it was taken for dead; open it again"
+            )
+        if found < self._acknowledged:
+            self._acknowledged = found
+            why = (
+                "the server has forgotten what it had acknowledged, as in a crash with durability='process', or when a "
+                "standby that lagged behind has taken its place"
+            )
+            self._ownership.give_up_all(connection, why)
+            raise StoreError(
+                f"{self.name}: {why}; nothing was written, and every worker has to be opened again"
+            )
 
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
         """As ``ports.Store`` says. The limits hold for all that is in the database, whichever process runs it."""
@@ -216,32 +254,36 @@ class PostgresStore(Reading, Store):
 
     # -- ownership -----------------------------------------------------------------------------------------
 
-    def claim(self, worker_id: str) -> None:
-        """Raises StoreLockedError, which names the owner and says how long its lease runs, where there is one."""
+    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
+        """Raises StoreLockedError, which names the owner and says how long its lease runs, where there is one.
+
+        ``on_lost`` gets the StoreFencedError within a second after another process has taken the worker over, or after
+        this one can find that out again.
+        """
         self._check_open()
-        self._ownership.claim(worker_id)
+        self._ownership.claim(worker_id, on_lost)
 
     def give_up(self, worker_id: str) -> None:
         self._ownership.give_up(worker_id)
 
     # -- the flight recorder -------------------------------------------------------------------------------
 
-    def suspects(self) -> list[str]:
-        """Those of processes on this machine, of the same user and within one boot: see ``flights``."""
-        flights = self._open_flights()
-        return [] if flights is None else list(flights.suspects)
-
     def watch(self) -> FlightRecorder | None:
         flights = self._open_flights()
         return None if flights is None else flights.recorder
 
+    def deaths(self) -> Sequence[Death]:
+        """Those of processes on this machine, of the same user and within one boot: see ``flights``."""
+        flights = self._open_flights()
+        return [] if flights is None else flights.deaths()
+
     def _open_flights(self) -> Flights | None:
-        """When a runtime asks: a caller that only looks at the store must not take what a runtime wants to know."""
+        """When a runtime asks: a caller that only looks at the store needs no file."""
         with self._flights_lock:
             if self._flights is None and self._flights_wanted:
                 self._flights_wanted = False
                 try:
-                    self._flights = Flights(self.name)
+                    self._flights = flights_of(self.name)
                 except OSError as error:
                     _log.warning(
                         "%s: no flight recorder, poisonous items will not be recognised: %s", self.name, error

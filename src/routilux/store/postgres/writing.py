@@ -1,9 +1,12 @@
-"""The statements that carry out a set of changes: at most one for each table and kind of change."""
+"""The statements that carry out a set of changes: one for each table and kind of change,
+and more of them for large values."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
+
+import psycopg
 
 from routilux.ports import (
     Changes,
@@ -17,12 +20,13 @@ from routilux.ports import (
     PropertyRow,
     WorkerRow,
 )
-from routilux.store.postgres.rows import Column, NoteRow, balances, columns, sealed, texts
+from routilux.store.postgres.rows import Column, NoteRow, balances, columns, sealed, storable, texts
 from routilux.store.postgres.statements import statements
 
 Statement = tuple[bytes, Sequence[Any]]
 
 _SQL: Final = statements("writing")
+_MOST_BYTES: Final = 128 * 2**20  # of the values in one statement; the server takes less than 1 GiB
 _FORGET: Final = ("forget_items", "forget_notes", "forget_entries", "forget_workers")
 
 
@@ -37,39 +41,58 @@ def worker_ids_of(changes: Changes) -> set[str]:
     return found
 
 
-def key_statement(changes: Changes) -> Statement:
-    return _SQL["put_keys"], sealed(KeyRow, changes.keys)
-
-
-def taken_keys(changes: Changes, free: list[tuple[str, str]]) -> frozenset[int]:
-    """The positions of the keys that the statement has not found free."""
-    found = set(free)
-    stored = zip(*columns(KeyRow, changes.keys)[:2], strict=True)
-    return frozenset(at for at, key in enumerate(stored) if key not in found)
+def taken_names(
+    changes: Changes, batch: Sequence[Statement], answers: Sequence[psycopg.Cursor]
+) -> frozenset[int | str]:
+    """What ``ports.Store.write`` returns: the keys that the server has not found free, or else the jobs."""
+    taken: frozenset[int | str] = frozenset()
+    for (statement, _), answer in zip(batch, answers, strict=True):
+        if statement == _SQL["put_keys"]:
+            free = set(answer)
+            stored = zip(*columns(KeyRow, changes.keys)[:2], strict=True)
+            taken = frozenset(at for at, key in enumerate(stored) if key not in free)
+        elif statement == _SQL["put_jobs"] and not taken and answer.rowcount != len(changes.jobs):
+            written = {job_id for (job_id,) in answer}
+            taken = frozenset(job_id for job_id in changes.jobs if storable(job_id) not in written)
+    return taken
 
 
 def statements_of(changes: Changes) -> Iterator[Statement]:
-    """In the order in which they have to run; without the keys."""
+    """In the order in which they have to run."""
+    if changes.keys:
+        yield _SQL["put_keys"], sealed(KeyRow, changes.keys)
     if changes.forgotten:
         yield from forgetting(changes.forgotten)
     if changes.workers:  # before all that belongs to a worker: a process that prunes it holds its row
         yield _SQL["put_workers"], sealed(WorkerRow, changes.workers.values())
     if changes.items:
-        yield _SQL["put_items"], sealed(ItemRow, changes.items)
+        yield from _put("put_items", ItemRow, changes.items)
     if changes.taken:
         yield _SQL["take_items"], columns(ItemKey, changes.taken)
     yield from _of_notes(changes)
     if changes.entries:
-        yield _SQL["put_entries"], sealed(EntryRow, changes.entries)
+        yield from _put("put_entries", EntryRow, changes.entries)
     yield from _of_jobs(changes)
     if changes.letters:
-        yield _SQL["put_letters"], sealed(LetterRow, changes.letters)
+        yield from _put("put_letters", LetterRow, changes.letters)
     if changes.redriven:
         worker_ids, numbers = zip(*changes.redriven, strict=True)
         yield _SQL["remove_letters"], [texts(worker_ids), list(numbers)]
     if changes.tombstones:
         yield _SQL["put_tombstones"], sealed(JobRow, changes.tombstones.values())
     yield from putting(changes.properties)
+
+
+def _put(name: str, kind: type, rows: Sequence[Sequence[Any]]) -> Iterator[Statement]:
+    """Rows that end with their data, so many at a time as the server takes in one statement."""
+    start = size = 0
+    for at, row in enumerate(rows):
+        length = len(row[-1])
+        if size and size + length > _MOST_BYTES:
+            yield _SQL[name], sealed(kind, rows[start:at])
+            start, size = at, 0
+        size += length
+    yield _SQL[name], sealed(kind, rows[start:])
 
 
 def forgetting(worker_ids: Sequence[str]) -> Iterator[Statement]:
@@ -91,7 +114,7 @@ def _of_notes(changes: Changes) -> Iterator[Statement]:
     put = [(*note, value) for note, value in changes.notes.items() if value is not None]
     removed = [note for note, value in changes.notes.items() if value is None]
     if put:
-        yield _SQL["put_notes"], sealed(NoteRow, put)
+        yield from _put("put_notes", NoteRow, put)
     if removed:
         yield _SQL["remove_notes"], columns(NoteKey, removed)
 

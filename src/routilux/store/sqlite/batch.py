@@ -7,26 +7,52 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from sqlite3 import Connection
 
-from routilux.ports import FLOOR, Changes, KeyRow, PropertyRow
-from routilux.store.sqlite.rows import counted, opened_key, opened_property, sealed, sealed_note, sealed_whole
+from routilux.ports import FLOOR, Changes, JobRow, KeyRow, PropertyRow
+from routilux.store.sqlite.rows import (
+    counted,
+    opened_key,
+    opened_property,
+    readable,
+    sealed,
+    sealed_note,
+    sealed_whole,
+)
 from routilux.store.sqlite.sql import by_key, put, statement
 
 
-def taken_keys(connection: Connection, rows: Sequence[KeyRow]) -> frozenset[int]:
-    """The positions of the idempotency keys that are held by a row which had not expired."""
-    if not rows:
-        return frozenset()
+class Taken(Exception):
+    """What is to be written has names that are taken: see ``ports.Store.write``."""
+
+    def __init__(self, names: frozenset[int | str]) -> None:
+        self.names = names
+
+
+def _check_keys(connection: Connection, rows: Sequence[KeyRow]) -> None:
     found = map(opened_key, by_key(connection, "keys_of", [(row.flow_id, row.key) for row in rows]))
     known = {(row.flow_id, row.key): row.expires_at for row in found}
-    return frozenset(
+    taken = frozenset(
         at
         for at, row in enumerate(rows)
         if (row.flow_id, row.key) in known and known[row.flow_id, row.key] > row.created_at
     )
+    if taken:
+        raise Taken(taken)
+
+
+def _put_jobs(connection: Connection, rows: Sequence[JobRow]) -> None:
+    """The statement passes over rows of other jobs, which costs nothing; only then is looked which these are."""
+    if put(connection, "jobs_in", [sealed(row) for row in rows]) == len(rows):
+        return
+    found = by_key(connection, "owners_of_jobs", [(row.job_id,) for row in rows])
+    owners = {readable(job_id): [readable(worker_id), serial] for job_id, worker_id, serial in found}
+    raise Taken(frozenset(row.job_id for row in rows if owners[row.job_id] != [row.worker_id, row.serial]))
 
 
 def apply(connection: Connection, changes: Changes) -> None:
-    """Run all of it, within the transaction that the caller has begun."""
+    """Run all of it, within the transaction that the caller has begun, and rolls back where this raises."""
+    if changes.keys:
+        _check_keys(connection, changes.keys)
+    _put_jobs(connection, list(changes.jobs.values()))
     if changes.forgotten:
         forget(connection, changes.forgotten)
     put(connection, "workers_in", [sealed(row) for row in changes.workers.values()])
@@ -39,7 +65,6 @@ def apply(connection: Connection, changes: Changes) -> None:
     )
     by_key(connection, "notes_out", [key for key, data in changes.notes.items() if data is None])
     put(connection, "entries_in", [sealed(row) for row in changes.entries])
-    put(connection, "jobs_in", [sealed(row) for row in changes.jobs.values()])
     put(connection, "counts_in", [counted(job_id, change) for job_id, change in changes.counts.items()])
     put(connection, "letters_in", [sealed(row) for row in changes.letters])
     by_key(connection, "letters_out", changes.redriven)
@@ -103,6 +128,6 @@ def _finished_too_long(connection: Connection, before: float, keep: int, limit: 
     free = (
         (worker_id, job_id)
         for worker_id, job_id, has_items in oldest
-        if not has_items and job_id not in named
+        if not has_items and readable(job_id) not in named
     )
     return list(islice(free, limit))

@@ -7,9 +7,9 @@ import json
 import os
 import time
 from pathlib import Path
-from weakref import WeakSet
 
 from routilux.errors import StoreLockedError
+from routilux.store.filelock import FileLock
 from routilux.store.space import take_space
 
 RESERVE_SIZE = 8 * 1024 * 1024  # bytes
@@ -23,41 +23,21 @@ def beside(path: Path, what: str) -> Path:
 
 
 class OwnerLock:
-    """The lock of the operating system on ``<database>.lock``; the file says whose it is, for people.
-
-    The lock belongs to the open file: it ends with the process, however that ends, and a second store in the same
-    process does not get it either. A forked child would share it, and would keep it for as long as it lives: children
-    close the file before they do anything else.
-    """
+    """The lock on ``<database>.lock``; the file says whose it is, for people."""
 
     def __init__(self, database: Path) -> None:
-        self._file = os.open(beside(database, ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        path = beside(database, ".lock")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock = FileLock(path, 0o644)
         except BlockingIOError:
-            owner = os.pread(self._file, 1_000, 0)
-            os.close(self._file)
-            raise _locked(database, owner) from None
+            raise _locked(database, path.read_bytes()) from None
         content = json.dumps({"pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S %z")}).encode()
-        os.truncate(self._file, 0)
-        os.pwrite(self._file, content, 0)
-        _held.add(self)
+        os.truncate(self._lock.file, 0)
+        os.pwrite(self._lock.file, content, 0)
 
     def close(self) -> None:
         """Give the lock back. The file stays: removing it would let two owners in, each with a file of its own."""
-        _held.discard(self)
-        os.close(self._file)
-
-
-_held: WeakSet[OwnerLock] = WeakSet()
-
-
-def _let_go_in_child() -> None:
-    for lock in list(_held):
-        lock.close()
-
-
-os.register_at_fork(after_in_child=_let_go_in_child)
+        self._lock.close()
 
 
 def owner_of(database: Path) -> str | None:
@@ -86,8 +66,9 @@ def _named(owner: bytes) -> str:
 
 def _locked(database: Path, owner: bytes) -> StoreLockedError:
     return StoreLockedError(
-        f"{database} is in use by {_named(owner)}; stop it first: one process at a time owns a SQLite store. "
-        "Several processes can share a store in PostgreSQL"
+        f"{database} is in use by {_named(owner)}; stop it first: one process at a time owns a SQLite store. To look "
+        f"at what is in it meanwhile: Runtime(store=routilux.store.look_into('sqlite:///{database}')). Several "
+        "processes can share a store in PostgreSQL"
     )
 
 

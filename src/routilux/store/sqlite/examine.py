@@ -16,7 +16,7 @@ from routilux.store.sqlite.operate import check
 from routilux.store.sqlite.schema import check_format, format_of, released
 
 _ENOUGH = 4 * RESERVE_SIZE  # bytes
-_PARTS = ("", "-wal", "-shm", ".mark", ".lock", ".reserve", ".flight")
+_PARTS = ("", "-wal", "-shm", ".mark", ".lock", ".reserve")
 
 
 def examine(path: Path) -> Iterator[Fact]:

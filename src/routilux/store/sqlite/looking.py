@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from routilux.errors import StoreError
-from routilux.ports import Changes, FlightRecorder
+from routilux.errors import StoreError, StoreLockedError
+from routilux.ports import Changes, Death, FlightRecorder, OnLost
+from routilux.store.sqlite.beside import owner_of
 from routilux.store.sqlite.connection import connect, translated
 from routilux.store.sqlite.opening import inspect
 from routilux.store.sqlite.schema import format_of, released
@@ -24,7 +25,8 @@ def look_into(path: Path) -> SqliteView:
 
 
 class SqliteView(SqliteStore):
-    """Reads as the store of its process does, through one connection that can write nothing. It owns nothing.
+    """Reads as the store of its process does, through one connection that can write nothing. It owns nothing, and a
+    runtime with it looks and acts not: StoreLockedError names the process that runs the store.
 
     Raises StoreError where there is no store, for a database of another program or a newer format, and
     StoreCorruptError for one that is damaged, as the store itself does.
@@ -45,31 +47,37 @@ class SqliteView(SqliteStore):
         with self._lock, translated(self._path):
             yield self._connection
 
-    def write(self, changes: Changes) -> frozenset[int]:
+    def write(self, changes: Changes) -> frozenset[int | str]:
         if any(getattr(changes, name) for name in Changes.__slots__):
-            raise self._only_read()
+            raise self.only_read
         return frozenset()
 
-    def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
-        raise self._only_read()
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        raise self.only_read
 
-    def claim(self, worker_id: str) -> None:
-        raise self._only_read()
+    def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
+        raise self.only_read
+
+    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
+        raise self.only_read
 
     def give_up(self, worker_id: str) -> None:
         pass
 
-    def suspects(self) -> list[str]:
-        return []
-
     def watch(self) -> FlightRecorder | None:
         return None
+
+    def deaths(self) -> Sequence[Death]:
+        return []
 
     def close(self) -> None:
         with self._lock:
             self._connection.close()
 
-    def _only_read(self) -> StoreError:
-        return StoreError(
-            f"{self._path} is only looked into, and nothing was written; open the store to change it"
-        )
+    @property
+    def only_read(self) -> StoreError:
+        looked = f"{self._path} is only looked into: what is shown is what is stored, and nothing can be changed here"
+        owner = owner_of(self._path)
+        if owner is None:
+            return StoreError(f"{looked}. No process runs it; open it with Runtime(store={self.name!r})")
+        return StoreLockedError(f"{looked}. It is run by {owner}; act there, or stop that and open the store")

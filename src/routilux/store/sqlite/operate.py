@@ -22,8 +22,8 @@ from routilux.store.sqlite.opening import (
     unfinished,
     unfinished_by,
 )
-from routilux.store.sqlite.rows import Fields, checked_count, opened
-from routilux.store.sqlite.scan import Key, Table, scan, tables_of
+from routilux.store.sqlite.rows import Fields, checked_count, opened, readable
+from routilux.store.sqlite.scan import Key, Table, order_of, scan, tables_of
 from routilux.store.sqlite.schema import check_format, released
 
 _BUSY_TIMEOUT = 5.0  # seconds
@@ -124,10 +124,11 @@ def _salvage_jobs(connection: sqlite3.Connection) -> Iterator[AnyRow | StoreCorr
     counts, unread = dict[str, int](), 0
     try:
         for job_id, items, balance in connection.execute("SELECT job_id, items, balance FROM counts"):
+            known = readable(job_id)
             try:
-                counts[job_id] = checked_count(job_id, items, balance)
+                counts[known] = checked_count(known, items, balance)
             except StoreCorruptError as error:
-                counts[job_id] = UNCOUNTED
+                counts[known] = UNCOUNTED
                 yield error
     except sqlite3.DatabaseError as error:
         unread = UNCOUNTED
@@ -181,7 +182,7 @@ def _backwards(
     """The rows before ``start``, or from the end, down to the damage."""
     try:
         for key, found in scan(connection, table, start, backwards=True):
-            if after is not None and key <= after:
+            if after is not None and order_of(key) <= order_of(after):
                 return
             if not isinstance(found, StoreCorruptError):
                 yield found

@@ -31,6 +31,10 @@ ON CONFLICT (job_id) DO UPDATE SET
     worker_id = excluded.worker_id, flow_id = excluded.flow_id, status = excluded.status, serial = excluded.serial,
     created_at = excluded.created_at, started_at = excluded.started_at, completed_at = excluded.completed_at,
     data = excluded.data, crc = excluded.crc
+WHERE worker_id = excluded.worker_id AND serial = excluded.serial
+
+-- name: owners_of_jobs
+SELECT job_id, worker_id, serial FROM jobs WHERE job_id IN ({?})
 
 -- name: counts_in
 INSERT INTO counts (job_id, items, balance)

@@ -24,6 +24,7 @@ from routilux.errors import (
 from routilux.ports import (
     UNFINISHED,
     Changes,
+    Death,
     EntryRow,
     FlightRecorder,
     ItemKey,
@@ -31,13 +32,15 @@ from routilux.ports import (
     KeyRow,
     LetterRow,
     NoteKey,
+    OnLost,
     Store,
     StoredJob,
     WorkerRow,
 )
 from routilux.store.boot import boot_id
 from routilux.store.claims import Claims
-from routilux.store.flight import MappedRecorder
+from routilux.store.flight import Flights
+from routilux.store.refused import keep_refused
 from routilux.store.sqlite import batch
 from routilux.store.sqlite.beside import OwnerLock, Reserve, beside
 from routilux.store.sqlite.connection import (
@@ -46,6 +49,7 @@ from routilux.store.sqlite.connection import (
     open_writer,
     reading,
     translated,
+    unfit,
     writing,
 )
 from routilux.store.sqlite.late import LateCheck
@@ -53,9 +57,9 @@ from routilux.store.sqlite.mark import Mark, MarkFile
 from routilux.store.sqlite.opening import State, inspect, is_small, read_state, remove_unfinished
 from routilux.store.sqlite.place import Place
 from routilux.store.sqlite.readers import Readers
-from routilux.store.sqlite.rows import opened, opened_job, opened_key, opened_notes, seal
+from routilux.store.sqlite.rows import opened, opened_job, opened_key, opened_notes, readable, seal
 from routilux.store.sqlite.schema import Migrations, migrate, released
-from routilux.store.sqlite.sql import by_key, statement
+from routilux.store.sqlite.sql import by_key, run, statement
 
 log = logging.getLogger("routilux.store")
 
@@ -126,7 +130,7 @@ class SqliteStore(Store):
         opened.callback(self._connection.close)
         self._draining(lambda: self._begin(migrations, filling))
         self._place = Place(self._path)
-        self._recorder = self._open_recorder(opened)
+        self._flights = self._open_flights(opened)
         self._readers = Readers(self._path, busy_timeout)
         opened.callback(self._readers.close)
         if not is_small(self._path):
@@ -145,16 +149,16 @@ class SqliteStore(Store):
         self._committed(self._batch + 1)
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def _open_recorder(self, opened: ExitStack) -> MappedRecorder | None:
+    def _open_flights(self, opened: ExitStack) -> Flights | None:
         try:
-            recorder = MappedRecorder(beside(self._path, ".flight"))
+            flights = Flights(beside(self._path, ".flight"))
         except OSError as error:
             log.warning(
                 "%s: no flight recorder, poisonous items will not be recognised: %s", self._path, error
             )
             return None
-        opened.callback(recorder.close)
-        return recorder
+        opened.callback(flights.close)
+        return flights
 
     def close(self) -> None:
         """Wait for the calls that run, and give back everything. Nothing can be read or written any more."""
@@ -186,7 +190,7 @@ class SqliteStore(Store):
 
     # -- writing -------------------------------------------------------------------------------------------
 
-    def write(self, changes: Changes) -> frozenset[int]:
+    def write(self, changes: Changes) -> frozenset[int | str]:
         with self._writer():
             if _grows(changes) and not self._reserve.restore():
                 raise StoreFullError(
@@ -195,12 +199,16 @@ class SqliteStore(Store):
                 )
             return self._draining(lambda: self._commit(changes), may_retry=not _grows(changes))
 
-    def _commit(self, changes: Changes) -> frozenset[int]:
-        with translated(self._path), self._transaction() as connection:
-            taken = batch.taken_keys(connection, changes.keys)
-            if not taken:
-                batch.apply(connection, changes)
-            return taken
+    def _commit(self, changes: Changes) -> frozenset[int | str]:
+        try:
+            with translated(self._path), self._transaction() as connection:
+                try:
+                    batch.apply(connection, changes)
+                except (TypeError, ValueError) as error:  # from the forms of values
+                    raise unfit(self._path, error) from error
+        except batch.Taken as refusal:
+            return refusal.names
+        return frozenset()
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -237,6 +245,9 @@ class SqliteStore(Store):
             if not may_retry:
                 raise
         return commit()
+
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        return keep_refused(beside(self._path, ".refused"), changes, why)
 
     def settle(self) -> bool:
         with self._writer(), translated(self._path):
@@ -311,7 +322,7 @@ class SqliteStore(Store):
         return rows[0].number if rows else -1
 
     def places(self, worker_id: str) -> list[str]:
-        return [row[0] for row in self._select("places", worker_id)]
+        return [readable(row[0]) for row in self._select("places", worker_id)]
 
     def job(self, job_id: str) -> StoredJob | None:
         rows = self._select("job", job_id) or (self._select("tombstone", job_id) if self._format > 1 else [])
@@ -340,7 +351,7 @@ class SqliteStore(Store):
         sql = statement("jobs").replace("[conditions]", " AND ".join(wanted) or "TRUE")
         values = [value for values in wanted.values() for value in values]
         with self._reader() as connection:
-            return [opened_job(row) for row in connection.execute(sql, [*values, _limit(limit)]).fetchall()]
+            return [opened_job(row) for row in run(connection, sql, [*values, _limit(limit)]).fetchall()]
 
     def letters(self, *, worker_id: str | None = None, job_id: str | None = None) -> list[LetterRow]:
         stored = self._select("letters") if worker_id is None else self._select("letters_of", worker_id)
@@ -359,7 +370,7 @@ class SqliteStore(Store):
 
     def _select(self, name: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._reader() as connection:
-            return connection.execute(statement(name), values).fetchall()
+            return run(connection, statement(name), values).fetchall()
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:
@@ -381,7 +392,7 @@ class SqliteStore(Store):
 
     # -- ownership -----------------------------------------------------------------------------------------
 
-    def claim(self, worker_id: str) -> None:
+    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
         self._check_process()
         self._readers.check_open()
         self._claims.take(worker_id)
@@ -389,11 +400,11 @@ class SqliteStore(Store):
     def give_up(self, worker_id: str) -> None:
         self._claims.give_up(worker_id)
 
-    def suspects(self) -> list[str]:
-        return [] if self._recorder is None else self._recorder.suspects()
-
     def watch(self) -> FlightRecorder | None:
-        return self._recorder
+        return None if self._flights is None else self._flights.recorder
+
+    def deaths(self) -> Sequence[Death]:
+        return [] if self._flights is None else self._flights.deaths()
 
 
 def _grows(changes: Changes) -> bool:

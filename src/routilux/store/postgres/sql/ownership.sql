@@ -30,15 +30,15 @@ UPDATE owner SET (backend_pid, backend_start) = (
 WHERE owner_id = %s
 
 -- Takes the workers that no process runs; gives those that were taken. An owner of the same name is this program, started
--- again. In one order for all, so that two processes wait for each other and not crosswise.
+-- again; "again" takes one once more that this owner has, as after an answer that was lost. In one order for all, so that two processes wait for each other and not crosswise.
 -- :take
 INSERT INTO lease (worker_id, owner_id, epoch)
-SELECT worker_id, %(owner_id)s, nextval('epoch')
-FROM unnest(%(worker_ids)b::text[]) AS wanted (worker_id) ORDER BY worker_id COLLATE "C"
+SELECT worker_id, %(owner_id)s, epoch
+FROM unnest(%(worker_ids)b::text[], %(epochs)b::bigint[]) AS wanted (worker_id, epoch) ORDER BY worker_id COLLATE "C"
 ON CONFLICT (worker_id) DO UPDATE SET owner_id = excluded.owner_id, epoch = excluded.epoch
-WHERE lease.owner_id = excluded.owner_id OR NOT EXISTS (
+WHERE (%(again)b::bool AND lease.owner_id = excluded.owner_id) OR NOT EXISTS (
     SELECT FROM owner WHERE owner.owner_id = lease.owner_id AND owner.expires > clock_timestamp()
-        AND owner.name IS DISTINCT FROM %(same_name)s)
+        AND (owner.owner_id = excluded.owner_id OR owner.name IS DISTINCT FROM %(same_name)s))
 RETURNING worker_id, epoch
 
 -- :give_up
@@ -53,12 +53,16 @@ SELECT lease.worker_id FROM unnest(%b::text[], %b::bigint[]) AS held (worker_id,
 JOIN lease ON lease.worker_id = held.worker_id AND lease.epoch = held.epoch
 FOR SHARE OF lease
 
+-- :give_up_all
+DELETE FROM lease WHERE owner_id = %s
+
 -- :holder
 SELECT owner_id, name, host, pid, extract(epoch FROM expires - clock_timestamp())::float8
 FROM lease JOIN owner USING (owner_id) WHERE worker_id = %s
 
+-- Not where the server has forgotten a batch that it had acknowledged.
 -- :begin_batch
-UPDATE batch SET number = %b WHERE owner_id = %b
+UPDATE batch SET number = %b WHERE owner_id = %b AND number >= %b
 
 -- Waits for a transaction that still writes it.
 -- :last_batch

@@ -42,16 +42,21 @@ WHERE note.worker_id = gone.worker_id AND note.owner = gone.owner AND note.kind 
 INSERT INTO entry (worker_id, kind, owner, number, data, seal)
 SELECT * FROM unnest(%b::text[], %b::text[], %b::text[], %b::bigint[], %b::bytea[], %b::bigint[])
 
+-- Gives the jobs that were written; the ids of the others are taken. In one order for all, as the keys.
 -- :put_jobs
 INSERT INTO job (
     job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, seal, balance)
 SELECT * FROM unnest(
     %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::float8[], %b::float8[], %b::float8[],
     %b::bytea[], %b::bigint[], %b::bigint[])
+    AS new (job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, seal, balance)
+ORDER BY job_id COLLATE "C"
 ON CONFLICT (job_id) DO UPDATE SET
     worker_id = excluded.worker_id, flow_id = excluded.flow_id, status = excluded.status, serial = excluded.serial,
     created_at = excluded.created_at, started_at = excluded.started_at, completed_at = excluded.completed_at,
     data = excluded.data, seal = excluded.seal
+WHERE job.worker_id = excluded.worker_id AND job.serial = excluded.serial
+RETURNING job_id
 
 -- :add_counts
 UPDATE job SET items = items + added.number, balance = balance - added.number

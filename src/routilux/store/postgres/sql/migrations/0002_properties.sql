@@ -21,3 +21,5 @@ CREATE TABLE tombstone (
 CREATE INDEX tombstone_by_end ON tombstone ((coalesce(completed_at, 0)), job_id);
 CREATE INDEX key_of_job ON key (job_id);
 CREATE INDEX letter_of_jobs ON letter (job_ids);
+-- Epochs of leases are drawn by the processes.
+DROP SEQUENCE epoch;
