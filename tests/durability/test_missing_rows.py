@@ -19,7 +19,7 @@ from routilux.ports import NoteKey
 from routilux.store import check, export, look_into, open_store, read_export, repair
 from routilux.testing.store_rows import changes
 from tests.durability.behind import delete
-from tests.durability.test_adopting import Fails, Joins, flow_of
+from tests.durability.test_adopting import Fails, Joins, flow_of, is_to_run_again
 from tests.waiting import SECONDS, eventually
 
 
@@ -58,7 +58,7 @@ def rich_url(store_url: str) -> str:
         with closing(look_into(store_url)) as store:
             return Counter(note.kind for note, _ in store.notes("w"))
 
-    eventually(lambda: notes()["activation"] == 1)
+    eventually(lambda: is_to_run_again(store_url))
     for n in range(3, 6):
         runtime.post("f", "r", "a", {"n": n}, job_id=f"waits {n}")
     runtime.shutdown(wait=False, timeout=SECONDS)
