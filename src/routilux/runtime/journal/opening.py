@@ -25,7 +25,7 @@ from routilux.runtime.directory import not_an_execution
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.following import FollowedJob, FollowedState
-from routilux.runtime.journal.reopening import check_kind, check_row, set_strangers_aside
+from routilux.runtime.journal.reopening import check_kind, check_row
 from routilux.runtime.journal.state import JournaledJobState, JournaledWorkerState
 from routilux.runtime.journal.worker import JournaledWorker
 
@@ -253,8 +253,7 @@ class Opener:
         worker.revival.open(row)
         if paused and row.status != "paused":
             worker.pause_on_record()
-        if row.fingerprint != worker.flow.fingerprint():
-            set_strangers_aside(worker)
+        worker.revival.set_strangers_aside()
         if worker.one_shot and not self._goes_on(worker):
             return
         self._enter(worker, WorkerStatus.PAUSED if paused else WorkerStatus.RUNNING)

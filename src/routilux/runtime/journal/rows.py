@@ -15,7 +15,7 @@ from routilux.errors import PoisonItemError, StoreError
 from routilux.kernel.account import JobAccount
 from routilux.model.item import DeadLetter, Output, Payload, SharedOutput
 from routilux.model.status import JobStatus
-from routilux.ports import Codec, ItemKey, JobRow, LetterRow, NoteKey, Store, StoredJob, WorkerRow
+from routilux.ports import PLAIN_JOB, Codec, ItemKey, JobRow, LetterRow, NoteKey, Store, StoredJob, WorkerRow
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal.record import Record
 from routilux.runtime.journal.state import DetachedJob
@@ -86,7 +86,7 @@ def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
     paused = job.pause is not None and job.pause.on_record and job.final is None
     metadata = job.metadata_form
     if error is None and not (metadata or paused or job.outputs_dropped or job.errors_dropped):
-        return _NOTHING_SPECIAL
+        return PLAIN_JOB
     about = {
         "paused": paused,
         "error": error,
@@ -110,9 +110,6 @@ def metadata_form(about: bytes) -> bytes | None:
     """The stored form of the metadata in what :func:`with_metadata` gave; None for none. It reads no value."""
     metadata = json.loads(about).get("metadata")
     return json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode() if metadata else None
-
-
-_NOTHING_SPECIAL = b'{"metadata":{},"paused":false,"error":null,"outputs_dropped":0}'
 
 
 def fill_job(
@@ -167,12 +164,12 @@ def left_out(leave_out: LeaveOut | None) -> Iterator[None]:
         leave_out(error)
 
 
-def job_data(codec: Codec, store: Store, row: JobRow) -> Iterator[tuple[Any, bytes]]:
-    """Its keys, and the forms of their values."""
+def job_data(codec: Codec, store: Store, row: JobRow) -> Iterator[tuple[NoteKey, Any, bytes]]:
+    """Its notes, their keys, and the forms of their values."""
     where = f"data of job {row.job_id!r} in {store.name}"
     for note, form in store.notes_of_job(row.worker_id, row.job_id):
         if note.kind == "job.data":
-            yield codec.decode(note.name.encode(), where), form
+            yield note, codec.decode(note.name.encode(), where), form
 
 
 def fill_detached(codec: Codec, store: Store, job: DetachedJob, stored: StoredJob) -> None:
@@ -181,7 +178,7 @@ def fill_detached(codec: Codec, store: Store, job: DetachedJob, stored: StoredJo
     job.clear()
     about, _ = fill_job(codec, store, job, row)
     where = f"data of job {row.job_id!r} in {store.name}"
-    job.data.update({key: codec.decode(form, where) for key, form in job_data(codec, store, row)})
+    job.data.update({key: codec.decode(form, where) for _, key, form in job_data(codec, store, row)})
     job.freeze()
     account.status = JobStatus(row.status)
     if account.status is JobStatus.COMPLETED:
