@@ -12,6 +12,7 @@ from routilux.errors import StoreError
 from routilux.ports import (
     FLOOR,
     Changes,
+    Commands,
     Death,
     EntryRow,
     FlightRecorder,
@@ -27,6 +28,7 @@ from routilux.ports import (
     WorkerRow,
 )
 from routilux.store.claims import Claims
+from routilux.store.commands import MemoryCommands
 
 OPEN_STATUSES = ("pending", "running")
 
@@ -51,6 +53,11 @@ class MemoryStore(Store):
         self._keys: dict[tuple[str, str], KeyRow] = {}
         self._properties: dict[str, str] = {}
         self._claims = Claims()
+        self._commands = MemoryCommands(self._claims)
+
+    @property
+    def commands(self) -> Commands:
+        return self._commands
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -58,10 +65,17 @@ class MemoryStore(Store):
         with self._opened():
             taken: frozenset[int | str] = frozenset(
                 at for at, row in enumerate(changes.keys) if self._is_taken(row)
-            ) or frozenset(row.job_id for row in changes.jobs.values() if self._is_of_another(row))
+            ) or frozenset(
+                [
+                    *(row.job_id for row in changes.jobs.values() if self._is_of_another(row)),
+                    *(row.command_id for row in changes.answers if not self._commands.waits(row)),
+                ]
+            )
             if not taken:
                 self._apply(changes)
-            return taken
+        if changes.answers and not taken:
+            self._commands.take(changes.answers)
+        return taken
 
     def settle(self) -> bool:
         raise StoreError("a store in memory always knows what was written; there is nothing to settle")

@@ -270,6 +270,7 @@ class Committer:
         told = [record for record in losers if record.refuse is not None]
         for record in losers:
             record.jobs = [row for row in record.jobs if row.job_id not in taken]
+            record.answers = [answer for answer in record.answers if answer.command_id not in taken]
         self._put_back([record for record in batch if record not in told])
         self._tell(told, NameTaken())
         return True
