@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from routilux.runtime.job import JobContext
     from routilux.runtime.nodes import Node
     from routilux.runtime.pool import Seat
+    from routilux.runtime.posting import Reply
     from routilux.runtime.waiting import Lines, Waits
 
 T = TypeVar("T")
@@ -313,6 +314,7 @@ class JournaledWorker(Worker):
         *,
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
+        reply: Reply | None = None,
     ) -> Waits[None]:
         """The item and its job are written when this has ended."""
         try:
@@ -324,7 +326,7 @@ class JournaledWorker(Worker):
             late = yield from admission.waits_for_place(deadline, lines)
             if late and deadline is not None:
                 deadline += late
-            yield from admission.waits_to_be_written(key, redriven, deadline)
+            yield from admission.waits_to_be_written(key, redriven, deadline, reply)
         except BaseException:
             admission.end_unwritten()
             raise
