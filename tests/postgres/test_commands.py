@@ -215,6 +215,48 @@ def test_when_the_owner_stops_the_other_goes_on_with_the_same_state(sides: tuple
     assert other.post(4).wait(SECONDS)
 
 
+def test_a_post_that_waits_where_the_worker_runs_is_carried_out_by_the_next_owner(
+    sides: tuple[Side, Side],
+) -> None:
+    owner, other = sides
+    owner.runtime.pause(owner.state)
+    for n in (1, 2):
+        other.post(n)
+    posted: list[Any] = []
+    waiting = Thread(target=lambda: posted.append(other.post(3, timeout=SECONDS)))
+    waiting.start()
+    assert owner.runtime._opener is not None
+    desk = owner.runtime._opener.desk
+    assert desk is not None
+    eventually(lambda: desk._under_way)
+    owner.runtime.shutdown(wait=False)
+    eventually(lambda: other.runtime.list_workers() == [other.state])
+    other.runtime.resume(other.state)
+    waiting.join(SECONDS)
+    assert posted[0].wait(SECONDS)
+    assert other.work.done == [1, 2, 3]
+
+
+def test_a_drain_waits_for_what_was_posted_elsewhere(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    owner.runtime.pause(owner.state)
+    job = other.post(1)
+    assert not other.runtime.wait_until_all_jobs_finished(0.1)
+    owner.runtime.resume(owner.state)
+    assert other.runtime.wait_until_all_jobs_finished(SECONDS)
+    assert job.status == "completed"
+
+
+def test_its_state_is_changed_where_it_runs(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    with pytest.raises(StateError, match="is run by another process"):
+        other.state.update_routine_state("work", {"n": 1})
+    with pytest.raises(StateError, match="is run by another process"):
+        other.state.shared_log.append(1)
+    owner.state.update_routine_state("work", {"n": 1})
+    assert other.post(1).wait(SECONDS)
+
+
 def test_a_worker_that_its_owner_stops_for_good_ends_here_too(sides: tuple[Side, Side]) -> None:
     owner, other = sides
     assert owner.runtime.stop(owner.state)

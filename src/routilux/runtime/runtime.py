@@ -802,11 +802,20 @@ class Runtime:
 
         False when ``timeout`` seconds have passed, and as soon as open jobs are left of which nothing can move, such
         as items behind a full slot whose partners never came: then a warning says, once, what waits for what. What is
-        paused, or held by a gate, is told and waited for. Raises InsideActivationError in a routine.
+        paused, or held by a gate, is told and waited for. So are jobs of a worker that was named here by :meth:`exec`
+        and that another process runs. Raises InsideActivationError in a routine.
         """
         self._engine.refuse_inside("wait_until_all_jobs_finished()")
-        waits = draining.waits_until_finished(self._engine, self._engine.deadline(timeout), patient=True)
-        return on_thread(waits)
+        return on_thread(self._waits_until_finished(self._engine.deadline(timeout)))
+
+    def _waits_until_finished(self, deadline: float | None) -> Waits[bool]:
+        opener = self._opener
+        while (yield from draining.waits_until_finished(self._engine, deadline, patient=True)):
+            if opener is None or not opener.has_open_jobs_elsewhere():
+                return True
+            if not (yield from opener.waits_for_news(deadline)):
+                return False
+        return False
 
     # -- pause, resume, cancel -----------------------------------------------------------------------------
 
@@ -1156,7 +1165,7 @@ class Runtime:
         """:meth:`wait_until_all_jobs_finished` for coroutines; waiting holds no thread."""
         self._engine.refuse_inside("ajoin()")
         deadline = self._engine.deadline(timeout)
-        return await in_task(draining.waits_until_finished(self._engine, deadline, patient=True))
+        return await in_task(self._waits_until_finished(deadline))
 
     async def apause(self, target: str | WorkerState | JobContext, *, timeout: float | None = None) -> None:
         """:meth:`pause` for coroutines; waiting holds no thread."""

@@ -8,7 +8,14 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from routilux import errors
-from routilux.errors import ExecutionError, RoutiluxError, RuntimeClosedError, StoreError, describe
+from routilux.errors import (
+    ExecutionError,
+    RoutiluxError,
+    RuntimeClosedError,
+    StoreError,
+    WorkerNotRunningError,
+    describe,
+)
 from routilux.ports import Command
 from routilux.runtime.journal.record import Record
 from routilux.runtime.posting import Reply, Withdrawn
@@ -19,7 +26,7 @@ if TYPE_CHECKING:
     from routilux.runtime.journal.log import Journal
     from routilux.runtime.waiting import Signal, Waits
 
-LOOK_SECONDS = 1.0  # between two looks at the store, where something is waited for and no news came
+LOOK_SECONDS = 0.5  # between two looks at the store, where something is waited for and no news came
 
 Kinds: TypeAlias = "Mapping[str, Callable[[Any, dict[str, Any], Reply], Waits[Mapping[str, Any]]]]"
 """What carries out a command, by its kind: it is given a worker that runs here, what the command says, and the reply,
@@ -226,11 +233,8 @@ class Desk:
         self, worker: Any, reply: Reply, value: Mapping[str, Any] | None, error: BaseException | None
     ) -> None:
         """Unless it is written already, withdrawn, or left to whoever runs the worker next."""
-        if (
-            reply.is_written
-            or isinstance(error, (Withdrawn, RuntimeClosedError))
-            or worker.failure is not None
-        ):
+        left = worker.stopped and not worker.for_good and isinstance(error, WorkerNotRunningError)
+        if reply.is_written or left or isinstance(error, (Withdrawn, RuntimeClosedError)):
             return
         record = Record(worker)
         record.answers = [reply.of(dict(value or {}) if error is None else _written(error))]

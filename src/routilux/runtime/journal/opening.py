@@ -25,7 +25,7 @@ from routilux.runtime.directory import not_an_execution
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.commands import Desk, Kinds
-from routilux.runtime.journal.following import FollowedJob, FollowedState
+from routilux.runtime.journal.following import LOOK_SECONDS, FollowedJob, FollowedState
 from routilux.runtime.journal.reopening import check_kind, check_row, set_strangers_aside
 from routilux.runtime.journal.state import JournaledJobState, JournaledWorkerState
 from routilux.runtime.journal.worker import JournaledWorker
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from routilux.model.flow import Flow
     from routilux.runtime.engine import Engine
     from routilux.runtime.state import WorkerState
+    from routilux.runtime.waiting import Waits
 
 
 DRAWS = 10  # of ids, until it is not chance that the store has them
@@ -431,6 +432,21 @@ class Opener:
 
     def stored_worker(self, worker_id: str) -> WorkerRow | None:
         return self._journal.store.worker(worker_id)
+
+    def has_open_jobs_elsewhere(self) -> bool:
+        """Whether workers that other runtimes run for this one too have jobs that have not ended."""
+        workers = list(self._engine.directory.elsewhere)
+        open_ones = [JobStatus.PENDING.value, JobStatus.RUNNING.value]
+        store = self._journal.store
+        return any(store.jobs(worker_id=worker_id, statuses=open_ones, limit=1) for worker_id in workers)
+
+    def waits_for_news(self, deadline: float | None) -> Waits[bool]:
+        """Of workers that other runtimes run; False at the deadline."""
+        left = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - self._engine.now())
+        if left <= 0:
+            return False
+        yield self._engine.driver.signal(), left, None
+        return True
 
     def is_reached(self, worker_id: str) -> bool:
         """Whether another runtime runs the worker, and can be asked."""

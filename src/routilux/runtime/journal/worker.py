@@ -110,6 +110,13 @@ class JournaledWorker(Worker):
 
     def _check_keeps(self) -> None:
         """What is changed behind the end of a worker would be kept nowhere, or get in the way of who runs it now."""
+        if self.is_elsewhere:
+            raise StateError(
+                f"worker {self.worker_id!r} of flow {self.flow_id!r} is run by another process, and nothing of its "
+                "state can be changed here; do it there, or post() an item and let a routine do it",
+                worker_id=self.worker_id,
+                flow_id=self.flow_id,
+            )
         if self.stopped:
             raise WorkerNotRunningError(
                 f"worker {self.worker_id!r} of flow {self.flow_id!r} has stopped in this runtime, and nothing of it or "
@@ -519,6 +526,7 @@ class JournaledWorker(Worker):
         return (not self.unreleased or self.over is not None) and super().resting()
 
     def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
+        self._check_keeps()
         if self.backlog.waits:
             raise StateError(
                 f"worker {self.worker_id!r} has more items in the store than in memory, which a file cannot take "

@@ -80,9 +80,10 @@ class PostgresCommands(Commands):
         return end
 
     def close(self) -> None:
-        """After the store is told to close: the thread ends within a second, which is not waited for."""
+        """After the store is told to close."""
         if self._thread.ident is not None:
-            self._thread.join(2 * _POLL)
+            self._hearing.break_off()
+            self._thread.join()
         self._hearing.close()
 
     def _hear(self) -> None:
