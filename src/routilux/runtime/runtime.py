@@ -200,9 +200,13 @@ class Runtime:
         time, and a finished execution is shown as it has ended. ``on_flow_change="adopt"`` also opens a worker that was
         left by the flow in another shape: items of slots that are gone become dead letters.
 
+        A worker that another process runs with the same PostgreSQL store is served by both: what is posted here,
+        paused, resumed or cancelled is carried out there, and it is run here as soon as nobody runs it any more.
+
         Raises UnknownFlowError, MissingPolicyError, FlowValidationError, InvalidValueError for a worker id that
         is taken, SerializationError for a saved state of another flow, StateError for a stored worker that does not
-        fit the flow, StoreError, StoreLockedError for a worker that another process runs. Then nothing was started.
+        fit the flow, StoreError, StoreLockedError for one that another runtime runs and that cannot be reached. Then
+        nothing was started.
         """
         self._check_open("exec()")
         if job_state is not None:
