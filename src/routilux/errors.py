@@ -35,6 +35,7 @@
     │       ├── StoreUnknownError
     │       ├── StoreFullError
     │       ├── StoreLockedError
+    │       ├── StoreDataError        it can never write this
     │       ├── StoreFencedError      another process has taken the worker over
     │       └── StoreCorruptError
     ├── SlotHandlerError              user code raised; __cause__ is the original
@@ -212,6 +213,10 @@ class StoreLockedError(StoreError):
 
 class StoreFencedError(StoreError):
     """Another process has taken the worker ``worker_id`` over: nothing of it can be written here any more."""
+
+
+class StoreDataError(StoreError):
+    """What was to be written can not be, and could not be later: it is too large, or its row is there already."""
 
 
 class StoreCorruptError(StoreError):

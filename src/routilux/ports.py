@@ -218,7 +218,8 @@ class Codec(Protocol):
 
 
 # What a store keeps, row by row. ``bytes`` are the codec's and opaque to the store; times are seconds since the
-# epoch. Texts may hold anything, the empty text and quotes included.
+# epoch. Texts may hold anything: nothing at all, quotes, U+0000, halves of surrogate pairs. Those of one key take at
+# most ``model.checks.KEY_BYTES`` together, and one value 256 MiB.
 
 
 class WorkerRow(NamedTuple):
@@ -459,7 +460,8 @@ class Store(Protocol):
 
     Guarantees
         * ``write`` returns when everything in it is durable, and raises when nothing of it is: StoreFullError,
-          StoreError. Only StoreUnknownError leaves open which; ``settle`` finds it out.
+          StoreError; StoreDataError where the same changes could not be written later either. Only StoreUnknownError
+          leaves open which; ``settle`` finds it out.
         * What was written is what every later read gives, in this process and in the next one that opens the store.
         * A row that was altered outside raises StoreCorruptError when it is read.
     """
@@ -485,6 +487,10 @@ class Store(Protocol):
         else the ids of such jobs, or of commands of ``answers`` that do not wait any more. An empty set says that
         everything is durable.
         """
+
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        """Keep changes that can never be written, as text for people and outside of what ``write`` writes; returns
+        where. Raises StoreError if that cannot be."""
 
     def settle(self) -> bool:
         """After StoreUnknownError: whether the last ``write`` is durable after all. Raises StoreError while that

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from routilux.errors import StoreCorruptError, StoreError, StoreFullError, StoreUnknownError
+from routilux.errors import StoreCorruptError, StoreDataError, StoreError, StoreFullError, StoreUnknownError
 from routilux.ports import Changes
 from routilux.store.claims import Claims
 from routilux.store.memory import MemoryStore
@@ -33,6 +33,8 @@ class FrailStore(MemoryStore):
         self.spend: Callable[[float], None] = bool  # type: ignore[assignment]
         self._rng = rng
         self.full = 0  # writes that find no space, still
+        self._blames = Random(str(rng.getstate()[1][:4]))
+        self._blamed = False  # the batch was, wrongly: records that are tried again are taken
         self._unsure = 0  # times that nobody can say what became of the last write, still
         self._written = False  # what became of it
 
@@ -48,6 +50,11 @@ class FrailStore(MemoryStore):
         fault = self.fault()
         if fault == "full":
             raise StoreFullError("no space left")
+        if fault == "refused" and not self._blamed and self._blames.random() < 0.3:
+            fault = "unfit"
+        if fault == "unfit":
+            self._blamed = True
+            raise StoreDataError("something in this cannot be written")
         if fault == "refused":
             raise StoreError("the store is busy")
         if fault == "slow":
@@ -57,6 +64,7 @@ class FrailStore(MemoryStore):
         lost = fault == "lost" and self._rng.random() < 0.5
         taken = frozenset() if lost else super().write(changes)
         written = not lost and not taken
+        self._blamed = self._blamed and not written
         if written:
             self.audit.check(changes)
             self.audit.check_counts(self._counts)
@@ -106,7 +114,14 @@ READS = (
     "letters",
     "key",
 )
-FAILURES = ("full", "refused", "lost", "slow", "damaged")  # the reads know only "refused" and "damaged"
+FAILURES = (
+    "full",
+    "refused",
+    "unfit",
+    "lost",
+    "slow",
+    "damaged",
+)  # the reads know only "refused" and "damaged"
 
 
 class FailsOnce(FrailStore):

@@ -15,11 +15,12 @@ from tests.durability.lives import Lives
 
 LONGEST_HANG = 30.0  # virtual seconds that a failure may cost; a slow write takes 20 of them
 SEED = 33
-ERRORS = {  # that a post may be refused with; one that is slow refuses nothing
+ERRORS = {  # that a post may be refused with; one that is slow, or blamed once, refuses nothing
     "full": {StoreFullError},
     "refused": {StoreError},
     "lost": {StoreUnknownError},
     "slow": set(),
+    "unfit": set(),
     "damaged": {StoreCorruptError},
 }
 

@@ -40,6 +40,14 @@ class Fault(NamedTuple):
 
 FAULTS = (
     Fault(
+        "a record that was blamed once is left out",
+        "failures",
+        Committer,
+        "_unfit",
+        "if len(batch) == 1 and batch[0].suspected:",
+        "if len(batch) == 1:",
+    ),
+    Fault(
         "a post is acknowledged before it is written",
         "chains",
         Journal,

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg import errors
 
-from routilux.errors import StoreCorruptError, StoreError, StoreFullError
-from routilux.ports import ItemKey
+from routilux.errors import StoreCorruptError, StoreDataError, StoreError, StoreFullError
+from routilux.ports import ItemKey, ItemRow
 from routilux.store.postgres import PostgresStore
 from routilux.store.postgres.failures import translated
 from routilux.store.postgres.rows import readable, storable
@@ -89,9 +89,33 @@ def test_a_whole_number_is_a_time_too(open_store: OpenStore) -> None:
 def test_names_that_are_too_long_for_a_key_are_refused_and_nothing_is_written(open_store: OpenStore) -> None:
     store = open_store()
     long = "".join(map(chr, range(0x4E00, 0x4E00 + 3_000)))
-    with pytest.raises(StoreError, match="ids and names have to stay below 2,700 bytes"):
+    with pytest.raises(StoreDataError, match="ids and names have to stay below 2,700 bytes"):
         store.write(changes(workers=[worker_row()], items=[item_row(1, long)]))
     assert store.workers() == []
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [item_row(2**63), item_row(1, data=object()), item_row(1, time="soon")],
+    ids=["number", "data", "time"],
+)
+def test_a_value_that_no_column_takes_is_refused_whole(open_store: OpenStore, bad: ItemRow) -> None:
+    store = open_store()
+    with pytest.raises(StoreDataError, match=r"nothing was (written|changed)"):
+        store.write(changes(workers=[worker_row()], items=[item_row(5), bad]))
+    assert store.workers() == []
+    store.write(changes(items=[item_row(5)]))
+    assert store.tail("w", "parse.in") == 5
+
+
+def test_more_than_fits_into_one_statement_is_written(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("routilux.store.postgres.writing._MOST_BYTES", 1_000)
+    rows = [item_row(number, data=bytes(400 * number)) for number in range(1, 8)]
+    store = open_store()
+    store.write(changes(items=rows))
+    assert store.items("w", "parse.in") == rows
 
 
 def test_tables_that_were_removed_are_named(open_store: OpenStore, admin: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from routilux.kernel.account import Account
@@ -11,6 +12,8 @@ from routilux.model.item import Payload
 if TYPE_CHECKING:
     from routilux.kernel.gathering import Batch
     from routilux.kernel.mailbox import Mailbox
+
+_LONGEST_KEY = 200  # characters; a store has it in names, which an index limits
 
 
 class SlotData(dict[str, list[Payload]]):
@@ -28,6 +31,10 @@ class SlotData(dict[str, list[Payload]]):
 def slot_data_type(declared: frozenset[str]) -> type[SlotData]:
     """The :class:`SlotData` of routines with just these slots; shared by all workers."""
     return type("SlotData", (SlotData,), {"declared": declared})
+
+
+def _digest(numbers: str, count: int) -> str:
+    return f"{numbers.partition('-')[0]}-and-{count - 1}-more-{blake2b(numbers.encode(), digest_size=16).hexdigest()}"
 
 
 OVER = RuntimeError("the activation has ended")
@@ -56,4 +63,5 @@ class Activation:
     @property
     def key(self) -> str:
         """The same in every attempt: made of the worker-wide numbers of the items."""
-        return "-".join(str(item[0]) for item in self.batch)
+        numbers = "-".join(str(item[0]) for item in self.batch)
+        return numbers if len(numbers) <= _LONGEST_KEY else _digest(numbers, len(self.batch))

@@ -1,10 +1,14 @@
-"""Numbers that users give: each refusal is a ``ConfigurationError`` that says where it was given."""
+"""Numbers and texts that users give: each refusal is a ``ConfigurationError`` that says where it was given."""
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 from routilux.errors import InvalidTypeError, InvalidValueError, refused
 
 LONGEST_SECONDS = 1e9
+KEY_BYTES = 2_600
+"""What all texts of one key take together in a store, as UTF-8: an index of PostgreSQL holds no more."""
 
 
 def checked_count(where: str, value: object, least: int, most: int | None = None) -> int:
@@ -29,6 +33,24 @@ def checked_name_of(where: str, value: object, what: str) -> str:
     if not isinstance(value, str):
         raise refused(InvalidTypeError, where, value, "text", fix=f"give {what}")
     return value
+
+
+def check_key(where: str, given: object, key: Iterable[str]) -> None:
+    """Refuse what would make a key longer than a store takes, whichever store it is. ``given`` is a part of it."""
+    size = sum(map(_stored_bytes, key))
+    if size > KEY_BYTES:
+        raise refused(
+            InvalidValueError,
+            where,
+            given,
+            f"a text that takes at most {KEY_BYTES:,} bytes together with the ids that belong to it, not {size:,}",
+            fix="shorten it, such as to a digest of it",
+        )
+
+
+def _stored_bytes(text: str) -> int:
+    """At most: U+0000, U+0001 and halves of surrogate pairs are escaped where a database has no place for them."""
+    return len(text.encode("utf-8", "backslashreplace")) + text.count("\0") + text.count("\1")
 
 
 def check_methods(where: str, value: object, expected: str, *methods: str) -> None:

@@ -12,7 +12,9 @@ from routilux.errors import (
     JobCancelledError,
     RuntimeClosedError,
     StateError,
+    StoreError,
     StoreFencedError,
+    StoreLockedError,
 )
 from routilux.kernel.account import JobAccount
 from routilux.model.checks import checked_timeout
@@ -21,7 +23,7 @@ from routilux.model.item import Output
 from routilux.model.status import JobStatus
 from routilux.runtime.failures import WARNING, write
 from routilux.runtime.sizes import estimated_size
-from routilux.tracebacks import headline
+from routilux.tracebacks import headline, is_a
 
 if TYPE_CHECKING:
     import asyncio
@@ -71,7 +73,8 @@ class ForgottenJob:
 class JobContext:
     """One piece of work posted into a worker, followed through everything that it causes.
 
-    Safe to read from any thread. ``data`` and ``metadata`` are the owner's; ``trace_log`` keeps the newest 1,000
+    Safe to read from any thread. ``data`` and ``metadata`` are the owner's (with a store, ``metadata`` are
+    kept as they were posted); ``trace_log`` keeps the newest 1,000
     entries, ``outputs`` the first 100,000 (``outputs_dropped`` counts what came after). ``errors`` has the first
     1,000 that the job went on after, each with its ``traceback`` (``errors_dropped`` counts what came after). ``logs``
     has what its routines have logged and printed, where the runtime captures that. Times are seconds since the epoch.
@@ -89,7 +92,7 @@ class JobContext:
     waits_for: Callable[[str], str] | None = None  # what its worker, given by its id, waits for
     is_execution = False  # the one job of a one-shot execution
     left = False  # the job is unfinished, and does not run in this runtime
-    lost: BaseException | None = None  # why it does not, where its runtime goes on
+    lost: StoreError | None = None  # why it does not, where its runtime goes on
     outputs_dropped = 0
     errors_dropped = 0
     progress: tuple[float, float | None] | None = None
@@ -213,7 +216,8 @@ class JobContext:
 
         Raises the job's failure, JobCancelledError for a cancelled job, ExecutionTimeoutError when it
         takes longer than ``timeout`` seconds, RuntimeClosedError for a job that this runtime has left, and
-        StoreFencedError for one whose worker another process has taken over. The failure of a job that was read from a
+        StoreFencedError for one whose worker another process has taken over, or StoreDataError where a step of it can
+        never be written. The failure of a job that was read from a
         store is an ExecutionError with its text.
         """
         if not self.wait(timeout) and not self.left:
@@ -295,8 +299,14 @@ class JobContext:
 
     def _outcome(self) -> list[Output]:
         if self.left and self.lost is not None:
-            raise StoreFencedError(
-                f"job {self.job_id!r} is {self.status}, and goes on elsewhere: {self.lost}",
+            elsewhere = is_a(self.lost, (StoreFencedError, StoreLockedError))
+            kind, why = (
+                (StoreFencedError, "goes on elsewhere")
+                if elsewhere
+                else (type(self.lost), "waits in the store")
+            )
+            raise kind(
+                f"job {self.job_id!r} is {self.status}, and {why}: {self.lost}",
                 job_id=self.job_id,
                 worker_id=self.worker_id,
             )

@@ -18,6 +18,7 @@ from routilux.errors import (
     shown,
 )
 from routilux.kernel.account import JobAccount
+from routilux.model.checks import check_key
 from routilux.model.context import running
 from routilux.model.item import DeadLetter
 from routilux.model.status import JobStatus
@@ -243,6 +244,7 @@ class Posting:
             self.check_job_id(post.job_id)
         worker, payload, notes = post.worker, post.payload, dict(post.metadata or {})
         place = post.node.mailbox.slots[post.slot].qualified_name
+        check_key("idempotency_key", idempotency_key, (worker.flow.flow_id, idempotency_key))
         stored_key = worker.key(idempotency_key, place, payload, notes)
         content = content_of(place, payload, notes) if stored_key is None else Content(stored_key.digest)
         key = (worker.flow.flow_id, idempotency_key)

@@ -44,7 +44,7 @@ from routilux.runtime.names import Names
 from routilux.runtime.posting import NameTaken, Post, Posted, Posting, Reply, check_metadata, checked_payload
 from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
 from routilux.runtime.remains import Remains
-from routilux.runtime.state import JobState, WorkerState
+from routilux.runtime.state import JobState, WorkerState, begin_job
 from routilux.runtime.waiting import (
     Lines,
     Waits,
@@ -191,22 +191,21 @@ class Runtime:
         Without ``entry_params`` it lives until it is stopped, and its :class:`WorkerState` is returned; jobs
         come by :meth:`post`. With ``entry_params`` it is a one-shot execution of exactly one job, which begins
         at ``entry`` ("routine" or "routine.slot", by default the flow's entry), and its :class:`JobState` is
-        returned; ``job_id`` names its job, and the same name gives the same execution again. ``job_state`` resumes a
-        state that was loaded, with its own worker id, job and data; nothing but the flow is given with it. ``metadata``
-        are those of the job of an execution, and of a worker those that its ``state.metadata`` shows.
+        returned; ``job_id`` names its job, and the same name gives the same execution again, whoever asks for it at the
+        same time. ``job_state`` resumes a state that was loaded, with its own worker id, job and data; nothing but the
+        flow is given with it. ``metadata`` are those of the job of an execution, and of a worker those that its
+        ``state.metadata`` shows.
 
         With a store, ``worker_id`` opens the worker that the store holds unfinished, with its queues, state, retries
         and pauses, or starts it. The same holds for ``job_id``; ``metadata`` and ``entry_params`` count only the first
-        time, and a finished execution is shown as it has ended. ``on_flow_change="adopt"`` also opens a worker that was
-        left by the flow in another shape: items of slots that are gone become dead letters.
-
         A worker that another process runs with the same PostgreSQL store is served by both: what is posted here,
         paused, resumed or cancelled is carried out there, and it is run here as soon as nobody runs it any more.
 
-        Raises UnknownFlowError, MissingPolicyError, FlowValidationError, InvalidValueError for a worker id that
-        is taken, SerializationError for a saved state of another flow, StateError for a stored worker that does not
-        fit the flow, StoreError, StoreLockedError for one that another runtime runs and that cannot be reached. Then
-        nothing was started.
+        Raises UnknownFlowError, MissingPolicyError, FlowValidationError, DuplicateNameError for a worker id that is
+        taken, or for a loaded state with the id of a job that is known here, SerializationError for a saved state of
+        another flow, StateError for a stored worker that does not fit the flow or is of the other kind, and for a
+        ``job_id`` of a job that is no execution of this flow, StoreError, StoreLockedError for a worker that another
+        runtime runs and that cannot be reached. Then nothing was started.
         """
         self._check_open("exec()")
         if job_state is not None:
@@ -302,7 +301,7 @@ class Runtime:
         except BaseException:
             worker.discard()
             raise
-        state.take_job(job)
+        begin_job(state, job)
         if seconds is not None:
             worker.fail_after(seconds)
         on_thread(self._posting.offer_first(post, job))
@@ -340,7 +339,7 @@ class Runtime:
         """A finished execution of which only the job is kept."""
         clock = self._engine.driver.clock
         state = JobState(job.worker_id, job.flow_id, clock=clock.monotonic, wall_time=clock.time)
-        state.take_job(job)
+        begin_job(state, job)
         state.status = ExecutionStatus(job.status.value)
         return state
 

@@ -233,7 +233,7 @@ def _merge(mailbox: Mailbox, activation: LiveActivation, slot_data: dict[str, An
     for slot, strategy in activation.node.merges.items():
         payloads = slot_data.get(slot)
         if payloads:
-            merged = mailbox.merged.get(slot, {})
+            merged = activation.node.worker.merged_before(mailbox, slot)
             for payload in payloads:
                 merged = merge(strategy, merged, payload)
             slot_data[slot] = [merged]
@@ -357,6 +357,14 @@ def failed(worker: Worker, activation: LiveActivation, error: BaseException, now
         return worker.run_again(activation)
     match _decide(worker, activation, error):
         case Retry(delay=delay):
+            unfit = worker.unfit_to_run_again(activation)
+            if unfit is not None:
+                tell(
+                    worker, activation, error, ERROR, f"it cannot run again ({describe(unfit)}), and {_FAILS}"
+                )
+                return end(
+                    worker, activation, now, Outcome("failed", error, fatal=_wrapped(activation, error))
+                )
             tell(worker, activation, error, WARNING, f"retried in {delay:.3g} s")
             return _retry(worker, activation, error, now, delay)
         case Skip():
@@ -639,11 +647,13 @@ def _launch(worker: Worker, activation: LiveActivation) -> bool:
     if activation.job.status is _PENDING:
         worker.started(activation.job)
     node = activation.node
-    slot_data = node.data_of(activation.batch)
     try:
+        if not worker.renewed(activation):
+            return False
+        slot_data = node.data_of(activation.batch)
         if (activation.job.halted and put_back(activation)) or not begin(worker, activation, slot_data):
             return False
-    except BaseException as error:  # noqa: BLE001 a merge function is user code
+    except BaseException as error:  # noqa: BLE001 a merge function, or a registered type, is user code
         end_detached(activation, error)
         return True
     context = activation.job.context.copy()

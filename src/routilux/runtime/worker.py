@@ -218,6 +218,18 @@ class Worker:
         self.settle(activation.batch)
         return more
 
+    def merged_before(self, mailbox: Mailbox, slot: str) -> Payload:
+        """What a merging slot has merged so far."""
+        return mailbox.merged.get(slot, {})
+
+    def renewed(self, activation: LiveActivation) -> bool:
+        """Whether an activation that runs again has what it was first given; if not, it was put back until it can."""
+        return True
+
+    def unfit_to_run_again(self, activation: LiveActivation) -> BaseException | None:
+        """Why a later attempt could not be given what this one was."""
+        return None
+
     def retry_later(self, activation: LiveActivation, when: float, delay: float) -> bool:
         """An activation is to run again at this time, in ``delay`` seconds; ``attempt`` is counted up.
 

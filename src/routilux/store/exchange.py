@@ -43,8 +43,12 @@ def to_lines(rows: Iterable[AnyRow], counts: Counter[str]) -> Iterator[str]:
     yield _line({"routilux_export": FORMAT})
     for row in rows:
         counts[table_of(row)] += 1
-        yield _line({"table": table_of(row), "row": _to_fields(row)})
+        yield line_of(row)
     yield _line({"end": dict(counts)})
+
+
+def line_of(row: AnyRow) -> str:
+    return _line({"table": table_of(row), "row": _to_fields(row)})
 
 
 def from_lines(lines: Iterable[str]) -> Iterator[AnyRow]:
@@ -158,7 +162,12 @@ def _unreadable(number: int, why: str) -> StoreCorruptError:
 
 
 def _line(value: dict[str, Any]) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+    line = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    try:
+        line.encode()
+    except UnicodeEncodeError:  # half a surrogate pair
+        line = json.dumps(value, separators=(",", ":"))
+    return line + "\n"
 
 
 def _text(data: bytes) -> str | dict[str, str]:

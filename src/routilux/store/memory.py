@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from threading import Lock
 
-from routilux.errors import StoreError
+from routilux.errors import StoreDataError, StoreError
 from routilux.ports import (
     FLOOR,
     Changes,
@@ -46,7 +46,7 @@ class MemoryStore(Store):
         self._numbers: dict[tuple[str, str], list[int]] = {}  # of the items at a place, rising
         self._notes: dict[NoteKey, bytes] = {}
         self._names: dict[tuple[str, str, str], list[str]] = {}  # of notes, by worker, kind and owner, rising
-        self._entries: dict[tuple[str, str, str], list[EntryRow]] = {}
+        self._entries: dict[tuple[str, str, str], dict[int, EntryRow]] = {}
         self._jobs: dict[str, JobRow] = {}
         self._counts: dict[str, int] = {}  # of the stored items of a job
         self._letters: dict[tuple[str, int], LetterRow] = {}
@@ -54,6 +54,7 @@ class MemoryStore(Store):
         self._properties: dict[str, str] = {}
         self._claims = Claims()
         self._commands = MemoryCommands(self._claims)
+        self.refused: list[tuple[Changes, str]] = []  # changes that can never be written, and why
 
     @property
     def commands(self) -> Commands:
@@ -72,10 +73,15 @@ class MemoryStore(Store):
                 ]
             )
             if not taken:
+                self._check_new(changes)
                 self._apply(changes)
         if changes.answers and not taken:
             self._commands.take(changes.answers)
         return taken
+
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        self.refused.append((changes, why))
+        return "its list of refused changes"
 
     def settle(self) -> bool:
         raise StoreError("a store in memory always knows what was written; there is nothing to settle")
@@ -83,6 +89,27 @@ class MemoryStore(Store):
     def _is_taken(self, row: KeyRow) -> bool:
         known = self._keys.get((row.flow_id, row.key))
         return known is not None and known.expires_at > row.created_at
+
+    def _check_new(self, changes: Changes) -> None:
+        """Rows that have to be new are."""
+        forgotten = set(changes.forgotten)
+        items = [ItemKey(*row[:3]) for row in changes.items]
+        letters = [(row.worker_id, row.number) for row in changes.letters]
+        entries = [(row.worker_id, row.kind, row.owner, row.number) for row in changes.entries]
+        there: list[object] = [key for key in items if self._has_item(key) and key.worker_id not in forgotten]
+        there += [key for key in letters if key in self._letters]
+        there += [
+            key
+            for key in entries
+            if key[3] in self._entries.get(key[:3], ()) and (key[0] not in forgotten or _of_job(key[1]))
+        ]
+        if there or any(len(set(keys)) < len(keys) for keys in (items, letters, entries)):
+            raise StoreDataError(
+                f"{self.name}: a row that should be new is there already; nothing was written"
+            )
+
+    def _has_item(self, key: ItemKey) -> bool:
+        return key.number in self._items.get((key.worker_id, key.place), ())
 
     def _is_of_another(self, row: JobRow) -> bool:
         known = self._jobs.get(row.job_id)
@@ -104,7 +131,7 @@ class MemoryStore(Store):
             else:
                 self._put_note(note, value)
         for entry in changes.entries:
-            self._entries.setdefault((entry.worker_id, entry.kind, entry.owner), []).append(entry)
+            self._entries.setdefault((entry.worker_id, entry.kind, entry.owner), {})[entry.number] = entry
         self._jobs.update(changes.jobs)
         for job_id, count in changes.counts.items():
             self._counts[job_id] = self._counts.get(job_id, 0) + count
@@ -112,11 +139,11 @@ class MemoryStore(Store):
         for letter in changes.redriven:
             self._letters.pop(letter, None)
         self._keys.update({(row.flow_id, row.key): row for row in changes.keys})
-        for name, value in changes.properties.items():
-            if value is None:
+        for name, text in changes.properties.items():
+            if text is None:
                 self._properties.pop(name, None)
             else:
-                self._properties[name] = value
+                self._properties[name] = text
 
     def _put_note(self, note: NoteKey, value: bytes) -> None:
         if note not in self._notes:
@@ -186,7 +213,7 @@ class MemoryStore(Store):
 
     def entries(self, worker_id: str, kind: str, owner: str, *, newest: int | None = None) -> list[EntryRow]:
         with self._opened():
-            rows = sorted(self._entries.get((worker_id, kind, owner), ()), key=lambda row: row.number)
+            rows = [row for _, row in sorted(self._entries.get((worker_id, kind, owner), {}).items())]
             return rows if newest is None else rows[max(0, len(rows) - newest) :]
 
     def items(

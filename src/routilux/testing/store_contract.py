@@ -27,7 +27,7 @@ from typing import Any
 
 import pytest
 
-from routilux.errors import StoreError, StoreLockedError
+from routilux.errors import StoreDataError, StoreError, StoreLockedError
 from routilux.ports import (
     FLOOR,
     Answer,
@@ -43,6 +43,7 @@ from routilux.ports import (
 )
 from routilux.store.memory import MemoryStore
 from routilux.testing.store_rows import (
+    NO_UNICODE,
     ODD_TEXTS,
     RandomChanges,
     changes,
@@ -637,13 +638,46 @@ class StoreContract:
         store.write(changes(properties={"one": None, "two": "3", "none": None}))
         assert store.properties() == {"two": "3"}
 
+    # -- what cannot be written ----------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("kind", ["items", "entries", "letters"])
+    @pytest.mark.parametrize("within", ["another", "the same"])
+    def test_a_row_that_has_to_be_new_is_not_written_again(
+        self, store: Store, kind: str, within: str
+    ) -> None:
+        row: Any = {"items": item_row(1), "entries": entry_row(1), "letters": letter_row(1)}[kind]
+        others = {"jobs": [job_row("other")], "notes": {NoteKey("w", "state", "parse", "a"): b"1"}}
+        if within == "another":
+            store.write(changes(**{kind: [row]}))
+        before = contents(store, ["w"], [""])
+        with pytest.raises(StoreDataError):
+            store.write(changes(**others, **{kind: [row] if within == "another" else [row, row]}))
+        assert contents(store, ["w"], [""]) == before
+        store.write(changes(**others))  # and the store goes on
+        assert store.job("other") == StoredJob(job_row("other"), 0)
+
     # -- whatever a text or a value is ---------------------------------------------------------------------
 
     def odd_texts(self) -> list[str]:
         return [*ODD_TEXTS, "\x00", "a\x00b"] if self.keeps_nul else ODD_TEXTS
 
     def test_every_text_is_kept(self, store: Store) -> None:
-        texts = self.odd_texts()
+        self._check_kept(store, self.odd_texts())
+
+    def test_a_text_that_is_no_unicode_is_kept(self, store: Store) -> None:
+        self._check_kept(store, [NO_UNICODE])
+
+    def test_a_text_that_is_no_unicode_is_kept_beside_others(self, store: Store) -> None:
+        notes = {NoteKey("w", "state", "r", name): b"1" for name in ("a", NO_UNICODE, "z")}
+        store.write(changes(notes=notes, counts={NO_UNICODE: 1}, jobs=[job_row(NO_UNICODE)]))
+        assert dict(store.notes("w")) == notes
+        assert store.job(NO_UNICODE) == StoredJob(job_row(NO_UNICODE), 1)
+        assert store.jobs(flow_id="orders", worker_id=NO_UNICODE) == []
+        store.write(changes(notes={NoteKey("w", "state", "r", NO_UNICODE): None}, counts={NO_UNICODE: -1}))
+        assert [note.name for note, _ in store.notes("w")] == ["a", "z"]
+        assert store.job(NO_UNICODE) == StoredJob(job_row(NO_UNICODE), 0)
+
+    def _check_kept(self, store: Store, texts: list[str]) -> None:
         store.write(changes_of_texts(texts))
         reference = MemoryStore()
         reference.write(changes_of_texts(texts))
@@ -657,7 +691,7 @@ class StoreContract:
             assert store.letters(job_id=text) == reference.letters(job_id=text)
 
     def test_every_text_can_be_removed(self, store: Store) -> None:
-        texts = self.odd_texts()
+        texts = [*self.odd_texts(), NO_UNICODE]
         made = changes_of_texts(texts)
         store.write(made)
         store.write(
@@ -802,7 +836,7 @@ class StoreContract:
 
     def test_what_was_written_is_there_after_closing_and_opening(self) -> None:
         store = self.open_store()
-        texts = self.odd_texts()
+        texts = [*self.odd_texts(), NO_UNICODE]
         store.write(changes_of_texts(texts))
         store.write(changes(taken=[ItemKey("a", "a", 1)], counts={"a": 3, "A": 4}))
         store.claim("a")

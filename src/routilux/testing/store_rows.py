@@ -27,6 +27,10 @@ ODD_TEXTS = [
 ]  # fmt: skip
 
 
+NO_UNICODE = "caf\udce9.txt"
+"""What ``os.listdir()`` makes of a file name that is no UTF-8. Where it comes in an order is up to the store."""
+
+
 def worker_row(worker_id: str = "w", **fields: Any) -> WorkerRow:
     row = WorkerRow(worker_id, "orders", "fingerprint", "worker", "running", 0, 1_700_000_000.25, b"{}")
     return row._replace(**fields)
@@ -97,18 +101,22 @@ def contents(store: Store, worker_ids: list[str], owners: list[str]) -> dict[str
 def changes_of_texts(texts: list[str]) -> Changes:
     """Every text in every field that holds a text."""
     return changes(
-        workers=[WorkerRow(text, text, text, text, text, 1, 2.0, text.encode()) for text in texts],
-        items=[ItemRow(text, text, 1, json.dumps([text]), text, 2.0, text.encode()) for text in texts],
-        notes={NoteKey(text, text, text, text): text.encode() for text in texts},
-        entries=[EntryRow(text, text, text, 1, text.encode()) for text in texts],
-        jobs=[JobRow(text, text, text, text, 1, 2.0, None, 3.0, text.encode()) for text in texts],
+        workers=[WorkerRow(text, text, text, text, text, 1, 2.0, _bytes(text)) for text in texts],
+        items=[ItemRow(text, text, 1, json.dumps([text]), text, 2.0, _bytes(text)) for text in texts],
+        notes={NoteKey(text, text, text, text): _bytes(text) for text in texts},
+        entries=[EntryRow(text, text, text, 1, _bytes(text)) for text in texts],
+        jobs=[JobRow(text, text, text, text, 1, 2.0, None, 3.0, _bytes(text)) for text in texts],
         letters=[
-            LetterRow(text, 1, text, text, json.dumps([text]), text, text, 2.0, text.encode())
+            LetterRow(text, 1, text, text, json.dumps([text]), text, text, 2.0, _bytes(text))
             for text in texts
         ],
         keys=[key_row(text, text, job_id=text) for text in texts],
         properties={text: text for text in texts},
     )
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def generation(number: int) -> Changes:

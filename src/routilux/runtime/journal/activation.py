@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import ExecutionError, RuntimeClosedError
+from routilux.errors import ExecutionError, RuntimeClosedError, StoreError
 from routilux.kernel.activation import OVER
 from routilux.model.item import Item, Output, Payload, SharedOutput
 from routilux.model.recovery import ERROR_EVENT
+from routilux.ports import ItemKey
 from routilux.runtime.activation import LiveActivation, TappedActivation
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.output import OutputRecord
@@ -35,6 +37,9 @@ class JournaledActivation(LiveActivation):
     """
 
     outbox = None  # asynchronous logic has nothing to wait for either
+    named: str | None = None  # its key in the store, where that is not made as it is today
+    message_form: bytes | None = None  # what the policy said, as it is stored
+    is_used = False  # an earlier run has had its payloads, and may have changed them
     claimed = False  # its items are written down as its own, so a later attempt has just the same ones
     noted = False  # the store has a note of it
     tried_alone = False  # it was given the chance to run with nothing beside it
@@ -44,10 +49,23 @@ class JournaledActivation(LiveActivation):
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
         super().__init__(mailbox, batch, job, started)
         self.draft = Draft()
+        self._find_checkpoint()
+
+    def _find_checkpoint(self) -> None:
         known = self.worker.notes.checkpoints
         if known:
-            self.checkpointed = known.pop((mailbox.routine_id, self.key), None)
+            self.checkpointed = known.pop((self.mailbox.routine_id, self.key), None)
             self.has_checkpoint = self.checkpointed is not None
+
+    @property
+    def key(self) -> str:
+        return self.named or super().key
+
+    def keep_key(self, key: str) -> None:
+        """The store has it under this key, which an older version has made of its items."""
+        if key != self.key:
+            self.named = key
+            self._find_checkpoint()
 
     @property
     def worker(self) -> JournaledWorker:
@@ -83,7 +101,7 @@ class JournaledActivation(LiveActivation):
             draft.size += len(form)
         self.emitted += 1
         if draft.size > DRAFT_BYTES or len(draft.emits) > DRAFT_EMITS:
-            raise self._too_much()
+            raise self.too_much()
 
     def _check_keys(self, routes: Sequence[Route], read_back: Payload) -> None:
         """What is read back is what is queued: its key has to be one."""
@@ -113,6 +131,7 @@ class JournaledActivation(LiveActivation):
             mark = worker.engine.driver.unique()
             output, stored = SharedOutput.of(output, mark), [output, mark]
         data = worker.encode(stored, where)
+        self.draft.size += len(data) * len(members)
         for member in members:
             self.draft.entries.append((member.job.output_list, output, data))
         if output.event == ERROR_EVENT:
@@ -124,6 +143,8 @@ class JournaledActivation(LiveActivation):
     def emit_failure(self, failure: BaseException) -> None:
         """Of what the logic did before it failed nothing stays."""
         self.draft = Draft()
+        with suppress(StoreError):  # it takes nothing now; most logic does not change what it is given
+            self.renew_payloads()
         super().emit_failure(failure)
 
     def send_output(self, output_type: str, data: Payload) -> None:
@@ -152,7 +173,21 @@ class JournaledActivation(LiveActivation):
         if self.timer is not None:
             self.timer.cancel()
         self.draft, self.merged, self.emitted, self.in_conflict = Draft(), None, 0, False
+        self.is_used = True
         self.abandoned = OVER  # until it starts again
+
+    def renew_payloads(self) -> None:
+        """Have what was acknowledged, in place of objects that an earlier run may have changed. Raises StoreError."""
+        worker, places = self.worker, self.node.places
+        keys = [ItemKey(worker.worker_id, places[item[1]], item[0]) for item in self.batch]
+        stored = {ItemKey(*row[:3]): row.data for row in worker.journal.store.items_of(keys)}
+        self.batch = tuple(
+            (*item[:2], worker.decode(stored[key], key.place), *item[3:]) if key in stored else item
+            for key, item in zip(keys, self.batch, strict=True)
+        )
+        if self.message_form is not None:
+            self.message = worker.decode(self.message_form, f"policy message of routine {self.routine_id!r}")
+        self.is_used = False
 
     def takes_off(self) -> bool:
         return self.worker.journal.flights.begin(self)
@@ -160,11 +195,11 @@ class JournaledActivation(LiveActivation):
     def landed(self) -> None:
         self.worker.journal.flights.end(self)
 
-    def _too_much(self) -> ExecutionError:
+    def too_much(self) -> ExecutionError:
         draft = self.draft
         return ExecutionError(
-            f"one activation of routine {self.mailbox.routine_id!r} has emitted {len(draft.emits):,} items of "
-            f"{draft.size / 2**20:,.0f} MiB, which are kept in memory until it has ended. Call "
+            f"one activation of routine {self.mailbox.routine_id!r} has emitted {len(draft.emits):,} items, and with "
+            f"what else it has changed these take {draft.size / 2**20:,.0f} MiB of memory until it has ended. Call "
             "current().checkpoint(position) now and then, and go on from current().checkpointed in a later attempt",
             routine_id=self.mailbox.routine_id,
         )

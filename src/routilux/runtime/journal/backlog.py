@@ -165,7 +165,7 @@ class Backlog:
         if stretch.loading or not slot.draws:
             return
         stretch.loading = True
-        self._worker.journal.do(partial(self._load, slot))
+        self._worker.journal.do(partial(self._load, slot), self._worker)
 
     def load_all(self) -> None:
         """Where there is room, such as that of items which activations have claimed."""
@@ -207,7 +207,7 @@ class Backlog:
             self._worker.revival.item(slot, row)
         except StoreError:
             raise
-        except Exception as error:  # noqa: BLE001 reading it may call code of registered types
+        except BaseException as error:  # noqa: BLE001 reading it may call code of registered types
             self._worker.endings.set_row_aside(row, "unreadable", error)
 
     def _is_all_here(self, slot: SlotQueue) -> bool:

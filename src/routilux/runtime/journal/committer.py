@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routilux.errors import (
     RoutiluxError,
     RuntimeClosedError,
     StoreCorruptError,
+    StoreDataError,
     StoreError,
     StoreFencedError,
     StoreLockedError,
@@ -18,7 +19,8 @@ from routilux.errors import (
     again,
     describe,
 )
-from routilux.runtime.journal.record import Record, merged
+from routilux.ports import Changes, ItemKey
+from routilux.runtime.journal.record import AS_STORED, Record, merged
 from routilux.runtime.posting import NameTaken, Withdrawn
 from routilux.tracebacks import is_a
 
@@ -29,12 +31,30 @@ if TYPE_CHECKING:
 
 BATCH_RECORDS = 512
 BATCH_BYTES = 4 * 2**20
+LETTER_BYTES = BATCH_BYTES // 64  # that count for a letter, whose payload is not known yet
 RETRY_SECONDS = 0.25  # until a store that refused is asked again
 PATIENCE_SECONDS = 10.0  # that a runtime which shuts down bears with a store that takes nothing
 PRUNE_RECORDS = 20_000  # written between two looks for what is too old
 PRUNE_ROWS = 1_000
+_OF_DATA = (
+    TypeError,
+    ValueError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    RecursionError,
+)
 KEEP_FINISHED_SECONDS = 7 * 86_400.0
 KEEP_FINISHED_JOBS = 100_000
+
+
+class Task(NamedTuple):
+    """Something to be done between two batches; ``suspected`` if it has raised already."""
+
+    call: Callable[[], None]
+    worker: JournaledWorker | None
+    suspected: bool = False
 
 
 class Committer:
@@ -56,7 +76,7 @@ class Committer:
         self._engine = engine
         self._store = journal.store
         self._log = log
-        self._tasks: deque[Callable[[], None]] = deque()
+        self._tasks: deque[Task] = deque()
         self._batch: list[Record] = []  # on its way to the store
         self._unsettled = False  # it is unknown whether the batch is durable
         self._waiting_mailboxes: deque[tuple[Any, Any]] = deque()
@@ -66,6 +86,7 @@ class Committer:
         self._patient_until: float | None = None  # from when on a store that takes nothing is given up
         self._written = 0  # records
         self._pruned = 0  # of them, at the last look for what is too old
+        self._most: int | None = None  # records in a batch, while one is looked for that cannot be written
         self._has_lost = False  # a worker, of which nothing is written any more
 
     @property
@@ -73,9 +94,9 @@ class Committer:
         """Whether everything that was handed over is written."""
         return not self._log and not self._batch
 
-    def do(self, task: Callable[[], None]) -> None:
-        """Do this between two batches."""
-        self._tasks.append(task)
+    def do(self, task: Callable[[], None], worker: JournaledWorker | None = None) -> None:
+        """Do this between two batches, for a worker or for all."""
+        self._tasks.append(Task(task, worker))
         self._journal.wake()
 
     def start_later(self, worker: Any, mailbox: Any) -> None:
@@ -116,13 +137,19 @@ class Committer:
         for _ in range(len(self._tasks)):
             task = self._tasks.popleft()
             try:
-                task()
+                task.call()
             except StoreCorruptError as error:
                 self._break(error)
                 return False
             except BaseException as error:  # noqa: BLE001 a store that does not come with the package is user code
-                self._tasks.append(task)
-                return self._ask_again(self._as_store_error(error))
+                refusal = self._as_store_error(error)
+                if task.suspected and is_a(error, _OF_DATA) and task.worker is not None:
+                    self.lose(
+                        task.worker, _broken_off(task.worker, "a step of loading what waits in the store")
+                    )
+                    return True
+                self._tasks.append(task._replace(suspected=True))
+                return self._ask_again(refusal)
             did = True
         return did
 
@@ -138,18 +165,25 @@ class Committer:
             return True
         try:
             changes, keyed = merged(batch)
+            if changes.letters:
+                self._give_payloads(changes)
             taken = self._store.write(changes)
         except StoreUnknownError as error:
             self._unsettled = True
             return self._ask_again(error)
         except (StoreFencedError, StoreLockedError) as error:
             return self._fenced(batch, error)
+        except StoreDataError as error:
+            return self._unfit(batch, error)
         except StoreCorruptError as error:
             self._put_back(batch)
             self._break(error)
             return False
         except BaseException as error:  # noqa: BLE001 a store that does not come with the package is user code
-            return self._refused(batch, self._as_store_error(error))
+            refusal = self._as_store_error(error)
+            if is_a(error, _OF_DATA) and self._takes_nothing_at_all() is None:
+                return self._unfit(batch, StoreDataError(str(refusal)))
+            return self._refused(batch, refusal)
         if taken:
             return self._names_taken(batch, keyed, taken)
         self._release(batch)
@@ -158,13 +192,30 @@ class Committer:
     def _next_batch(self) -> list[Record]:
         log, size = self._log, 0
         batch: list[Record] = []
+        most = BATCH_RECORDS if self._most is None else self._most
         with self._journal.lock:
-            while log and len(batch) < BATCH_RECORDS and size < BATCH_BYTES:
+            while log and len(batch) < most and size < BATCH_BYTES:
                 record = log.popleft()
-                size += record.size
+                size += record.size + LETTER_BYTES * len(record.letters)
                 batch.append(record)
             self._batch = batch
         return batch
+
+    def _give_payloads(self, changes: Changes) -> None:
+        """Letters have what was acknowledged, whatever logic has made of it in memory."""
+        wanted = [
+            ItemKey(row.worker_id, row.place, row.number) for row in changes.letters if row.data is AS_STORED
+        ]
+        found = {ItemKey(*row[:3]): row.data for row in (*changes.items, *self._store.items_of(wanted))}
+        for at, row in enumerate(changes.letters):
+            if row.data is AS_STORED:
+                data = found.get(ItemKey(row.worker_id, row.place, row.number))
+                if data is None:
+                    raise StoreDataError(
+                        f"{self._store.name} has no item {row.number} of {row.place!r} in worker {row.worker_id!r}, "
+                        "which is to become a dead letter"
+                    )
+                changes.letters[at] = row._replace(data=data)
 
     def _release(self, batch: Sequence[Record]) -> None:
         if self.health is not None:
@@ -172,9 +223,17 @@ class Committer:
             self._engine.warn(f"the store {self._store.name} takes records again")
         self._written += len(batch)
         self._batch = []
+        if self._most is not None:
+            with self._journal.lock:
+                if not (self._log and self._log[0].suspected):
+                    self._most = None
+        broken: dict[JournaledWorker, None] = {}
         for record in batch:
-            self._carry_out(record)
+            if not self._carry_out(record) and record.worker is not None:
+                broken[record.worker] = None
             self._done_with(record)
+        for worker in broken:
+            self.lose(worker, _broken_off(worker, "what follows from a step"))
         self._prune_sometimes()
 
     def _done_with(self, record: Record) -> None:
@@ -187,18 +246,21 @@ class Committer:
             if not left:
                 self._follow(worker.caught_up)
 
-    def _carry_out(self, record: Record) -> None:
+    def _carry_out(self, record: Record) -> bool:
+        """Whether all that follows from a record was done."""
+        done = True
         for call in record.follows:
-            self._follow(call)
-        if record.wake is not None:
-            self._follow(record.wake)
+            done = self._follow(call) and done
+        return (record.wake is None or self._follow(record.wake)) and done
 
-    def _follow(self, call: Callable[[], object]) -> None:
+    def _follow(self, call: Callable[[], object]) -> bool:
         """Do what follows from a record that is written or refused. The rest follows whatever this raises."""
         try:
             call()
         except BaseException as error:  # noqa: BLE001 as above
             self._engine.fault("what follows from a record of the journal", error, "the journal goes on")
+            return False
+        return True
 
     # -- what the store does not take --------------------------------------------------------------------
 
@@ -330,6 +392,59 @@ class Committer:
             assert record.leave_open is not None
             record.leave_open(_unknown(record, f"{name} has not answered yet whether it is written"))
 
+    # -- what can never be written -------------------------------------------------------------------------
+
+    def _unfit(self, batch: list[Record], error: StoreDataError) -> bool:
+        """The store takes others, but not this batch: find the record that it is for, and take that out of the line.
+
+        Halves of the batch are written, and halves of those, in their order; one alone is tried twice.
+        """
+        if not batch:
+            return self._refused(batch, error)
+        if len(batch) == 1 and batch[0].suspected:
+            self._most, self._batch = None, []
+            self._take_out(batch[0], error)
+            return True
+        for record in batch:
+            record.suspected = True
+        self._most = max(1, len(batch) // 2)
+        self._put_back(batch)
+        return True
+
+    def _takes_nothing_at_all(self) -> BaseException | None:
+        """Why the store does not even take changes without rows."""
+        try:
+            self._store.write(Changes())
+        except BaseException as error:  # noqa: BLE001 as in a write
+            return error
+        return None
+
+    def _take_out(self, record: Record, error: StoreDataError) -> None:
+        """Who waits for this record hears that it is refused. Where nobody does, nothing that rests on it may be
+        written: its worker stops, and goes on from what is stored when it is opened again."""
+        if record.refuse is not None:
+            self._tell([record], error)
+            return
+        kept = self._kept(record, error)
+        worker = record.worker
+        if worker is None:  # it is no step of a worker, and nothing rests on it
+            self._engine.warn(f"a record of the journal can never be written: {error}; {kept}")
+            return
+        self.lose(worker, StoreDataError(
+            f"a step of worker {worker.worker_id!r} of flow {worker.flow_id!r} can never be written: {error}; {kept}. "
+            "All that came before it is stored: open the worker again to go on from there",
+            worker_id=worker.worker_id,
+            flow_id=worker.flow_id,
+        ))  # fmt: skip
+        self._give_up([record])
+
+    def _kept(self, record: Record, error: StoreDataError) -> str:
+        """Where what the record says is kept, for people."""
+        try:
+            return f"it is kept in {self._store.keep_refused(merged([record])[0], str(error))}"
+        except BaseException as raised:  # noqa: BLE001 the record may be of any shape, and the disk may be full
+            return f"it could not be kept for a repair ({describe(raised)})"
+
     # -- workers that others run now -----------------------------------------------------------------------
 
     def _fenced(self, batch: list[Record], error: StoreError) -> bool:
@@ -426,6 +541,15 @@ class Committer:
             return
         if removed >= PRUNE_ROWS:
             self.do(self._prune)
+
+
+def _broken_off(worker: JournaledWorker, what: str) -> StoreError:
+    return StoreError(
+        f"worker {worker.worker_id!r} of flow {worker.flow_id!r} has stopped: {what} was broken off by a fault, which "
+        "is logged. All that was written is stored: open the worker again to go on from there",
+        worker_id=worker.worker_id,
+        flow_id=worker.flow_id,
+    )
 
 
 def _is_lost(record: Record) -> bool:

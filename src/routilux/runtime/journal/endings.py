@@ -12,7 +12,7 @@ from routilux.model.policy import INCOMPLETE
 from routilux.model.status import JobStatus
 from routilux.ports import ItemKey, ItemRow, LetterRow
 from routilux.runtime.journal import rows
-from routilux.runtime.journal.record import Record
+from routilux.runtime.journal.record import AS_STORED, Record
 from routilux.tracebacks import joined, kept, traceback_of
 
 if TYPE_CHECKING:
@@ -78,18 +78,12 @@ class Endings:
         return self.letters(mailbox, items, "job failed", _failure_of(items))
 
     def _letter(self, place: str, item: Item, reason: str, error: str | None) -> LetterRow:
+        """Its payload is the one that is stored: logic may have changed the one in memory."""
         worker, time = self._worker, self._worker.engine.driver.clock.time()
-        data = self._form(place, item)
         job_ids = rows.job_ids_text(item[3])
-        return LetterRow(worker.worker_id, item[0], worker.flow_id, place, job_ids, reason, error, time, data)
-
-    def _form(self, place: str, item: Item) -> bytes:
-        """The payload of an item; as it is stored, where logic has put something into it that has no JSON form."""
-        worker = self._worker
-        try:
-            return worker.encode(item[2], f"slot {place!r}")
-        except Exception:  # noqa: BLE001 a registered class of the user may raise anything
-            return worker.journal.store.items_of([ItemKey(worker.worker_id, place, item[0])])[0].data
+        return LetterRow(
+            worker.worker_id, item[0], worker.flow_id, place, job_ids, reason, error, time, AS_STORED
+        )
 
     def give_up(self, mailbox: Mailbox, items: Sequence[Item]) -> None:
         """Items of ended jobs were found."""

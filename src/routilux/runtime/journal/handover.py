@@ -129,9 +129,9 @@ class Handover:
                 if draft.maps and not worker.conflicts.stands(activation, draft):
                     activation.in_conflict = True
                     raise StateConflict
-                activation.draft, activation.has_checkpoint = Draft(), True
                 if len(draft.payloads) != len(draft.emits):  # another thread of it has just emitted
                     self.seal(draft)
+                activation.draft, activation.has_checkpoint = Draft(), True
                 sent = self._apply(draft, activation, record)
                 activation.draft.rest_on(draft)
                 record.then(partial(self._send, activation, sent))

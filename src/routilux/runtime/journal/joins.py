@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
+from routilux.errors import StoreError
 from routilux.kernel.mailbox import PARKED, Mailbox, SlotQueue
 from routilux.model.policy import AllSlotsReadyPolicy
 from routilux.ports import ItemKey, ItemRow, NoteKey
@@ -201,7 +202,7 @@ class Joins:
         if self.opening:
             self._look_for_partners(join)
         elif len(join.arrivals) == 1:
-            self._worker.journal.do(partial(self._look_for_partners, join))
+            self._worker.journal.do(partial(self._look_for_partners, join), self._worker)
 
     def _look_for_partners(self, join: Join) -> None:
         """Of what has arrived, between two batches; repeated from where it was if the store cannot be read."""
@@ -214,6 +215,16 @@ class Joins:
 
     def _complete(self, join: Join, item: Item) -> bool:
         """Load and queue one set of the key of this item, if every slot has an item of it."""
+        try:
+            return self._completed(join, item)
+        except StoreError:
+            raise
+        except BaseException as error:  # noqa: BLE001 from the class of a key
+            who = f"a key of routine {join.mailbox.routine_id!r} of flow {self._worker.flow_id!r}"
+            self._worker.engine.user_code_failed(who, error, "its item waits, and is not joined for now")
+            return False
+
+    def _completed(self, join: Join, item: Item) -> bool:
         there = join.mailbox.company(item)
         missing = [slot for slot in join.slots if slot.name not in there]
         if not missing or not all(slot.beyond for slot in missing):
@@ -289,7 +300,7 @@ class Joins:
         join = self.of(mailbox)
         if join is not None:
             join.asked.append(None)
-            self._worker.journal.do(partial(self._search, join))
+            self._worker.journal.do(partial(self._search, join), self._worker)
 
     def _search(self, join: Join) -> None:
         self._begin(join)
@@ -305,7 +316,7 @@ class Joins:
     def _go_on(self, join: Join) -> None:
         if not join.queued:
             join.queued = True
-            self._worker.journal.do(partial(self._step, join))
+            self._worker.journal.do(partial(self._step, join), self._worker)
 
     def _step(self, join: Join) -> None:
         worker = self._worker
@@ -313,12 +324,12 @@ class Joins:
             join.after, join.again = None, False
         elif join.unnoted:
             self._note_slice(join)
-            self._worker.journal.do(partial(self._step, join))
+            self._worker.journal.do(partial(self._step, join), self._worker)
             return
         elif join.after is not None and not join.crowded:
             self._search_slice(join)
             if join.after is not None and not join.crowded:
-                self._worker.journal.do(partial(self._step, join))
+                self._worker.journal.do(partial(self._step, join), self._worker)
                 return
         join.queued = False
         worker.caught_up()

@@ -266,9 +266,9 @@ class Journal:
         """Another process has this worker now: it ends here, and nothing of it is written any more. From any thread."""
         self._committer.do(partial(self._committer.lose, worker, error))
 
-    def do(self, task: Callable[[], None]) -> None:
-        """Do this on the committer, between two batches."""
-        self._committer.do(task)
+    def do(self, task: Callable[[], None], worker: JournaledWorker) -> None:
+        """Do this for a worker on the committer, between two batches."""
+        self._committer.do(task, worker)
 
     @property
     def is_full(self) -> bool:

@@ -9,15 +9,17 @@ Guarantees
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from routilux.errors import SerializationError, shown
+from routilux.model.checks import check_key
 from routilux.model.context import running
 from routilux.model.routine_state import RoutineState, checked_change, checked_number
 from routilux.ports import NoteKey
 from routilux.runtime.journal.record import Record
+from routilux.runtime.sizes import estimated_size
 
 if TYPE_CHECKING:
     from routilux.runtime.journal.worker import JournaledWorker
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 Notes = dict[NoteKey, bytes | None]
 
 GONE: Any = object()
+_SHORT = 200  # characters of a name that always fits beside the ids of its worker and its owner
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 
 
@@ -186,12 +189,24 @@ class StoredMapping(RoutineState):
         else:
             draft.size += sum(len(write.data or b"") for write in writes.values())
 
+    def kept_size(self) -> int:
+        """Bytes, roughly, of what it holds; nothing of that is read."""
+        held = {key: value.data if type(value) is Form else value for key, value in self._held.copy().items()}
+        return estimated_size(held) if held else 0
+
     # -- for the journal -----------------------------------------------------------------------------------
 
-    def fill(self, values: Mapping[Any, Any]) -> None:
-        """Take over what was read from the store."""
-        for key, value in values.items():
-            self._held[key] = value if type(value) in _ATOMS else Form(self._encoded(key, value))
+    def fill(self, forms: Iterable[tuple[Any, bytes]]) -> None:
+        """Take over keys, and the forms of their values, from the store. What cannot be read raises when it is."""
+        for key, data in forms:
+            held: Any = Form(data)
+            try:
+                value = self._worker.decode(data, self._where)
+            except Exception:  # noqa: BLE001 from the code of a registered type, or because it is not registered
+                pass
+            else:
+                held = value if type(value) in _ATOMS else held
+            self._held[key] = held
 
     def settle(self, share: Share) -> None:
         """What was read and then changed in place is written. Raises SerializationError."""
@@ -350,7 +365,7 @@ class StoredMapping(RoutineState):
 
     def _encoded(self, key: Any, value: Any) -> bytes:
         try:
-            return self._worker.journal.codec.encode(value, self._where)
+            return self._worker.encode(value, self._where)
         except SerializationError:
             pass  # said again with the key: to show that takes as long as to encode a number
         return self._worker.encode(value, f"{self._where}[{shown(key)}]")
@@ -359,7 +374,11 @@ class StoredMapping(RoutineState):
         return self._worker.decode(held.data, f"{self._where}[{shown(key)}]") if type(held) is Form else held
 
     def _note(self, key: Any) -> NoteKey:
-        name = name_of_text(key) if type(key) is str else self._worker.encode(key, self._where).decode()
+        name = name_of_text(key) if type(key) is str else None
+        if name is None:
+            name = self._worker.encode(key, self._where).decode()
+        if len(name) > _SHORT:
+            check_key(f"key of {self._where}", key, (self._worker.worker_id, self._kind, self._owner, name))
         return _new_key((self._worker.worker_id, self._kind, self._owner, name))
 
 
@@ -369,8 +388,13 @@ _new_key: Callable[[tuple[str, str, str, str]], NoteKey] = partial(tuple.__new__
 
 
 @lru_cache(maxsize=4_096)
-def name_of_text(key: str) -> str:
-    """A key as a note names it, which is its JSON form."""
+def name_of_text(key: str) -> str | None:
+    """A key as a note names it, which is its JSON form; None for half a surrogate pair, which JSON has no form for."""
     import json  # the codec gives the same, at more cost
 
-    return json.dumps(key, ensure_ascii=False)
+    name = json.dumps(key, ensure_ascii=False)
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return None
+    return name

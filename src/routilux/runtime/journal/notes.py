@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from routilux.errors import shown
+from routilux.model.checks import check_key
 from routilux.ports import NoteKey
 from routilux.runtime import turns
 from routilux.runtime.journal import rows
@@ -36,6 +38,7 @@ class ActivationNotes:
         worker, journal, mailbox = self._worker, self._worker.journal, activation.mailbox
         activation.claimed = True
         record = Record(worker)
+        self.keep_message(activation)
         record.notes = {self._note(activation): self._about(activation, 0.0)}
         activation.noted = True
         record.then(partial(self._claim_written, activation))
@@ -52,10 +55,16 @@ class ActivationNotes:
         if activation.mailbox.go_on(activation):
             self._worker.schedule(activation.mailbox)
 
+    def keep_message(self, activation: Any) -> None:
+        """A later attempt gets what the policy said first. Raises SerializationError for what has no JSON form."""
+        if activation.message_form is None:
+            where = f"policy message of routine {activation.mailbox.routine_id!r}"
+            activation.message_form = self._worker.encode(activation.message, where)
+
     def retry(self, activation: Any, when: float, delay: float) -> bool:
         """It is to run again on the same items at this time, once that is written; nothing of this attempt stays."""
         worker, journal = self._worker, self._worker.journal
-        activation.draft = Draft()
+        activation.draft, activation.is_used = Draft(), True
         if worker.conflicts.first is activation:
             worker.conflicts.over(activation)
         activation.claimed = activation.noted = True
@@ -73,11 +82,11 @@ class ActivationNotes:
         about = {
             "items": [[mailbox.node.places[item[1]], item[0]] for item in activation.batch],
             "attempt": activation.attempt,
-            "message": activation.message,
             "delay": delay,
             "due": worker.engine.driver.clock.time() + delay,
         }
-        return worker.encode(about, f"policy message of routine {mailbox.routine_id!r}")
+        data = worker.encode(about, f"activation of routine {mailbox.routine_id!r}")
+        return rows.with_member(data, "message", activation.message_form)
 
     def _note(self, activation: Any) -> NoteKey:
         return rows.activation_note(self._worker.worker_id, activation.mailbox.routine_id, activation.key)
@@ -86,8 +95,8 @@ class ActivationNotes:
 
     def once(self, activation: Any, name: str, call: Callable[[], Any]) -> Any:
         """The stored result of ``call``, or the one of calling it now, which is stored before this returns."""
-        known = (activation.idempotency_key, name)
-        where = f"result of once({name!r}) in routine {activation.mailbox.routine_id!r}"
+        known = self._name(activation, name, "once")
+        where = f"result of once({shown(name)}) in routine {activation.mailbox.routine_id!r}"
         data = self.onces.get(known)
         if data is None:
             data, record = self._result(known, call(), where)
@@ -98,8 +107,8 @@ class ActivationNotes:
 
     async def once_async(self, activation: Any, name: str, call: Callable[[], Awaitable[Any]]) -> Any:
         """:meth:`once` for a coroutine, which does not hold the event loop while it waits."""
-        known = (activation.idempotency_key, name)
-        where = f"result of aonce({name!r}) in routine {activation.mailbox.routine_id!r}"
+        known = self._name(activation, name, "aonce")
+        where = f"result of aonce({shown(name)}) in routine {activation.mailbox.routine_id!r}"
         data = self.onces.get(known)
         if data is None:
             data, record = self._result(known, await call(), where)
@@ -107,6 +116,13 @@ class ActivationNotes:
             await in_task(journal.waits_to_keep(record, partial(self._hand_over, activation, record)))
             self.onces[known] = data
         return self._worker.decode(data, where)
+
+    def _name(self, activation: Any, name: str, call: str) -> tuple[str, str]:
+        """Owner and name of the note of a result; refused before the call is made if no store takes it."""
+        owner = activation.idempotency_key
+        where = f"name of {call}() in routine {activation.mailbox.routine_id!r}"
+        check_key(where, name, (self._worker.worker_id, owner, "once", name))
+        return owner, name
 
     def _hand_over(self, activation: Any, record: Record) -> None:
         worker, journal = self._worker, self._worker.journal

@@ -122,7 +122,9 @@ class Opener:
         try:
             self._begin_life(worker, row, "worker", named=worker_id is not None)
             if metadata:
-                worker.about["metadata"] = dict(metadata)
+                worker.metadata_form = worker.encode(
+                    dict(metadata), f"metadata of worker {worker.worker_id!r}"
+                )
                 worker.state.keep_metadata(metadata)
             worker.write_row_now()
         except BaseException:

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from routilux.runtime.journal.worker import JournaledWorker
 
 
+AS_STORED = b""
+"""The data of a letter that gets the payload of its item, which the same record takes out of the store."""
+
+
 class Record:
     """See ``ports.Changes`` for what the rows mean.
 
@@ -55,6 +59,7 @@ class Record:
         None  # tells who waits that it is written, and all that follows is done
     )
     unknown = ""  # what is to be done, or is true, while its outcome is unknown
+    suspected = False  # of being what the store cannot write
     told = False  # it has been left open
     handed_over = False  # it is in the log, or was
     slipped_in = False  # its worker does not count it

@@ -15,6 +15,7 @@ from routilux.model.status import ExecutionStatus, JobStatus
 from routilux.ports import ItemKey, ItemRow, NoteKey, StoredJob, WorkerRow
 from routilux.runtime import turns
 from routilux.runtime.journal import rows
+from routilux.runtime.state import begin_job
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
@@ -41,7 +42,8 @@ class Revival:
         worker.next_number = worker.number_limit = row.next_number
         worker.about = worker.decode(row.data, self._where())
         worker.about["incarnation"] = worker.about.get("incarnation", 0) + 1  # written as it is entered
-        worker.state.keep_metadata(worker.about.get("metadata", {}))
+        worker.state.keep_metadata(worker.about.pop("metadata", {}))
+        worker.metadata_form = rows.metadata_form(row.data)
         worker.pause.restore(row.status == "paused")
         notes = rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False))
         self._states(notes)
@@ -61,7 +63,7 @@ class Revival:
         state: Any = worker.state
         worker.stopped, worker.accepting = True, False
         worker.hold()
-        state.take_job(job)
+        begin_job(state, job)
         state.status = ExecutionStatus(job.account.status.value)
         if with_states:
             self._states(rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False)))
@@ -70,11 +72,9 @@ class Revival:
         worker = self._worker
         state: Any = worker.state
         for note, value in notes.get("state", ()):
-            key, stored = self._pair(note, value)
-            state.state_of(note.owner).fill({key: stored})
+            state.state_of(note.owner).fill([(self._key(note), value)])
         for note, value in notes.get("shared", ()):
-            key, stored = self._pair(note, value)
-            state.shared_data.fill({key: stored})
+            state.shared_data.fill([(self._key(note), value)])
         for note, value in notes.get("merged", ()):
             node = worker.nodes.get(note.owner)
             if node is not None:
@@ -82,9 +82,8 @@ class Revival:
         log = worker.journal.store.entries(worker.worker_id, "log", "")
         state.attach_log([worker.decode(entry.data, self._where()) for entry in log])
 
-    def _pair(self, note: NoteKey, value: bytes) -> tuple[Any, Any]:
-        where = self._where()
-        return self._worker.decode(note.name.encode(), where), self._worker.decode(value, where)
+    def _key(self, note: NoteKey) -> Any:
+        return self._worker.decode(note.name.encode(), self._where())
 
     def _deaths(self, notes: Any) -> None:
         worker = self._worker
@@ -107,6 +106,7 @@ class Revival:
         account = joined([item[3] for item in batch])
         now, wall = worker.engine.now(), worker.engine.driver.clock.time()
         activation: Any = node.mailbox.restore_stalled(batch, account, about["attempt"], now)
+        activation.keep_key(note.name)
         activation.message = about["message"]
         activation.claimed = activation.noted = True
         if self._is_poison(node.mailbox, [activation], keys):
@@ -146,7 +146,7 @@ class Revival:
         worker.joins.remember(slot, item)
         try:
             return worker.put_in(mailbox, item)
-        except Exception as error:  # noqa: BLE001 an older version, or another flow, has let it in
+        except BaseException as error:  # noqa: BLE001 an older version, or another flow, has let it in
             worker.endings.unfit(mailbox, item, error)
             return QUEUED
 
@@ -156,7 +156,7 @@ class Revival:
             return self.revived(row)
         except StoreError:
             raise
-        except Exception:  # noqa: BLE001 reading it may call code of registered types
+        except BaseException:  # noqa: BLE001 reading it may call code of registered types
             return None
 
     def revived(self, row: ItemRow) -> Item:
@@ -212,11 +212,14 @@ class Revival:
         """A job as the store has it, entered in the book."""
         worker, row = self._worker, stored.row
         job: Any = worker.engine.book.restored(worker, row.job_id, None)
-        about, following = rows.fill_job(worker.journal.codec, worker.journal.store, job, row)
+        leave_out = partial(self._tell_left_out, row.job_id)
+        about, following = rows.fill_job(worker.journal.codec, worker.journal.store, job, row, leave_out)
+        job.metadata_form = rows.metadata_form(row.data)
         job.continue_lists(following)
-        data = rows.job_data(worker.journal.codec, worker.journal.store, row)
-        if data:
-            job.data.fill(data)
+        with rows.left_out(leave_out):
+            data = [*rows.job_data(worker.journal.codec, worker.journal.store, row)]
+            if data:
+                job.data.fill(data)
         status = JobStatus(
             row.status
         )  # what is completed stays so, whatever becomes of items that were parked
@@ -238,8 +241,14 @@ class Revival:
         else:
             worker.jobs[job.job_id] = job
         if worker.one_shot:
-            worker.state.take_job(job)  # type: ignore[attr-defined]
+            begin_job(worker.state, job)
         return job  # type: ignore[no-any-return]
+
+    def _tell_left_out(self, job_id: str, error: BaseException) -> None:
+        who = f"reading job {job_id!r} of flow {self._worker.flow_id!r}"
+        self._worker.engine.user_code_failed(
+            who, error, "what cannot be read is left out here, and stays stored"
+        )
 
     def left_in_store(self) -> list[str]:
         """Open jobs of which nothing has come into memory so far."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from contextvars import Context
 from functools import lru_cache
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from routilux import tracebacks
-from routilux.errors import PoisonItemError
+from routilux.errors import PoisonItemError, StoreError
 from routilux.kernel.account import JobAccount
 from routilux.model.item import DeadLetter, Output, Payload, SharedOutput
 from routilux.model.status import JobStatus
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from routilux.runtime.journal.state import JournaledJob
     from routilux.runtime.journal.worker import JournaledWorker
 
+LeaveOut: TypeAlias = Callable[[BaseException], object]
 POISON_DEATHS = 3
 _ALONE = "!"
 
@@ -82,29 +84,48 @@ def job_row(codec: Codec, job: JournaledJob, status: str, completed_at: float | 
 
 def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
     paused = job.pause is not None and job.pause.on_record and job.final is None
-    metadata = vars(job).get("metadata")  # a job has none until they are given or read
+    metadata = job.metadata_form
     if error is None and not (metadata or paused or job.outputs_dropped or job.errors_dropped):
         return _NOTHING_SPECIAL
     about = {
-        "metadata": dict(metadata or {}),
         "paused": paused,
         "error": error,
         "outputs_dropped": job.outputs_dropped,
         "errors_dropped": job.errors_dropped,
     }
-    return codec.encode(about, f"job {job.job_id!r}")
+    return with_metadata(codec.encode(about, f"job {job.job_id!r}"), metadata)
+
+
+def with_metadata(about: bytes, metadata: bytes | None) -> bytes:
+    """A JSON object with metadata as one more member, in their stored form."""
+    return with_member(about, "metadata", metadata or b"{}")
+
+
+def with_member(about: bytes, name: str, form: bytes) -> bytes:
+    """A JSON object that has members, and this one more."""
+    return b'{"%b":%b,%b' % (name.encode(), form, about[1:])
+
+
+def metadata_form(about: bytes) -> bytes | None:
+    """The stored form of the metadata in what :func:`with_metadata` gave; None for none. It reads no value."""
+    metadata = json.loads(about).get("metadata")
+    return json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode() if metadata else None
 
 
 _NOTHING_SPECIAL = b'{"metadata":{},"paused":false,"error":null,"outputs_dropped":0}'
 
 
 def fill_job(
-    codec: Codec, store: Store, job: JobContext, row: JobRow
+    codec: Codec, store: Store, job: JobContext, row: JobRow, leave_out: LeaveOut | None = None
 ) -> tuple[dict[str, Any], dict[str, int]]:
     """Give a job what its row and its lists remember; returns what the row says beside its columns, and the numbers
-    that follow in those of its lists that have entries."""
+    that follow in those of its lists that have entries.
+
+    ``leave_out`` is told of what cannot be read, such as a value of a type that is not registered any more; without it
+    that raises.
+    """
     where = f"job {row.job_id!r} in {store.name}"
-    about: dict[str, Any] = codec.decode(row.data, where)
+    about = _read_about(codec, row.data, where, leave_out)
     job.metadata.update(about["metadata"])
     job.created_at, job.started_at, job.completed_at = row.created_at, row.started_at, row.completed_at
     job.outputs_dropped, job.errors_dropped = about["outputs_dropped"], about.get("errors_dropped", 0)
@@ -118,18 +139,40 @@ def fill_job(
     following: dict[str, int] = {}
     for kind, take in takers.items():
         for entry in store.entries(row.worker_id, f"job.{kind}", row.job_id):
-            take(codec.decode(entry.data, where))
             following[kind] = entry.number + 1
+            with left_out(leave_out):
+                take(codec.decode(entry.data, where))
     return about, following
 
 
-def job_data(codec: Codec, store: Store, row: JobRow) -> dict[Any, Any]:
+def _read_about(codec: Codec, data: bytes, where: str, leave_out: LeaveOut | None) -> dict[str, Any]:
+    about: dict[str, Any]
+    with left_out(leave_out):
+        about = codec.decode(data, where)
+        return about
+    plain = json.loads(data)
+    del plain["metadata"]  # all else is text and numbers
+    about = codec.decode(json.dumps(plain).encode(), where)
+    return {"metadata": {}, **about}
+
+
+@contextmanager
+def left_out(leave_out: LeaveOut | None) -> Iterator[None]:
+    """Reading a value may call code of registered types, which raises anything."""
+    try:
+        yield
+    except BaseException as error:
+        if leave_out is None or tracebacks.is_a(error, StoreError):
+            raise
+        leave_out(error)
+
+
+def job_data(codec: Codec, store: Store, row: JobRow) -> Iterator[tuple[Any, bytes]]:
+    """Its keys, and the forms of their values."""
     where = f"data of job {row.job_id!r} in {store.name}"
-    return {
-        codec.decode(note.name.encode(), where): codec.decode(value, where)
-        for note, value in store.notes_of_job(row.worker_id, row.job_id)
-        if note.kind == "job.data"
-    }
+    for note, form in store.notes_of_job(row.worker_id, row.job_id):
+        if note.kind == "job.data":
+            yield codec.decode(note.name.encode(), where), form
 
 
 def fill_detached(codec: Codec, store: Store, job: DetachedJob, stored: StoredJob) -> None:
@@ -137,7 +180,8 @@ def fill_detached(codec: Codec, store: Store, job: DetachedJob, stored: StoredJo
     row, account = stored.row, job.account
     job.clear()
     about, _ = fill_job(codec, store, job, row)
-    job.data.update(job_data(codec, store, row))
+    where = f"data of job {row.job_id!r} in {store.name}"
+    job.data.update({key: codec.decode(form, where) for key, form in job_data(codec, store, row)})
     job.freeze()
     account.status = JobStatus(row.status)
     if account.status is JobStatus.COMPLETED:

@@ -57,6 +57,12 @@ class _Journaled(WorkerState):
         states = {routine_id: stored.copy() for routine_id, stored in list(self._stored_states.items())}
         return {routine_id: state for routine_id, state in states.items() if state}
 
+    def kept_size(self) -> int:
+        mappings = sum(stored.kept_size() for stored in [self.shared_data, *self._stored_states.values()])  # type: ignore[attr-defined]
+        return mappings + sum(
+            estimated_size(part) for part in (list(self.shared_log), self.output_log) if part
+        )
+
     def get_routine_state(self, routine_id: str, default: Any = None) -> Any:
         if routine_id not in self._stored_states:
             self._check_routine(routine_id)
@@ -136,6 +142,10 @@ class JournaledJob(JobContext):
         metadata: Mapping[str, Any] | None,
     ) -> None:
         super().__init__(job_id, worker.worker_id, worker.flow_id, account, worker.engine.driver, metadata)
+        # Fixed from here on: what the owner changes in ``metadata`` is not stored.
+        self.metadata_form = (
+            worker.encode(dict(metadata), f"metadata of job {job_id!r}") if metadata else None
+        )
         self._stored: dict[str, Any] = {}
         self._worker = worker
 
@@ -169,7 +179,7 @@ class JournaledJob(JobContext):
 
     def kept_size(self) -> int:
         data = self._stored.get("data")
-        return super().kept_size() + (0 if data is None else estimated_size(data.copy()))
+        return super().kept_size() + (0 if data is None else data.kept_size())
 
     def continue_lists(self, following: Mapping[str, int]) -> None:
         """Number what is added behind what the store has."""

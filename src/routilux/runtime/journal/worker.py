@@ -6,7 +6,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from routilux.errors import RoutiluxError, StateError, StoreError, WorkerNotRunningError, describe
+from routilux.errors import (
+    RoutiluxError,
+    SerializationError,
+    StateError,
+    StoreCorruptError,
+    StoreError,
+    WorkerNotRunningError,
+    describe,
+)
 from routilux.kernel.account import JobAccount
 from routilux.kernel.activation import OVER
 from routilux.kernel.mailbox import Mailbox
@@ -17,9 +25,10 @@ from routilux.ports import Activated, KeyRow, NoteKey, WorkerRow
 from routilux.runtime import turns
 from routilux.runtime.activation import COMPLETED, LiveActivation, Outcome
 from routilux.runtime.journal import rows
-from routilux.runtime.journal.activation import JournaledActivation, TappedJournaledActivation
+from routilux.runtime.journal.activation import DRAFT_BYTES, JournaledActivation, TappedJournaledActivation
 from routilux.runtime.journal.admission import Admission
 from routilux.runtime.journal.backlog import Backlog
+from routilux.runtime.journal.committer import RETRY_SECONDS
 from routilux.runtime.journal.conflicts import Conflicts, StateConflict
 from routilux.runtime.journal.draft import Draft
 from routilux.runtime.journal.endings import Endings
@@ -46,6 +55,7 @@ if TYPE_CHECKING:
     from routilux.runtime.waiting import Lines, Waits
 
 T = TypeVar("T")
+VALUE_BYTES = 256 * 2**20  # of one value as JSON, on every store; databases take less than 1 GB
 NUMBERS_AHEAD = 1_000  # that the worker's row allows for, so that it is not written for every item
 
 
@@ -73,6 +83,7 @@ class JournaledWorker(Worker):
         self.end_is_due = True  # none of its rows says that it has ended; moved under the journal's lock
         self.is_claimed = False
         self.about: dict[str, Any] = {}  # what else the worker's row says
+        self.metadata_form: bytes | None = None  # that it was started with
         self.stored_jobs = StoredJobs(self)
         self.endings = Endings(self)
         self.backlog = Backlog(self)
@@ -92,7 +103,14 @@ class JournaledWorker(Worker):
             self.joins.add(node)
 
     def encode(self, value: Any, where: str) -> bytes:
-        return self.journal.codec.encode(value, where)
+        data = self.journal.codec.encode(value, where)
+        if len(data) > VALUE_BYTES:
+            raise SerializationError(
+                f"{where}: a value of {len(data):,} bytes as JSON, and a store takes up to {VALUE_BYTES:,}; store it "
+                "elsewhere, and send a reference to it",
+                path="$",
+            )
+        return data
 
     def decode(self, data: bytes, where: str) -> Any:
         return self.journal.codec.decode(data, where)
@@ -152,8 +170,10 @@ class JournaledWorker(Worker):
                 self.started(activation.job)
             context = activation.job.context.copy()
             context.run(turns.set_running, activation)
-            slot_data = node.data_of(activation.batch)
             try:
+                if activation.is_used and not self.renewed(activation):
+                    return False, clock()
+                slot_data = node.data_of(activation.batch)
                 if (activation.job.halted and turns.put_back(activation)) or (
                     (node.guarded or node.gathers) and not turns.begin(self, activation, slot_data)
                 ):
@@ -215,6 +235,40 @@ class JournaledWorker(Worker):
         self.notes.claim(activation)
         return False
 
+    def merged_before(self, mailbox: Mailbox, slot: str) -> Payload:
+        """A copy, which an attempt that fails may have changed."""
+        merged = mailbox.merged.get(slot)
+        if not merged:
+            return {}
+        where = f"merged slot '{mailbox.routine_id}.{slot}'"
+        copy: Payload = self.decode(self.encode(merged, where), where)
+        return copy
+
+    def renewed(self, activation: Any) -> bool:
+        if not activation.is_used:
+            return True
+        try:
+            activation.renew_payloads()
+        except StoreCorruptError:
+            raise
+        except StoreError:
+            mailbox, now = activation.mailbox, self.engine.now()
+            if mailbox.stall(activation, retry=False):
+                self.schedule(mailbox)
+            turns.arm_retry(self, activation, now + RETRY_SECONDS)
+            if activation.job.ended:  # it ended meanwhile
+                self.sweep()
+                self.forget_retry(activation)
+            return False
+        return True
+
+    def unfit_to_run_again(self, activation: Any) -> BaseException | None:
+        try:
+            self.notes.keep_message(activation)
+        except BaseException as error:  # noqa: BLE001 a registered type of the user may raise anything
+            return error
+        return None
+
     def retry_later(self, activation: Any, when: float, delay: float) -> bool:
         return self.notes.retry(activation, when, delay)
 
@@ -235,12 +289,18 @@ class JournaledWorker(Worker):
         """Nothing may fail behind this: merged slots and changed states are encoded, and emits read back."""
         if activation.draft.maps:
             activation.draft.settle()
+        if activation.draft.size > DRAFT_BYTES:
+            raise activation.too_much()
         if activation.draft.emits:
             self.handover.seal(activation.draft)
         for slot, merged in (activation.merged or {}).items():
             routine_id = activation.mailbox.routine_id
-            note = NoteKey(self.worker_id, "merged", routine_id, slot)
-            activation.draft.notes[note] = self.encode(merged, f"merged slot '{routine_id}.{slot}'")
+            note, where = (
+                NoteKey(self.worker_id, "merged", routine_id, slot),
+                f"merged slot '{routine_id}.{slot}'",
+            )
+            form = activation.draft.notes[note] = self.encode(merged, where)
+            activation.merged[slot] = self.decode(form, where)
 
     def conclude(self, activation: Any, now: float, outcome: Outcome) -> bool:
         self.handover.hand_over(activation, outcome)
@@ -382,7 +442,7 @@ class JournaledWorker(Worker):
             "stopped" if over else "paused" if paused else "running",
             self.number_limit,
             self.engine.driver.clock.time(),
-            self.encode(self.about, f"worker {self.worker_id!r}"),
+            rows.with_metadata(self.encode(self.about, f"worker {self.worker_id!r}"), self.metadata_form),
         )
 
     def write_row(self) -> None:
@@ -583,7 +643,8 @@ class JournaledWorker(Worker):
         self.on_given_up()
 
     def lost(self, error: StoreError) -> None:
-        """Another process runs this worker now: leave everything to it, also the end that it was to come to here."""
+        """Another process runs this worker now, or a step of it cannot be written: nothing more of it is recorded here,
+        not even the end that it was to come to."""
         with self.journal.lock:
             self.failure, self.is_cut_off, self.for_good = error, True, False
         self.close()

@@ -7,7 +7,7 @@ from typing import Final
 import psycopg
 from psycopg import errors
 
-from routilux.errors import StoreCorruptError, StoreError, StoreFullError
+from routilux.errors import StoreCorruptError, StoreDataError, StoreError, StoreFullError
 
 _ENDED: Final = (
     "08",
@@ -15,6 +15,7 @@ _ENDED: Final = (
     "25P03",
 )  # SQLSTATEs of a connection that the server has ended, by their beginnings
 _DAMAGE: Final = (errors.DataCorrupted, errors.IndexCorrupted)
+_UNFIT: Final = ("22", "23", "54")  # SQLSTATEs of a row that cannot be written, by their beginnings
 _ADVICE: Final[tuple[tuple[type[psycopg.Error], str], ...]] = (
     (
         errors.ReadOnlySqlTransaction,
@@ -61,7 +62,16 @@ def translated(error: psycopg.Error, name: str, lost: bool = False) -> StoreErro
             f"{name}: the server found damaged data: {said}; restore the database from a backup"
         )
     advice = next((advice for kind, advice in _ADVICE if isinstance(error, kind)), "nothing was changed")
-    return StoreError(f"{name}: {said}; {advice}")
+    return (StoreDataError if _is_unfit(error) else StoreError)(f"{name}: {said}; {advice}")
+
+
+def _is_unfit(error: psycopg.Error) -> bool:
+    """Whether it is because of what was to be written, and not of how the server is."""
+    if isinstance(error, errors.ForeignKeyViolation):
+        return False
+    if error.sqlstate is None:  # the driver has no form for a value
+        return isinstance(error, psycopg.DataError | psycopg.ProgrammingError)
+    return error.sqlstate.startswith(_UNFIT)
 
 
 def not_connected(error: psycopg.Error, name: str) -> StoreError:

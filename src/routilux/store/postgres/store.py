@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import struct
 from collections.abc import Sequence
 from threading import Event, Lock
 from typing import Final
@@ -13,8 +14,10 @@ import psycopg
 from routilux.errors import (
     InvalidTypeError,
     InvalidValueError,
+    StoreDataError,
     StoreError,
     StoreUnknownError,
+    describe,
     refused,
 )
 from routilux.ports import Changes, Commands, Death, FlightRecorder, OnLost, Store
@@ -24,6 +27,7 @@ from routilux.store.postgres.commands import PostgresCommands
 from routilux.store.postgres.failures import is_lost
 from routilux.store.postgres.flights import flights_of
 from routilux.store.postgres.link import Link
+from routilux.store.postgres.machine import beside
 from routilux.store.postgres.migrating import check_server, migrate
 from routilux.store.postgres.ownership import Ownership
 from routilux.store.postgres.pruning import prune
@@ -34,6 +38,7 @@ from routilux.store.postgres.writing import (
     taken_names,
     worker_ids_of,
 )
+from routilux.store.refused import keep_refused
 
 _log = logging.getLogger("routilux.store")
 
@@ -125,11 +130,16 @@ class PostgresStore(Reading, Store):
     def write(self, changes: Changes) -> frozenset[int | str]:
         """As ``ports.Store`` says. Raises StoreFencedError, with ``worker_id``, where a claimed worker has been taken
         over, and StoreLockedError where a worker that was not claimed has an owner."""
-        worker_ids = worker_ids_of(changes)
-        batch = list(statements_of(changes))
-        return self._writer.run(
-            lambda connection: self._write(connection, changes, worker_ids, batch), again=False
-        )
+        try:
+            worker_ids = worker_ids_of(changes)
+            batch = list(statements_of(changes))
+            return self._writer.run(
+                lambda connection: self._write(connection, changes, worker_ids, batch), again=False
+            )
+        except (TypeError, ValueError, OverflowError, struct.error) as error:  # from the forms of values
+            raise StoreDataError(
+                f"{self.name}: a value cannot be stored: {describe(error)}; nothing was written"
+            ) from error
 
     def _write(
         self,
@@ -191,6 +201,14 @@ class PostgresStore(Reading, Store):
             ) from error
         if done.statusmessage != "COMMIT":
             raise StoreError(f"{self.name}: the server has rolled the batch back; nothing was written")
+
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        """In a file of this machine, among the temporary files: one for each store and user."""
+        try:
+            path = beside(self.name, ".refused")
+        except OSError as error:
+            raise StoreError(f"{self.name}: there is no place to keep refused changes: {error}") from error
+        return keep_refused(path, changes, why)
 
     def settle(self) -> bool:
         """As ``ports.Store`` says: connects again, ends the connection that was lost, and looks the batch up."""

@@ -1,4 +1,5 @@
-"""The statements that carry out a set of changes: at most one for each table and kind of change."""
+"""The statements that carry out a set of changes: one for each table and kind of change,
+and more of them for large values."""
 
 from __future__ import annotations
 
@@ -26,6 +27,7 @@ from routilux.store.postgres.statements import statements
 Statement = tuple[bytes, Sequence[Any]]
 
 _SQL: Final = statements("writing")
+_MOST_BYTES: Final = 128 * 2**20  # of the values in one statement; the server takes less than 1 GiB
 _FORGET: Final = ("forget_items", "forget_notes", "forget_entries", "forget_workers")
 
 
@@ -78,15 +80,15 @@ def statements_of(changes: Changes) -> Iterator[Statement]:
     if changes.workers:  # before all that belongs to a worker: a process that prunes it holds its row
         yield _SQL["put_workers"], sealed(WorkerRow, changes.workers.values())
     if changes.items:
-        yield _SQL["put_items"], sealed(ItemRow, changes.items)
+        yield from _put("put_items", ItemRow, changes.items)
     if changes.taken:
         yield _SQL["take_items"], columns(ItemKey, changes.taken)
     yield from _of_notes(changes)
     if changes.entries:
-        yield _SQL["put_entries"], sealed(EntryRow, changes.entries)
+        yield from _put("put_entries", EntryRow, changes.entries)
     yield from _of_jobs(changes)
     if changes.letters:
-        yield _SQL["put_letters"], sealed(LetterRow, changes.letters)
+        yield from _put("put_letters", LetterRow, changes.letters)
     if changes.redriven:
         worker_ids, numbers = zip(*changes.redriven, strict=True)
         yield _SQL["remove_letters"], [texts(worker_ids), list(numbers)]
@@ -94,6 +96,18 @@ def statements_of(changes: Changes) -> Iterator[Statement]:
     if changes.answers:
         yield _SQL["put_answers"], columns(Answer, changes.answers)
         yield _SQL["notify"], []
+
+
+def _put(name: str, kind: type, rows: Sequence[Sequence[Any]]) -> Iterator[Statement]:
+    """Rows that end with their data, so many at a time as the server takes in one statement."""
+    start = size = 0
+    for at, row in enumerate(rows):
+        length = len(row[-1])
+        if size and size + length > _MOST_BYTES:
+            yield _SQL[name], sealed(kind, rows[start:at])
+            start, size = at, 0
+        size += length
+    yield _SQL[name], sealed(kind, rows[start:])
 
 
 def forgetting(worker_ids: Sequence[str]) -> Iterator[Statement]:
@@ -115,7 +129,7 @@ def _of_notes(changes: Changes) -> Iterator[Statement]:
     put = [(*note, value) for note, value in changes.notes.items() if value is not None]
     removed = [note for note, value in changes.notes.items() if value is None]
     if put:
-        yield _SQL["put_notes"], sealed(NoteRow, put)
+        yield from _put("put_notes", NoteRow, put)
     if removed:
         yield _SQL["remove_notes"], columns(NoteKey, removed)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
-from routilux.errors import StoreCorruptError, StoreError, StoreFullError, StoreUnknownError
+from routilux.errors import StoreCorruptError, StoreDataError, StoreError, StoreFullError, StoreUnknownError
 
 Durability = Literal["full", "process"]
 
@@ -107,8 +107,8 @@ def translated(path: Path) -> Iterator[None]:
         raise _of_sqlite(error, path) from error
     except UnicodeDecodeError as error:  # a name in the schema that is no text any more
         raise damaged(path, str(error)) from error
-    except (OverflowError, UnicodeEncodeError) as error:
-        raise StoreError(f"{path}: a value cannot be stored: {error}; nothing was written") from error
+    except OverflowError as error:
+        raise unfit(path, error) from error
     except OSError as error:
         raise of_system(error, path) from error
 
@@ -136,8 +136,19 @@ def _of_sqlite(error: Exception, path: Path) -> StoreError:
             "this user"
         )
     if kind == sqlite3.SQLITE_CONSTRAINT:
-        return StoreError(f"{path}: a row that should be new is there already ({error}); nothing was written")
+        return StoreDataError(
+            f"{path}: a row that should be new is there already ({error}); nothing was written"
+        )
+    if kind in (sqlite3.SQLITE_TOOBIG, sqlite3.SQLITE_MISMATCH) or isinstance(error, _UNFIT):
+        return unfit(path, error)
     return StoreError(f"{path}: {error}; nothing was written")
+
+
+_UNFIT = (sqlite3.DataError, sqlite3.InterfaceError, sqlite3.ProgrammingError)
+
+
+def unfit(path: Path, error: Exception) -> StoreDataError:
+    return StoreDataError(f"{path}: a value cannot be stored: {error}; nothing was written")
 
 
 def _kind(error: Exception) -> int | None:

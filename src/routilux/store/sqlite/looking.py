@@ -51,6 +51,9 @@ class SqliteView(SqliteStore):
             raise self.only_read
         return frozenset()
 
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        raise self.only_read
+
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
         raise self.only_read
 

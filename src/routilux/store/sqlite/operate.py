@@ -14,7 +14,7 @@ from routilux.store.sqlite.beside import OwnerLock
 from routilux.store.sqlite.connection import connect, reading, translated
 from routilux.store.sqlite.opening import compare, exists, mark_of, problems, read_state
 from routilux.store.sqlite.rows import Fields, opened
-from routilux.store.sqlite.scan import TABLES, Key, Table, scan
+from routilux.store.sqlite.scan import TABLES, Key, Table, order_of, scan
 from routilux.store.sqlite.schema import check_format, released
 
 _BUSY_TIMEOUT = 5.0  # seconds
@@ -140,7 +140,7 @@ def _backwards(
     """The rows before ``start``, or from the end, down to the damage."""
     try:
         for key, found in scan(connection, table, start, backwards=True):
-            if after is not None and key <= after:
+            if after is not None and order_of(key) <= order_of(after):
                 return
             if not isinstance(found, StoreCorruptError):
                 yield found

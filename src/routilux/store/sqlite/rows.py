@@ -1,4 +1,9 @@
-"""Rows with their checksums: how they lie in the database, and how they are taken out of it."""
+"""Rows with their checksums: how they lie in the database, and how they are taken out of it.
+
+UTF-8 has no place for half a surrogate pair, which is what Python makes of a file name that is no UTF-8. A text that
+has one lies in the database as a BLOB, which no column of texts converts; all others are texts. The texts keep their
+order, and the BLOBs come behind them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +34,34 @@ def seal(fields: Fields, data: bytes = b"") -> int:
     Texts go in as they are: their repr depends on which characters this version of Python knows.
     """
     text = "\0".join([field if isinstance(field, str) else repr(field) for field in fields])
-    return crc32(data, crc32(text.encode()))
+    try:
+        return crc32(data, crc32(text.encode()))
+    except UnicodeEncodeError:
+        return crc32(data, crc32(_as_blob(text)))
+
+
+def storable(values: Sequence[Any]) -> list[Any]:
+    """Values for a statement that SQLite does not take as they are."""
+    return [
+        _as_blob(value) if isinstance(value, str) and not _is_unicode(value) else value for value in values
+    ]
+
+
+def readable(value: Any) -> Any:
+    """A text as it was, from a column of texts."""
+    return value.decode("utf-8", "surrogatepass") if isinstance(value, bytes) else value
+
+
+def _as_blob(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def sealed(row: Fields) -> Fields:
@@ -48,7 +80,11 @@ def sealed_whole(row: KeyRow | PropertyRow) -> Fields:
 
 def counted(job_id: str, change: int) -> Fields:
     """A change of a job's count, and what balances it."""
-    return job_id, change, crc32(job_id.encode()) - change
+    return job_id, change, _balance(job_id) - change
+
+
+def _balance(job_id: str) -> int:
+    return crc32(_as_blob(job_id))
 
 
 def opened(type_: type[R], stored: Iterable[Fields]) -> list[R]:
@@ -65,36 +101,46 @@ def opened_job(stored: Fields) -> StoredJob:
     job = JobRow._make(_checked("JobRow", row))
     if items is None:
         return StoredJob(job, 0)
-    if (
-        not isinstance(items, int)
-        or not isinstance(balance, int)
-        or items + balance != crc32(job.job_id.encode())
-    ):
+    if not isinstance(items, int) or not isinstance(balance, int) or items + balance != _balance(job.job_id):
         raise corrupt("count", (job.job_id,))
     return StoredJob(job, items)
 
 
 def opened_key(stored: Fields) -> KeyRow:
-    if not _is_sealed(stored[:-1], b"", stored[-1]):
-        raise corrupt("key", stored[:2])
-    return KeyRow._make(stored[:-1])
+    return KeyRow._make(_checked_whole("key", 2, stored))
 
 
 def opened_property(stored: Fields) -> PropertyRow:
-    if not _is_sealed(stored[:-1], b"", stored[-1]):
-        raise corrupt("property", stored[:1])
-    return PropertyRow._make(stored[:-1])
+    return PropertyRow._make(_checked_whole("property", 1, stored))
+
+
+def _checked_whole(kind: str, width: int, stored: Fields) -> Fields:
+    """The fields of a row without a blob."""
+    fields = _sealed_fields(stored[:-1], b"", stored[-1])
+    if fields is None:
+        raise corrupt(kind, stored[:width])
+    return fields
 
 
 def _checked(type_name: str, stored: Fields) -> Fields:
-    if not _is_sealed(stored[:-2], stored[-2], stored[-1]):
-        kind, width = _KEYS[type_name]
-        raise corrupt(kind, stored[:width])
-    return stored[:-1]
+    fields, data = stored[:-2], stored[-2]
+    if isinstance(data, bytes):
+        whole = _sealed_fields(fields, data, stored[-1])
+        if whole is not None:
+            return *whole, data
+    kind, width = _KEYS[type_name]
+    raise corrupt(kind, stored[:width])
 
 
-def _is_sealed(fields: Fields, data: object, crc: object) -> bool:
-    return isinstance(data, bytes) and seal(fields, data) == crc
+def _sealed_fields(fields: Fields, data: bytes, crc: object) -> Fields | None:
+    """The fields of a row as they were written; None if these were altered. Hardly any has a text that is a BLOB."""
+    if seal(fields, data) == crc:
+        return fields
+    try:
+        read = [readable(field) for field in fields]
+    except UnicodeDecodeError:
+        return None
+    return read if seal(read, data) == crc else None
 
 
 _KEYS = {

@@ -106,10 +106,17 @@ def scan(
             except StoreCorruptError as error:
                 found, altered = error, altered + 1
             else:
-                if after is not None and not (key < after if backwards else key > after):
+                if after is not None and not (
+                    order_of(key) < order_of(after) if backwards else order_of(key) > order_of(after)
+                ):
                     raise corrupt(f"order of the {table.name}", key)
                 after, altered = key, 0
             yield key, found
         if at < _CHUNK:
             return
     raise corrupt(f"run of {table.name}", after or ())
+
+
+def order_of(key: Key) -> list[tuple[bool, Any]]:
+    """SQLite has BLOBs behind all texts."""
+    return [(isinstance(part, bytes), part) for part in key]

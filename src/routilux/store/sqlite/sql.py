@@ -6,8 +6,10 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from importlib.resources import files
-from sqlite3 import Connection
+from sqlite3 import Connection, Cursor
 from typing import Any
+
+from routilux.store.sqlite.rows import storable
 
 CHUNKS = (256, 64, 16, 4, 1)
 """Rows go into a statement by so many at a time: few texts, so that every statement stays prepared; and one step of
@@ -35,12 +37,19 @@ def chunks(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
             start += size
 
 
+def run(connection: Connection, sql: str, values: Sequence[Any]) -> Cursor:
+    try:
+        return connection.execute(sql, values)
+    except UnicodeEncodeError:
+        return connection.execute(sql, storable(values))
+
+
 def put(connection: Connection, name: str, rows: Sequence[Sequence[Any]]) -> int:
     """Run a statement that takes whole rows; returns how many of them it has written."""
     written = 0
     for part in chunks(rows):
         values = [value for row in part for value in row]
-        written += connection.execute(statement(name, len(part)), values).rowcount
+        written += run(connection, statement(name, len(part)), values).rowcount
     return written
 
 
@@ -52,5 +61,5 @@ def by_key(connection: Connection, name: str, keys: Iterable[Sequence[Any]]) -> 
     found: list[tuple[Any, ...]] = []
     for prefix, lasts in groups.items():
         for part in chunks(lasts):
-            found += connection.execute(statement(name, len(part)), [*prefix, *part])
+            found += run(connection, statement(name, len(part)), [*prefix, *part])
     return found

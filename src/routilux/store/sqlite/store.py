@@ -39,6 +39,7 @@ from routilux.ports import (
 from routilux.store.boot import boot_id
 from routilux.store.claims import Claims
 from routilux.store.flight import Flights
+from routilux.store.refused import keep_refused
 from routilux.store.sqlite import batch
 from routilux.store.sqlite.beside import OwnerLock, Reserve, beside
 from routilux.store.sqlite.connection import (
@@ -47,6 +48,7 @@ from routilux.store.sqlite.connection import (
     open_writer,
     reading,
     translated,
+    unfit,
     writing,
 )
 from routilux.store.sqlite.late import LateCheck
@@ -54,9 +56,9 @@ from routilux.store.sqlite.mark import Mark, MarkFile
 from routilux.store.sqlite.opening import State, inspect, is_small, read_state
 from routilux.store.sqlite.place import Place
 from routilux.store.sqlite.readers import Readers
-from routilux.store.sqlite.rows import opened, opened_job, opened_key, opened_notes, seal
+from routilux.store.sqlite.rows import opened, opened_job, opened_key, opened_notes, readable, seal
 from routilux.store.sqlite.schema import Migrations, migrate, released
-from routilux.store.sqlite.sql import by_key, statement
+from routilux.store.sqlite.sql import by_key, run, statement
 
 log = logging.getLogger("routilux.store")
 
@@ -186,7 +188,10 @@ class SqliteStore(Store):
     def _commit(self, changes: Changes) -> frozenset[int | str]:
         try:
             with translated(self._path), self._transaction() as connection:
-                batch.apply(connection, changes)
+                try:
+                    batch.apply(connection, changes)
+                except (TypeError, ValueError) as error:  # from the forms of values
+                    raise unfit(self._path, error) from error
         except batch.Taken as refusal:
             return refusal.names
         return frozenset()
@@ -226,6 +231,9 @@ class SqliteStore(Store):
             if not may_retry:
                 raise
         return commit()
+
+    def keep_refused(self, changes: Changes, why: str) -> str:
+        return keep_refused(beside(self._path, ".refused"), changes, why)
 
     def settle(self) -> bool:
         with self._writer(), translated(self._path):
@@ -300,7 +308,7 @@ class SqliteStore(Store):
         return rows[0].number if rows else -1
 
     def places(self, worker_id: str) -> list[str]:
-        return [row[0] for row in self._select("places", worker_id)]
+        return [readable(row[0]) for row in self._select("places", worker_id)]
 
     def job(self, job_id: str) -> StoredJob | None:
         rows = self._select("job", job_id)
@@ -329,7 +337,7 @@ class SqliteStore(Store):
         sql = statement("jobs").replace("[conditions]", " AND ".join(wanted) or "TRUE")
         values = [value for values in wanted.values() for value in values]
         with self._reader() as connection:
-            return [opened_job(row) for row in connection.execute(sql, [*values, _limit(limit)]).fetchall()]
+            return [opened_job(row) for row in run(connection, sql, [*values, _limit(limit)]).fetchall()]
 
     def letters(self, *, worker_id: str | None = None, job_id: str | None = None) -> list[LetterRow]:
         stored = self._select("letters") if worker_id is None else self._select("letters_of", worker_id)
@@ -348,7 +356,7 @@ class SqliteStore(Store):
 
     def _select(self, name: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._reader() as connection:
-            return connection.execute(statement(name), values).fetchall()
+            return run(connection, statement(name), values).fetchall()
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:

@@ -13,6 +13,7 @@ import pytest
 from routilux.errors import (
     InvalidValueError,
     StoreCorruptError,
+    StoreDataError,
     StoreError,
     StoreFullError,
     StoreUnknownError,
@@ -179,19 +180,28 @@ def test_a_database_that_is_cut_while_it_is_open_stops_every_write(path, opened)
 def test_an_item_that_is_there_already_is_refused_whole(opened):
     store = opened()
     store.write(changes(items=[item_row(1)]))
-    with pytest.raises(StoreError, match="a row that should be new is there already"):
+    with pytest.raises(StoreDataError, match="a row that should be new is there already"):
         store.write(changes(items=[item_row(2), item_row(1)], jobs=[job_row()]))
     assert store.items("w", "parse.in") == [item_row(1)]
     assert store.jobs() == []
 
 
-@pytest.mark.parametrize("bad", [item_row(2**63), item_row(1, source="\ud800")], ids=["number", "surrogate"])
+@pytest.mark.parametrize("bad", [item_row(2**63), item_row(1, data=object())], ids=["number", "object"])
 def test_a_value_that_sqlite_does_not_know_is_refused_whole(opened, bad):
     store = opened()
-    with pytest.raises(StoreError, match=r"a value cannot be stored: .*nothing was written"):
+    with pytest.raises(StoreDataError, match=r"a value cannot be stored: .*nothing was written"):
         store.write(changes(workers=[worker_row()], items=[item_row(5), bad]))
     assert store.workers() == []
     store.write(changes(items=[item_row(5)]))
+
+
+def test_a_value_that_is_larger_than_sqlite_takes_is_refused_whole(opened):
+    store = opened()
+    store._connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 100_000)
+    with pytest.raises(StoreDataError, match=r"a value cannot be stored: .*too big; nothing was written"):
+        store.write(changes(workers=[worker_row()], items=[item_row(1, data=bytes(200_000))]))
+    assert store.workers() == []
+    store.write(changes(items=[item_row(1)]))
 
 
 # -- a full disk -----------------------------------------------------------------------------------------------

@@ -19,6 +19,7 @@ from routilux.errors import (
 from routilux.store import Problem, check, export, open_store, prune, read_export, repair, restore
 from routilux.store.sqlite import SqliteStore
 from routilux.testing.store_rows import (
+    NO_UNICODE,
     ODD_TEXTS,
     changes,
     changes_of_texts,
@@ -29,6 +30,7 @@ from routilux.testing.store_rows import (
     worker_row,
 )
 
+TEXTS = [*ODD_TEXTS, NO_UNICODE]
 ITEMS = [item_row(number, data=Random(number).randbytes(300)) for number in range(2_000)]
 
 
@@ -41,8 +43,8 @@ def url(path):
 def filled(path, url):
     """The URL of a closed store with rows of every kind."""
     with closing(SqliteStore(path)) as store:
-        made = changes_of_texts(ODD_TEXTS)
-        made.counts = dict.fromkeys(ODD_TEXTS, 1)
+        made = changes_of_texts(TEXTS)
+        made.counts = dict.fromkeys(TEXTS, 1)
         store.write(made)
         store.write(changes(workers=[worker_row()], items=ITEMS, jobs=[job_row()], counts={"j": len(ITEMS)}))
     return url
@@ -50,7 +52,7 @@ def filled(path, url):
 
 def read(url):
     with closing(open_store(url)) as store:
-        return contents(store, [*ODD_TEXTS, "w"], [*ODD_TEXTS, "j"])
+        return contents(store, [*TEXTS, "w"], [*TEXTS, "j"])
 
 
 # -- URLs ------------------------------------------------------------------------------------------------------
@@ -112,7 +114,7 @@ def test_a_store_that_is_in_use_can_be_checked_and_exported(filled, path, tmp_pa
     with closing(SqliteStore(path)) as store:
         store.write(changes(items=[item_row(5_000)]))
         assert check(filled) == []
-        assert export(filled, tmp_path / "rows.jsonl")["items"] == len(ITEMS) + len(ODD_TEXTS) + 1
+        assert export(filled, tmp_path / "rows.jsonl")["items"] == len(ITEMS) + len(TEXTS) + 1
         store.write(changes(items=[item_row(5_001)]))
 
 
@@ -153,7 +155,7 @@ def test_an_export_restores_the_same_store(filled, tmp_path):
     new = f"sqlite:///{tmp_path}/new.db"
     assert restore(tmp_path / "rows.jsonl", new) == counts
     assert read(new) == read(filled)
-    assert counts["items"] == len(ITEMS) + len(ODD_TEXTS)
+    assert counts["items"] == len(ITEMS) + len(TEXTS)
 
 
 def test_an_export_is_readable(url, path, tmp_path):
@@ -230,7 +232,7 @@ def test_a_whole_store_is_repaired_into_the_same(filled, tmp_path):
     new = f"sqlite:///{tmp_path}/new.db"
     repaired = repair(filled, new)
     assert repaired.lost == []
-    assert repaired.saved["items"] == len(ITEMS) + len(ODD_TEXTS)
+    assert repaired.saved["items"] == len(ITEMS) + len(TEXTS)
     assert read(new) == read(filled)
 
 
@@ -284,7 +286,7 @@ def test_a_history_that_is_too_short_is_repaired_and_the_loss_told(filled, path,
     repaired = repair(filled, f"sqlite:///{tmp_path}/new.db")
     assert len(repaired.lost) == 1
     assert "its history ends at batch" in repaired.lost[0].message
-    assert repaired.saved["items"] == len(ITEMS) + len(ODD_TEXTS)
+    assert repaired.saved["items"] == len(ITEMS) + len(TEXTS)
 
 
 def test_a_file_that_is_no_database_can_not_be_repaired(path, url, tmp_path):

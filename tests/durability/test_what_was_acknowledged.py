@@ -1,0 +1,432 @@
+"""What is kept of an item is what was acknowledged, whatever user code does with its objects afterwards."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from threading import Thread
+from typing import Any
+
+import pytest
+
+from routilux import ErrorHandler, ErrorStrategy, Flow, Routine, Runtime, current
+from routilux.activation_policies import WAIT, Fire, batch_size_policy, custom_policy, immediate_policy
+from routilux.errors import SerializationError, StoreError
+from routilux.ports import ItemRow
+from routilux.runtime.journal.backlog import Backlog
+from routilux.runtime.journal.handover import Handover
+from routilux.store.codec import register
+from routilux.store.memory import MemoryStore
+from routilux.store.registry import by_class, by_tag
+from tests.waiting import SECONDS, eventually
+
+PAYLOAD = {"weight": 7, "tags": ["a"]}
+
+
+def spoil(item: dict[str, Any]) -> None:
+    item.pop("weight")
+    item["tags"].append("b")
+    item["connection"] = object()
+
+
+def flow_of(logic: Callable[..., Any], *, flow_id: str = "f", **options: Any) -> Flow:
+    """One routine."""
+    flow = Flow(flow_id)
+    flow.add_routine(routine_of(logic, **options), "r")
+    return flow
+
+
+def routine_of(
+    logic: Callable[..., Any],
+    *,
+    policy: Any = None,
+    handler: ErrorHandler | None = None,
+    is_async: bool = False,
+    capacity: int = 100,
+) -> Routine:
+    """Its logic is ``logic(routine, items, message, state)``."""
+
+    class Do(Routine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_slot("in", max_queue_length=capacity)
+            self.add_event("error")
+            self.set_activation_policy(policy or immediate_policy())
+            self.set_error_handler(handler or ErrorHandler(ErrorStrategy.SKIP))
+
+        if is_async:
+
+            async def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
+                logic(self, slot_data["in"], policy_message, state)
+        else:
+
+            def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
+                logic(self, slot_data["in"], policy_message, state)
+
+    return Do()
+
+
+# -- dead letters ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strategy", [ErrorStrategy.SKIP, ErrorStrategy.CONTINUE, ErrorStrategy.STOP])
+def test_a_dead_letter_has_what_was_posted(store: Any, strategy: ErrorStrategy) -> None:
+    def fail(routine: Any, items: Any, message: Any, state: Any) -> None:
+        spoil(items[0])
+        raise ValueError("no")
+
+    flow = flow_of(fail, handler=ErrorHandler(strategy))
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        assert runtime.post(flow, "r", "in", PAYLOAD).job_context.wait(SECONDS)
+        assert [letter.data for letter in runtime.dead_letters()] == [PAYLOAD]
+        assert runtime.health().status == "ok"
+
+
+def test_dead_letters_of_a_batch_have_what_was_posted(store: Any) -> None:
+    def fail(routine: Any, items: Any, message: Any, state: Any) -> None:
+        items[1].clear()
+        raise ValueError("no")
+
+    flow = flow_of(fail, policy=batch_size_policy(3))
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        jobs = [runtime.post(flow, "r", "in", {"n": n}).job_context for n in range(3)]
+        assert all(job.wait(SECONDS) for job in jobs)
+        assert [letter.data for letter in runtime.dead_letters()] == [{"n": 0}, {"n": 1}, {"n": 2}]
+
+
+def test_the_event_of_a_failure_has_what_was_posted(store: Any) -> None:
+    def fail(routine: Any, items: Any, message: Any, state: Any) -> None:
+        spoil(items[0])
+        raise ValueError("no")
+
+    flow = flow_of(fail, handler=ErrorHandler(ErrorStrategy.EMIT))
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        job = runtime.post(flow, "r", "in", PAYLOAD).job_context
+        assert job.wait(SECONDS)
+        assert job.outputs[0].data["data"] == PAYLOAD
+
+
+# -- a later run ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["on a thread", "as a task"])
+@pytest.mark.parametrize("policy", [immediate_policy(), batch_size_policy(1)], ids=["one", "gathers"])
+def test_a_retry_gets_what_the_first_attempt_got(store: Any, policy: Any, is_async: bool) -> None:
+    seen: list[Any] = []
+
+    def fail_twice(routine: Any, items: Any, message: Any, state: Any) -> None:
+        seen.append(repr(items))
+        spoil(items[0])
+        if current().attempt < 3:
+            raise ConnectionError("not yet")
+
+    handler = ErrorHandler(ErrorStrategy.RETRY, max_retries=5, retry_delay=0.001)
+    flow = flow_of(fail_twice, policy=policy, handler=handler, is_async=is_async)
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        job = runtime.post(flow, "r", "in", PAYLOAD).job_context
+        assert job.wait(SECONDS)
+        assert job.status == "completed"
+    assert seen == [repr([PAYLOAD])] * 3
+
+
+class Unreadable(MemoryStore):
+    """Reads no items by their keys while it is told so, and says how often it was asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refuses = False
+        self.asked = 0
+
+    def items_of(self, keys: Any) -> list[ItemRow]:
+        if self.refuses:
+            self.asked += 1
+            raise StoreError("no connection")
+        return super().items_of(keys)
+
+
+@pytest.mark.parametrize("is_async", [False, True], ids=["on a thread", "as a task"])
+def test_a_retry_waits_for_a_store_that_cannot_be_read(is_async: bool) -> None:
+    store, seen = Unreadable(), []
+
+    def fail_once(routine: Any, items: Any, message: Any, state: Any) -> None:
+        seen.append(repr(items))
+        spoil(items[0])
+        if len(seen) == 1:
+            store.refuses = True
+            raise ConnectionError("not yet")
+
+    handler = ErrorHandler(ErrorStrategy.RETRY, max_retries=1, retry_delay=0.001)
+    flow = flow_of(fail_once, handler=handler, is_async=is_async)
+    with Runtime(store=store, thread_pool_size=1) as runtime:
+        runtime.exec(flow, worker_id="w")
+        job = runtime.post(flow, "r", "in", PAYLOAD).job_context
+        eventually(lambda: store.asked > 1)
+        store.refuses = False
+        assert job.wait(SECONDS)
+        assert job.status == "completed"
+    assert seen == [repr([PAYLOAD])] * 2
+
+
+def test_what_runs_again_because_a_state_has_changed_gets_what_it_got_first(store: Any) -> None:
+    seen: list[Any] = []
+
+    def count(routine: Any, items: Any, message: Any, state: Any) -> None:
+        seen.append(repr(items))
+        spoil(items[0])
+        before = state.shared_data.get("n", 0)
+        if len(seen) == 1:  # somebody else, who belongs to no activation
+            other = Thread(target=lambda: state.shared_data.__setitem__("n", 10))
+            other.start()
+            other.join()
+        state.shared_data["n"] = before + 1
+
+    flow = flow_of(count)
+    with Runtime(store=store) as runtime:
+        state = runtime.exec(flow, worker_id="w")
+        job = runtime.post(flow, "r", "in", PAYLOAD).job_context
+        assert job.wait(SECONDS)
+        assert state.shared_data["n"] == 11
+    assert seen == [repr([PAYLOAD])] * 2
+
+
+def test_a_later_attempt_hears_what_the_policy_said_first(store: Any) -> None:
+    seen: list[Any] = []
+
+    def rule(slots: Any, state: Any) -> Any:
+        return Fire({"in": 1}, message={"limits": [1]}) if len(slots["in"]) else WAIT
+
+    def fail_twice(routine: Any, items: Any, message: Any, state: Any) -> None:
+        seen.append(repr(message))
+        message["limits"].append(object())
+        if current().attempt < 3:
+            raise ConnectionError("not yet")
+
+    handler = ErrorHandler(ErrorStrategy.RETRY, max_retries=5, retry_delay=0.001)
+    flow = flow_of(fail_twice, policy=custom_policy(rule), handler=handler)
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        assert runtime.post(flow, "r", "in", {}).job_context.wait(SECONDS)
+    assert seen == ["{'limits': [1]}"] * 3
+
+
+def test_a_message_without_a_form_fails_its_activation_and_says_where(
+    store: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def rule(slots: Any, state: Any) -> Any:
+        return Fire({"in": 1}, message={"x": object()}) if len(slots["in"]) else WAIT
+
+    handler = ErrorHandler(ErrorStrategy.RETRY, max_retries=2, retry_delay=0.001)
+    flow = flow_of(lambda *_: None, policy=custom_policy(rule), handler=handler)
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        for n in range(2):
+            job = runtime.post(flow, "r", "in", {"n": n}).job_context
+            assert job.wait(SECONDS)
+            assert isinstance(job.error.__cause__, SerializationError)
+            assert "policy message of routine 'r' at $.x" in str(job.error)
+        assert [letter.data for letter in runtime.dead_letters()] == [{"n": 0}, {"n": 1}]
+        assert runtime.health().status == "ok"
+    assert not [record for record in caplog.records if "broken off" in record.getMessage()]
+
+
+# -- metadata --------------------------------------------------------------------------------------------------
+
+
+def test_metadata_are_those_that_were_posted(store: Any) -> None:
+    flow = flow_of(lambda *_: None)
+    given = {"by": {"names": ["Ada"]}}
+    with Runtime(store=store) as runtime:
+        state = runtime.exec(flow, worker_id="w", metadata=given)
+        runtime.pause(state)
+        job = runtime.post(flow, "r", "in", {}, metadata=given).job_context
+        job.metadata["request"] = object()
+        job.metadata["by"]["names"].append(object())
+        runtime.resume(state)
+        assert job.wait(SECONDS)
+        runtime.pause(state)
+        assert runtime.health().status == "ok"
+    with Runtime(store=store) as runtime:
+        state = runtime.exec(flow, worker_id="w")
+        assert state.metadata == {"by": {"names": ["Ada"]}}
+        assert runtime.get_job(job.job_id).metadata == {"by": {"names": ["Ada"]}}
+
+
+def test_metadata_without_a_form_are_refused_by_the_post(store: Any) -> None:
+    flow = flow_of(lambda *_: None)
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        with pytest.raises(SerializationError, match=r"metadata of job '.*' at \$\.by"):
+            runtime.post(flow, "r", "in", {}, metadata={"by": object()})
+        assert runtime.list_jobs() == []
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+
+
+# -- user code on threads of ours --------------------------------------------------------------------------------
+
+
+class Gone:
+    """Of a module that the next process does not import."""
+
+
+@pytest.fixture
+def gone(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Registers the type; the call takes that back."""
+    register(Gone, "tests.Gone", encode=lambda _: "gone", decode=lambda _: Gone())
+
+    def forget() -> None:
+        monkeypatch.delitem(by_tag, "tests.Gone")
+        monkeypatch.delitem(by_class, Gone)
+
+    return forget
+
+
+def test_a_job_goes_on_whose_notes_can_not_be_read_any_more(
+    store: Any, gone: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Deep in a backlog, so that it is read when the worker runs."""
+    caplog.set_level(logging.WARNING)
+    seen: list[int] = []
+
+    def note(routine: Any, items: Any, message: Any, state: Any) -> None:
+        seen.append(items[0]["n"])
+
+    other = flow_of(lambda *_: None, flow_id="other")
+    with Runtime(store=store) as runtime:
+        flow = flow_of(note)
+        state = runtime.exec(flow, worker_id="w")
+        runtime.pause(state)
+        for n in range(12):
+            metadata = {"what": Gone()} if n == 10 else {}
+            job = runtime.post(flow, "r", "in", {"n": n}, metadata=metadata).job_context
+            if n == 10:
+                odd_id = job.job_id
+                job.set_data("what", Gone())
+                job.trace("odd", what=Gone())
+                job.trace("plain")
+    gone()
+    with Runtime(store=store) as runtime:
+        runtime.exec(other, worker_id="other")
+        state = runtime.exec(flow_of(note, capacity=2), worker_id="w", on_flow_change="adopt")
+        runtime.resume(state)
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+        assert runtime.post(other, "r", "in", {}).job_context.wait(SECONDS)
+        assert runtime.health().status == "ok"
+        assert runtime.get_job(odd_id).status == "completed"
+    assert seen == list(range(12))
+    assert "what cannot be read is left out here" in caplog.text
+    register(Gone, "tests.Gone", encode=lambda _: "gone", decode=lambda _: Gone())
+    with Runtime(store=store) as runtime:  # it is all there still
+        job = runtime.get_job(odd_id)
+        assert type(job.metadata["what"]) is type(job.data["what"]) is Gone
+        assert [entry["action"] for entry in job.trace_log] == ["odd", "plain"]
+
+
+class Raises:
+    def holds_item(self, *_: Any) -> bool:
+        raise ValueError("a gate")
+
+    def holds_activation(self, *_: Any) -> bool:
+        raise ValueError("a gate")
+
+
+def test_a_gate_that_raises_sets_one_item_aside(store: Any) -> None:
+    flow, other = flow_of(lambda *_: None), flow_of(lambda *_: None, flow_id="other")
+    with Runtime(store=store) as runtime:
+        state = runtime.exec(flow, worker_id="w")
+        runtime.exec(other, worker_id="other")
+        runtime.set_gate(state, "r", Raises())
+        job = runtime.post(flow, "r", "in", {"n": 1}).job_context
+        assert job.wait(SECONDS)
+        assert [letter.data for letter in runtime.dead_letters()] == [{"n": 1}]
+        assert "a gate" in str(job.errors[0])
+        assert runtime.post(other, "r", "in", {}).job_context.wait(SECONDS)
+        runtime.set_gate(state, "r", None)
+        assert runtime.post(flow, "r", "in", {"n": 2}).job_context.wait(SECONDS)
+        assert runtime.health().status == "ok"
+
+
+def test_a_merging_slot_is_as_it_was_when_an_attempt_has_failed(store: Any) -> None:
+    seen: list[str] = []
+
+    class Collect(Routine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_slot("in", merge_strategy="append")
+            self.set_activation_policy(immediate_policy())
+            self.set_error_handler(ErrorHandler(ErrorStrategy.RETRY, max_retries=2, retry_delay=0.001))
+
+        def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
+            [merged] = slot_data["in"]
+            seen.append(repr(merged))
+            if current().attempt == 1:
+                merged["n"][0]["tags"].append("spoilt")
+                raise ConnectionError("not yet")
+
+    flow = Flow("f")
+    flow.add_routine(Collect(), "r")
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        for _ in range(2):
+            assert runtime.post(flow, "r", "in", {"n": {"tags": []}}).job_context.wait(SECONDS)
+    assert seen == ["{'n': [{'tags': []}]}"] * 2 + ["{'n': [{'tags': []}, {'tags': []}]}"] * 2
+
+
+def test_a_fault_in_what_follows_from_a_step_stops_its_worker_and_shows(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Memory may differ from what is stored then: it goes on from the store, when it is opened again."""
+    flow, other = flow_of(lambda *_: None), flow_of(lambda *_: None, flow_id="other")
+    released = Handover._released
+
+    def broken(self: Any, activation: Any, *more: Any) -> None:
+        if activation.worker_id == "w":
+            raise KeyError("a fault of ours")
+        released(self, activation, *more)
+
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        runtime.exec(other, worker_id="other")
+        with monkeypatch.context() as patched:
+            patched.setattr(Handover, "_released", broken)
+            job = runtime.post(flow, "r", "in", {}).job_context
+            assert job.wait(SECONDS) is False
+            with pytest.raises(StoreError, match="waits in the store: worker 'w' of flow 'f' has stopped"):
+                job.result()
+            health = runtime.health()
+            assert (health.status, "worker 'w' of flow 'f' has stopped" in str(health.reason)) == (
+                "degraded",
+                True,
+            )
+            assert runtime.post(other, "r", "in", {}).job_context.wait(SECONDS)
+        runtime.exec(flow, worker_id="w")
+        assert runtime.get_job(job.job_id).status == "completed"
+        assert runtime.health().status == "ok"
+
+
+def test_a_fault_in_loading_what_waits_in_the_store_stops_its_worker(
+    store: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flow, other = flow_of(lambda *_: None, capacity=2), flow_of(lambda *_: None, flow_id="other")
+    flow.add_routine(routine_of(lambda routine, *_: [routine.emit("error", n=n) for n in range(10)]), "s")
+    flow.connect("s", "error", "r", "in")
+
+    def broken(self: Any, slot: Any) -> None:
+        raise KeyError("a fault of ours")
+
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        runtime.exec(other, worker_id="other")
+        with monkeypatch.context() as patched:
+            patched.setattr(Backlog, "_load", broken)
+            job = runtime.post(flow, "s", "in", {}).job_context
+            assert job.wait(SECONDS) is False
+            assert "a step of loading" in str(runtime.health().reason)
+            assert runtime.post(other, "r", "in", {}).job_context.wait(SECONDS)
+        runtime.exec(flow, worker_id="w")
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+        assert runtime.get_job(job.job_id).status == "completed"
+        assert runtime.health().status == "ok"
