@@ -158,6 +158,18 @@ def test_pause_resume_and_cancel_reach_it(sides: tuple[Side, Side]) -> None:
     assert (owner.work.done, owner.state.status) == ([2], "running")
 
 
+def test_an_execution_is_cancelled_from_elsewhere(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    owner.work.may_go_on.clear()
+    params = {"n": 1}
+    runs = owner.runtime.exec(owner.flow, entry="work.input", entry_params=params, job_id="once")
+    shown = other.runtime.exec(other.flow, entry="work.input", entry_params=params, job_id="once")
+    other.runtime.cancel(shown)
+    assert (runs.status, shown.status) == ("cancelled", "cancelled")
+    with pytest.raises(JobCancelledError):
+        shown.job.result(SECONDS)
+
+
 def test_the_whole_worker_is_cancelled(sides: tuple[Side, Side]) -> None:
     _, other = sides
     other.runtime.pause(other.state)
