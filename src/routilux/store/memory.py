@@ -12,6 +12,7 @@ from routilux.errors import StoreDataError, StoreError
 from routilux.ports import (
     FLOOR,
     Changes,
+    Commands,
     Death,
     EntryRow,
     FlightRecorder,
@@ -27,6 +28,7 @@ from routilux.ports import (
     WorkerRow,
 )
 from routilux.store.claims import Claims
+from routilux.store.commands import MemoryCommands
 
 OPEN_STATUSES = ("pending", "running")
 
@@ -52,7 +54,12 @@ class MemoryStore(Store):
         self._properties: dict[str, str] = {}
         self._tombstones: dict[str, JobRow] = {}
         self._claims = Claims()
+        self._commands = MemoryCommands(self._claims)
         self.refused: list[tuple[Changes, str]] = []  # changes that can never be written, and why
+
+    @property
+    def commands(self) -> Commands:
+        return self._commands
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -60,11 +67,18 @@ class MemoryStore(Store):
         with self._opened():
             taken: frozenset[int | str] = frozenset(
                 at for at, row in enumerate(changes.keys) if self._is_taken(row)
-            ) or frozenset(row.job_id for row in changes.jobs.values() if self._is_of_another(row))
+            ) or frozenset(
+                [
+                    *(row.job_id for row in changes.jobs.values() if self._is_of_another(row)),
+                    *(row.command_id for row in changes.answers if not self._commands.waits(row)),
+                ]
+            )
             if not taken:
                 self._check_new(changes)
                 self._apply(changes)
-            return taken
+        if changes.answers and not taken:
+            self._commands.take(changes.answers)
+        return taken
 
     def keep_refused(self, changes: Changes, why: str) -> str:
         self.refused.append((changes, why))
