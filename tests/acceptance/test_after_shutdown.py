@@ -236,8 +236,8 @@ JOB: Mapping[str, Call] = {
     "wait": each_of("jobs", lambda ended, job: job.wait()),
 }
 JOB_INSIDE = {
-    "add_error", "add_output", "announce_end", "bulky", "counted", "forget", "kept_size", "leave", "leave_behind",
-    "logs_to_fill", "trace_again", "waits_for",
+    "add_error", "add_output", "announce_end", "bulky", "counted", "forget", "is_execution", "kept_size", "leave",
+    "leave_behind", "logs_to_fill", "trace_again", "waits_for",
 }  # fmt: skip
 
 FLOW: Mapping[str, Call] = {

@@ -21,6 +21,7 @@ _BACKLOG = "routilux.runtime.journal.backlog:Backlog"
 _REVIVAL = "routilux.runtime.journal.reopening:Revival"
 _OPENER = "routilux.runtime.journal.opening:Opener"
 _STORE = "routilux.store.sqlite.store:SqliteStore"
+_POSTGRES = "routilux.store.postgres.store:PostgresStore"
 STEPS = {
     f"{_LOG}.append": 20,
     f"{_COMMITTER}._next_batch": 8,
@@ -55,6 +56,10 @@ STEPS = {
     f"{_STORE}._advance": 8,
     f"{_STORE}._committed": 8,
     f"{_STORE}.write": 8,
+    f"{_POSTGRES}.write": 8,
+    f"{_POSTGRES}._send": 8,
+    f"{_POSTGRES}._commit": 8,
+    "routilux.store.postgres.ownership:Ownership.claim": 1,
     "routilux.store.sqlite.batch:apply": 8,
     "routilux.store.sqlite.mark:MarkFile.write": 8,
 }

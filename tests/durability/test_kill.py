@@ -11,6 +11,7 @@ import pytest
 from tests.durability.faults import FAULTS
 from tests.durability.killing import Loop
 from tests.durability.points import STEPS, found
+from tests.postgres.server import Server
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="SIGKILL is that of POSIX")
 
@@ -35,6 +36,23 @@ def test_what_was_acknowledged_is_done_once_and_in_order_whenever_the_program_is
     print(loop.score)
     assert loop.score.faults == [], str(loop.score)
     assert loop.score.kills == 60
+
+
+def test_the_same_holds_on_a_server_that_crashes_too(tmp_path: Path, postgres_server: Server) -> None:
+    loop = Loop(tmp_path, seed_of_this_run(), most_acks=120, most_seconds=0.5, server=postgres_server)
+    loop.store(kills=15)
+    print(loop.score)
+    assert loop.score.faults == [], str(loop.score)
+    assert loop.score.kills == 15
+
+
+@pytest.mark.full
+def test_two_hundred_kills_with_a_server_that_crashes(tmp_path: Path, postgres_server: Server) -> None:
+    loop = Loop(tmp_path, seed_of_this_run(), most_acks=500, most_seconds=5.0, server=postgres_server)
+    while loop.score.kills < 200 or loop.score.crashes < 25:
+        loop.store(kills=20)
+        print(loop.score, flush=True)
+        assert loop.score.faults == [], str(loop.score)
 
 
 @pytest.mark.full

@@ -34,7 +34,7 @@ from routilux.store.postgres import PostgresStore
 from routilux.store.sqlite import SqliteStore
 from routilux.testing.simulated import SimulatedRuntime, simulated
 from tests.acceptance.parts import Held, chain, outputs_of, step
-from tests.waiting import SECONDS
+from tests.waiting import SECONDS, eventually
 
 OpenStore = Callable[[], Store]
 
@@ -318,6 +318,57 @@ def test_a_post_cannot_take_the_id_of_a_job_elsewhere(open_runtime: Callable[[],
     stored = first.get_job("j")
     assert stored is not None
     assert stored.worker_id == posted.worker_state.worker_id
+
+
+def test_a_post_with_a_key_cannot_take_the_id_of_a_job_elsewhere_either(
+    open_runtime: Callable[[], Runtime],
+) -> None:
+    runtimes, flows = [open_runtime(), open_runtime()], [counting(), counting()]
+    for at, (runtime, (flow, _)) in enumerate(zip(runtimes, flows, strict=True)):
+        runtime.exec(flow, worker_id=f"w{at}")
+    results = at_once(
+        [
+            lambda at=at: runtimes[at].post(
+                flows[at][0], "a", "input", {}, job_id="j", idempotency_key=f"k{at}"
+            )
+            for at in range(2)
+        ]
+    )
+    assert sorted(type(result).__name__ for result in results) == ["Posted", "StateError"]
+
+
+def test_a_completed_job_that_only_the_store_has_takes_more_items(open_store: OpenStore) -> None:
+    with Runtime(store=open_store()) as runtime:
+        flow, _ = counting()
+        runtime.exec(flow, worker_id="w")
+        assert runtime.post(flow, "a", "input", {"n": 1}, job_id="j").job_context.wait(SECONDS)
+    with Runtime(store=open_store()) as runtime:
+        flow, given = counting()
+        runtime.exec(flow, worker_id="w")
+        job = runtime.post(flow, "a", "input", {"n": 2}, job_id="j").job_context
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+        eventually(lambda: len(job.outputs) == 2)
+        assert (given, job.status, outputs_of(job)) == ([2], "completed", [{"n": 1}, {"n": 2}])
+    with Runtime(store=open_store()) as runtime:
+        stored = runtime.get_job("j")
+        assert stored is not None
+        assert (stored.status, outputs_of(stored)) == ("completed", [{"n": 1}, {"n": 2}])
+
+
+def test_an_id_that_a_user_has_given_is_not_made_up_again() -> None:
+    with Runtime() as runtime:
+        flow, given = counting()
+        worker = runtime.exec(flow)
+        runtime.pause(worker)
+        first = runtime.post(flow, "a", "input", {"n": 0}).job_id
+        number = int(first[-1]) + 1
+        jobs = [runtime.post(flow, "a", "input", {"n": 1}, job_id=f"{first[:-1]}{number}").job_context]
+        jobs += [runtime.post(flow, "a", "input", {"n": n}).job_context for n in (2, 3)]
+        assert len({job.job_id for job in jobs}) == 3
+        runtime.resume(worker)
+        assert all(job.wait(SECONDS) for job in jobs)
+        assert [outputs_of(job) for job in jobs] == [[{"n": n}] for n in (1, 2, 3)]
+        assert given == [0, 1, 2, 3]
 
 
 @pytest.mark.parametrize("seed", range(60))
@@ -694,10 +745,10 @@ def between_list_and_claim(
     store = runtime._engine.journal.store  # type: ignore[union-attr]
     claim, calls = store.claim, [call]
 
-    def late(worker_id: str) -> None:
+    def late(*arguments: Any) -> None:
         if calls:
             calls.pop()()
-        claim(worker_id)
+        claim(*arguments)
 
     monkeypatch.setattr(store, "claim", late)
 

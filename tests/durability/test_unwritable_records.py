@@ -78,7 +78,7 @@ def use_as_trace(routine: Routine, item: dict[str, Any], state: Any) -> None:
     routine.send_output(item["text"], text=item["text"])
 
 
-@pytest.mark.parametrize("text", ODD, ids=ascii)
+@pytest.mark.parametrize("text", ODD, ids=["no Unicode", "NUL", "an escape", "empty"])
 @pytest.mark.parametrize("use", [use_as_key, use_as_name, use_as_error, use_as_trace])
 def test_any_text_is_written_and_read_back(store: Any, use: Logic, text: str) -> None:
     flow = flow_of(use)

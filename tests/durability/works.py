@@ -6,10 +6,11 @@ tally can tell what is missing, what came twice and what came out of order.
 
 from __future__ import annotations
 
+import random
 from typing import Any
 from uuid import uuid4
 
-from routilux import ErrorHandler, ErrorStrategy, Flow, Routine, current
+from routilux import ErrorHandler, ErrorStrategy, Flow, Routine, Runtime, current
 from routilux.activation_policies import (
     all_slots_ready_policy,
     batch_size_policy,
@@ -31,7 +32,12 @@ ENTRANCES = {
     "outside": ("outside", "input"),
     "keyed": ("first", "input"),
     "narrow": ("narrow", "input"),
+    "pair": ("pair", "input"),
+    "long": ("long", "input"),
+    "wide": ("wide", "input"),
+    "sour": ("sour", "input"),
 }
+PARTS = 3  # of a long piece of work
 ORDERED = ("chain", "fan", "batch", "bundle", "retry", "outside", "keyed")
 """Kinds whose way to the tally is one connection after the other, so their order is kept."""
 
@@ -40,6 +46,7 @@ class World:
     """What is outside of the runtime."""
 
     ledger: Ledger  # opened by the program
+    runtime: Runtime
 
 
 def name_of(work: dict[str, Any]) -> str:
@@ -147,6 +154,68 @@ class Outside(Step):
         self.emit("output", **{**work, "token": token})
 
 
+class Pair(Step):
+    """Sends both halves of a pair on their ways, of which one is longer."""
+
+    def act(self, works: list[dict[str, Any]]) -> None:
+        for work in works:
+            self.emit("output", **work, pair=name_of(work))
+
+
+class Match(Join):
+    """Joins the halves by a key of theirs, and fails on the first attempt at every fifth pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_activation_policy(all_slots_ready_policy(by="pair"))
+        self.set_error_handler(ErrorHandler(ErrorStrategy.RETRY, max_retries=3, retry_delay=0.005))
+
+    def act(self, works: list[dict[str, Any]]) -> None:
+        if works[0]["seq"] % 5 == 0 and current().attempt == 1:
+            raise ConnectionError("not this time")
+        super().act(works)
+
+
+class Long(Step):
+    """Sends its parts on one after the other, with a checkpoint behind each."""
+
+    def act(self, works: list[dict[str, Any]]) -> None:
+        (work,) = works
+        for part in range(current().checkpointed or 0, PARTS):
+            self.emit("output", **{**work, "kind": f"part {part}"})
+            current().checkpoint(part + 1)
+        self.emit("output", **work)
+
+
+class Wide(Step):
+    """Several at a time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_concurrency(4)
+
+
+class Sour(Step):
+    """Fails at random, and is driven again until it does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.set_error_handler(ErrorHandler(ErrorStrategy.SKIP))
+
+    def act(self, works: list[dict[str, Any]]) -> None:
+        if random.random() < 0.3:
+            raise ValueError("sour")
+        super().act(works)
+
+
+class Night(Step):
+    """Of a one-shot execution: what it does is counted by the worker, once."""
+
+    def act(self, works: list[dict[str, Any]]) -> None:
+        for work in works:
+            World.runtime.post("works", "tally", "input", work, idempotency_key=name_of(work))
+
+
 class Narrow(Step):
     """Its slot refuses what it has no room for."""
 
@@ -205,6 +274,12 @@ def build() -> Flow:
         "flaky": Flaky(),
         "outside": Outside(),
         "narrow": Narrow(),
+        "pair": Pair(),
+        "detour": Step(),
+        "match": Match(),
+        "long": Long(),
+        "wide": Wide(),
+        "sour": Sour(),
         "tally": Tally(),
     }.items():
         flow.add_routine(routine, name)
@@ -214,9 +289,21 @@ def build() -> Flow:
         ("fan", "right", "input"),
         ("left", "join", "input"),
         ("right", "join", "other"),
+        ("pair", "match", "input"),
+        ("pair", "detour", "input"),
+        ("detour", "match", "other"),
     ]:
         flow.connect(source, "output", target, slot)
     flow.connect("loop", "again", "loop", "input")
-    for source in ("second", "join", "loop", "batch", "bundle", "flaky", "outside", "narrow"):
+    counted = (
+        "second", "join", "loop", "batch", "bundle", "flaky", "outside", "narrow", "match", "long", "wide", "sour",
+    )  # fmt: skip
+    for source in counted:
         flow.connect(source, "output", "tally", "input")
+    return flow
+
+
+def build_night() -> Flow:
+    flow = Flow("night")
+    flow.add_routine(Night(), "night")
     return flow

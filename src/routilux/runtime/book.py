@@ -94,7 +94,9 @@ class JobBook:
                 self._uncount()
             raise
         self._uncount()
-        return entered, False
+        if account.named:
+            return entered, False
+        return self.create(worker, None, metadata)  # somebody has given a job the id that was made up
 
     def _uncount(self) -> None:
         """A job was counted as pending and open, and is not made."""

@@ -14,6 +14,7 @@ from routilux.model.status import ExecutionStatus, JobStatus
 from routilux.runtime import turns
 from routilux.runtime.activation import LiveActivation
 from routilux.runtime.job import JobContext
+from routilux.runtime.state import begin_job
 
 if TYPE_CHECKING:
     from routilux.runtime.worker import Worker
@@ -153,7 +154,7 @@ def restore(worker: Worker, body: Mapping[str, Any]) -> None:
         worker.keep_letter(_restored_letter(row))
     jobs = {row["job_id"]: _restored_job(worker, row) for row in body["jobs"]}
     if worker.one_shot and body["jobs"]:
-        worker.state.take_job(jobs[body["jobs"][0]["job_id"]])  # type: ignore[attr-defined]
+        begin_job(worker.state, jobs[body["jobs"][0]["job_id"]])
     for job in jobs.values():
         job.account.add()  # held open until everything of it is back
     for routine_id, saved in body["mailboxes"].items():

@@ -25,7 +25,14 @@ from routilux.errors import (
     refused,
     unknown,
 )
-from routilux.model.checks import check_methods, checked_count, checked_flag, checked_name_of, checked_timeout
+from routilux.model.checks import (
+    check_methods,
+    checked_count,
+    checked_flag,
+    checked_id,
+    checked_name_of,
+    checked_timeout,
+)
 from routilux.model.context import left_behind, running
 from routilux.model.flow import Flow
 from routilux.model.item import DeadLetter
@@ -44,7 +51,7 @@ from routilux.runtime.names import Names
 from routilux.runtime.posting import NameTaken, Post, Posted, Posting, check_metadata, checked_payload
 from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
 from routilux.runtime.remains import Remains
-from routilux.runtime.state import JobState, WorkerState
+from routilux.runtime.state import JobState, WorkerState, begin_job
 from routilux.runtime.waiting import (
     Lines,
     Waits,
@@ -180,18 +187,23 @@ class Runtime:
         Without ``entry_params`` it lives until it is stopped, and its :class:`WorkerState` is returned; jobs
         come by :meth:`post`. With ``entry_params`` it is a one-shot execution of exactly one job, which begins
         at ``entry`` ("routine" or "routine.slot", by default the flow's entry), and its :class:`JobState` is
-        returned; ``job_id`` names its job, and the same name gives the same execution again. ``job_state`` resumes a
-        state that was loaded, with its own worker id, job and data; nothing but the flow is given with it. ``metadata``
-        are those of the job of an execution, and of a worker those that its ``state.metadata`` shows.
+        returned; ``job_id`` names its job, and the same name gives the same execution again, whoever asks for it at the
+        same time. ``job_state`` resumes a state that was loaded, with its own worker id, job and data; nothing but the
+        flow is given with it. ``metadata`` are those of the job of an execution, and of a worker those that its
+        ``state.metadata`` shows.
 
         With a store, ``worker_id`` opens the worker that the store holds unfinished, with its queues, state, retries
         and pauses, or starts it. The same holds for ``job_id``; ``metadata`` and ``entry_params`` count only the first
-        time, and a finished execution is shown as it has ended. ``on_flow_change="adopt"`` also opens a worker that was
-        left by the flow in another shape: items of slots that are gone become dead letters.
+        time, and a finished execution is shown as it has ended. One that another process runs is shown as the store has
+        it: who waits for it hears its end, and goes on with it here where that process has died.
+        ``on_flow_change="adopt"`` also opens a worker that was left by the flow in another shape: items of slots that
+        are gone become dead letters.
 
-        Raises UnknownFlowError, MissingPolicyError, FlowValidationError, InvalidValueError for a worker id that
-        is taken, SerializationError for a saved state of another flow, StateError for a stored worker that does not
-        fit the flow, StoreError, StoreLockedError for a worker that another process runs. Then nothing was started.
+        Raises UnknownFlowError, MissingPolicyError, FlowValidationError, DuplicateNameError for a worker id that is
+        taken, or for a loaded state with the id of a job that is known here, SerializationError for a saved state of
+        another flow, StateError for a stored worker that does not fit the flow or is of the other kind, and for a
+        ``job_id`` of a job that is no execution of this flow, StoreError, StoreLockedError for a worker that another
+        process runs. Then nothing was started.
         """
         self._check_open("exec()")
         if job_state is not None:
@@ -224,7 +236,7 @@ class Runtime:
         data = checked_payload(entry_params or {}, "entry_params of flow", flow.flow_id)
         if job_id is None:
             return self._execute(flow, target, data, worker_id, metadata)
-        self._posting.check_job_id(job_id)
+        checked_id("job_id", job_id)
         with self._engine.names.held("job", job_id):
             while (known := self._known_execution(flow, job_id, on_flow_change)) is None:
                 with suppress(NameTaken):  # elsewhere, since it was looked for
@@ -287,7 +299,7 @@ class Runtime:
         except BaseException:
             worker.discard()
             raise
-        state.take_job(job)
+        begin_job(state, job)
         if seconds is not None:
             worker.fail_after(seconds)
         on_thread(self._posting.offer_first(post, job))
@@ -325,7 +337,7 @@ class Runtime:
         """A finished execution of which only the job is kept."""
         clock = self._engine.driver.clock
         state = JobState(job.worker_id, job.flow_id, clock=clock.monotonic, wall_time=clock.time)
-        state.take_job(job)
+        begin_job(state, job)
         state.status = ExecutionStatus(job.status.value)
         return state
 
@@ -413,8 +425,8 @@ class Runtime:
         return worker
 
     def _check_worker_id(self, worker_id: str | None) -> None:
-        if worker_id is not None and (not isinstance(worker_id, str) or not worker_id):
-            raise InvalidValueError(f"worker_id is non-empty text, got {worker_id!r}")
+        if worker_id is not None:
+            checked_id("worker_id", worker_id)
         live = None if worker_id is None else self._engine.workers.get(worker_id)
         if live is not None:
             raise DuplicateNameError(

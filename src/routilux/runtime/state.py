@@ -394,11 +394,6 @@ class JobState(WorkerState):
     def _first_status(self) -> ExecutionStatus:
         return ExecutionStatus.PENDING
 
-    def take_job(self, job: JobContext) -> None:
-        """This is the execution of that job."""
-        self.job = job
-        job.is_execution = True
-
     @property
     def job_id(self) -> str:
         if self.job is not None:
@@ -443,6 +438,11 @@ class JobState(WorkerState):
     def fill(self, body: Mapping[str, Any]) -> None:
         super().fill(body)
         self.saved_job = body["jobs"][0] if body["jobs"] else None
+
+
+def begin_job(state: Any, job: JobContext) -> None:
+    """The state is that of the execution of this job."""
+    state.job, job.is_execution = job, True
 
 
 def check_state(routine_id: Any, values: Any) -> None:

@@ -202,13 +202,14 @@ class StoredJobs:
     # -- found in the store ---------------------------------------------------------------------------------
 
     def find(self, job_id: str) -> JobContext | None:
-        """A job that is not in the book: brought to life if it has anything left to do here, else only shown."""
+        """A job that is not in the book: brought to life if anything of it is left to do here, or may still come, else
+        only shown."""
         worker, journal = self._worker, self._worker.journal
         stored = journal.store.job(job_id)
         if stored is None:
             return None
-        finished = JobStatus(stored.row.status).finished
-        if stored.row.worker_id == worker.worker_id and (stored.items or not finished):
+        takes_more = JobStatus(stored.row.status) not in (JobStatus.FAILED, JobStatus.CANCELLED)
+        if stored.row.worker_id == worker.worker_id and (stored.items or takes_more):
             return worker.revival.job(job_id)
         return rows.detached_job(journal.codec, journal.store, worker.engine.driver, stored)
 

@@ -15,6 +15,7 @@ from routilux.model.status import ExecutionStatus, JobStatus
 from routilux.ports import ItemKey, ItemRow, NoteKey, StoredJob, WorkerRow
 from routilux.runtime import turns
 from routilux.runtime.journal import rows
+from routilux.runtime.state import begin_job
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
@@ -62,7 +63,7 @@ class Revival:
         state: Any = worker.state
         worker.stopped, worker.accepting = True, False
         worker.hold()
-        state.take_job(job)
+        begin_job(state, job)
         state.status = ExecutionStatus(job.account.status.value)
         if with_states:
             self._states(rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False)))
@@ -239,7 +240,7 @@ class Revival:
         else:
             worker.jobs[job.job_id] = job
         if worker.one_shot:
-            worker.state.take_job(job)  # type: ignore[attr-defined]
+            begin_job(worker.state, job)
         return job  # type: ignore[no-any-return]
 
     def _tell_left_out(self, job_id: str, error: BaseException) -> None:

@@ -6,7 +6,15 @@ from collections.abc import Mapping, Sequence
 from sqlite3 import Connection
 
 from routilux.ports import FLOOR, Changes, JobRow, KeyRow, PropertyRow
-from routilux.store.sqlite.rows import counted, opened_key, opened_property, sealed, sealed_note, sealed_whole
+from routilux.store.sqlite.rows import (
+    counted,
+    opened_key,
+    opened_property,
+    readable,
+    sealed,
+    sealed_note,
+    sealed_whole,
+)
 from routilux.store.sqlite.schema import format_of
 from routilux.store.sqlite.sql import by_key, put, statement
 
@@ -35,7 +43,7 @@ def _put_jobs(connection: Connection, rows: Sequence[JobRow]) -> None:
     if put(connection, "jobs_in", [sealed(row) for row in rows]) == len(rows):
         return
     found = by_key(connection, "owners_of_jobs", [(row.job_id,) for row in rows])
-    owners = {job_id: owner for job_id, *owner in found}
+    owners = {readable(job_id): [readable(worker_id), serial] for job_id, worker_id, serial in found}
     raise Taken(frozenset(row.job_id for row in rows if owners[row.job_id] != [row.worker_id, row.serial]))
 
 
