@@ -325,6 +325,25 @@ def test_a_job_goes_on_whose_notes_can_not_be_read_any_more(
         assert [entry["action"] for entry in job.trace_log] == ["odd", "plain"]
 
 
+def test_a_letter_that_can_not_be_read_does_not_keep_others_from_being_driven_again(
+    store: Any, gone: Callable[[], None]
+) -> None:
+    def fail(routine: Any, items: Any, message: Any, state: Any) -> None:
+        raise ValueError("no")
+
+    flow = flow_of(fail)
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        for payload in ({"what": Gone()}, {"n": 1}):
+            assert runtime.post(flow, "r", "in", payload).job_context.wait(SECONDS)
+        letters = runtime.dead_letters()
+        gone()
+        [posted] = runtime.redrive(letters[1])
+        assert posted.job_context.wait(SECONDS)
+        with pytest.raises(SerializationError, match=r"no type is registered as 'tests\.Gone'"):
+            runtime.dead_letters()
+
+
 class Raises:
     def holds_item(self, *_: Any) -> bool:
         raise ValueError("a gate")

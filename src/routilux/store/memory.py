@@ -93,28 +93,31 @@ class MemoryStore(Store):
 
     def _check_new(self, changes: Changes) -> None:
         """Rows that have to be new are."""
-        forgotten = set(changes.forgotten)
-        items = [ItemKey(*row[:3]) for row in changes.items]
-        letters = [(row.worker_id, row.number) for row in changes.letters]
-        entries = [(row.worker_id, row.kind, row.owner, row.number) for row in changes.entries]
-        there: list[object] = [key for key in items if self._has_item(key) and key.worker_id not in forgotten]
-        there += [key for key in letters if key in self._letters]
-        there += [
-            key
-            for key in entries
-            if key[3] in self._entries.get(key[:3], ()) and (key[0] not in forgotten or _of_job(key[1]))
-        ]
-        if there or any(len(set(keys)) < len(keys) for keys in (items, letters, entries)):
-            raise StoreDataError(
-                f"{self.name}: a row that should be new is there already; nothing was written"
-            )
-
-    def _has_item(self, key: ItemKey) -> bool:
-        return key.number in self._items.get((key.worker_id, key.place), ())
+        forgotten = changes.forgotten
+        items, letters = self._items, self._letters
+        seen: set[object] = set()
+        for item in changes.items:
+            if item.number in items.get(item[:2], ()) and item.worker_id not in forgotten:
+                raise self._not_new(item)
+            seen.add(item[:3])
+        for letter in changes.letters:
+            if letter[:2] in letters:
+                raise self._not_new(letter)
+            seen.add(letter[:2])
+        for entry in changes.entries:
+            of = entry[:3]
+            if entry.number in self._entries.get(of, ()) and (of[0] not in forgotten or _of_job(of[1])):
+                raise self._not_new(entry)
+            seen.add(entry[:4])
+        if len(seen) < len(changes.items) + len(changes.letters) + len(changes.entries):
+            raise self._not_new("one of the rows")
 
     def _is_of_another(self, row: JobRow) -> bool:
         known = self._jobs.get(row.job_id)
         return known is not None and (known.worker_id, known.serial) != (row.worker_id, row.serial)
+
+    def _not_new(self, row: object) -> StoreDataError:
+        return StoreDataError(f"{self.name}: {row} should be new, and is there already; nothing was written")
 
     def _apply(self, changes: Changes) -> None:
         for worker_id in changes.forgotten:

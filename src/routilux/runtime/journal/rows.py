@@ -108,6 +108,8 @@ def with_member(about: bytes, name: str, form: bytes) -> bytes:
 
 def metadata_form(about: bytes) -> bytes | None:
     """The stored form of the metadata in what :func:`with_metadata` gave; None for none. It reads no value."""
+    if about.startswith(b'{"metadata":{},'):  # as for most jobs
+        return None
     metadata = json.loads(about).get("metadata")
     return json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode() if metadata else None
 
@@ -148,7 +150,7 @@ def _read_about(codec: Codec, data: bytes, where: str, leave_out: LeaveOut | Non
         about = codec.decode(data, where)
         return about
     plain = json.loads(data)
-    del plain["metadata"]  # all else is text and numbers
+    plain.pop("metadata", None)  # all else is text and numbers
     about = codec.decode(json.dumps(plain).encode(), where)
     return {"metadata": {}, **about}
 
@@ -164,12 +166,17 @@ def left_out(leave_out: LeaveOut | None) -> Iterator[None]:
         leave_out(error)
 
 
-def job_data(codec: Codec, store: Store, row: JobRow) -> Iterator[tuple[NoteKey, Any, bytes]]:
+def job_data(
+    codec: Codec, store: Store, row: JobRow, leave_out: LeaveOut | None = None
+) -> list[tuple[NoteKey, Any, bytes]]:
     """Its notes, their keys, and the forms of their values."""
     where = f"data of job {row.job_id!r} in {store.name}"
+    data = []
     for note, form in store.notes_of_job(row.worker_id, row.job_id):
         if note.kind == "job.data":
-            yield note, codec.decode(note.name.encode(), where), form
+            with left_out(leave_out):
+                data.append((note, codec.decode(note.name.encode(), where), form))
+    return data
 
 
 def fill_detached(codec: Codec, store: Store, job: DetachedJob, stored: StoredJob) -> None:
