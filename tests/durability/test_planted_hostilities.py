@@ -14,6 +14,7 @@ from routilux.runtime.journal.mapping import StoredMapping
 from routilux.runtime.journal.opening import Opener
 from routilux.runtime.journal.worker import JournaledWorker
 from routilux.runtime.names import Names
+from routilux.runtime.posting import Posting
 from routilux.store.memory import MemoryStore
 from tests.durability.hostile import check
 from tests.planting import Change, planted
@@ -31,6 +32,7 @@ FAULTS = (
         "an execution is asked for and begun in two steps",
         (
             Change(Names, "held", "return held.setdefault(key, me) is me", "return True"),
+            Change(Posting, "begin", "if not created[1]:", "if False:"),
             Change(MemoryStore, "_is_of_another", "return known is not None and", "return False and"),
         ),
     ),

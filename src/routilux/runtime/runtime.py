@@ -35,7 +35,7 @@ from routilux.model.checks import (
 )
 from routilux.model.context import left_behind, running
 from routilux.model.flow import Flow
-from routilux.model.item import DeadLetter
+from routilux.model.item import DeadLetter, StoredForm
 from routilux.model.registry import FlowRegistry
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Gate, Observer, RowObserver, Store, Tap, TaskRunner, job_ids_of, load
@@ -751,7 +751,8 @@ class Runtime:
 
         A letter is put back once; when ``post`` refuses it, it stays. ``timeout`` is in seconds, for all of them
         together: QueueFullError, or with a store StoreError, at its end. Its worker has to be open. Raises
-        StateError for one that is not kept (any more), before anything is posted.
+        StateError for one that is not kept (any more), and SerializationError for one with a payload that cannot be
+        read here, before anything is posted.
         """
         checked_timeout(timeout)
         self._check_open("redrive()")
@@ -770,6 +771,8 @@ class Runtime:
         for worker, letter in zip(workers, letters, strict=True):
             if letter.item_id not in kept[worker]:
                 raise _letter_gone(letter)
+            if isinstance(letter.data, StoredForm):
+                raise letter.data.error
         return [
             self._redrive(worker, letter, deadline) for worker, letter in zip(workers, letters, strict=True)
         ]

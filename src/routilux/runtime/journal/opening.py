@@ -401,7 +401,7 @@ class Opener:
                 job_id=stored.row.job_id,
             )
         worker = create(self._engine, flow, stored.row.worker_id, one_shot=True)
-        job = rows.detached_job(self._journal.codec, self._journal.store, self._engine.driver, stored)
+        job = rows.detached_job(self._journal, stored)
         worker.revival.look_at(job, with_states=row is not None and self._is_of(row, stored))
         return worker.state
 
@@ -498,7 +498,7 @@ class Opener:
 
     def _detached(self, stored: StoredJob, find_flow: Callable[[str], Flow | None]) -> JobContext:
         """A job that does not live here, as it was last written."""
-        job = rows.detached_job(self._journal.codec, self._journal.store, self._engine.driver, stored)
+        job = rows.detached_job(self._journal, stored)
         if job.left:
             job.blocked = self._blocked(stored.row.worker_id, find_flow(stored.row.flow_id))
         return job
