@@ -216,3 +216,17 @@ def test_a_user_without_the_right_to_make_tables_can_use_a_store(
             store.prune(0.0, finished_before=0.0, keep_finished=0, limit=1)
     finally:
         admin.execute("DROP OWNED BY plain; DROP ROLE plain")
+
+
+def test_a_time_limit_for_statements_of_others_does_not_end_a_batch(
+    url: str, open_store: OpenStore, admin: Any
+) -> None:
+    open_store().close()
+    admin.execute(
+        "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN PERFORM pg_sleep(0.05); RETURN NEW; END $$"
+    )
+    admin.execute("CREATE TRIGGER slowly BEFORE INSERT ON worker FOR EACH ROW EXECUTE FUNCTION slowly()")
+    with closing(PostgresStore(f"{url}%20-cstatement_timeout%3D20")) as store:
+        store.write(changes(workers=[worker_row()]))
+        assert store.workers() == [worker_row()]

@@ -104,8 +104,10 @@ class Link:
             connection.adapters.register_dumper(
                 int, Int8BinaryDumper
             )  # one type, and so one plan, for all numbers
+            # A limit that is set for statements of others would refuse one large batch for ever.
             connection.execute(
-                "SELECT set_config('search_path', quote_ident(%s), false)", [self._address.schema]
+                "SELECT set_config('search_path', quote_ident(%s), false), set_config('statement_timeout', '0', false)",
+                [self._address.schema],
             )
             self._prepare(connection)
         except BaseException:
