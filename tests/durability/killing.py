@@ -202,6 +202,7 @@ class Loop:
         orders.point = rng.choice(list(POINTS)) if rng.random() < 0.6 else None
         often = POINTS.get(orders.point or "", 1)
         orders.count = int(rng.expovariate(1 / often)) + 1
+        orders.posts = rng.choice((5, 100_000, 100_000))  # few: it comes to its end, and may die in that
         run = Run(orders, told)
         begun = time.monotonic()
         if rng.random() < 0.1:  # at any time, also while it opens

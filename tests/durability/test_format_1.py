@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
 from contextlib import closing
 from pathlib import Path
 
@@ -100,3 +104,35 @@ def test_an_export_of_the_format_before_is_restored(old_url: str, tmp_path: Path
     (tmp_path / "old.jsonl").write_text("\n".join(lines) + "\n")
     restore(tmp_path / "old.jsonl", f"sqlite:///{tmp_path}/restored.db")
     assert check(f"sqlite:///{tmp_path}/restored.db") == []
+
+
+MIGRATE_AND_DIE = """
+import os, signal, sys
+from routilux.store import open_store
+from routilux.store.sqlite import schema
+
+def some(script, usual=schema._statements):
+    for at, statement in enumerate(usual(script)):
+        if at == int(sys.argv[2]):
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield statement
+
+schema._statements = some
+open_store(sys.argv[1])
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="SIGKILL is that of POSIX")
+@pytest.mark.parametrize("statement", range(3))
+def test_a_process_that_dies_while_it_migrates_leaves_the_format_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: int
+) -> None:
+    url = f"sqlite:///{tmp_path / 'store.db'}"
+    with closing(open_old(url, monkeypatch)) as store:
+        store.write(changes(workers=[worker_row()]))
+    ended = subprocess.run([sys.executable, "-c", MIGRATE_AND_DIE, url, str(statement)], check=False)
+    assert ended.returncode == -signal.SIGKILL
+    assert format_of(url).startswith("1")
+    with closing(open_store(url)) as store:
+        assert store.workers() == [worker_row()]
+    assert check(url) == []
