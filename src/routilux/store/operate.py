@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from routilux.errors import InvalidValueError, StoreCorruptError, StoreError, refused, unknown
 from routilux.ports import UNFINISHED, PropertyRow, Store, StoredJob, WorkerRow
@@ -203,9 +204,10 @@ def _fill(where: str, url: str, rows: Iterator[AnyRow]) -> dict[str, int]:
 
 
 def _write_whole(file: Path, lines: Iterator[str]) -> None:
-    part = file.with_name(f"{file.name}.part")
+    """Two exports to one file write a part each, and the last one to end is there."""
+    part = file.with_name(f"{file.name}.{uuid4().hex[:8]}.part")
     try:
-        with open(part, "w", encoding="utf-8") as out:
+        with open(part, "x", encoding="utf-8") as out:
             out.writelines(lines)
             out.flush()
             os.fsync(out.fileno())
