@@ -12,6 +12,7 @@ from routilux.errors import StoreDataError, StoreError
 from routilux.ports import (
     FLOOR,
     Changes,
+    Commands,
     Death,
     EntryRow,
     FlightRecorder,
@@ -27,6 +28,7 @@ from routilux.ports import (
     WorkerRow,
 )
 from routilux.store.claims import Claims
+from routilux.store.commands import MemoryCommands
 
 OPEN_STATUSES = ("pending", "running")
 
@@ -52,7 +54,12 @@ class MemoryStore(Store):
         self._properties: dict[str, str] = {}
         self._tombstones: dict[str, JobRow] = {}
         self._claims = Claims()
+        self._commands = MemoryCommands(self._claims)
         self.refused: list[tuple[Changes, str]] = []  # changes that can never be written, and why
+
+    @property
+    def commands(self) -> Commands:
+        return self._commands
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -60,11 +67,18 @@ class MemoryStore(Store):
         with self._opened():
             taken: frozenset[int | str] = frozenset(
                 at for at, row in enumerate(changes.keys) if self._is_taken(row)
-            ) or frozenset(row.job_id for row in changes.jobs.values() if self._is_of_another(row))
+            ) or frozenset(
+                [
+                    *(row.job_id for row in changes.jobs.values() if self._is_of_another(row)),
+                    *(row.command_id for row in changes.answers if not self._commands.waits(row)),
+                ]
+            )
             if not taken:
                 self._check_new(changes)
                 self._apply(changes)
-            return taken
+        if changes.answers and not taken:
+            self._commands.take(changes.answers)
+        return taken
 
     def keep_refused(self, changes: Changes, why: str) -> str:
         self.refused.append((changes, why))
@@ -79,28 +93,31 @@ class MemoryStore(Store):
 
     def _check_new(self, changes: Changes) -> None:
         """Rows that have to be new are."""
-        forgotten = set(changes.forgotten)
-        items = [ItemKey(*row[:3]) for row in changes.items]
-        letters = [(row.worker_id, row.number) for row in changes.letters]
-        entries = [(row.worker_id, row.kind, row.owner, row.number) for row in changes.entries]
-        there: list[object] = [key for key in items if self._has_item(key) and key.worker_id not in forgotten]
-        there += [key for key in letters if key in self._letters]
-        there += [
-            key
-            for key in entries
-            if key[3] in self._entries.get(key[:3], ()) and (key[0] not in forgotten or _of_job(key[1]))
-        ]
-        if there or any(len(set(keys)) < len(keys) for keys in (items, letters, entries)):
-            raise StoreDataError(
-                f"{self.name}: a row that should be new is there already; nothing was written"
-            )
-
-    def _has_item(self, key: ItemKey) -> bool:
-        return key.number in self._items.get((key.worker_id, key.place), ())
+        forgotten = changes.forgotten
+        items, letters = self._items, self._letters
+        seen: set[object] = set()
+        for item in changes.items:
+            if item.number in items.get(item[:2], ()) and item.worker_id not in forgotten:
+                raise self._not_new(item)
+            seen.add(item[:3])
+        for letter in changes.letters:
+            if letter[:2] in letters:
+                raise self._not_new(letter)
+            seen.add(letter[:2])
+        for entry in changes.entries:
+            of = entry[:3]
+            if entry.number in self._entries.get(of, ()) and (of[0] not in forgotten or _of_job(of[1])):
+                raise self._not_new(entry)
+            seen.add(entry[:4])
+        if len(seen) < len(changes.items) + len(changes.letters) + len(changes.entries):
+            raise self._not_new("one of the rows")
 
     def _is_of_another(self, row: JobRow) -> bool:
         known = self._jobs.get(row.job_id)
         return known is not None and (known.worker_id, known.serial) != (row.worker_id, row.serial)
+
+    def _not_new(self, row: object) -> StoreDataError:
+        return StoreDataError(f"{self.name}: {row} should be new, and is there already; nothing was written")
 
     def _apply(self, changes: Changes) -> None:
         for worker_id in changes.forgotten:

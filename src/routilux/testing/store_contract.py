@@ -30,7 +30,10 @@ import pytest
 from routilux.errors import StoreDataError, StoreError, StoreLockedError
 from routilux.ports import (
     FLOOR,
+    Answer,
     Changes,
+    Command,
+    Commands,
     ItemKey,
     JobRow,
     NoteKey,
@@ -89,6 +92,64 @@ class StoreContract:
         assert [store.workers(), store.jobs(), store.letters(), store.deaths()] == [[]] * 4
         assert [store.places("w"), store.notes("w")] == [[], []]
         assert [store.items("w", "parse.in"), store.entries("w", "log", "")] == [[], []]
+
+    # -- commands ------------------------------------------------------------------------------------------
+
+    @pytest.fixture
+    def commands(self, store: Store) -> Commands:
+        if store.commands is None:
+            pytest.skip("this store has one runtime")
+        return store.commands
+
+    def test_commands_wait_in_their_order_until_they_are_answered(
+        self, store: Store, commands: Commands
+    ) -> None:
+        asked = [Command(f"c{n}", f"w{n % 2}", "post", str(n).encode()) for n in range(4)]
+        for command in (*asked, asked[0]):
+            commands.ask(command)
+        assert commands.due(["w0"]) == asked[::2]
+        assert commands.due(["w1", "w0", "none"]) == asked
+        assert commands.answers(["c0"]) == {}
+        assert store.write(changes(answers=[Answer("c0", "w0", b"done")], items=[item_row(1, "w0")])) == set()
+        assert commands.due(["w0", "w1"]) == asked[1:]
+        assert commands.answers(["c0", "c1", "none"]) == {"c0": b"done"}
+        commands.ask(asked[0])
+        assert commands.due(["w0"]) == [asked[2]]
+        commands.forget(["c0", "c1"])
+        assert commands.answers(["c0"]) == {}
+        assert commands.due(["w1"]) == asked[1::2]
+
+    def test_a_command_is_either_answered_or_withdrawn(self, store: Store, commands: Commands) -> None:
+        for name in ("withdrawn", "answered", "other"):
+            commands.ask(Command(name, "w", "post", b"1"))
+        assert commands.withdraw("withdrawn")
+        assert not commands.withdraw("withdrawn")
+        both = [Answer(name, "w", b"done") for name in ("withdrawn", "other")]
+        assert store.write(changes(answers=both, items=[item_row(1)])) == {"withdrawn"}
+        assert (store.items("w", "parse.in"), commands.answers(["other"])) == ([], {})
+        assert store.write(changes(answers=[Answer("answered", "w", b"done")])) == set()
+        assert store.write(changes(answers=[Answer("answered", "w", b"again")])) == {"answered"}
+        assert not commands.withdraw("answered")
+        assert commands.answers(["answered"]) == {"answered": b"done"}
+
+    def test_who_listens_hears_of_commands_and_answers(self, store: Store, commands: Commands) -> None:
+        heard = Event()
+        end = commands.listen(heard.set)
+        for act in (
+            lambda: commands.ask(Command("c", "w", "post", b"1")),
+            lambda: store.write(changes(answers=[Answer("c", "w", b"done")])),
+        ):
+            heard.clear()
+            act()
+            assert heard.wait(30)
+        end()
+
+    def test_it_is_known_whether_a_worker_is_run(self, store: Store, commands: Commands) -> None:
+        assert commands.runner("w") is None
+        store.claim("w")
+        assert commands.runner("w")
+        store.give_up("w")
+        assert commands.runner("w") is None
 
     def test_it_can_be_run(self, store: Store) -> None:
         assert store.only_read is None

@@ -294,10 +294,9 @@ class Revival:
         about, following = rows.fill_job(worker.journal.codec, worker.journal.store, job, row, leave_out)
         job.metadata_form = rows.metadata_form(row.data)
         job.continue_lists(following)
-        with rows.left_out(leave_out):
-            data = [*rows.job_data(worker.journal.codec, worker.journal.store, row)]
-            if data:
-                job.data.fill(data)
+        data = rows.job_data(worker.journal.codec, worker.journal.store, row, leave_out)
+        if data:
+            job.data.fill(data)
         status = JobStatus(
             row.status
         )  # what is completed stays so, whatever becomes of items that were parked
@@ -323,10 +322,13 @@ class Revival:
         return job  # type: ignore[no-any-return]
 
     def _tell_left_out(self, job_id: str, error: BaseException) -> None:
-        who = f"reading job {job_id!r} of flow {self._worker.flow_id!r}"
-        self._worker.engine.user_code_failed(
-            who, error, "what cannot be read is left out here, and stays stored"
+        worker = self._worker
+        who, follows = (
+            f"reading job {job_id!r} of flow {worker.flow_id!r}",
+            "what cannot be read is left out here",
         )
+        # Later: a log handler is user code, and the caller holds the journal's lock.
+        worker.journal.do(partial(worker.engine.user_code_failed, who, error, follows), worker)
 
     def left_in_store(self) -> list[str]:
         """Open jobs of which nothing has come into memory so far."""

@@ -20,9 +20,10 @@ from routilux.errors import (
     describe,
     refused,
 )
-from routilux.ports import Changes, Death, FlightRecorder, OnLost, Store
+from routilux.ports import Changes, Commands, Death, FlightRecorder, OnLost, Store
 from routilux.store.flight import Flights
 from routilux.store.postgres.address import address_of
+from routilux.store.postgres.commands import PostgresCommands
 from routilux.store.postgres.failures import is_lost
 from routilux.store.postgres.filling import begin_filling, check_finished
 from routilux.store.postgres.flights import flights_of
@@ -107,6 +108,7 @@ class PostgresStore(Reading, Store):
         super().__init__(
             Link(self._address, self._closing, _find_by_key, patience=_PATIENCE), self._address.name
         )
+        self._commands = PostgresCommands(self._address, self._reader, self._ownership, self._closing)
         try:
             self._reader.run(self._make_ready, again=False)
             self._ownership.register()
@@ -266,6 +268,10 @@ class PostgresStore(Reading, Store):
     def give_up(self, worker_id: str) -> None:
         self._ownership.give_up(worker_id)
 
+    @property
+    def commands(self) -> Commands:
+        return self._commands
+
     # -- the flight recorder -------------------------------------------------------------------------------
 
     def watch(self) -> FlightRecorder | None:
@@ -295,6 +301,7 @@ class PostgresStore(Reading, Store):
     def close(self) -> None:
         """Give up all workers and close the connections. A batch that is being written is waited for."""
         self._closing.set()
+        self._commands.close()
         self._writer.close()
         self._reader.close()
         self._ownership.close()
