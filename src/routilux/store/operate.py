@@ -17,7 +17,7 @@ from routilux.store.cancelling import cancellation
 from routilux.store.exchange import AnyRow, from_lines, into, to_lines
 from routilux.store.facts import Fact
 from routilux.store.memory import OPEN_STATUSES
-from routilux.store.references import References
+from routilux.store.references import Dangling, References
 from routilux.store.urls import Address, address_of, open_store, part_of
 
 _AT_ONCE = 1_000  # rows that one transaction of prune() removes
@@ -47,8 +47,7 @@ def check(url: str) -> list[Problem]:
     found = [Problem(str(error)) for error in _operate(address).check(_target(address))]
     if found:
         return found
-    missing = References(_operate(address).rows(_target(address))).dangling()
-    return [Problem(f"{one.what}; repair() saves what is there") for one in missing]
+    return [Problem(f"{one.what}; repair() saves what is there") for one in _missing(address)]
 
 
 def export(url: str, file: str | os.PathLike[str]) -> dict[str, int]:
@@ -179,9 +178,16 @@ def examine(url: str) -> Iterator[Fact]:
     """Everything that can be told about a store, or about the place where one is to be: whether it can be reached and
     written, who has it, its format, its space, its clock, and all damage. Changes nothing.
     """
-    address = address_of(url)
-    facts: Iterator[Fact] = part_of(address, ".examine").examine(_target(address))
-    return facts
+    address, is_whole = address_of(url), False
+    for fact in part_of(address, ".examine").examine(_target(address)):
+        yield fact
+        is_whole = fact.what == "contents" and fact.state == "ok"
+    if is_whole:
+        yield from (Fact("error", "missing", one.what) for one in _missing(address))
+
+
+def _missing(address: Address) -> Iterator[Dangling]:
+    return References(_operate(address).rows(_target(address))).dangling()
 
 
 def _operate(address: Address) -> Any:
