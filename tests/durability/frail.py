@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from random import Random
 from typing import Any
 
 from routilux.errors import StoreCorruptError, StoreDataError, StoreError, StoreFullError, StoreUnknownError
-from routilux.ports import Changes
+from routilux.ports import Changes, StoredJob
 from routilux.store.claims import Claims
+from routilux.store.exchange import AnyRow
 from routilux.store.memory import MemoryStore
 from tests.durability.audit import Audit
 
@@ -39,6 +40,15 @@ class FrailStore(MemoryStore):
         )  # rows of batches that were, wrongly: these are taken when they come again
         self._unsure = 0  # times that nobody can say what became of the last write, still
         self._written = False  # what became of it
+
+    def rows(self) -> Iterator[AnyRow]:
+        """All that it has, in the order in which stores give it."""
+        yield from self._workers.values()
+        yield from (row for rows in self._items.values() for row in rows.values())
+        yield from self._notes.items()
+        yield from (row for rows in self._entries.values() for row in rows)
+        yield from (StoredJob(row, self._counts.get(job_id, 0)) for job_id, row in self._jobs.items())
+        yield from self._letters.values()
 
     def rise(self) -> None:
         """Another process opens the store; nobody holds its workers any more."""

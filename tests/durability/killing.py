@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from routilux import store
 from tests.durability import ledger
 from tests.durability.points import POINTS
 from tests.durability.program import THREADS, Orders
@@ -194,6 +195,7 @@ class Loop:
         last.listen(None, time.monotonic() + PATIENCE)
         if last.kill() or not last.closed:
             told.faults.append("the last program did not come to its end")
+        told.faults += [problem.message for problem in store.check(url)]
         check(told, Path(log), self.score)
 
     def _round(self, orders: Orders, told: Told) -> bool:

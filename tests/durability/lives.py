@@ -28,6 +28,7 @@ from routilux.ports import ItemKey
 from routilux.runtime import runtime as runtime_module
 from routilux.runtime.back_pressure import BackPressure
 from routilux.runtime.journal import committer
+from routilux.store.references import References
 from routilux.testing.simulated import SimulatedRuntime, SimulationStuck
 from tests.durability.audit import DROPPING, FINISHED, Audit
 from tests.durability.frail import Death, FrailStore
@@ -93,12 +94,19 @@ class Lives:
         for number in range(self.fate.lives):
             self.witness.tell(f"life {number}")
             self._live(Life(self, number), mortal=True)
+            self._look_for_what_is_missing()
         self.witness.tell("the last life")
         number = self.fate.lives
         while not self._live(Life(self, number), mortal=False):
             number += 1  # a store that fails may have ended it
         self.witness.tell("afterwards")
         self._live(Life(self, number + 1), mortal=False, afterwards=True)
+        self._look_for_what_is_missing()
+
+    def _look_for_what_is_missing(self) -> None:
+        """Every row that another one names is in the store."""
+        for one in References(self.store.rows()).dangling():
+            self.witness.expect(False, one.what)
 
     def _live(self, life: Life, *, mortal: bool, afterwards: bool = False) -> bool:
         """Whether it has come to its own end."""

@@ -11,7 +11,8 @@ import pytest
 
 from routilux import ErrorHandler, ErrorStrategy, Flow, Routine, Runtime, current
 from routilux.activation_policies import all_slots_ready_policy, batch_size_policy, immediate_policy
-from routilux.store import check, look_into
+from routilux.store import check, look_into, open_store
+from routilux.testing.store_rows import changes
 from tests.waiting import SECONDS, eventually
 
 
@@ -171,3 +172,21 @@ def test_a_join_by_another_key_finds_what_waits_in_the_store(store_url: str) -> 
         assert sorted(entry["a"] for entry in worker.shared_log) == [[0], [3], [6], [9]]
     assert notes_of(store_url)["item.join"] <= 6
     assert check(store_url) == []
+
+
+def test_what_is_noted_of_an_item_goes_with_it_whatever_ends_it(store_url: str) -> None:
+    """Here its job is cancelled; the process had died while its activation ran."""
+    with Runtime(store=store_url) as runtime:
+        runtime.exec(flow_of("a", immediate_policy(), Fails), worker_id="w")
+        runtime.post("f", "r", "a", {"n": 1}, job_id="j")
+        eventually(lambda: is_to_run_again(store_url))
+        runtime.shutdown(wait=False, timeout=SECONDS)
+    with closing(open_store(store_url)) as store:  # as if it had died before the retry was written
+        (note,) = [note for note, _ in store.notes("w") if note.kind == "activation"]
+        (stored,) = store.jobs()
+        ended = stored.row._replace(status="cancelled", completed_at=1.0)
+        store.write(changes(notes={note: None}, jobs=[ended]))
+    assert notes_of(store_url) == {"once": 1, "checkpoint": 1}
+    with running(store_url, flow_of("a", immediate_policy())) as (runtime, _):
+        assert runtime.wait_until_all_jobs_finished(SECONDS)
+    assert notes_of(store_url) == {}

@@ -6,39 +6,47 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psycopg
 import pytest
 
 from routilux import Runtime
 from routilux.ports import NoteKey, Store
 from routilux.store import check, examine, export, look_into, open_store, repair, restore
-from routilux.store.postgres import PostgresStore, migrating
-from routilux.store.postgres import statements as postgres_statements
+from routilux.store.postgres import PostgresStore
 from routilux.store.sqlite import SqliteStore
 from routilux.store.sqlite.schema import released
 from routilux.testing.store_rows import changes, entry_row, item_row, job_row, key_row, letter_row, worker_row
 from tests.durability.flows import Log, flow_of
 from tests.waiting import SECONDS
 
+BACK = """
+DROP TABLE property, tombstone, command; DROP INDEX key_of_job, letter_of_jobs; CREATE SEQUENCE epoch;
+DELETE FROM format WHERE version > 1
+"""
 
-def open_old(url: str, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """As a version that knew format 1 did."""
+
+@contextmanager
+def old_store(url: str) -> Iterator[Store]:
+    """A store that has format 1 when it is closed."""
     if url.startswith("sqlite"):
-        return SqliteStore(url.removeprefix("sqlite:///"), migrations=released()[:1])
-    first = list(postgres_statements.migrations())[:1]
-    with monkeypatch.context() as patch:
-        patch.setattr(migrating, "migrations", lambda: iter(first))
-        patch.setattr("routilux.store.postgres.store.check_finished", lambda connection, name: None)
-        return PostgresStore(url)
+        with closing(SqliteStore(url.removeprefix("sqlite:///"), migrations=released()[:1])) as store:
+            yield store
+        return
+    with closing(PostgresStore(url)) as store:
+        yield store
+    with psycopg.connect(url, autocommit=True) as connection:  # what came with format 2 is beside the rows
+        connection.execute(BACK)
 
 
 @pytest.fixture
-def old_url(store_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
+def old_url(store_url: str) -> str:
     """The URL of a store of format 1 with rows of every kind."""
     flow = flow_of(Log())
-    with closing(open_old(store_url, monkeypatch)) as store:
+    with old_store(store_url) as store:
         store.write(
             changes(
                 workers=[
@@ -125,10 +133,10 @@ open_store(sys.argv[1])
 @pytest.mark.skipif(os.name == "nt", reason="SIGKILL is that of POSIX")
 @pytest.mark.parametrize("statement", range(3))
 def test_a_process_that_dies_while_it_migrates_leaves_the_format_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: int
+    tmp_path: Path, statement: int
 ) -> None:
     url = f"sqlite:///{tmp_path / 'store.db'}"
-    with closing(open_old(url, monkeypatch)) as store:
+    with old_store(url) as store:
         store.write(changes(workers=[worker_row()]))
     ended = subprocess.run([sys.executable, "-c", MIGRATE_AND_DIE, url, str(statement)], check=False)
     assert ended.returncode == -signal.SIGKILL

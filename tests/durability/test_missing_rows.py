@@ -16,7 +16,7 @@ import pytest
 from routilux import ErrorHandler, ErrorStrategy, Flow, Routine, Runtime
 from routilux.activation_policies import immediate_policy
 from routilux.ports import NoteKey
-from routilux.store import check, export, look_into, open_store, read_export, repair
+from routilux.store import check, examine, export, look_into, open_store, read_export, repair
 from routilux.testing.store_rows import changes
 from tests.durability.behind import delete
 from tests.durability.test_adopting import Fails, Joins, flow_of, is_to_run_again
@@ -117,6 +117,8 @@ def test_what_is_missing_is_named_and_mended(rich_url: str, tmp_path: Path, case
     table, where, expected = CASES[case]
     delete(rich_url, table, where)
     found = check(rich_url)
+    told = [fact.detail for fact in examine(rich_url) if fact.state == "error"]
+    assert [f"{one}; repair() saves what is there" for one in told] == [one.message for one in found]
     for message in expected:
         assert re.search(message, messages(found)), messages(found)
     saved = f"sqlite:///{tmp_path}/saved.db"

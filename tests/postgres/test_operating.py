@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from routilux.errors import StoreCorruptError, StoreError, StoreLockedError
+from routilux.ports import FLOOR
 from routilux.store import check, export, read_export, repair, restore
 from routilux.store.memory import MemoryStore
 from routilux.testing.store_rows import RandomChanges, changes, changes_of_texts, worker_row
@@ -94,3 +96,23 @@ def test_a_store_that_is_in_use_is_not_repaired(url: str, other_url: str, open_s
 def test_where_there_is_no_store_there_is_nothing_to_check(url: str) -> None:
     with pytest.raises(StoreError, match="there is no store; check the database and the schema"):
         check(url)
+
+
+def test_the_floor_of_numbers_is_raised_by_processes_one_after_the_other(open_store: OpenStore) -> None:
+    stores = [open_store() for _ in range(4)]
+    stores[0].write(
+        changes(
+            workers=[worker_row(f"{n}", status="stopped", next_number=100 + n * 7 % 40) for n in range(40)]
+        )
+    )
+    with ThreadPoolExecutor(4) as pool:
+        pruned = list(
+            pool.map(
+                lambda store: sum(
+                    store.prune(0.0, finished_before=0.0, keep_finished=0, limit=1) for _ in range(20)
+                ),
+                stores,
+            )
+        )
+    assert sum(pruned) == 40
+    assert stores[0].properties() == {FLOOR: "139"}

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, NamedTuple
+from uuid import uuid4
 
 from routilux.errors import InvalidValueError, StoreCorruptError, StoreError, refused, unknown
 from routilux.ports import UNFINISHED, PropertyRow, Store, StoredJob, WorkerRow
@@ -16,7 +17,7 @@ from routilux.store.cancelling import cancellation
 from routilux.store.exchange import AnyRow, from_lines, into, to_lines
 from routilux.store.facts import Fact
 from routilux.store.memory import OPEN_STATUSES
-from routilux.store.references import References
+from routilux.store.references import Dangling, References
 from routilux.store.urls import Address, address_of, open_store, part_of
 
 _AT_ONCE = 1_000  # rows that one transaction of prune() removes
@@ -46,8 +47,7 @@ def check(url: str) -> list[Problem]:
     found = [Problem(str(error)) for error in _operate(address).check(_target(address))]
     if found:
         return found
-    missing = References(_operate(address).rows(_target(address))).dangling()
-    return [Problem(f"{one.what}; repair() saves what is there") for one in missing]
+    return [Problem(f"{one.what}; repair() saves what is there") for one in _missing(address)]
 
 
 def export(url: str, file: str | os.PathLike[str]) -> dict[str, int]:
@@ -178,9 +178,16 @@ def examine(url: str) -> Iterator[Fact]:
     """Everything that can be told about a store, or about the place where one is to be: whether it can be reached and
     written, who has it, its format, its space, its clock, and all damage. Changes nothing.
     """
-    address = address_of(url)
-    facts: Iterator[Fact] = part_of(address, ".examine").examine(_target(address))
-    return facts
+    address, is_whole = address_of(url), False
+    for fact in part_of(address, ".examine").examine(_target(address)):
+        yield fact
+        is_whole = fact.what == "contents" and fact.state == "ok"
+    if is_whole:
+        yield from (Fact("error", "missing", one.what) for one in _missing(address))
+
+
+def _missing(address: Address) -> Iterator[Dangling]:
+    return References(_operate(address).rows(_target(address))).dangling()
 
 
 def _operate(address: Address) -> Any:
@@ -203,9 +210,10 @@ def _fill(where: str, url: str, rows: Iterator[AnyRow]) -> dict[str, int]:
 
 
 def _write_whole(file: Path, lines: Iterator[str]) -> None:
-    part = file.with_name(f"{file.name}.part")
+    """Two exports to one file write a part each, and the last one to end is there."""
+    part = file.with_name(f"{file.name}.{uuid4().hex[:8]}.part")
     try:
-        with open(part, "w", encoding="utf-8") as out:
+        with open(part, "x", encoding="utf-8") as out:
             out.writelines(lines)
             out.flush()
             os.fsync(out.fileno())

@@ -135,7 +135,7 @@ class Backlog:
             record.displaces = True
             mailbox.drop(slot.name)
         worker.dropped(oldest, slot, "slot full, oldest dropped")
-        worker.endings.take(record, mailbox, [oldest])
+        worker.endings.take_unrun(record, mailbox, [oldest])
         record.then(partial(worker.settle, [oldest]))
         record.then(partial(worker.at_rest, at_rest))
         if mailbox.freed:

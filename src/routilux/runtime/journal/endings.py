@@ -51,6 +51,13 @@ class Endings:
             known = [key for key in keys if self.deaths.pop(key, None) is not None]
             record.notes = {**record.notes, **{rows.crash_note(*key): None for key in known}}
 
+    def take_unrun(self, record: Record, mailbox: Mailbox, items: Sequence[Item]) -> None:
+        """These items end without an activation: what one of an earlier process has noted goes with them."""
+        self.take(record, mailbox, items)
+        left = self._worker.notes.forget_items({item[0] for item in items})
+        if left:
+            record.notes = {**record.notes, **left}
+
     def is_poison(self, row: ItemRow) -> bool:
         return self.deaths.get(ItemKey(*row[:3]), 0) >= rows.POISON_DEATHS
 
@@ -123,7 +130,7 @@ class Endings:
         lost = self._lost(mailbox, items, reason, error)
         with journal.lock:
             self._note(record, lost)
-            self.take(record, mailbox, items)
+            self.take_unrun(record, mailbox, items)
             record.then(partial(self._worker.settle, list(items)))
             journal.append(record)
         journal.wake()
@@ -137,7 +144,7 @@ class Endings:
         lost = self._lost(mailbox, [item], reason, error)
         with journal.lock:
             self._note(record, lost)
-            self.take(record, mailbox, [item])
+            self.take_unrun(record, mailbox, [item])
             journal.append(record)
         journal.wake()
 

@@ -48,4 +48,15 @@ def begin_filling(connection: psycopg.Connection, address: Address, by: str) -> 
             connection.execute(statement, parameters)
 
 
-_TABLES: Final = ("worker", "item", "note", "entry", "job", "letter", "key", "tombstone", "property")
+_TABLES: Final = (
+    "worker",
+    "item",
+    "note",
+    "entry",
+    "job",
+    "letter",
+    "key",
+    "tombstone",
+    "property",
+    "command",
+)

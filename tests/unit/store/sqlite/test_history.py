@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from contextlib import closing
 from random import Random
 from uuid import uuid4
 
@@ -10,8 +11,9 @@ import pytest
 from routilux.errors import StoreCorruptError, StoreUnknownError
 from routilux.store.boot import boot_id
 from routilux.store.sqlite import SqliteStore
-from routilux.store.sqlite.connection import open_writer
+from routilux.store.sqlite.connection import connect, open_writer
 from routilux.store.sqlite.mark import Mark, MarkFile, read_mark
+from routilux.store.sqlite.opening import compare, read_state
 from routilux.testing.store_rows import changes, item_row
 
 FILES = ["store.db", "store.db-wal", "store.db.mark"]
@@ -150,6 +152,15 @@ def test_the_mark_of_another_store_is_refused(crash, path, tmp_path):
     shutil.copy(tmp_path / "other.db.mark", beside(path, ".mark"))
     with pytest.raises(StoreCorruptError, match=r"is not the database that store\.db\.mark belongs to"):
         SqliteStore(path)
+
+
+def test_a_store_that_goes_on_while_it_is_looked_at_is_not_damaged(path, opened):
+    store = opened()
+    before = read_mark(path.with_name(f"{path.name}.mark"))
+    for number in range(3):
+        store.write(changes(items=[item_row(number)]))
+    with closing(connect(path, "ro", 5.0)) as connection:
+        compare(path, read_state(connection), before)
 
 
 def test_one_broken_slot_of_the_mark_is_no_damage_and_two_are(crash, opened):

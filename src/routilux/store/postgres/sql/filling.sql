@@ -34,3 +34,6 @@ DELETE FROM tombstone
 
 -- :empty_property
 DELETE FROM property
+
+-- :empty_command
+DELETE FROM command
