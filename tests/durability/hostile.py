@@ -514,7 +514,8 @@ class Life:
 
     def shop(self, shape: str) -> Flow:
         flow = Flow("shop")
-        take = _routine(self.take, ["in"], ["out", "aside"], conc=self.rng.choice((1, 2)))
+        room = self.rng.choice((2, 100))
+        take = _routine(self.take, ["in"], ["out", "aside"], conc=self.rng.choice((1, 2)), room=room)
         take.set_error_handler(
             self.rng.choice(
                 (
@@ -604,6 +605,7 @@ class Life:
                 state.set_routine_state("take", {"final": at, text: 1})
             case "keys":
                 state.shared_data[key] = at
+                state.shared_data[ODD_KEYS[(at + 1) % len(ODD_KEYS)]] = at + 1
             case "delete":
                 state.shared_data.pop(key, None)
             case "value":
@@ -650,6 +652,8 @@ class Life:
         payload = {"uid": uid, "k": self.rng.randrange(3), "do": do}
         if self.rng.random() < 0.3:
             payload["odd"] = _odd_value(self.rng.randrange(1_000))
+        if self.rng.random() < 0.2:
+            payload["parcel"] = Parcel("of this version")
         metadata: Any = {"a": 1} if self.rng.random() < 0.3 else None
         flow, place = self.rng.choice((("shop", "take"), ("shop", "take"), ("other", "plain")))
         key = f"key {uid}" if self.rng.random() < 0.4 else None

@@ -8,10 +8,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from routilux.runtime.journal import rows
+from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.committer import Committer
+from routilux.runtime.journal.endings import Endings
 from routilux.runtime.journal.handover import Handover
-from routilux.runtime.journal.mapping import StoredMapping
+from routilux.runtime.journal.mapping import Share, StoredMapping
 from routilux.runtime.journal.opening import Opener
+from routilux.runtime.journal.reopening import Revival
 from routilux.runtime.journal.worker import JournaledWorker
 from routilux.runtime.names import Names
 from routilux.runtime.posting import Posting
@@ -66,6 +70,55 @@ FAULTS = (
     Fault(
         "a key of a state has any length",
         (Change(StoredMapping, "_note", "check_key(", "bool and (lambda *_: None)("),),
+    ),
+    Fault(
+        "a job is removed while an item is of it",
+        (
+            Change(
+                MemoryStore,
+                "_finished_too_long",
+                "needed.update(job_id for job_id, items in self._counts.items() if items > 0)",
+                "pass",
+            ),
+        ),
+    ),
+    Fault(
+        "an activation goes on without a slot that the flow had",
+        (
+            Change(
+                Revival, "_activation", "if node is None or not set(", "if node is None or False and not set("
+            ),
+        ),
+    ),
+    Fault(
+        "what waits in the store and cannot be read stops the journal",
+        (
+            Change(
+                Backlog,
+                "_revive",
+                "        except BaseException as error:",
+                "        except SystemExit as error:",
+            ),
+        ),
+    ),
+    Fault(
+        "a letter has what logic has made of its payload",
+        (Change(Endings, "_letter", "time, AS_STORED", "time, worker.encode(item[2], 'letter')"),),
+    ),
+    Fault(
+        "metadata are encoded again with every row of a job",
+        (
+            Change(
+                rows,
+                "_about_job",
+                "metadata = job.metadata_form",
+                "metadata = codec.encode(dict(job.metadata), 'metadata') if vars(job).get('metadata') else None",
+            ),
+        ),
+    ),
+    Fault(
+        "equal keys of a state are two rows",
+        (Change(Share, "write", "if before is not None:", "if False:"),),
     ),
 )
 
