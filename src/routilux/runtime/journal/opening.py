@@ -223,7 +223,8 @@ class Opener:
         if leaving is not None and leaving.stopped:
             gone = lambda: self._claimed.get(worker_id) is not leaving or self._journal.over is not None  # noqa: E731
             self._engine.bell.wait_for(gone, None)
-        self._journal.store.claim(worker_id, partial(self._journal.lose, worker))
+        self._journal.store.claim(worker_id)
+        self._journal.store.when_lost(worker_id, partial(self._journal.lose, worker))
         if self.desk is not None:
             self.desk.open()
         worker.is_claimed = True
