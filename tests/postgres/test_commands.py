@@ -12,6 +12,7 @@ import pytest
 from routilux import Flow, Routine, Runtime
 from routilux.activation_policies import immediate_policy
 from routilux.errors import (
+    DuplicateNameError,
     IdempotencyConflictError,
     JobCancelledError,
     QueueFullError,
@@ -267,6 +268,21 @@ def test_its_state_is_changed_where_it_runs(sides: tuple[Side, Side]) -> None:
         other.state.shared_log.append(1)
     owner.state.update_routine_state("work", {"n": 1})
     assert other.post(1).wait(SECONDS)
+
+
+def test_asked_for_again_it_is_the_same_worker(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    owner.runtime.pause(owner.state)
+    eventually(lambda: other.state.status == "paused")
+    owner.runtime.resume(owner.state)
+    owner.runtime.shutdown()
+    try:
+        assert other.runtime.exec(other.flow, worker_id="orders") is other.state
+    except DuplicateNameError:
+        pass  # it has been taken over, and is a live worker
+    assert other.post(1).wait(SECONDS)
+    assert other.runtime.recover(flows=[other.flow], wait=True) == []
+    assert other.work.done == [1]
 
 
 def test_a_worker_that_its_owner_stops_for_good_ends_here_too(sides: tuple[Side, Side]) -> None:
