@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
 from threading import Event, Thread
 from typing import Any
 
@@ -27,6 +31,7 @@ from tests.postgres.test_ownership import run_out
 from tests.waiting import eventually
 
 SECONDS = 60
+ROOT = Path(__file__).parents[2]
 Stores = Callable[[], Store]
 
 
@@ -341,3 +346,41 @@ def test_a_dead_owner_is_replaced_and_its_commands_are_found(
     for side in (other, owner):
         side.runtime.shutdown()
     assert admin.execute("SELECT count(*) FROM command").fetchone() == (0,)
+
+
+OWNER = """
+import sys
+from routilux.store.postgres import PostgresStore
+from tests.postgres.test_commands import Side
+side = Side(PostgresStore(sys.argv[1], lease_seconds=1))
+print("runs", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_nothing_that_was_accepted_is_lost_when_the_owner_is_killed(
+    url: str, open_store: OpenStore, seed: int
+) -> None:
+    """Each post is accepted once, by the one or the other, or is refused and was not accepted."""
+    random = Random(seed)
+    command = [sys.executable, "-c", OWNER, url]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "runs\n"
+        other = Side(open_store())
+        assert other.state is not None
+        killed_at = random.randrange(5, 40)
+        accepted: dict[int, Any] = {}
+        for n in range(60):
+            if n == killed_at:
+                process.kill()
+            accepted[n] = other.post(n, idempotency_key=f"{n}", timeout=SECONDS)
+    assert [job.result(SECONDS)[0].data["n"] for job in accepted.values()] == list(range(60))
+    assert other.runtime.list_workers() == [other.state]
+    store = other.runtime._engine.journal.store  # type: ignore[union-attr]
+    assert len(store.jobs(worker_id="orders")) == 60
+    assert set(other.work.done) >= set(range(killed_at + 1, 60))
+    other.runtime.shutdown()
