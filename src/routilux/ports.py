@@ -298,11 +298,21 @@ class JobRow(NamedTuple):
     data: bytes
 
 
+PLAIN_JOB = b'{"metadata":{},"paused":false,"error":null,"outputs_dropped":0}'
+"""``JobRow.data`` of a job of which there is nothing to say."""
+
+
 class StoredJob(NamedTuple):
     """A job as it is read: the row, and how many items of it are stored."""
 
     row: JobRow
     items: int
+
+
+class Tombstone(NamedTuple):
+    """The row of a job that was pruned while an idempotency key named it."""
+
+    row: JobRow
 
 
 class LetterRow(NamedTuple):
@@ -335,7 +345,7 @@ class KeyRow(NamedTuple):
 
 
 class PropertyRow(NamedTuple):
-    """What holds for the store as a whole; see ``FLOOR``."""
+    """What holds for the store as a whole; see ``FLOOR`` and ``UNFINISHED``."""
 
     name: str
     value: str
@@ -344,6 +354,9 @@ class PropertyRow(NamedTuple):
 FLOOR = "floor"
 """The property that says, in decimal digits, below which number the items of workers that were pruned had theirs.
 ``Store.prune`` raises it."""
+
+UNFINISHED = "unfinished"
+"""The property of a store that is being filled, and says with which call. Nobody opens it before that has ended."""
 
 
 class Command(NamedTuple):
@@ -368,13 +381,13 @@ class Changes:
 
     Within one transaction the order is: ``forgotten``, then everything else, where each row is written or removed
     once (``notes`` and ``properties`` with None are removed). ``workers`` and ``jobs`` replace the row of the same id;
-    ``items``, ``entries`` and ``letters`` are new. ``counts`` is added to the number of stored items of a job, after
-    ``jobs``. ``answers`` are those to commands of other runtimes: see :class:`Commands`.
+    ``items``, ``entries``, ``letters`` and ``tombstones`` are new. ``counts`` is added to the number of stored items of
+    a job, after ``jobs``. ``answers`` are those to commands of other runtimes: see :class:`Commands`.
     """
 
     __slots__ = (
         "answers", "counts", "entries", "forgotten", "items", "jobs", "keys", "letters", "notes", "properties",
-        "redriven", "taken", "workers",
+        "redriven", "taken", "tombstones", "workers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -390,6 +403,7 @@ class Changes:
         self.redriven: list[tuple[str, int]] = []  # letters to remove: worker and item number
         self.keys: list[KeyRow] = []
         self.properties: dict[str, str | None] = {}
+        self.tombstones: dict[str, JobRow] = {}
         self.answers: list[Answer] = []
 
 
@@ -532,7 +546,8 @@ class Store(Protocol):
     def places(self, worker_id: str) -> list[str]:
         """Where the worker has items, in their order."""
 
-    def job(self, job_id: str) -> StoredJob | None: ...
+    def job(self, job_id: str) -> StoredJob | None:
+        """The job; one that was pruned is known as long as a key names it."""
 
     def jobs(
         self,
@@ -554,12 +569,16 @@ class Store(Protocol):
         """The key, unless it has expired at ``now``."""
 
     def properties(self) -> dict[str, str]:
-        """What holds for the store as a whole, by name; see ``FLOOR``."""
+        """What holds for the store as a whole, by name; see ``FLOOR`` and ``UNFINISHED``."""
 
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
         """Remove keys that have expired, and finished jobs that ended before a time or are beyond the newest so
         many, with their notes and entries, and the stopped workers that have no job left. At most ``limit`` rows of
-        each; returns how many rows were removed. Not called while ``write`` runs."""
+        each; returns how many rows were removed. Not called while ``write`` runs.
+
+        A job stays as long as items of it are stored or a letter names it. Where a key names it, its row stays as a
+        :class:`Tombstone`.
+        """
 
     def claim(self, worker_id: str) -> None:
         """From here on this process alone runs the worker. StoreLockedError, naming the owner, if it cannot."""

@@ -31,6 +31,7 @@ from routilux.runtime.state import WorkerState
 
 if TYPE_CHECKING:
     from routilux.ports import Codec
+    from routilux.runtime.book import JobBook
     from routilux.runtime.digests import Content
     from routilux.runtime.driver import Driver
     from routilux.runtime.engine import Engine
@@ -146,6 +147,10 @@ class Reply:
 class NameTaken(Exception):
     """An idempotency key, or the id of a job, came first from elsewhere: from another caller, or from another runtime
     that shares the store."""
+
+
+class NoRoom(Exception):
+    """Too many jobs are pending for one more, and the caller is not to wait here."""
 
 
 class Posting:
@@ -336,11 +341,31 @@ class Posting:
         return Posted(first.state, first.job(self._engine.driver))
 
     def begin(self, post: Post) -> Waits[JobContext]:
-        """The job of a one-shot execution; waits while too many jobs are pending. Raises NameTaken."""
-        job, new = yield from self._new_job(post)
-        if not new:
+        """The job of a one-shot execution. Raises NameTaken.
+
+        Waits while too many jobs are pending; for one whose id is given NoRoom is raised then, as whoever asks for the
+        same one waits for this caller, and may be what a place among the pending ones depends on.
+        """
+        if post.job_id is None:
+            job, _ = yield from self._new_job(post)
+            return job
+        created = self._created_at_once(post.worker, post.job_id, post.metadata, None)
+        if created is None:
+            raise NoRoom
+        if not created[1]:
             raise NameTaken
-        return job
+        return created[0]
+
+    def waits_for_room(self) -> Waits[None]:
+        """Until one more job may be pending, which another caller may be faster to have."""
+        book = self._engine.book
+        self._check_may_wait(None)
+
+        def has_room() -> bool:
+            self._engine.check_open("exec()")
+            return not book.crowded
+
+        yield from waits_to_create(self._engine, has_room, None, None, lambda: _for_room(book))
 
     def offer_first(self, post: Post, job: JobContext) -> Waits[Posted]:
         """Put the first item of a one-shot execution into its slot."""
@@ -365,10 +390,7 @@ class Posting:
     def _waits_to_create(self, post: Post) -> Waits[tuple[JobContext, bool]]:
         created: tuple[JobContext, bool] | None = None
         worker, lines, book = post.worker, post.lines, self._engine.book
-        outer: Any = running.get()
-        if outer is not None and outer.node.worker.engine is self._engine:
-            if lines is None and self._engine.driver.on_loop():
-                raise book.full_error("async logic waits for them in apost() only")
+        self._check_may_wait(lines)
 
         def create() -> bool:
             nonlocal created
@@ -377,10 +399,7 @@ class Posting:
             return created is not None
 
         def about() -> str:
-            return (
-                f"until fewer than max_queue_size={book.max_pending} jobs are pending, which a job is until its first "
-                f"activation begins: {waiting_for.report(worker)}"
-            )
+            return f"{_for_room(book)}: {waiting_for.report(worker)}"
 
         try:
             if not (yield from waits_to_create(self._engine, create, post.deadline, lines, about)):
@@ -391,6 +410,12 @@ class Posting:
             raise
         assert created is not None
         return created
+
+    def _check_may_wait(self, lines: Lines | None) -> None:
+        outer: Any = running.get()
+        if outer is not None and outer.node.worker.engine is self._engine:
+            if lines is None and self._engine.driver.on_loop():
+                raise self._engine.book.full_error("async logic waits for them in apost() only")
 
     def _offered(
         self, post: Post, job: JobContext, *, key: KeyRow | None = None, redriven: DeadLetter | None = None
@@ -433,6 +458,13 @@ class Posting:
         jobs = self._engine.book.jobs
         gone = lambda: jobs.get(job.job_id) is not job or job.account.posts > 0  # noqa: E731
         return (yield from self._engine.bell.waits_for(gone, None))
+
+
+def _for_room(book: JobBook) -> str:
+    return (
+        f"until fewer than max_queue_size={book.max_pending} jobs are pending, which a job is until its first "
+        "activation begins"
+    )
 
 
 def key_conflict(flow_id: str, key: str, job_id: str, how: str) -> IdempotencyConflictError:

@@ -6,7 +6,7 @@ import atexit
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import count
 from time import monotonic
@@ -35,7 +35,7 @@ from routilux.model.checks import (
 )
 from routilux.model.context import left_behind, running
 from routilux.model.flow import Flow
-from routilux.model.item import DeadLetter
+from routilux.model.item import DeadLetter, StoredForm
 from routilux.model.registry import FlowRegistry
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Gate, Observer, RowObserver, Store, Tap, TaskRunner, job_ids_of, load
@@ -48,7 +48,16 @@ from routilux.runtime.failures import WARNING, write
 from routilux.runtime.job import JobContext
 from routilux.runtime.letters import LETTER_BYTES
 from routilux.runtime.names import Names
-from routilux.runtime.posting import NameTaken, Post, Posted, Posting, Reply, check_metadata, checked_payload
+from routilux.runtime.posting import (
+    NameTaken,
+    NoRoom,
+    Post,
+    Posted,
+    Posting,
+    Reply,
+    check_metadata,
+    checked_payload,
+)
 from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
 from routilux.runtime.remains import Remains
 from routilux.runtime.state import JobState, WorkerState, begin_job
@@ -246,11 +255,16 @@ class Runtime:
         if job_id is None:
             return self._execute(flow, target, data, worker_id, metadata)
         checked_id("job_id", job_id)
-        with self._engine.names.held("job", job_id):
-            while (known := self._known_execution(flow, job_id, on_flow_change)) is None:
-                with suppress(NameTaken):  # elsewhere, since it was looked for
-                    return self._begin_execution(flow, target, data, worker_id, metadata, job_id=job_id)
-        return known
+        begin = partial(self._begin_execution, flow, target, data, worker_id, metadata, job_id=job_id)
+        while True:
+            try:
+                with self._engine.names.held("job", job_id):
+                    return self._known_execution(flow, job_id, on_flow_change) or begin()
+            except NameTaken:
+                continue  # elsewhere, since it was looked for
+            except NoRoom:
+                pass
+            on_thread(self._posting.waits_for_room())
 
     def execute(
         self, flow: Flow, entry_params: Mapping[str, Any], entry: str | None, timeout: float | None
@@ -737,7 +751,8 @@ class Runtime:
 
         A letter is put back once; when ``post`` refuses it, it stays. ``timeout`` is in seconds, for all of them
         together: QueueFullError, or with a store StoreError, at its end. Its worker has to be open. Raises
-        StateError for one that is not kept (any more), before anything is posted.
+        StateError for one that is not kept (any more), and SerializationError for one with a payload that cannot be
+        read here, before anything is posted.
         """
         checked_timeout(timeout)
         self._check_open("redrive()")
@@ -756,6 +771,8 @@ class Runtime:
         for worker, letter in zip(workers, letters, strict=True):
             if letter.item_id not in kept[worker]:
                 raise _letter_gone(letter)
+            if isinstance(letter.data, StoredForm):
+                raise letter.data.error
         return [
             self._redrive(worker, letter, deadline) for worker, letter in zip(workers, letters, strict=True)
         ]

@@ -574,6 +574,7 @@ class StoreContract:
         store.write(
             changes(workers=[worker_row()], jobs=jobs, notes=notes, entries=entries, counts={"failed": 2})
         )
+        store.write(changes(counts={"failed": -2}))
         assert store.prune(50.0, finished_before=20.5, keep_finished=10, limit=10) == 2
         assert [job.row.job_id for job in store.jobs()] == ["cancelled", "pending", "running"]
         gone = ("completed", "failed")
@@ -618,6 +619,59 @@ class StoreContract:
         assert [row.worker_id for row in store.workers()] == ["b", "c", "d"]
         assert [store.items("a", "parse.in"), store.notes("a"), store.entries("a", "log", "")] == [[], [], []]
         assert store.letters() == [letter_row(2, "a")]
+
+    def test_a_job_is_not_pruned_while_an_item_is_stored_or_a_letter_names_it(self, store: Store) -> None:
+        old = [
+            job_row(id_, status=status, completed_at=1.0)
+            for id_, status in [("a", "completed"), ("b", "cancelled"), ("c", "failed"), ("d", "completed")]
+        ]
+        store.write(
+            changes(
+                workers=[worker_row(status="stopped")],
+                jobs=old,
+                counts={"a": 1, "b": 2},
+                items=[item_row(1, job_ids='["a", "b"]'), item_row(2, job_ids='["b"]')],
+                letters=[letter_row(3, job_ids='["x", "c"]')],
+            )
+        )
+        assert store.prune(50.0, finished_before=50.0, keep_finished=0, limit=1) == 1
+        assert store.prune(50.0, finished_before=50.0, keep_finished=0, limit=1) == 0
+        assert [job.row.job_id for job in store.jobs()] == ["a", "b", "c"]
+        store.write(
+            changes(
+                taken=[key_of(item_row(1)), key_of(item_row(2))],
+                counts={"a": -1, "b": -2},
+                redriven=[("w", 3)],
+            )
+        )
+        assert store.prune(50.0, finished_before=50.0, keep_finished=0, limit=100) == 4
+        assert [store.jobs(), store.workers()] == [[], []]
+
+    def test_a_job_that_a_key_names_is_known_until_the_key_expires(self, store: Store) -> None:
+        row = job_row(status="failed", completed_at=1.0, data=b"why")
+        store.write(
+            changes(
+                jobs=[row, job_row("unnamed", status="completed", completed_at=2.0)],
+                entries=[entry_row(1, "job.trace", "j")],
+                keys=[key_row("k"), key_row("l", expires_at=300.0)],
+            )
+        )
+        assert store.prune(150.0, finished_before=50.0, keep_finished=0, limit=100) == 2
+        assert [store.jobs(), store.entries("w", "job.trace", "j"), store.job("unnamed")] == [[], [], None]
+        assert store.job("j") == StoredJob(row, 0)
+        assert store.prune(250.0, finished_before=50.0, keep_finished=0, limit=100) == 1
+        assert store.job("j") == StoredJob(row, 0)
+        store.write(changes(keys=[key_row("l", job_id="next", created_at=400.0, expires_at=500.0)]))
+        assert store.prune(450.0, finished_before=50.0, keep_finished=0, limit=100) == 1
+        assert store.job("j") is None
+
+    def test_a_job_that_is_posted_again_is_another_than_the_one_that_was_pruned(self, store: Store) -> None:
+        for number in (1, 2):
+            row = job_row(status="completed", completed_at=float(number), serial=number)
+            store.write(changes(jobs=[row], keys=[key_row(f"{number}")]))
+            assert store.job("j") == StoredJob(row, 0)
+            assert store.prune(150.0, finished_before=50.0, keep_finished=0, limit=100) == 1
+            assert store.job("j") == StoredJob(row, 0)
 
     def test_pruning_a_worker_keeps_the_floor_of_numbers(self, store: Store) -> None:
         store.write(changes(workers=[worker_row("a", next_number=70), worker_row("b", next_number=90)]))

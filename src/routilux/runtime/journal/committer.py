@@ -196,7 +196,9 @@ class Committer:
         with self._journal.lock:
             while log and len(batch) < most and size < BATCH_BYTES:
                 record = log.popleft()
-                size += record.size + LETTER_BYTES * len(record.letters)
+                size += record.size
+                if record.letters:
+                    size += LETTER_BYTES * len(record.letters)
                 batch.append(record)
             self._batch = batch
         return batch

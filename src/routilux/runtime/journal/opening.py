@@ -26,7 +26,7 @@ from routilux.runtime.job import JobContext
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.commands import Desk, Kinds
 from routilux.runtime.journal.following import LOOK_SECONDS, FollowedJob, FollowedState
-from routilux.runtime.journal.reopening import check_kind, check_row, set_strangers_aside
+from routilux.runtime.journal.reopening import check_kind, check_row
 from routilux.runtime.journal.state import JournaledJobState, JournaledWorkerState
 from routilux.runtime.journal.worker import JournaledWorker
 
@@ -318,8 +318,7 @@ class Opener:
         worker.revival.open(row)
         if paused and row.status != "paused":
             worker.pause_on_record()
-        if row.fingerprint != worker.flow.fingerprint():
-            set_strangers_aside(worker)
+        worker.revival.set_strangers_aside()
         if worker.one_shot and not self._goes_on(worker):
             return
         self._enter(worker, WorkerStatus.PAUSED if paused else WorkerStatus.RUNNING)
@@ -409,7 +408,7 @@ class Opener:
                 job_id=stored.row.job_id,
             )
         worker = create(self._engine, flow, stored.row.worker_id, one_shot=True)
-        job = rows.detached_job(self._journal.codec, self._journal.store, self._engine.driver, stored)
+        job = rows.detached_job(self._journal, stored)
         worker.revival.look_at(job, with_states=row is not None and self._is_of(row, stored))
         return worker.state
 
@@ -506,7 +505,7 @@ class Opener:
 
     def _detached(self, stored: StoredJob, find_flow: Callable[[str], Flow | None]) -> JobContext:
         """A job that does not live here, as it was last written."""
-        job = rows.detached_job(self._journal.codec, self._journal.store, self._engine.driver, stored)
+        job = rows.detached_job(self._journal, stored)
         if job.left:
             job.blocked = self._blocked(stored.row.worker_id, find_flow(stored.row.flow_id))
         return job

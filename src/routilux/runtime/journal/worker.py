@@ -82,6 +82,7 @@ class JournaledWorker(Worker):
         self.forgets = False  # its first row replaces that of a former life, and what was kept with it
         self.end_is_due = True  # none of its rows says that it has ended; moved under the journal's lock
         self.is_claimed = False
+        self._giving_up = engine.driver.lock()
         self.about: dict[str, Any] = {}  # what else the worker's row says
         self.metadata_form: bytes | None = None  # that it was started with
         self.stored_jobs = StoredJobs(self)
@@ -632,14 +633,18 @@ class JournaledWorker(Worker):
             activation.ask_to_stop()
 
     def give_up_claim(self) -> None:
-        """Others may run this worker now: everything of it is written, or nothing is any more."""
-        if not self.is_claimed:
-            return  # twice would take it from the one who has claimed it since
-        self.is_claimed = False
-        try:
-            self.journal.store.give_up(self.worker_id)
-        except StoreError as error:
-            self.engine.warn(f"worker {self.worker_id} is not given up: {describe(error)}")
+        """Others may run this worker now: everything of it is written, or nothing is any more.
+
+        Who comes second waits until they may. To give it up twice would take it from who has claimed it since.
+        """
+        with self._giving_up:
+            if not self.is_claimed:
+                return
+            try:
+                self.journal.store.give_up(self.worker_id)
+            except StoreError as error:
+                self.engine.warn(f"worker {self.worker_id} is not given up: {describe(error)}")
+            self.is_claimed = False
         self.on_given_up()
 
     def lost(self, error: StoreError) -> None:

@@ -25,6 +25,7 @@ from routilux.store.flight import Flights
 from routilux.store.postgres.address import address_of
 from routilux.store.postgres.commands import PostgresCommands
 from routilux.store.postgres.failures import is_lost
+from routilux.store.postgres.filling import begin_filling, check_finished
 from routilux.store.postgres.flights import flights_of
 from routilux.store.postgres.link import Link
 from routilux.store.postgres.machine import beside
@@ -73,6 +74,8 @@ class PostgresStore(Reading, Store):
 
     A worker that no process has claimed can be written; it is claimed for as long as the transaction lasts.
 
+    ``filling`` is as in ``routilux.store.open_store``.
+
     Lost connections are made again by the next call, which tries for 5 seconds.
 
     Raises InvalidValueError and InvalidTypeError for arguments, and StoreError when the server cannot be reached,
@@ -87,11 +90,13 @@ class PostgresStore(Reading, Store):
         owner: str | None = None,
         lease_seconds: float = 10.0,
         schema: str | None = None,
+        filling: str | None = None,
     ) -> None:
         _check(durability, owner, lease_seconds)
         self._address = address_of(url, schema)
         self._durability = durability
         self._lease_seconds = lease_seconds
+        self._filling = filling
         self._batch = 0  # the number of the last one that was tried
         self._acknowledged = 0  # and of the last one that was written
         self._closing = Event()
@@ -115,6 +120,10 @@ class PostgresStore(Reading, Store):
     def _make_ready(self, connection: psycopg.Connection) -> None:
         check_server(connection, self._address)
         migrate(connection, self._address)
+        if self._filling is None:
+            check_finished(connection, self.name)
+        else:
+            begin_filling(connection, self._address, self._filling)
 
     def _prepare_writer(self, connection: psycopg.Connection) -> None:
         milliseconds = max(1, round(self._lease_seconds * 1000))

@@ -92,6 +92,8 @@ def statements_of(changes: Changes) -> Iterator[Statement]:
     if changes.redriven:
         worker_ids, numbers = zip(*changes.redriven, strict=True)
         yield _SQL["remove_letters"], [texts(worker_ids), list(numbers)]
+    if changes.tombstones:
+        yield _SQL["put_tombstones"], sealed(JobRow, changes.tombstones.values())
     yield from putting(changes.properties)
     if changes.answers:
         yield _SQL["put_answers"], columns(Answer, changes.answers)
