@@ -580,12 +580,12 @@ class Store(Protocol):
         :class:`Tombstone`.
         """
 
-    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
-        """From here on this process alone runs the worker. StoreLockedError, naming the owner, if it cannot.
+    def claim(self, worker_id: str) -> None:
+        """From here on this process alone runs the worker. StoreLockedError, naming the owner, if it cannot."""
 
-        ``on_lost`` is called, at most once and on any thread, when the store finds that another process has the worker
-        all the same; ``write`` then refuses what is of it with StoreFencedError, naming it, until it is given up.
-        """
+    def when_lost(self, worker_id: str, call: OnLost) -> None:
+        """Call this, at most once and on any thread, when another process is found to have a worker that was claimed;
+        not after it was given up. ``write`` refuses what is of it with StoreFencedError, naming it, until then."""
 
     def give_up(self, worker_id: str) -> None:
         """Others may run the worker."""

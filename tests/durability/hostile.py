@@ -187,6 +187,8 @@ class Books(MemoryStore):
 class Desk:
     """What one process sees of the store. It may die, be refused, and lose a worker to another one."""
 
+    commands = None  # processes come one after the other
+
     def __init__(self, books: Books, rng: Random) -> None:
         self.books = books
         self.name = "books"
@@ -227,7 +229,7 @@ class Desk:
         self._alive()
         return self._written
 
-    def claim(self, worker_id: str, on_lost: Any = None) -> None:
+    def claim(self, worker_id: str) -> None:
         self._alive()
         self._claims.take(worker_id)
         self._claimed.add(worker_id)

@@ -34,12 +34,11 @@ class Shared(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.taken: set[str] = set()
-        self.on_lost: dict[str, OnLost | None] = {}
+        self.on_lost: dict[str, OnLost] = {}
         self.written: list[set[str]] = []  # the workers of each batch
 
-    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
-        super().claim(worker_id)
-        self.on_lost[worker_id] = on_lost
+    def when_lost(self, worker_id: str, call: OnLost) -> None:
+        self.on_lost[worker_id] = call
 
     def write(self, changes: Changes) -> frozenset[int]:
         workers = worker_ids_of(changes)
@@ -50,9 +49,9 @@ class Shared(MemoryStore):
 
     def tell(self, worker_id: str) -> None:
         """The store finds out that the worker is another's, while nothing is written."""
-        on_lost = self.on_lost[worker_id]
-        assert on_lost is not None
-        on_lost(StoreFencedError(f"worker {worker_id!r} is run by another", worker_id=worker_id))
+        self.on_lost[worker_id](
+            StoreFencedError(f"worker {worker_id!r} is run by another", worker_id=worker_id)
+        )
 
 
 class Scene:

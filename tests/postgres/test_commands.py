@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
 from threading import Event, Thread
 from typing import Any
 
@@ -12,6 +16,7 @@ import pytest
 from routilux import Flow, Routine, Runtime
 from routilux.activation_policies import immediate_policy
 from routilux.errors import (
+    DuplicateNameError,
     IdempotencyConflictError,
     JobCancelledError,
     QueueFullError,
@@ -26,6 +31,7 @@ from tests.postgres.test_ownership import run_out
 from tests.waiting import eventually
 
 SECONDS = 60
+ROOT = Path(__file__).parents[2]
 Stores = Callable[[], Store]
 
 
@@ -269,6 +275,21 @@ def test_its_state_is_changed_where_it_runs(sides: tuple[Side, Side]) -> None:
     assert other.post(1).wait(SECONDS)
 
 
+def test_asked_for_again_it_is_the_same_worker(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    owner.runtime.pause(owner.state)
+    eventually(lambda: other.state.status == "paused")
+    owner.runtime.resume(owner.state)
+    owner.runtime.shutdown()
+    try:
+        assert other.runtime.exec(other.flow, worker_id="orders") is other.state
+    except DuplicateNameError:
+        pass  # it has been taken over, and is a live worker
+    assert other.post(1).wait(SECONDS)
+    assert other.runtime.recover(flows=[other.flow], wait=True) == []
+    assert other.work.done == [1]
+
+
 def test_a_worker_that_its_owner_stops_for_good_ends_here_too(sides: tuple[Side, Side]) -> None:
     owner, other = sides
     assert owner.runtime.stop(owner.state)
@@ -325,3 +346,41 @@ def test_a_dead_owner_is_replaced_and_its_commands_are_found(
     for side in (other, owner):
         side.runtime.shutdown()
     assert admin.execute("SELECT count(*) FROM command").fetchone() == (0,)
+
+
+OWNER = """
+import sys
+from routilux.store.postgres import PostgresStore
+from tests.postgres.test_commands import Side
+side = Side(PostgresStore(sys.argv[1], lease_seconds=1))
+print("runs", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_nothing_that_was_accepted_is_lost_when_the_owner_is_killed(
+    url: str, open_store: OpenStore, seed: int
+) -> None:
+    """Each post is accepted once, by the one or the other, or is refused and was not accepted."""
+    random = Random(seed)
+    command = [sys.executable, "-c", OWNER, url]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "runs\n"
+        other = Side(open_store())
+        assert other.state is not None
+        killed_at = random.randrange(5, 40)
+        accepted: dict[int, Any] = {}
+        for n in range(60):
+            if n == killed_at:
+                process.kill()
+            accepted[n] = other.post(n, idempotency_key=f"{n}", timeout=SECONDS)
+    assert [job.result(SECONDS)[0].data["n"] for job in accepted.values()] == list(range(60))
+    assert other.runtime.list_workers() == [other.state]
+    store = other.runtime._engine.journal.store  # type: ignore[union-attr]
+    assert len(store.jobs(worker_id="orders")) == 60
+    assert set(other.work.done) >= set(range(killed_at + 1, 60))
+    other.runtime.shutdown()

@@ -158,7 +158,8 @@ def test_whoever_lost_a_worker_is_told_once_though_nothing_is_written(
     told: list[StoreError] = []
     first, second = open_store(), open_store(owner="orders-2")
     for worker_id in ("v", "w\0\ud800"):
-        first.claim(worker_id, told.append)
+        first.claim(worker_id)
+        first.when_lost(worker_id, told.append)
     first._ownership.look_after_leases()
     assert told == []
     run_out(admin)
@@ -174,7 +175,8 @@ def test_whoever_lost_a_worker_is_told_once_though_nothing_is_written(
 def test_a_worker_that_was_given_up_is_not_missed(open_store: OpenStore, admin: Any) -> None:
     told: list[StoreError] = []
     first = open_store()
-    first.claim("w", told.append)
+    first.claim("w")
+    first.when_lost("w", told.append)
     first.give_up("w")
     open_store().claim("w")
     first._ownership.look_after_leases()
@@ -184,7 +186,8 @@ def test_a_worker_that_was_given_up_is_not_missed(open_store: OpenStore, admin: 
 def test_it_is_told_within_the_time_of_a_renewal(open_store: OpenStore) -> None:
     told = Event()
     first, again = open_store(owner="orders"), open_store(owner="orders")
-    first.claim("w", lambda error: told.set())
+    first.claim("w")
+    first.when_lost("w", lambda error: told.set())
     again.claim("w")
     assert told.wait(30)
 

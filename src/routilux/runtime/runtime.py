@@ -1283,10 +1283,11 @@ class Runtime:
         for capture in self._captures:
             capture.end_in_child(self)
         self._engine.driver.leave_behind()
+        others = list(self._directory.elsewhere.values())
         engine, self._engine, self._directory, self._posting = self._engine, GONE, GONE, GONE
         if self._opener is not None:
             self._opener = GONE
-        for worker in [*engine.workers.values(), *engine.stopped.values()]:
+        for worker in [*engine.workers.values(), *engine.stopped.values(), *others]:
             worker.forget_engine(GONE)
         for job in list(engine.book.jobs.values()):
             job.leave_behind(GONE)

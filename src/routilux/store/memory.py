@@ -343,9 +343,12 @@ class MemoryStore(Store):
 
     # -- ownership -----------------------------------------------------------------------------------------
 
-    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
+    def claim(self, worker_id: str) -> None:
         with self._opened():
             self._claims.take(worker_id)
+
+    def when_lost(self, worker_id: str, call: OnLost) -> None:
+        """Never: no other process has a worker of this store."""
 
     def give_up(self, worker_id: str) -> None:
         self._claims.give_up(worker_id)

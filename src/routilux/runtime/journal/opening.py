@@ -111,12 +111,14 @@ class Opener:
         self, flow: Flow, worker_id: str | None, on_flow_change: str, metadata: Mapping[str, Any]
     ) -> JournaledWorker:
         """A new worker, or the one that the store holds unfinished."""
+        if worker_id in self._engine.directory.elsewhere:
+            return self._elsewhere(flow, worker_id, on_flow_change)
         try:
             worker, row = self._claimed_for(flow, worker_id, one_shot=False)
         except StoreLockedError:
             if worker_id is None or self.desk is None:
                 raise
-            return self._elsewhere(self.desk, flow, worker_id, on_flow_change)
+            return self._elsewhere(flow, worker_id, on_flow_change)
         if row is not None and row.status != "stopped":
             return self._open(worker, row, "worker", on_flow_change)
         try:
@@ -135,7 +137,7 @@ class Opener:
 
     # -- workers that other runtimes run -------------------------------------------------------------------
 
-    def _elsewhere(self, desk: Desk, flow: Flow, worker_id: str, on_flow_change: str) -> JournaledWorker:
+    def _elsewhere(self, flow: Flow, worker_id: str, on_flow_change: str) -> JournaledWorker:
         """A worker that is asked by commands, until this runtime can claim it."""
         known: Any = self._engine.directory.elsewhere.get(worker_id)
         row = self._journal.store.worker(worker_id)
@@ -146,19 +148,23 @@ class Opener:
         worker: JournaledWorker = self._create(flow, worker_id, one_shot=False)
         worker.is_elsewhere = True
         worker.hold()
-        worker.state.status = WorkerStatus.PAUSED if row and row.status == "paused" else WorkerStatus.RUNNING
+        _show(worker, row)
         flow.hold(worker_id)
         self._engine.driver.start()
         self._engine.directory.elsewhere[worker_id] = worker
         self._engine.directory.enter(worker)
-        desk.apply_for(worker_id, partial(self._apply, worker, on_flow_change))
+        assert self.desk is not None
+        self.desk.apply_for(worker_id, partial(self._apply, self.desk, worker, on_flow_change))
         return worker
 
-    def _apply(self, worker: JournaledWorker, on_flow_change: str) -> bool:
+    def _apply(self, desk: Desk, worker: JournaledWorker, on_flow_change: str) -> bool:
         """Run the worker here if no other runtime does any more; True when there is nothing left to try."""
         if worker.stopped:
             return True
         try:
+            if desk.runner(worker.worker_id) is not None:
+                _show(worker, self._journal.store.worker(worker.worker_id))
+                return False
             row = self._claim(worker)
         except StoreError:
             return False
@@ -223,7 +229,8 @@ class Opener:
         if leaving is not None and leaving.stopped:
             gone = lambda: self._claimed.get(worker_id) is not leaving or self._journal.over is not None  # noqa: E731
             self._engine.bell.wait_for(gone, None)
-        self._journal.store.claim(worker_id, partial(self._journal.lose, worker))
+        self._journal.store.claim(worker_id)
+        self._journal.store.when_lost(worker_id, partial(self._journal.lose, worker))
         if self.desk is not None:
             self.desk.open()
         worker.is_claimed = True
@@ -349,7 +356,7 @@ class Opener:
         recovered = Recovered()
         recovered.not_reopened = []
         for row in self._journal.store.workers():
-            if row.status == "stopped":
+            if row.status == "stopped" or row.worker_id in self._engine.directory.elsewhere:
                 continue
             flow = find_flow(row.flow_id)
             try:
@@ -363,7 +370,7 @@ class Opener:
                 except StoreLockedError:
                     if not wait or row.kind != "worker" or self.desk is None:
                         raise
-                    recovered.append(self._elsewhere(self.desk, flow, row.worker_id, on_flow_change).state)
+                    recovered.append(self._elsewhere(flow, row.worker_id, on_flow_change).state)
             except Exception as error:  # noqa: BLE001 what is damaged, or code of registered types, may raise anything
                 reason = str(error) if flow is None else describe(error)
                 recovered.not_reopened.append(NotReopened(row.worker_id, row.flow_id, reason))
@@ -571,6 +578,12 @@ class Opener:
             store.close()
         else:
             Thread(target=store.close, name="routilux-close", daemon=True).start()
+
+
+def _show(worker: JournaledWorker, row: WorkerRow | None) -> None:
+    """Let the state of a worker that runs elsewhere say what the store does."""
+    is_paused = row is not None and row.status == "paused"
+    worker.state.status = WorkerStatus.PAUSED if is_paused else WorkerStatus.RUNNING
 
 
 def _is_taken(row: WorkerRow) -> DuplicateNameError:

@@ -126,11 +126,16 @@ class Ownership:
 
     # -- claims --------------------------------------------------------------------------------------------
 
-    def claim(self, worker_id: str, on_lost: OnLost | None) -> None:
+    def claim(self, worker_id: str) -> None:
         with self._claiming:
-            self._claim(worker_id, on_lost)
+            self._claim(worker_id)
 
-    def _claim(self, worker_id: str, on_lost: OnLost | None) -> None:
+    def when_lost(self, worker_id: str, call: OnLost) -> None:
+        with self._lock:
+            if worker_id in self._epochs:
+                self._on_lost[worker_id] = call
+
+    def _claim(self, worker_id: str) -> None:
         with self._lock:
             if worker_id in self._epochs:
                 raise StoreLockedError(
@@ -142,8 +147,6 @@ class Ownership:
             if epoch is not None:
                 with self._lock:
                     self._epochs[worker_id] = epoch
-                    if on_lost is not None:
-                        self._on_lost[worker_id] = on_lost
                 return
             holder = self.holder(worker_id)
             if holder is not None and holder.seconds > 0:

@@ -256,14 +256,14 @@ class PostgresStore(Reading, Store):
 
     # -- ownership -----------------------------------------------------------------------------------------
 
-    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
-        """Raises StoreLockedError, which names the owner and says how long its lease runs, where there is one.
-
-        ``on_lost`` gets the StoreFencedError within a second after another process has taken the worker over, or after
-        this one can find that out again.
-        """
+    def claim(self, worker_id: str) -> None:
+        """Raises StoreLockedError, which names the owner and says how long its lease runs, where there is one."""
         self._check_open()
-        self._ownership.claim(worker_id, on_lost)
+        self._ownership.claim(worker_id)
+
+    def when_lost(self, worker_id: str, call: OnLost) -> None:
+        """Within a second after another process has taken it over, or after this one can find that out again."""
+        self._ownership.when_lost(worker_id, call)
 
     def give_up(self, worker_id: str) -> None:
         self._ownership.give_up(worker_id)

@@ -58,8 +58,11 @@ class SqliteView(SqliteStore):
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
         raise self.only_read
 
-    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
+    def claim(self, worker_id: str) -> None:
         raise self.only_read
+
+    def when_lost(self, worker_id: str, call: OnLost) -> None:
+        """Never: no other process has a worker of this store."""
 
     def give_up(self, worker_id: str) -> None:
         pass

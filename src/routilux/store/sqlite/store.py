@@ -392,10 +392,13 @@ class SqliteStore(Store):
 
     # -- ownership -----------------------------------------------------------------------------------------
 
-    def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
+    def claim(self, worker_id: str) -> None:
         self._check_process()
         self._readers.check_open()
         self._claims.take(worker_id)
+
+    def when_lost(self, worker_id: str, call: OnLost) -> None:
+        """Never: no other process has a worker of this store."""
 
     def give_up(self, worker_id: str) -> None:
         self._claims.give_up(worker_id)
