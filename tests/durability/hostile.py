@@ -428,6 +428,9 @@ class Life:
             if self.rng.random() < 0.6:
                 for _ in range(self.rng.randrange(40)):
                     self.runtime.simulation.step()
+        for state in self.workers.values():
+            failure = state.control.failure
+            self.books.expect(failure is None, f"{state.worker_id} was given up: {failure}")
         if self.mortal and self.rng.random() < 0.4:
             self.desk.trouble = 0.0
             self.end()

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from routilux.runtime.journal import rows
-from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.committer import Committer
 from routilux.runtime.journal.endings import Endings
 from routilux.runtime.journal.handover import Handover
@@ -87,17 +86,6 @@ FAULTS = (
         (
             Change(
                 Revival, "_activation", "if node is None or not set(", "if node is None or False and not set("
-            ),
-        ),
-    ),
-    Fault(
-        "what waits in the store and cannot be read stops the journal",
-        (
-            Change(
-                Backlog,
-                "_revive",
-                "        except BaseException as error:",
-                "        except SystemExit as error:",
             ),
         ),
     ),
