@@ -52,6 +52,7 @@ from routilux.store.memory import MemoryStore
 from routilux.testing.simulated import SimulatedRuntime, SimulationStuck
 from tests.durability.frail import Death
 
+KEY_BYTES = 2_690  # that an index of PostgreSQL takes
 LONGEST_LIFE = 60_000  # moments at which another virtual thread could come in
 ODD_TEXTS = (
     "", "caf\udce9.txt", "a\0b", "\1\1", "ключ", "😀", "\ud83d", "x" * 300, "é" * 1_500, "x" * 3_000, "a.b", "'; --",
@@ -86,10 +87,9 @@ class Books(MemoryStore):
 
     def check(self, changes: Changes) -> None:
         """Before it is applied."""
-        for text in _texts(changes):
-            self.expect(
-                _is_writable(text), f"a text reaches the store: {text[:40]!r}, {len(text)} characters"
-            )
+        for key in _keys(changes):
+            length = sum(len(text.encode("utf-8", "surrogatepass")) for text in key)
+            self.expect(length <= KEY_BYTES, f"a key of {length:,} bytes reaches the store: {str(key)[:80]}")
         taken = Counter(changes.taken)
         self._check_marks(changes, taken)
         for letter in changes.letters:
@@ -897,20 +897,14 @@ def _deep(n: int) -> Any:
     return value
 
 
-def _texts(changes: Changes) -> Iterator[str]:
-    """Every text that becomes a column."""
-    rows: list[Any] = [
-        *changes.workers.values(), *changes.items, *changes.taken, *changes.notes, *changes.entries,
-        *changes.jobs.values(), *changes.letters, *changes.keys,
-    ]  # fmt: skip
-    for row in rows:
-        for field in row:
-            if isinstance(field, str):
-                yield field
-
-
-def _is_writable(text: str) -> bool:
-    return len(text.encode("utf-8", "surrogatepass")) <= 1_000_000
+def _keys(changes: Changes) -> Iterator[tuple[str, ...]]:
+    """The texts of every key of a table."""
+    yield from ((worker_id,) for worker_id in changes.workers)
+    yield from ((job_id,) for job_id in changes.jobs)
+    yield from ((row.worker_id, row.place) for row in changes.items)
+    yield from changes.notes
+    yield from ((row.worker_id, row.kind, row.owner) for row in changes.entries)
+    yield from ((row.flow_id, row.key) for row in changes.keys)
 
 
 def _worker_ids(changes: Changes) -> set[str]:

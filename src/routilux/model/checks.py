@@ -8,6 +8,7 @@ from routilux.errors import InvalidTypeError, InvalidValueError, refused
 
 LONGEST_SECONDS = 1e9
 KEY_BYTES = 2_600
+ID_BYTES = 1_000  # so that two of them, and names beside them, make a key
 """What all texts of one key take together in a store, as UTF-8: an index of PostgreSQL holds no more."""
 
 
@@ -32,6 +33,13 @@ def checked_name_of(where: str, value: object, what: str) -> str:
     """Return an id or a name, which is text; for the object itself ``what`` says what to give instead."""
     if not isinstance(value, str):
         raise refused(InvalidTypeError, where, value, "text", fix=f"give {what}")
+    return value
+
+
+def checked_id(where: str, value: object) -> str:
+    """Return the id of a worker or a job, which every store can keep."""
+    if not isinstance(value, str) or not value or _stored_bytes(value) > ID_BYTES:
+        raise refused(InvalidValueError, where, value, f"non-empty text of at most {ID_BYTES:,} bytes")
     return value
 
 

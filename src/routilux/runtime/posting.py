@@ -18,7 +18,7 @@ from routilux.errors import (
     shown,
 )
 from routilux.kernel.account import JobAccount
-from routilux.model.checks import check_key
+from routilux.model.checks import check_key, checked_id
 from routilux.model.context import running
 from routilux.model.item import DeadLetter
 from routilux.model.status import JobStatus
@@ -218,7 +218,7 @@ class Posting:
         from routilux.runtime.digests import Content, content_of  # slow to import, and only keys need it
 
         if post.job_id is not None:
-            self.check_job_id(post.job_id)
+            checked_id("job_id", post.job_id)
         worker, payload, notes = post.worker, post.payload, dict(post.metadata or {})
         place = post.node.mailbox.slots[post.slot].qualified_name
         check_key("idempotency_key", idempotency_key, (worker.flow.flow_id, idempotency_key))
@@ -411,12 +411,8 @@ class Posting:
         if worker.closing and lost and not (worker.journaled or worker.one_shot):
             self._engine.directory.check_takes(worker)
 
-    def check_job_id(self, job_id: str) -> None:
-        if not isinstance(job_id, str) or not job_id:
-            raise InvalidValueError(f"job_id is non-empty text, got {job_id!r}")
-
     def known_job(self, worker: Worker, job_id: str) -> JobContext | None:
-        self.check_job_id(job_id)
+        checked_id("job_id", job_id)
         job = self._engine.book.jobs.get(job_id) or worker.stored_job(job_id)
         if job is not None and not job.account.posts:
             return job  # it is being taken back, and cannot be joined

@@ -25,7 +25,14 @@ from routilux.errors import (
     refused,
     unknown,
 )
-from routilux.model.checks import check_methods, checked_count, checked_flag, checked_name_of, checked_timeout
+from routilux.model.checks import (
+    check_methods,
+    checked_count,
+    checked_flag,
+    checked_id,
+    checked_name_of,
+    checked_timeout,
+)
 from routilux.model.context import left_behind, running
 from routilux.model.flow import Flow
 from routilux.model.item import DeadLetter
@@ -229,7 +236,7 @@ class Runtime:
         data = checked_payload(entry_params or {}, "entry_params of flow", flow.flow_id)
         if job_id is None:
             return self._execute(flow, target, data, worker_id, metadata)
-        self._posting.check_job_id(job_id)
+        checked_id("job_id", job_id)
         begin = partial(self._begin_execution, flow, target, data, worker_id, metadata, job_id=job_id)
         while True:
             try:
@@ -423,8 +430,8 @@ class Runtime:
         return worker
 
     def _check_worker_id(self, worker_id: str | None) -> None:
-        if worker_id is not None and (not isinstance(worker_id, str) or not worker_id):
-            raise InvalidValueError(f"worker_id is non-empty text, got {worker_id!r}")
+        if worker_id is not None:
+            checked_id("worker_id", worker_id)
         live = None if worker_id is None else self._engine.workers.get(worker_id)
         if live is not None:
             raise DuplicateNameError(

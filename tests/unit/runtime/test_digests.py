@@ -471,7 +471,7 @@ def test_a_job_that_takes_no_more_items_refuses_a_key_and_the_key_stays_free(
 @pytest.mark.parametrize("job_id", ["", 7])
 def test_what_is_no_job_id_is_refused_beside_a_key(runtime: Runtime, flow: Flow, job_id: Any) -> None:
     runtime.post(flow, "r", "input", {"n": 1}, idempotency_key="k")
-    with pytest.raises(InvalidValueError, match="job_id is non-empty text"):
+    with pytest.raises(InvalidValueError, match="job_id: expected non-empty text"):
         runtime.post(flow, "r", "input", {"n": 1}, job_id=job_id, idempotency_key="k")
 
 
