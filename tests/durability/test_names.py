@@ -753,7 +753,7 @@ def test_an_id_that_the_store_has_is_drawn_again(
 ) -> None:
     """Whether of a worker, of an execution or of a job: nothing is overwritten."""
     for life in range(2):
-        drawn = (text for n in count() for text in ["same"] * 3 + [f"{life} {n}"])
+        drawn = (text for n in count() for text in ["same", f"{life} {n}"])
         monkeypatch.setattr(ThreadDriver, "unique", staticmethod(lambda drawn=drawn: next(drawn)))
         with Runtime(store=open_store()) as runtime:
             flow, given = counting()
@@ -772,12 +772,23 @@ def test_an_id_that_the_store_has_is_drawn_again(
         assert len(set(executions)) == 6
 
 
+def test_a_simulation_goes_on_with_a_store_that_has_its_ids(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/simulated.db"
+    for _ in range(2):
+        with simulated(1, store=url) as runtime:
+            for n in range(20):
+                runtime.exec(counting()[0], entry_params={"n": n})
+            runtime.run()
+            jobs = runtime.list_jobs()
+    assert sorted(job.outputs[0].data["n"] for job in jobs) == sorted([*range(20)] * 2)
+
+
 def test_where_no_id_is_free_it_is_refused(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ThreadDriver, "unique", staticmethod(lambda: "same"))
     with Runtime(store=open_store()) as runtime:
         flow, given = counting()
         assert runtime.exec(flow, entry_params={"n": 1}).wait(SECONDS)
-        with pytest.raises(DuplicateNameError, match=r"has every worker_id that was made up.*give one"):
+        with pytest.raises(DuplicateNameError, match=r"has worker_id 'worker_same', which is made up again"):
             runtime.exec(flow, entry_params={"n": 2})
         assert given == [1]
 
