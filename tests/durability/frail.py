@@ -34,7 +34,9 @@ class FrailStore(MemoryStore):
         self._rng = rng
         self.full = 0  # writes that find no space, still
         self._blames = Random(str(rng.getstate()[1][:4]))
-        self._blamed = False  # the batch was, wrongly: records that are tried again are taken
+        self._blamed: set[Any] = (
+            set()
+        )  # rows of batches that were, wrongly: these are taken when they come again
         self._unsure = 0  # times that nobody can say what became of the last write, still
         self._written = False  # what became of it
 
@@ -50,10 +52,11 @@ class FrailStore(MemoryStore):
         fault = self.fault()
         if fault == "full":
             raise StoreFullError("no space left")
-        if fault == "refused" and not self._blamed and self._blames.random() < 0.3:
+        rows = {*changes.items, *changes.taken, *changes.entries, *changes.jobs.values(), *changes.notes}
+        if fault == "refused" and rows and not rows & self._blamed and self._blames.random() < 0.3:
             fault = "unfit"
         if fault == "unfit":
-            self._blamed = True
+            self._blamed |= rows
             raise StoreDataError("something in this cannot be written")
         if fault == "refused":
             raise StoreError("the store is busy")
@@ -64,7 +67,6 @@ class FrailStore(MemoryStore):
         lost = fault == "lost" and self._rng.random() < 0.5
         taken = frozenset() if lost else super().write(changes)
         written = not lost and not taken
-        self._blamed = self._blamed and not written
         if written:
             self.audit.check(changes)
             self.audit.check_counts(self._counts)

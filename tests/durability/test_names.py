@@ -213,8 +213,11 @@ def test_who_asks_elsewhere_sees_it_run_and_end(open_runtime: Callable[[], Runti
     assert (shown.status, shown.job_id, shown.worker_id) == ("pending", "j", runs.worker_id)
     assert not shown.wait(0)
     assert not shown.job.finished
-    with pytest.raises(StateError, match=r"does not run in this runtime.*or runs it in another process"):
-        second.cancel(shown)
+    journal = second._engine.journal
+    assert journal is not None
+    if journal.store.commands is None:  # else it is cancelled there
+        with pytest.raises(StateError, match=r"does not run in this runtime.*or runs it in another process"):
+            second.cancel(shown)
     held.let_go.set()
     assert shown.wait(SECONDS)
     assert (shown.status, outputs_of(shown)) == ("completed", [{"n": 1}])

@@ -74,6 +74,7 @@ def use_as_error(routine: Routine, item: dict[str, Any], state: Any) -> None:
 def use_as_trace(routine: Routine, item: dict[str, Any], state: Any) -> None:
     current().job.trace(item["text"], **{item["text"] or "x": item["text"]})
     state.shared_log.append(item["text"])
+    routine.emit("out", **{item["text"] or "x": item["text"]})
     routine.send_output(item["text"], text=item["text"])
 
 
@@ -108,6 +109,7 @@ def test_any_text_is_written_and_read_back(store: Any, use: Logic, text: str) ->
         if use is use_as_trace:
             assert job.trace_log[0]["action"] == text
             assert list(state.shared_log) == [text]
+            assert job.outputs[0].data == {text or "x": text}
         again = runtime.post(
             flow, "r", "in", {"text": text}, metadata={text: text}, idempotency_key=f"k{text}"
         )

@@ -22,7 +22,7 @@ from routilux.model.checks import check_key, checked_id
 from routilux.model.context import running
 from routilux.model.item import DeadLetter
 from routilux.model.status import JobStatus
-from routilux.ports import KeyRow
+from routilux.ports import Answer, KeyRow
 from routilux.runtime import waiting_for
 from routilux.runtime.back_pressure import Poster, waits_to_create
 from routilux.runtime.directory import job_ended
@@ -30,6 +30,7 @@ from routilux.runtime.job import JobContext, was_accepted
 from routilux.runtime.state import WorkerState
 
 if TYPE_CHECKING:
+    from routilux.ports import Codec
     from routilux.runtime.book import JobBook
     from routilux.runtime.digests import Content
     from routilux.runtime.driver import Driver
@@ -60,7 +61,7 @@ class Post(NamedTuple):
     """One item that is to come in: where to, as what job, and how long it may wait.
 
     ``job_id``: of the job to join or to make; None makes one. ``lines``: of the event loop whose task posts, None for
-    a thread.
+    a thread. ``reply``: to the command by which another runtime asks for it.
     """
 
     worker: Worker
@@ -71,6 +72,7 @@ class Post(NamedTuple):
     metadata: Mapping[str, Any] | None
     deadline: float | None
     lines: Lines | None
+    reply: Reply | None = None
 
 
 class _KeyedPost:
@@ -118,6 +120,28 @@ class _KeyedPost:
 
 _Key: TypeAlias = tuple[str, str]
 """The id of a flow, and an idempotency key that was used on it."""
+
+
+class Withdrawn(Exception):
+    """The command that a post carries out waits no more: nothing of it was written."""
+
+
+class Reply:
+    """To a command that another runtime has asked: it is written in the record of what the command leads to."""
+
+    is_written = False
+
+    def __init__(self, command_id: str, worker_id: str, codec: Codec) -> None:
+        self.command_id = command_id
+        self._worker_id = worker_id
+        self._codec = codec
+
+    def of(self, about: Mapping[str, Any]) -> Answer:
+        data = self._codec.encode(dict(about), f"the answer to {self.command_id}")
+        return Answer(self.command_id, self._worker_id, data)
+
+    def written(self) -> None:
+        self.is_written = True
 
 
 class NameTaken(Exception):
@@ -171,6 +195,10 @@ class Posting:
         if worker.closing or job.account.ended:
             self._look_after(worker, job)
         return Posted(worker.state, job)
+
+    def carried_out(self, post: Post, idempotency_key: str | None) -> Waits[Posted]:
+        """A post that another runtime asks for."""
+        return self._waits_to_post(post) if idempotency_key is None else self.once(post, idempotency_key)
 
     def _waits_to_post(self, post: Post) -> Waits[Posted]:
         while True:
@@ -393,8 +421,10 @@ class Posting:
         self, post: Post, job: JobContext, *, key: KeyRow | None = None, redriven: DeadLetter | None = None
     ) -> Waits[Posted]:
         """Put an item into its slot: the first of a new job, or one more of a job that it has joined."""
-        worker, node, slot, payload, _, _, deadline, lines = post
-        waits = worker.admit(node, slot, payload, job, deadline, lines, key=key, redriven=redriven)
+        worker, node, slot, payload, _, _, deadline, lines, reply = post
+        waits = worker.admit(
+            node, slot, payload, job, deadline, lines, key=key, redriven=redriven, reply=reply
+        )
         if waits is not None:
             yield from waits
         self._look_after(worker, job)

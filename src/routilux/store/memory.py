@@ -12,6 +12,7 @@ from routilux.errors import StoreDataError, StoreError
 from routilux.ports import (
     FLOOR,
     Changes,
+    Commands,
     Death,
     EntryRow,
     FlightRecorder,
@@ -27,6 +28,7 @@ from routilux.ports import (
     WorkerRow,
 )
 from routilux.store.claims import Claims
+from routilux.store.commands import MemoryCommands
 
 OPEN_STATUSES = ("pending", "running")
 
@@ -50,8 +52,14 @@ class MemoryStore(Store):
         self._letters: dict[tuple[str, int], LetterRow] = {}
         self._keys: dict[tuple[str, str], KeyRow] = {}
         self._properties: dict[str, str] = {}
+        self._tombstones: dict[str, JobRow] = {}
         self._claims = Claims()
+        self._commands = MemoryCommands(self._claims)
         self.refused: list[tuple[Changes, str]] = []  # changes that can never be written, and why
+
+    @property
+    def commands(self) -> Commands:
+        return self._commands
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -59,11 +67,18 @@ class MemoryStore(Store):
         with self._opened():
             taken: frozenset[int | str] = frozenset(
                 at for at, row in enumerate(changes.keys) if self._is_taken(row)
-            ) or frozenset(row.job_id for row in changes.jobs.values() if self._is_of_another(row))
+            ) or frozenset(
+                [
+                    *(row.job_id for row in changes.jobs.values() if self._is_of_another(row)),
+                    *(row.command_id for row in changes.answers if not self._commands.waits(row)),
+                ]
+            )
             if not taken:
                 self._check_new(changes)
                 self._apply(changes)
-            return taken
+        if changes.answers and not taken:
+            self._commands.take(changes.answers)
+        return taken
 
     def keep_refused(self, changes: Changes, why: str) -> str:
         self.refused.append((changes, why))
@@ -78,28 +93,31 @@ class MemoryStore(Store):
 
     def _check_new(self, changes: Changes) -> None:
         """Rows that have to be new are."""
-        forgotten = set(changes.forgotten)
-        items = [ItemKey(*row[:3]) for row in changes.items]
-        letters = [(row.worker_id, row.number) for row in changes.letters]
-        entries = [(row.worker_id, row.kind, row.owner, row.number) for row in changes.entries]
-        there: list[object] = [key for key in items if self._has_item(key) and key.worker_id not in forgotten]
-        there += [key for key in letters if key in self._letters]
-        there += [
-            key
-            for key in entries
-            if key[3] in self._entries.get(key[:3], ()) and (key[0] not in forgotten or _of_job(key[1]))
-        ]
-        if there or any(len(set(keys)) < len(keys) for keys in (items, letters, entries)):
-            raise StoreDataError(
-                f"{self.name}: a row that should be new is there already; nothing was written"
-            )
-
-    def _has_item(self, key: ItemKey) -> bool:
-        return key.number in self._items.get((key.worker_id, key.place), ())
+        forgotten = changes.forgotten
+        items, letters = self._items, self._letters
+        seen: set[object] = set()
+        for item in changes.items:
+            if item.number in items.get(item[:2], ()) and item.worker_id not in forgotten:
+                raise self._not_new(item)
+            seen.add(item[:3])
+        for letter in changes.letters:
+            if letter[:2] in letters:
+                raise self._not_new(letter)
+            seen.add(letter[:2])
+        for entry in changes.entries:
+            of = entry[:3]
+            if entry.number in self._entries.get(of, ()) and (of[0] not in forgotten or _of_job(of[1])):
+                raise self._not_new(entry)
+            seen.add(entry[:4])
+        if len(seen) < len(changes.items) + len(changes.letters) + len(changes.entries):
+            raise self._not_new("one of the rows")
 
     def _is_of_another(self, row: JobRow) -> bool:
         known = self._jobs.get(row.job_id)
         return known is not None and (known.worker_id, known.serial) != (row.worker_id, row.serial)
+
+    def _not_new(self, row: object) -> StoreDataError:
+        return StoreDataError(f"{self.name}: {row} should be new, and is there already; nothing was written")
 
     def _apply(self, changes: Changes) -> None:
         for worker_id in changes.forgotten:
@@ -125,6 +143,7 @@ class MemoryStore(Store):
         for letter in changes.redriven:
             self._letters.pop(letter, None)
         self._keys.update({(row.flow_id, row.key): row for row in changes.keys})
+        self._tombstones.update(changes.tombstones)
         for name, text in changes.properties.items():
             if text is None:
                 self._properties.pop(name, None)
@@ -227,7 +246,7 @@ class MemoryStore(Store):
 
     def job(self, job_id: str) -> StoredJob | None:
         with self._opened():
-            row = self._jobs.get(job_id)
+            row = self._jobs.get(job_id) or self._tombstones.get(job_id)
             return None if row is None else StoredJob(row, self._counts.get(job_id, 0))
 
     def jobs(
@@ -279,20 +298,33 @@ class MemoryStore(Store):
             expired = [key for key, row in self._keys.items() if row.expires_at <= now][:limit]
             for key in expired:
                 del self._keys[key]
+            named = {row.job_id for row in self._keys.values()}
             old = self._finished_too_long(finished_before, keep_finished)[:limit]
             for row in old:
                 self._prune_job(row)
+                if row.job_id in named:
+                    self._tombstones[row.job_id] = row
+            outlived = self._oldest_tombstones(limit) - named
+            for job_id in outlived:
+                del self._tombstones[job_id]
             stopped = self._stopped_without_jobs()[:limit]
             for worker in stopped:
                 self._properties[FLOOR] = str(max(int(self._properties.get(FLOOR, 0)), worker.next_number))
                 self._forget(worker.worker_id)
-            return len(expired) + len(old) + len(stopped)
+            return len(expired) + len(old) + len(outlived) + len(stopped)
 
     def _finished_too_long(self, before: float, keep: int) -> list[JobRow]:
         finished = [row for row in self._jobs.values() if row.status not in OPEN_STATUSES]
         finished.sort(key=lambda row: (row.completed_at or 0.0, row.job_id))
         beyond = len(finished) - keep
-        return [row for at, row in enumerate(finished) if at < beyond or (row.completed_at or 0.0) < before]
+        old = [row for at, row in enumerate(finished) if at < beyond or (row.completed_at or 0.0) < before]
+        needed = {job_id for letter in self._letters.values() for job_id in json.loads(letter.job_ids)}
+        needed.update(job_id for job_id, items in self._counts.items() if items > 0)
+        return [row for row in old if row.job_id not in needed]
+
+    def _oldest_tombstones(self, limit: int) -> set[str]:
+        rows = sorted(self._tombstones.values(), key=lambda row: (row.completed_at or 0.0, row.job_id))
+        return {row.job_id for row in rows[:limit]}
 
     def _prune_job(self, row: JobRow) -> None:
         del self._jobs[row.job_id]

@@ -49,13 +49,13 @@ class JournaledActivation(LiveActivation):
     def __init__(self, mailbox: Mailbox, batch: Batch, job: Account, started: float) -> None:
         super().__init__(mailbox, batch, job, started)
         self.draft = Draft()
-        self._find_checkpoint()
+        if self.worker.notes.checkpoints:
+            self._find_checkpoint()
 
     def _find_checkpoint(self) -> None:
         known = self.worker.notes.checkpoints
-        if known:
-            self.checkpointed = known.pop((self.mailbox.routine_id, self.key), None)
-            self.has_checkpoint = self.checkpointed is not None
+        self.checkpointed = known.pop((self.mailbox.routine_id, self.key), None)
+        self.has_checkpoint = self.checkpointed is not None
 
     @property
     def key(self) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from routilux.errors import StoreError, StoreUnknownError
 from routilux.model.item import DeadLetter
+from routilux.ports import LetterRow
 from routilux.runtime.journal import rows
 from routilux.runtime.letters import Letters
 
@@ -24,6 +25,14 @@ class StoredLetters(Letters):
         self._taken: dict[int, object] = {}  # who takes out the item of this number
 
     def kept(self, deadline: float | None = None) -> list[DeadLetter]:
+        codec = self._worker.journal.codec
+        return [rows.letter_of(codec, row) for row in self._rows(deadline)]
+
+    def item_ids(self, deadline: float | None = None) -> set[int]:
+        """No payload is read: one that cannot be read stands in no other's way."""
+        return {row.number for row in self._rows(deadline)}
+
+    def _rows(self, deadline: float | None) -> list[LetterRow]:
         journal = self._worker.journal
         try:
             self._worker.flush(deadline)
@@ -32,8 +41,7 @@ class StoredLetters(Letters):
                 f"the dead letters of worker {self._worker.worker_id!r} cannot be read: {journal.store.name} has not "
                 "answered whether what came before is written"
             ) from error
-        found = journal.store.letters(worker_id=self._worker.worker_id)
-        return [rows.letter_of(journal.codec, row) for row in found]
+        return journal.store.letters(worker_id=self._worker.worker_id)
 
     @contextmanager
     def taken_out(self, letter: DeadLetter, deadline: float | None = None) -> Iterator[bool]:

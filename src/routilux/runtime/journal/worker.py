@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from routilux.runtime.job import JobContext
     from routilux.runtime.nodes import Node
     from routilux.runtime.pool import Seat
+    from routilux.runtime.posting import Reply
     from routilux.runtime.waiting import Lines, Waits
 
 T = TypeVar("T")
@@ -128,6 +129,13 @@ class JournaledWorker(Worker):
 
     def _check_keeps(self) -> None:
         """What is changed behind the end of a worker would be kept nowhere, or get in the way of who runs it now."""
+        if self.is_elsewhere:
+            raise StateError(
+                f"worker {self.worker_id!r} of flow {self.flow_id!r} is run by another process, and nothing of its "
+                "state can be changed here; do it there, or post() an item and let a routine do it",
+                worker_id=self.worker_id,
+                flow_id=self.flow_id,
+            )
         if self.stopped:
             raise WorkerNotRunningError(
                 f"worker {self.worker_id!r} of flow {self.flow_id!r} has stopped in this runtime, and nothing of it or "
@@ -374,6 +382,7 @@ class JournaledWorker(Worker):
         *,
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
+        reply: Reply | None = None,
     ) -> Waits[None]:
         """The item and its job are written when this has ended."""
         try:
@@ -385,7 +394,7 @@ class JournaledWorker(Worker):
             late = yield from admission.waits_for_place(deadline, lines)
             if late and deadline is not None:
                 deadline += late
-            yield from admission.waits_to_be_written(key, redriven, deadline)
+            yield from admission.waits_to_be_written(key, redriven, deadline, reply)
         except BaseException:
             admission.end_unwritten()
             raise
@@ -578,6 +587,7 @@ class JournaledWorker(Worker):
         return (not self.unreleased or self.over is not None) and super().resting()
 
     def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
+        self._check_keeps()
         if self.backlog.waits:
             raise StateError(
                 f"worker {self.worker_id!r} has more items in the store than in memory, which a file cannot take "
