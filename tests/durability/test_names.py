@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
+from random import Random
 from threading import Barrier, Event, Thread
 from typing import Any, ClassVar
 
@@ -24,6 +26,8 @@ from routilux.errors import (
     StateError,
     StoreCorruptError,
     StoreError,
+    StoreUnknownError,
+    WorkerNotRunningError,
 )
 from routilux.ports import Changes, Store
 from routilux.runtime.book import unique_prefix
@@ -500,6 +504,59 @@ def test_the_end_of_an_execution_is_one_transaction_with_that_of_its_job() -> No
         assert written == [(["pending"], ["running"]), (["completed"], ["stopped"])]
 
 
+class Refuses(MemoryStore):
+    """Takes some of the writes only when they come again, and says of some that it does not know."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._rng = Random(seed)
+        self._written = False
+
+    def write(self, changes: Changes) -> frozenset[int | str]:
+        fate = self._rng.random()
+        if fate < 0.2:
+            raise StoreError("the store is busy")
+        if fate < 0.3:
+            self._written = self._rng.random() < 0.5 and not super().write(changes)
+            raise StoreUnknownError("the connection was lost")
+        return super().write(changes)
+
+    def settle(self) -> bool:
+        return self._written
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_an_execution_and_its_job_end_alike_whatever_the_store_refuses(seed: int) -> None:
+    store = Refuses(seed)
+    flow, _ = counting()
+    with simulated(seed, store=store, interruption=0.5) as runtime:
+
+        def meddle(call: Callable[[Any], object]) -> None:
+            with suppress(RoutiluxError):
+                call("j")
+
+        for call in (runtime.cancel, runtime.pause, runtime.resume, runtime.cancel)[: seed % 5]:
+            runtime.interrupt_with(partial(meddle, call))
+        state: Any = None
+        while state is None:
+            with suppress(StoreError, WorkerNotRunningError):  # or it was cancelled before it was accepted
+                state = runtime.exec(flow, entry_params={"n": 1}, job_id="j")
+            for row in store.jobs():
+                assert store.worker(row.row.worker_id) is not None
+        runtime.run()
+        runtime.simulation.interrupts.clear()
+        while not state.job.finished:
+            with suppress(StoreError):
+                runtime.resume(state.job)
+            runtime.run()
+        job, row = store.job("j"), store.worker(state.worker_id)
+        if job is None or row is None:  # it was cancelled before it was accepted
+            assert (job, row, state.status) == (None, None, "cancelled")
+            return
+        assert (job.row.status, row.status) == (state.status, "stopped")
+        assert store.places(state.worker_id) == []
+
+
 @pytest.mark.parametrize("status", ["completed", "failed", "cancelled"])
 def test_what_an_older_version_has_left_half_ended_comes_to_its_end(status: str) -> None:
     """It wrote the end of the job and that of its worker one after the other."""
@@ -756,7 +813,7 @@ def test_an_id_that_the_store_has_is_drawn_again(
 ) -> None:
     """Whether of a worker, of an execution or of a job: nothing is overwritten."""
     for life in range(2):
-        drawn = (text for n in count() for text in ["same"] * 3 + [f"{life} {n}"])
+        drawn = (text for n in count() for text in ["same", f"{life} {n}"])
         monkeypatch.setattr(ThreadDriver, "unique", staticmethod(lambda drawn=drawn: next(drawn)))
         with Runtime(store=open_store()) as runtime:
             flow, given = counting()
@@ -775,12 +832,23 @@ def test_an_id_that_the_store_has_is_drawn_again(
         assert len(set(executions)) == 6
 
 
+def test_a_simulation_goes_on_with_a_store_that_has_its_ids(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/simulated.db"
+    for _ in range(2):
+        with simulated(1, store=url) as runtime:
+            for n in range(20):
+                runtime.exec(counting()[0], entry_params={"n": n})
+            runtime.run()
+            jobs = runtime.list_jobs()
+    assert sorted(job.outputs[0].data["n"] for job in jobs) == sorted([*range(20)] * 2)
+
+
 def test_where_no_id_is_free_it_is_refused(open_store: OpenStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ThreadDriver, "unique", staticmethod(lambda: "same"))
     with Runtime(store=open_store()) as runtime:
         flow, given = counting()
         assert runtime.exec(flow, entry_params={"n": 1}).wait(SECONDS)
-        with pytest.raises(DuplicateNameError, match=r"has every worker_id that was made up.*give one"):
+        with pytest.raises(DuplicateNameError, match=r"has worker_id 'worker_same', which is made up again"):
             runtime.exec(flow, entry_params={"n": 2})
         assert given == [1]
 

@@ -214,3 +214,5 @@ class Admission:
         elif self._item is not None:
             worker.backlog.load_if_room(queue)
         worker.refused(self._job)
+        if not self._job.account.posts:
+            worker.stored_jobs.taken_back(self._job)

@@ -74,9 +74,7 @@ class StoredJobs:
             record.entries = [*record.entries, *member.job.error_list.add(error, data)]
 
     def row(self, job: Any) -> JobRow:
-        """A job as it is now; the caller holds the journal's lock."""
-        if job.serial is None:  # it ends before it has its first item
-            job.serial = self._worker.take_number()
+        """A job as it is now."""
         status = JobStatus(job.final or job.status)
         ended = job.completed_at or self._worker.engine.driver.clock.time() if status.finished else None
         return rows.job_row(self._worker.journal.codec, job, status.value, ended)
@@ -93,7 +91,17 @@ class StoredJobs:
         self._worker.journal.append(record)
 
     def _add_row(self, job: Any, record: Record) -> None:
-        record.jobs = [self.row(job)]
+        """The row as it is now, unless the first item of the job has still to come: nothing of it is in the store
+        then, and nothing comes there if that item is refused."""
+        if job.serial is not None:
+            record.jobs = [*record.jobs, self.row(job)]
+
+    def taken_back(self, job: Any) -> None:
+        """Nothing of the job was written, and nothing that was handed over behind it says anything of it."""
+        with self._worker.journal.lock:
+            serial, job.serial = job.serial, None
+            if serial is not None:
+                self._worker.journal.strike(job.job_id, serial)
 
     # -- from outside ---------------------------------------------------------------------------------------
 
@@ -151,7 +159,7 @@ class StoredJobs:
             begun += [job for job in jobs if self._is_open(job)]
             for job in begun:
                 before, job.error, job.final = job.error, error, status.value
-                record.jobs = [*record.jobs, self.row(job)]
+                self._add_row(job, record)
                 job.error = before
                 record.then(partial(worker.end_jobs, [job], status, error))
                 record.then(job.account.remove)
@@ -175,7 +183,11 @@ class StoredJobs:
         with worker.journal.lock:
             for job in begun:
                 job.final = None
-            go_on = {job.job_id: self.row(job) for job in begun if not job.status.finished}
+            go_on = {
+                job.job_id: self.row(job)
+                for job in begun
+                if job.serial is not None and not job.status.finished
+            }
             worker.end_is_due = worker.end_is_due or bool(go_on)
             worker.journal.amend(go_on)
         for job in begun:

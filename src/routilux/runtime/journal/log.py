@@ -90,6 +90,12 @@ class Journal:
                     record.jobs = [*record.jobs[:at], changed, *record.jobs[at + 1 :]]
                     record.workers = [row for row in record.workers if row.status != "stopped"]
 
+    def strike(self, job_id: str, serial: int) -> None:
+        """No row of this job that waits to be written is written; the caller holds :attr:`lock`."""
+        for record in self._log:
+            if record.names_any((job_id,)):
+                record.jobs = [row for row in record.jobs if (row.job_id, row.serial) != (job_id, serial)]
+
     def wake(self) -> None:
         self._attendant.wake()
 

@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from routilux.runtime.waiting import Waits
 
 
-DRAWS = 10  # of ids, until it is not chance that the store has them
-
-
 class NotReopened(NamedTuple):
     """A worker of the store that was left as it is, and why."""
 
@@ -207,17 +204,20 @@ class Opener:
         self, flow: Flow, worker_id: str | None, *, one_shot: bool
     ) -> tuple[JournaledWorker, WorkerRow | None]:
         """A worker that is to run here, and what the store has under its id. No id that is made up is there."""
-        drawn: list[str] = []
-        while len(drawn) < DRAWS:
+        drawn: set[str] = set()
+        while True:
             worker: JournaledWorker = self._create(flow, worker_id, one_shot=one_shot)
             row = self._claim(worker)
             if row is None or worker_id is not None:
                 return worker, row
             worker.give_up_claim()
-            drawn.append(worker.worker_id)
-        raise DuplicateNameError(
-            f"{self._journal.store.name} has every worker_id that was made up, such as {drawn[0]!r}; give one"
-        )
+            if worker.worker_id in drawn:
+                raise DuplicateNameError(
+                    f"{self._journal.store.name} has worker_id {worker.worker_id!r}, which is made up again and again; "
+                    "give one",
+                    worker_id=worker.worker_id,
+                )
+            drawn.add(worker.worker_id)
 
     def _claim(self, worker: JournaledWorker) -> WorkerRow | None:
         """From here on this runtime alone writes the worker; what the store has of it is read only now.

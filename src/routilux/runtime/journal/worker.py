@@ -612,10 +612,13 @@ class JournaledWorker(Worker):
         if self.stopped:
             return
         super().close()
-        if self.failure is not None:
-            return
+        if self.failure is None:
+            self._give_up_behind_all()
+
+    def _give_up_behind_all(self) -> None:
+        """What follows from the records of a worker that ends, such as taking out what was queued, are records too."""
         last = Record(None)
-        last.then(self.give_up_claim)
+        last.then(lambda: self._give_up_behind_all() if self.unreleased else self.give_up_claim())
         self.journal.slip_in(last)
 
     @property
