@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -20,6 +21,19 @@ def postgres_server() -> Iterator[Server]:
     """Started by the first test that asks for it, one in each process of the tests."""
     with private_server() as server:
         yield server
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A store of each kind, which is not made yet."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/store.db"
+        return
+    server: Server = request.getfixturevalue("postgres_server")
+    url = server.url()
+    yield url
+    with server.connect() as connection:
+        connection.execute(f"DROP SCHEMA IF EXISTS {server.schema_of(url)} CASCADE".encode())
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:

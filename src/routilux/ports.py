@@ -298,11 +298,21 @@ class JobRow(NamedTuple):
     data: bytes
 
 
+PLAIN_JOB = b'{"metadata":{},"paused":false,"error":null,"outputs_dropped":0}'
+"""``JobRow.data`` of a job of which there is nothing to say."""
+
+
 class StoredJob(NamedTuple):
     """A job as it is read: the row, and how many items of it are stored."""
 
     row: JobRow
     items: int
+
+
+class Tombstone(NamedTuple):
+    """The row of a job that was pruned while an idempotency key named it."""
+
+    row: JobRow
 
 
 class LetterRow(NamedTuple):
@@ -335,7 +345,7 @@ class KeyRow(NamedTuple):
 
 
 class PropertyRow(NamedTuple):
-    """What holds for the store as a whole; see ``FLOOR``."""
+    """What holds for the store as a whole; see ``FLOOR`` and ``UNFINISHED``."""
 
     name: str
     value: str
@@ -345,19 +355,39 @@ FLOOR = "floor"
 """The property that says, in decimal digits, below which number the items of workers that were pruned had theirs.
 ``Store.prune`` raises it."""
 
+UNFINISHED = "unfinished"
+"""The property of a store that is being filled, and says with which call. Nobody opens it before that has ended."""
+
+
+class Command(NamedTuple):
+    """What a runtime asks of the one that runs a worker. ``data`` is the codec's."""
+
+    command_id: str
+    worker_id: str
+    kind: str
+    data: bytes
+
+
+class Answer(NamedTuple):
+    """What came of a command; ``data`` is the codec's."""
+
+    command_id: str
+    worker_id: str
+    data: bytes
+
 
 class Changes:
     """What one transaction writes: all of it or nothing.
 
     Within one transaction the order is: ``forgotten``, then everything else, where each row is written or removed
     once (``notes`` and ``properties`` with None are removed). ``workers`` and ``jobs`` replace the row of the same id;
-    ``items``, ``entries`` and ``letters`` are new. ``counts`` is added to the number of stored items of a job, after
-    ``jobs``.
+    ``items``, ``entries``, ``letters`` and ``tombstones`` are new. ``counts`` is added to the number of stored items of
+    a job, after ``jobs``. ``answers`` are those to commands of other runtimes: see :class:`Commands`.
     """
 
     __slots__ = (
-        "counts", "entries", "forgotten", "items", "jobs", "keys", "letters", "notes", "properties", "redriven",
-        "taken", "workers",
+        "answers", "counts", "entries", "forgotten", "items", "jobs", "keys", "letters", "notes", "properties",
+        "redriven", "taken", "tombstones", "workers",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -373,6 +403,8 @@ class Changes:
         self.redriven: list[tuple[str, int]] = []  # letters to remove: worker and item number
         self.keys: list[KeyRow] = []
         self.properties: dict[str, str | None] = {}
+        self.tombstones: dict[str, JobRow] = {}
+        self.answers: list[Answer] = []
 
 
 FLIGHT_SEATS = 1_024
@@ -403,6 +435,36 @@ class Death(Protocol):
         """What there was to do about these is done; they are told no more, here or in another process."""
 
 
+class Commands(Protocol):
+    """Asks whoever runs a worker to do something, and hears what came of it. Every method is safe from any thread.
+
+    A command waits until it is answered, in the batch that has what it led to (``Changes.answers``), or withdrawn: one
+    of the two happens. Whoever runs the worker next finds those that wait.
+    """
+
+    def runner(self, worker_id: str) -> str | None:
+        """Who runs a worker at the moment, for people; None if it is free to be claimed."""
+
+    def ask(self, command: Command) -> None:
+        """The command is durable when this returns. Again, with the same id, it changes nothing."""
+
+    def withdraw(self, command_id: str) -> bool:
+        """True: it has not happened, and will not. False: it is answered."""
+
+    def answers(self, command_ids: Sequence[str]) -> dict[str, bytes]:
+        """The answers to those of these commands that have one."""
+
+    def forget(self, command_ids: Sequence[str]) -> None:
+        """Their answers have been heard."""
+
+    def due(self, worker_ids: Sequence[str]) -> list[Command]:
+        """The commands to these workers that wait, oldest first; at most 1,000."""
+
+    def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
+        """Call ``wake``, on any thread, when a command or an answer may have come; a second may pass before it is.
+        Returns what ends that."""
+
+
 OnLost: TypeAlias = Callable[[StoreError], None]
 """Told why a worker that was claimed is another's now."""
 
@@ -426,12 +488,18 @@ class Store(Protocol):
         """Why nothing can be changed through this one, with who can; None for a store that can be run."""
         return None
 
+    @property
+    def commands(self) -> Commands | None:
+        """How to reach workers that other runtimes run; None where there are no others, or no way to."""
+        return None
+
     def write(self, changes: Changes) -> frozenset[int | str]:
         """Commit. Only one thread calls it at a time. Changes without rows ask whether rows could be added.
 
         A key of ``keys`` is taken by a row that had not expired when the new one was created, the id of a job by a row
         of another worker or serial. Where any is, nothing is written, and the positions of such keys are returned, or
-        else the ids of such jobs. An empty set says that everything is durable.
+        else the ids of such jobs, or of commands of ``answers`` that do not wait any more. An empty set says that
+        everything is durable.
         """
 
     def keep_refused(self, changes: Changes, why: str) -> str:
@@ -478,7 +546,8 @@ class Store(Protocol):
     def places(self, worker_id: str) -> list[str]:
         """Where the worker has items, in their order."""
 
-    def job(self, job_id: str) -> StoredJob | None: ...
+    def job(self, job_id: str) -> StoredJob | None:
+        """The job; one that was pruned is known as long as a key names it."""
 
     def jobs(
         self,
@@ -500,12 +569,16 @@ class Store(Protocol):
         """The key, unless it has expired at ``now``."""
 
     def properties(self) -> dict[str, str]:
-        """What holds for the store as a whole, by name; see ``FLOOR``."""
+        """What holds for the store as a whole, by name; see ``FLOOR`` and ``UNFINISHED``."""
 
     def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
         """Remove keys that have expired, and finished jobs that ended before a time or are beyond the newest so
         many, with their notes and entries, and the stopped workers that have no job left. At most ``limit`` rows of
-        each; returns how many rows were removed. Not called while ``write`` runs."""
+        each; returns how many rows were removed. Not called while ``write`` runs.
+
+        A job stays as long as items of it are stored or a letter names it. Where a key names it, its row stays as a
+        :class:`Tombstone`.
+        """
 
     def claim(self, worker_id: str, on_lost: OnLost | None = None) -> None:
         """From here on this process alone runs the worker. StoreLockedError, naming the owner, if it cannot.

@@ -23,6 +23,7 @@ TABLES = (
     "letter",
     "key",
     "property",
+    "tombstone",
 )  # lease and batch go with their owner
 
 

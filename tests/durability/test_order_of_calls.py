@@ -42,7 +42,7 @@ class Kept(MemoryStore):
         """What a process finds that opens the store after this one has died here."""
         copy = MemoryStore()
         for name, value in vars(self).items():
-            if name in vars(copy) and name not in ("_lock", "_claims"):
+            if name in vars(copy) and name not in ("_lock", "_claims", "_commands"):
                 setattr(copy, name, deepcopy(value))
         return copy
 

@@ -12,6 +12,7 @@ import pytest
 from routilux import ErrorHandler, ErrorStrategy, Flow, Routine, Runtime, current
 from routilux.activation_policies import WAIT, Fire, batch_size_policy, custom_policy, immediate_policy
 from routilux.errors import SerializationError, StoreError
+from routilux.model.item import StoredForm
 from routilux.ports import ItemRow
 from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.handover import Handover
@@ -340,8 +341,11 @@ def test_a_letter_that_can_not_be_read_does_not_keep_others_from_being_driven_ag
         gone()
         [posted] = runtime.redrive(letters[1])
         assert posted.job_context.wait(SECONDS)
+        unread = [letter for letter in runtime.dead_letters() if isinstance(letter.data, StoredForm)]
+        assert [letter.item_id for letter in unread] == [letters[0].item_id]
+        assert unread[0].data["what"]["$type"] == "tests.Gone"
         with pytest.raises(SerializationError, match=r"no type is registered as 'tests\.Gone'"):
-            runtime.dead_letters()
+            runtime.redrive(*unread)
 
 
 class Raises:
@@ -449,3 +453,24 @@ def test_a_fault_in_loading_what_waits_in_the_store_stops_its_worker(
         assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
         assert runtime.get_job(job.job_id).status == "completed"
         assert runtime.health().status == "ok"
+
+
+def test_jobs_of_the_store_are_shown_although_a_value_of_one_can_not_be_read(
+    store: Any, gone: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    def give(routine: Routine, items: Any, message: Any, state: Any) -> None:
+        current().job.set_data("odd", Gone())
+        current().job.set_data("plain", 1)
+
+    flow = flow_of(give)
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        for metadata in ({"what": Gone()}, {"n": 1}):
+            posted = runtime.post(flow, "r", "in", {}, metadata=metadata)
+            assert posted.job_context.wait(SECONDS)
+        gone()
+        runtime._engine.book.jobs.clear()  # as in another process
+        first, second = runtime.list_jobs()
+        assert (dict(first.metadata), dict(second.metadata)) == ({}, {"n": 1})
+        assert first.get_data("plain") == second.get_data("plain") == 1
+        assert "no type is registered as 'tests.Gone'" in caplog.text

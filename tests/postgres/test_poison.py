@@ -16,7 +16,6 @@ import json, os, sys, tempfile
 tempfile.tempdir = sys.argv[2]
 from routilux import Flow, Routine, Runtime
 from routilux.activation_policies import immediate_policy
-from routilux.errors import StoreLockedError
 
 class Work(Routine):
     def __init__(self):
@@ -29,12 +28,11 @@ class Work(Routine):
 flow = Flow("deadly")
 flow.add_routine(Work(), "work")
 runtime = Runtime(store=sys.argv[1])
-try:
-    runtime.exec(flow, worker_id="worker")
-except StoreLockedError:
-    os._exit(5)
 if len(sys.argv) > 3:
+    runtime.exec(flow, worker_id="worker")
     runtime.post(flow, "work", "input", {})
+elif runtime.recover(flows=[flow]).not_reopened:
+    os._exit(5)
 runtime.wait_until_all_jobs_finished(60)
 print(json.dumps([letter.reason for letter in runtime.dead_letters()]))
 runtime.shutdown()

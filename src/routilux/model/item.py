@@ -57,8 +57,18 @@ NOTED = frozenset({"failed", "skipped", "job failed"})
 """Reasons of dead letters that come with an error which their jobs have."""
 
 
+class StoredForm(dict[str, Any]):
+    """A payload as it is stored, JSON, because it cannot be read here: a type in it is not registered, as ``error``
+    says."""
+
+    def __init__(self, form: Payload, error: Exception) -> None:
+        super().__init__(form)
+        self.error = error
+
+
 class DeadLetter(NamedTuple):
-    """An item that was set aside instead of being lost, and why. It can be looked at and put back.
+    """An item that was set aside instead of being lost, and why. It can be looked at and put back. ``data`` is a
+    :class:`StoredForm` where a type in it is not registered; it can be put back where that is.
 
     ``reason`` is one word, such as ``"failed"`` or ``"skipped"``; ``error`` is the text of the exception, if
     there was one, and ``traceback`` its traceback; ``time`` is in seconds since the epoch.

@@ -50,12 +50,15 @@ class Directory:
         self._engine = engine
         self._registry = FlowRegistry.get_instance() if registry is None else registry
         self._by_flow: dict[str, tuple[Worker, ...]] = {}  # those that take jobs
+        self.elsewhere: dict[str, Worker] = {}  # that other runtimes run
         self._lock = engine.driver.lock()
 
     def enter(self, worker: Worker) -> None:
         """From here on jobs can be posted to this worker."""
         with self._lock:
-            self._by_flow[worker.flow_id] = (*self._by_flow.get(worker.flow_id, ()), worker)
+            known = self._by_flow.get(worker.flow_id, ())
+            if worker not in known:
+                self._by_flow[worker.flow_id] = (*known, worker)
 
     def leave(self, worker: Worker) -> None:
         with self._lock:
@@ -193,11 +196,15 @@ class Directory:
     def worker(self, worker_id: str) -> Worker:
         worker = None
         if isinstance(worker_id, str):
-            worker = self._engine.workers.get(worker_id) or self._engine.stopped.get(worker_id)
+            worker = self.found(worker_id)
         if worker is None:
-            known = [*self._engine.workers, *self._engine.stopped]
+            known = [*self._engine.workers, *self.elsewhere, *self._engine.stopped]
             raise unknown("worker", worker_id, known, where="in this runtime")
         return worker
+
+    def found(self, worker_id: str) -> Worker | None:
+        engine = self._engine
+        return engine.workers.get(worker_id) or self.elsewhere.get(worker_id) or engine.stopped.get(worker_id)
 
     def live(self, target: str | WorkerState) -> Worker:
         """A worker that has not stopped."""
@@ -218,8 +225,11 @@ class Directory:
         if isinstance(target, JobContext):
             return self._job(target.job_id) or target
         if isinstance(target, WorkerState):
-            is_here = target.worker_id in engine.workers or target.worker_id in engine.stopped
-            if not is_here and isinstance(target, JobState) and target.job is not None:
+            if (
+                self.found(target.worker_id) is None
+                and isinstance(target, JobState)
+                and target.job is not None
+            ):
                 return target.job  # of an execution that is run elsewhere, or has ended
             return self.worker(target.worker_id)
         if not isinstance(target, str):
@@ -230,7 +240,7 @@ class Directory:
         job = self._job(target)
         if job is not None:
             return job
-        if target in engine.workers or target in engine.stopped:
+        if self.found(target) is not None:
             return self.worker(target)
         known = [*engine.workers, *engine.book.jobs]
         raise unknown("job", target, known, where="and no worker of that id in this runtime")

@@ -155,11 +155,10 @@ def write(
         file, name = code.co_filename, code.co_name
     trace = (type(error), error, of_user(error)) if error is not None and traced else None
     try:
-        record = to.makeRecord(logger, level, file, line, message, (), trace, name, about)
+        record = to.makeRecord(logger, level, file, line, _encodable(message), (), trace, name, about)
         if error is not None and traced:
-            record.exc_text = (formatted(error) or describe(error)).rstrip(
-                "\n"
-            )  # bounded, as logging's is not
+            trace_text = (formatted(error) or describe(error)).rstrip("\n")
+            record.exc_text = _encodable(trace_text)  # bounded, as logging's is not
         to.handle(record)
     except BaseException as raised:  # a handler or a filter: it never changes an outcome
         if not is_a(raised, Exception) and current_thread() is main_thread():
@@ -176,3 +175,8 @@ def _tell_as_logging_does(message: str) -> None:
         traceback.print_exc()
     except Exception:  # noqa: BLE001 stderr may be closed, and the exception is of the user
         pass
+
+
+def _encodable(text: str) -> str:
+    """Halves of surrogate pairs, as in a file name in Latin-1, are escaped: a handler that writes UTF-8 would raise."""
+    return text.encode("utf-8", "backslashreplace").decode()

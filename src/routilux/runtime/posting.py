@@ -22,7 +22,7 @@ from routilux.model.checks import check_key, checked_id
 from routilux.model.context import running
 from routilux.model.item import DeadLetter
 from routilux.model.status import JobStatus
-from routilux.ports import KeyRow
+from routilux.ports import Answer, KeyRow
 from routilux.runtime import waiting_for
 from routilux.runtime.back_pressure import Poster, waits_to_create
 from routilux.runtime.directory import job_ended
@@ -30,6 +30,8 @@ from routilux.runtime.job import JobContext, was_accepted
 from routilux.runtime.state import WorkerState
 
 if TYPE_CHECKING:
+    from routilux.ports import Codec
+    from routilux.runtime.book import JobBook
     from routilux.runtime.digests import Content
     from routilux.runtime.driver import Driver
     from routilux.runtime.engine import Engine
@@ -59,7 +61,7 @@ class Post(NamedTuple):
     """One item that is to come in: where to, as what job, and how long it may wait.
 
     ``job_id``: of the job to join or to make; None makes one. ``lines``: of the event loop whose task posts, None for
-    a thread.
+    a thread. ``reply``: to the command by which another runtime asks for it.
     """
 
     worker: Worker
@@ -70,6 +72,7 @@ class Post(NamedTuple):
     metadata: Mapping[str, Any] | None
     deadline: float | None
     lines: Lines | None
+    reply: Reply | None = None
 
 
 class _KeyedPost:
@@ -119,9 +122,35 @@ _Key: TypeAlias = tuple[str, str]
 """The id of a flow, and an idempotency key that was used on it."""
 
 
+class Withdrawn(Exception):
+    """The command that a post carries out waits no more: nothing of it was written."""
+
+
+class Reply:
+    """To a command that another runtime has asked: it is written in the record of what the command leads to."""
+
+    is_written = False
+
+    def __init__(self, command_id: str, worker_id: str, codec: Codec) -> None:
+        self.command_id = command_id
+        self._worker_id = worker_id
+        self._codec = codec
+
+    def of(self, about: Mapping[str, Any]) -> Answer:
+        data = self._codec.encode(dict(about), f"the answer to {self.command_id}")
+        return Answer(self.command_id, self._worker_id, data)
+
+    def written(self) -> None:
+        self.is_written = True
+
+
 class NameTaken(Exception):
     """An idempotency key, or the id of a job, came first from elsewhere: from another caller, or from another runtime
     that shares the store."""
+
+
+class NoRoom(Exception):
+    """Too many jobs are pending for one more, and the caller is not to wait here."""
 
 
 class Posting:
@@ -166,6 +195,10 @@ class Posting:
         if worker.closing or job.account.ended:
             self._look_after(worker, job)
         return Posted(worker.state, job)
+
+    def carried_out(self, post: Post, idempotency_key: str | None) -> Waits[Posted]:
+        """A post that another runtime asks for."""
+        return self._waits_to_post(post) if idempotency_key is None else self.once(post, idempotency_key)
 
     def _waits_to_post(self, post: Post) -> Waits[Posted]:
         while True:
@@ -308,11 +341,31 @@ class Posting:
         return Posted(first.state, first.job(self._engine.driver))
 
     def begin(self, post: Post) -> Waits[JobContext]:
-        """The job of a one-shot execution; waits while too many jobs are pending. Raises NameTaken."""
-        job, new = yield from self._new_job(post)
-        if not new:
+        """The job of a one-shot execution. Raises NameTaken.
+
+        Waits while too many jobs are pending; for one whose id is given NoRoom is raised then, as whoever asks for the
+        same one waits for this caller, and may be what a place among the pending ones depends on.
+        """
+        if post.job_id is None:
+            job, _ = yield from self._new_job(post)
+            return job
+        created = self._created_at_once(post.worker, post.job_id, post.metadata, None)
+        if created is None:
+            raise NoRoom
+        if not created[1]:
             raise NameTaken
-        return job
+        return created[0]
+
+    def waits_for_room(self) -> Waits[None]:
+        """Until one more job may be pending, which another caller may be faster to have."""
+        book = self._engine.book
+        self._check_may_wait(None)
+
+        def has_room() -> bool:
+            self._engine.check_open("exec()")
+            return not book.crowded
+
+        yield from waits_to_create(self._engine, has_room, None, None, lambda: _for_room(book))
 
     def offer_first(self, post: Post, job: JobContext) -> Waits[Posted]:
         """Put the first item of a one-shot execution into its slot."""
@@ -337,10 +390,7 @@ class Posting:
     def _waits_to_create(self, post: Post) -> Waits[tuple[JobContext, bool]]:
         created: tuple[JobContext, bool] | None = None
         worker, lines, book = post.worker, post.lines, self._engine.book
-        outer: Any = running.get()
-        if outer is not None and outer.node.worker.engine is self._engine:
-            if lines is None and self._engine.driver.on_loop():
-                raise book.full_error("async logic waits for them in apost() only")
+        self._check_may_wait(lines)
 
         def create() -> bool:
             nonlocal created
@@ -349,10 +399,7 @@ class Posting:
             return created is not None
 
         def about() -> str:
-            return (
-                f"until fewer than max_queue_size={book.max_pending} jobs are pending, which a job is until its first "
-                f"activation begins: {waiting_for.report(worker)}"
-            )
+            return f"{_for_room(book)}: {waiting_for.report(worker)}"
 
         try:
             if not (yield from waits_to_create(self._engine, create, post.deadline, lines, about)):
@@ -364,12 +411,20 @@ class Posting:
         assert created is not None
         return created
 
+    def _check_may_wait(self, lines: Lines | None) -> None:
+        outer: Any = running.get()
+        if outer is not None and outer.node.worker.engine is self._engine:
+            if lines is None and self._engine.driver.on_loop():
+                raise self._engine.book.full_error("async logic waits for them in apost() only")
+
     def _offered(
         self, post: Post, job: JobContext, *, key: KeyRow | None = None, redriven: DeadLetter | None = None
     ) -> Waits[Posted]:
         """Put an item into its slot: the first of a new job, or one more of a job that it has joined."""
-        worker, node, slot, payload, _, _, deadline, lines = post
-        waits = worker.admit(node, slot, payload, job, deadline, lines, key=key, redriven=redriven)
+        worker, node, slot, payload, _, _, deadline, lines, reply = post
+        waits = worker.admit(
+            node, slot, payload, job, deadline, lines, key=key, redriven=redriven, reply=reply
+        )
         if waits is not None:
             yield from waits
         self._look_after(worker, job)
@@ -403,6 +458,13 @@ class Posting:
         jobs = self._engine.book.jobs
         gone = lambda: jobs.get(job.job_id) is not job or job.account.posts > 0  # noqa: E731
         return (yield from self._engine.bell.waits_for(gone, None))
+
+
+def _for_room(book: JobBook) -> str:
+    return (
+        f"until fewer than max_queue_size={book.max_pending} jobs are pending, which a job is until its first "
+        "activation begins"
+    )
 
 
 def key_conflict(flow_id: str, key: str, job_id: str, how: str) -> IdempotencyConflictError:

@@ -6,7 +6,7 @@ import atexit
 import os
 import weakref
 from collections.abc import Callable, Iterable, Mapping
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import count
 from time import monotonic
@@ -35,7 +35,7 @@ from routilux.model.checks import (
 )
 from routilux.model.context import left_behind, running
 from routilux.model.flow import Flow
-from routilux.model.item import DeadLetter
+from routilux.model.item import DeadLetter, StoredForm
 from routilux.model.registry import FlowRegistry
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import Gate, Observer, RowObserver, Store, Tap, TaskRunner, job_ids_of, load
@@ -48,7 +48,16 @@ from routilux.runtime.failures import WARNING, write
 from routilux.runtime.job import JobContext
 from routilux.runtime.letters import LETTER_BYTES
 from routilux.runtime.names import Names
-from routilux.runtime.posting import NameTaken, Post, Posted, Posting, check_metadata, checked_payload
+from routilux.runtime.posting import (
+    NameTaken,
+    NoRoom,
+    Post,
+    Posted,
+    Posting,
+    Reply,
+    check_metadata,
+    checked_payload,
+)
 from routilux.runtime.process import GONE, elsewhere, forked, interrupts_itself
 from routilux.runtime.remains import Remains
 from routilux.runtime.state import JobState, WorkerState, begin_job
@@ -67,6 +76,7 @@ if TYPE_CHECKING:
     from routilux.runtime.capture import Capture
     from routilux.runtime.driver import Driver
     from routilux.runtime.journal.opening import Opener, Recovered
+    from routilux.runtime.nodes import Node
 
 MAX_THREADS = 1024
 GRACE_SECONDS = 1.0  # for what still runs when a program is interrupted or ends
@@ -155,7 +165,17 @@ class Runtime:
         self._gave_up = False  # stopped, and did not wait any longer for what still ran
         self._opener: Opener | None = None
         if self._engine.journal is not None:
-            self._opener = load("opener")(self._engine, self._create, self._enter)
+            self._opener = load("opener")(
+                self._engine,
+                self._create,
+                self._enter,
+                {
+                    "post": self._post_of_another,
+                    "pause": self._pause_of_another,
+                    "resume": self._resume_of_another,
+                    "cancel": self._cancel_of_another,
+                },
+            )
         self.monitor: Any = load("monitor")(self) if enable_monitoring else None
         wanted = (("log capture", capture_logs), ("print capture", capture_prints))
         self._captures: tuple[Capture, ...] = tuple(load(name) for name, asked in wanted if asked)
@@ -194,16 +214,14 @@ class Runtime:
 
         With a store, ``worker_id`` opens the worker that the store holds unfinished, with its queues, state, retries
         and pauses, or starts it. The same holds for ``job_id``; ``metadata`` and ``entry_params`` count only the first
-        time, and a finished execution is shown as it has ended. One that another process runs is shown as the store has
-        it: who waits for it hears its end, and goes on with it here where that process has died.
-        ``on_flow_change="adopt"`` also opens a worker that was left by the flow in another shape: items of slots that
-        are gone become dead letters.
+        A worker that another process runs with the same PostgreSQL store is served by both: what is posted here,
+        paused, resumed or cancelled is carried out there, and it is run here as soon as nobody runs it any more.
 
         Raises UnknownFlowError, MissingPolicyError, FlowValidationError, DuplicateNameError for a worker id that is
         taken, or for a loaded state with the id of a job that is known here, SerializationError for a saved state of
         another flow, StateError for a stored worker that does not fit the flow or is of the other kind, and for a
         ``job_id`` of a job that is no execution of this flow, StoreError, StoreLockedError for a worker that another
-        process runs. Then nothing was started.
+        runtime runs and that cannot be reached. Then nothing was started.
         """
         self._check_open("exec()")
         if job_state is not None:
@@ -237,11 +255,16 @@ class Runtime:
         if job_id is None:
             return self._execute(flow, target, data, worker_id, metadata)
         checked_id("job_id", job_id)
-        with self._engine.names.held("job", job_id):
-            while (known := self._known_execution(flow, job_id, on_flow_change)) is None:
-                with suppress(NameTaken):  # elsewhere, since it was looked for
-                    return self._begin_execution(flow, target, data, worker_id, metadata, job_id=job_id)
-        return known
+        begin = partial(self._begin_execution, flow, target, data, worker_id, metadata, job_id=job_id)
+        while True:
+            try:
+                with self._engine.names.held("job", job_id):
+                    return self._known_execution(flow, job_id, on_flow_change) or begin()
+            except NameTaken:
+                continue  # elsewhere, since it was looked for
+            except NoRoom:
+                pass
+            on_thread(self._posting.waits_for_room())
 
     def execute(
         self, flow: Flow, entry_params: Mapping[str, Any], entry: str | None, timeout: float | None
@@ -354,7 +377,12 @@ class Runtime:
             return worker
 
     def recover(
-        self, *, flows: Iterable[Flow] = (), on_flow_change: str = "refuse", paused: bool = False
+        self,
+        *,
+        flows: Iterable[Flow] = (),
+        on_flow_change: str = "refuse",
+        paused: bool = False,
+        wait: bool = False,
     ) -> Recovered:
         """Open every worker that the store holds unfinished and whose flow is registered, or one of ``flows``.
 
@@ -364,10 +392,14 @@ class Runtime:
 
         ``paused=True`` brings everything back standing still, to be looked at before it goes on: each worker is
         written as paused, and opened then. :meth:`resume` lets one go on, also in a later runtime.
+
+        ``wait=True``: workers that other processes run are reached there, as by :meth:`exec`, and opened here when
+        those run them no more.
         """
         self._check_open("recover()")
         _check_flow_change(on_flow_change)
         checked_flag("recover(paused)", paused)
+        checked_flag("recover(wait)", wait)
         given = {flow.flow_id: flow for flow in _checked_flows(flows)}
         if self._opener is None:
             raise StateError(
@@ -377,7 +409,7 @@ class Runtime:
         def find(flow_id: str) -> Flow | None:
             return given.get(flow_id) or self._directory.known_flow(flow_id)
 
-        return self._opener.recover(find, on_flow_change, paused=paused)
+        return self._opener.recover(find, on_flow_change, paused=paused, wait=wait)
 
     def _resume(self, flow: Flow, saved: WorkerState) -> WorkerState:
         if saved.saved is None:
@@ -510,6 +542,23 @@ class Runtime:
         if self._closed is not None:
             self._check_open("post()")
         worker = self._directory.worker_of(flow, worker_id)
+        node, payload = self._checked_item(worker, routine_id, slot, data)
+        deadline = None if timeout is None else self._engine.deadline(timeout)
+        if metadata is not None:
+            check_metadata(metadata)
+        if worker.is_elsewhere:
+            place = {"routine": routine_id, "slot": slot, "data": payload}
+            about = {"job_id": job_id, "metadata": metadata, "key": idempotency_key, "seconds": timeout}
+            return self._waits_to_post_elsewhere(worker, {**place, **about}, deadline)
+        if idempotency_key is not None:
+            post = Post(worker, node, slot, payload, job_id, metadata, deadline, lines)
+            return self._posting.once(post, idempotency_key)
+        return self._posting.post(worker, node, slot, payload, job_id, metadata, deadline, lines)
+
+    def _checked_item(
+        self, worker: Worker, routine_id: str, slot: str, data: Mapping[str, Any]
+    ) -> tuple[Node, dict[str, Any]]:
+        """Where an item goes, and a copy of its data; refuses what cannot be posted there."""
         try:
             node = worker.nodes.get(routine_id)
             known = node is not None and slot in node.mailbox.slots
@@ -520,13 +569,69 @@ class Runtime:
         payload = checked_payload(data, "post() to", routine_id, slot)
         if node.slot_checks is not None or node.key_of is not None:
             node.check_slot(slot, payload)
-        deadline = None if timeout is None else self._engine.deadline(timeout)
-        if metadata is not None:
-            check_metadata(metadata)
-        if idempotency_key is not None:
-            post = Post(worker, node, slot, payload, job_id, metadata, deadline, lines)
-            return self._posting.once(post, idempotency_key)
-        return self._posting.post(worker, node, slot, payload, job_id, metadata, deadline, lines)
+        return node, payload
+
+    # -- between runtimes that share a store ---------------------------------------------------------------
+
+    def _waits_to_post_elsewhere(
+        self, worker: Worker, about: Mapping[str, Any], deadline: float | None
+    ) -> Waits[Posted]:
+        assert self._opener is not None
+        assert self._opener.desk is not None
+        answer = yield from self._opener.desk.asks(worker.worker_id, "post", about, deadline)
+        job = self._opener.followed(answer["job_id"], worker.worker_id, worker.flow_id)
+        return Posted(worker.state, job)
+
+    def _asked_elsewhere(
+        self, found: Worker | JobContext, call: str, timeout: float | None = None
+    ) -> Waits[bool]:
+        """Whether another runtime that runs this has been asked, and has done it."""
+        opener = self._opener
+        if opener is None or opener.desk is None:
+            return False
+        job_id = found.job_id if isinstance(found, JobContext) else None
+        worker_id = found.worker_id
+        if isinstance(found, Worker):
+            if not found.is_elsewhere:
+                return False
+        elif worker_id in self._engine.workers or not opener.is_reached(worker_id):
+            return False
+
+        def is_done() -> bool:
+            row = opener.stored_worker(worker_id) if job_id is None and call == "cancel" else None
+            return row is not None and row.status == "stopped"
+
+        about = {"job_id": job_id, "seconds": timeout}
+        yield from opener.desk.asks(worker_id, call, about, self._engine.deadline(timeout), is_done=is_done)
+        return True
+
+    def _post_of_another(self, worker: Worker, about: dict[str, Any], reply: Reply) -> Waits[dict[str, Any]]:
+        self._check_open("post()")
+        if not worker.takes_posts or worker.one_shot:
+            raise self._directory.not_running(worker)
+        node, payload = self._checked_item(worker, about["routine"], about["slot"], about["data"])
+        deadline = self._engine.deadline(about["seconds"])
+        job_id, metadata = about["job_id"], about["metadata"]
+        post = Post(worker, node, about["slot"], payload, job_id, metadata, deadline, None, reply)
+        posted = yield from self._posting.carried_out(post, about["key"])
+        return {"job_id": posted.job_id}
+
+    def _pause_of_another(self, worker: Worker, about: dict[str, Any], reply: Reply) -> Waits[dict[str, Any]]:
+        yield from self._waits_to_pause(about["job_id"] or worker.state, about["seconds"])
+        return {}
+
+    def _resume_of_another(
+        self, worker: Worker, about: dict[str, Any], reply: Reply
+    ) -> Waits[dict[str, Any]]:
+        yield from self._waits_to_resume(about["job_id"] or worker.state)
+        return {}
+
+    def _cancel_of_another(
+        self, worker: Worker, about: dict[str, Any], reply: Reply
+    ) -> Waits[dict[str, Any]]:
+        yield from ()
+        self.cancel(about["job_id"] or worker.state)
+        return {}
 
     # -- look up -------------------------------------------------------------------------------------------
 
@@ -600,7 +705,7 @@ class Runtime:
         That of a one-shot execution is kept as long as its job is.
         """
         checked_name_of("get_worker()", worker_id, "the worker_id of the worker")
-        worker = self._engine.workers.get(worker_id) or self._engine.stopped.get(worker_id)
+        worker = self._directory.found(worker_id)
         return None if worker is None else worker.state
 
     def list_workers(self, *, flow: str | Flow | None = None) -> list[WorkerState]:
@@ -646,7 +751,8 @@ class Runtime:
 
         A letter is put back once; when ``post`` refuses it, it stays. ``timeout`` is in seconds, for all of them
         together: QueueFullError, or with a store StoreError, at its end. Its worker has to be open. Raises
-        StateError for one that is not kept (any more), before anything is posted.
+        StateError for one that is not kept (any more), and SerializationError for one with a payload that cannot be
+        read here, before anything is posted.
         """
         checked_timeout(timeout)
         self._check_open("redrive()")
@@ -665,6 +771,8 @@ class Runtime:
         for worker, letter in zip(workers, letters, strict=True):
             if letter.item_id not in kept[worker]:
                 raise _letter_gone(letter)
+            if isinstance(letter.data, StoredForm):
+                raise letter.data.error
         return [
             self._redrive(worker, letter, deadline) for worker, letter in zip(workers, letters, strict=True)
         ]
@@ -721,11 +829,20 @@ class Runtime:
 
         False when ``timeout`` seconds have passed, and as soon as open jobs are left of which nothing can move, such
         as items behind a full slot whose partners never came: then a warning says, once, what waits for what. What is
-        paused, or held by a gate, is told and waited for. Raises InsideActivationError in a routine.
+        paused, or held by a gate, is told and waited for. So are jobs of a worker that was named here by :meth:`exec`
+        and that another process runs. Raises InsideActivationError in a routine.
         """
         self._engine.refuse_inside("wait_until_all_jobs_finished()")
-        waits = draining.waits_until_finished(self._engine, self._engine.deadline(timeout), patient=True)
-        return on_thread(waits)
+        return on_thread(self._waits_until_finished(self._engine.deadline(timeout)))
+
+    def _waits_until_finished(self, deadline: float | None) -> Waits[bool]:
+        opener = self._opener
+        while (yield from draining.waits_until_finished(self._engine, deadline, patient=True)):
+            if opener is None or not opener.has_open_jobs_elsewhere():
+                return True
+            if not (yield from opener.waits_for_news(deadline)):
+                return False
+        return False
 
     # -- pause, resume, cancel -----------------------------------------------------------------------------
 
@@ -746,6 +863,8 @@ class Runtime:
     def _waits_to_pause(self, target: str | WorkerState | JobContext, timeout: float | None) -> Waits[None]:
         found = self._target(target)
         deadline = self._engine.deadline(timeout)
+        if (yield from self._asked_elsewhere(found, "pause", timeout)):
+            return
         if isinstance(found, JobContext):
             yield from self._pause_job(found, timeout, deadline)
         else:
@@ -802,13 +921,18 @@ class Runtime:
         StoreError: the store did not take it, and the target is still paused. Raises StateError for a worker that has
         stopped, and for a job that does not run in this runtime; a finished job stays as it is.
         """
+        on_thread(self._waits_to_resume(target))
+
+    def _waits_to_resume(self, target: str | WorkerState | JobContext) -> Waits[None]:
         found = self._target(target)
+        if (yield from self._asked_elsewhere(found, "resume")):
+            return
         if isinstance(found, Worker):
             self._directory.check_runs(found)
-            on_thread(found.waits_to_change_pause(False))
+            yield from found.waits_to_change_pause(False)
         elif not found.finished:
             runs_it = self._directory.worker_that_runs(found, "resume()")
-            on_thread(runs_it.waits_to_change_job_pause(found, False))
+            yield from runs_it.waits_to_change_job_pause(found, False)
         else:  # it may have ended while it was paused, and something was kept back of it
             worker = self._engine.workers.get(found.worker_id)
             if worker is not None:
@@ -823,6 +947,8 @@ class Runtime:
         it: then nothing was cancelled.
         """
         found = self._target(target)
+        if on_thread(self._asked_elsewhere(found, "cancel")):
+            return
         if isinstance(found, JobContext):
             if not found.finished:
                 self._directory.worker_that_runs(found, "cancel()").cancel_job(found)
@@ -843,13 +969,20 @@ class Runtime:
         ended, at most a second after ``timeout``.
         """
         found = self._stopped_target(worker, drain)
-        if found.stopped:
+        if found.stopped or self._let_go(found):
             return True
         self._engine.refuse_inside("stop()")
         deadline = self._engine.deadline(timeout)
         if isinstance(self._engine.driver, ThreadDriver) and running.get() is None and interrupts_itself():
             return elsewhere(partial(self.stop, worker, drain=drain, timeout=timeout))
         return on_thread(self._waits_to_stop(found, drain, deadline))
+
+    def _let_go(self, worker: Worker) -> bool:
+        """Whether it is another runtime that runs the worker; then this one asks it no more."""
+        if not worker.is_elsewhere or self._opener is None:
+            return False
+        self._opener.let_go(worker)  # type: ignore[arg-type]
+        return True
 
     def _stopped_target(self, worker: str | WorkerState, drain: bool) -> Worker:
         checked_flag("stop(drain)", drain)
@@ -1059,7 +1192,7 @@ class Runtime:
         """:meth:`wait_until_all_jobs_finished` for coroutines; waiting holds no thread."""
         self._engine.refuse_inside("ajoin()")
         deadline = self._engine.deadline(timeout)
-        return await in_task(draining.waits_until_finished(self._engine, deadline, patient=True))
+        return await in_task(self._waits_until_finished(deadline))
 
     async def apause(self, target: str | WorkerState | JobContext, *, timeout: float | None = None) -> None:
         """:meth:`pause` for coroutines; waiting holds no thread."""
@@ -1071,7 +1204,7 @@ class Runtime:
         """:meth:`stop` for coroutines; waiting holds no thread. A task that is cancelled leaves the worker as far as
         it has come: it accepts nothing any more."""
         found = self._stopped_target(worker, drain)
-        if found.stopped:
+        if found.stopped or self._let_go(found):
             return True
         self._engine.refuse_inside("astop()")
         return await in_task(self._waits_to_stop(found, drain, self._engine.deadline(timeout)))

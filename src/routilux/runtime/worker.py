@@ -37,6 +37,7 @@ from routilux.tracebacks import traceback_of
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
     from routilux.runtime.engine import Engine
+    from routilux.runtime.posting import Reply
     from routilux.runtime.waiting import Lines, Waits
 
 T = TypeVar("T")
@@ -51,6 +52,7 @@ class Worker:
     is_refused = False  # it has ended before it had accepted anything
     is_nameless = False  # a store keeps it under an id that no caller has given
     journaled = False  # whether every step is written to a store
+    is_elsewhere = False  # another runtime that shares the store runs it; this one asks it by commands
     failure: StoreError | None = None  # why this runtime has given it up, where that was not asked for
 
     def __init__(self, engine: Engine, flow: Flow, state: WorkerState) -> None:
@@ -315,6 +317,7 @@ class Worker:
         *,
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
+        reply: Reply | None = None,
     ) -> Waits[None] | None:
         """Put an item from outside into a slot; its job's account has been moved.
 

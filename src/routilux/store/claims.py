@@ -24,6 +24,10 @@ class Claims:
                 )
             self._claimed.add(worker_id)
 
+    def has(self, worker_id: str) -> bool:
+        with self._lock:
+            return worker_id in self._claimed
+
     def give_up(self, worker_id: str) -> None:
         with self._lock:
             self._claimed.discard(worker_id)

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias
 
 from routilux.errors import StoreCorruptError
 from routilux.ports import (
+    UNFINISHED,
     Changes,
     EntryRow,
     ItemRow,
@@ -17,16 +18,30 @@ from routilux.ports import (
     KeyRow,
     LetterRow,
     NoteKey,
+    PropertyRow,
     Store,
     StoredJob,
+    Tombstone,
     WorkerRow,
 )
 
-AnyRow: TypeAlias = WorkerRow | ItemRow | tuple[NoteKey, bytes] | EntryRow | StoredJob | LetterRow | KeyRow
+AnyRow: TypeAlias = (
+    WorkerRow
+    | ItemRow
+    | tuple[NoteKey, bytes]
+    | EntryRow
+    | StoredJob
+    | LetterRow
+    | KeyRow
+    | Tombstone
+    | PropertyRow
+)
 
-FORMAT = 1
+FORMAT = 2
+FORMATS = (1, 2)  # that can be read; the first has neither tombstones nor properties
 TABLES: dict[str, Any] = {
     "workers": WorkerRow, "items": ItemRow, "entries": EntryRow, "letters": LetterRow, "keys": KeyRow,
+    "tombstones": Tombstone, "properties": PropertyRow,
 }  # fmt: skip
 _NAMES = {row: name for name, row in TABLES.items()}
 _BATCH = 500  # rows in one transaction
@@ -73,17 +88,9 @@ def from_lines(lines: Iterable[str]) -> Iterator[AnyRow]:
         )
 
 
-def recounted(rows: Iterable[AnyRow]) -> Iterator[AnyRow]:
-    """The rows, each job with the number of its items among the rows before it."""
-    items: Counter[str] = Counter()
-    for row in rows:
-        if isinstance(row, ItemRow):
-            items.update(json.loads(row.job_ids))
-        yield row._replace(items=items[row.row.job_id]) if isinstance(row, StoredJob) else row
-
-
 def into(store: Store, rows: Iterable[AnyRow]) -> Counter[str]:
-    """Write rows into a store that has none of them; returns how many there were of each table."""
+    """Write rows into a store that is being filled; returns how many there were of each table. By the last transaction
+    it is whole."""
     written: Counter[str] = Counter()
     changes = Changes()
     for row in rows:
@@ -92,6 +99,7 @@ def into(store: Store, rows: Iterable[AnyRow]) -> Counter[str]:
         if written.total() % _BATCH == 0:
             store.write(changes)
             changes = Changes()
+    changes.properties[UNFINISHED] = None
     store.write(changes)
     return written
 
@@ -111,6 +119,10 @@ def _add(changes: Changes, row: AnyRow) -> None:
             changes.letters.append(row)
         case KeyRow():
             changes.keys.append(row)
+        case Tombstone(job):
+            changes.tombstones[job.job_id] = job
+        case PropertyRow(name, value):
+            changes.properties[name] = value
         case (note, data):
             changes.notes[note] = data
 
@@ -119,7 +131,9 @@ def _to_fields(row: AnyRow) -> dict[str, Any]:
     fields: dict[str, Any]
     if isinstance(row, StoredJob):
         fields = {**row.row._asdict(), "items": row.items}
-    elif isinstance(row, WorkerRow | ItemRow | EntryRow | LetterRow | KeyRow):
+    elif isinstance(row, Tombstone):
+        fields = row.row._asdict()
+    elif isinstance(row, WorkerRow | ItemRow | EntryRow | LetterRow | KeyRow | PropertyRow):
         fields = row._asdict()
     else:
         fields = {**row[0]._asdict(), "data": row[1]}
@@ -133,6 +147,8 @@ def _from_line(number: int, read: dict[str, Any]) -> AnyRow:
             fields["data"] = _bytes(fields["data"])
         if table == "jobs":
             return StoredJob(items=fields.pop("items"), row=JobRow(**fields))
+        if table == "tombstones":
+            return Tombstone(JobRow(**fields))
         if table == "notes":
             data = fields.pop("data")
             return NoteKey(**fields), data
@@ -143,7 +159,7 @@ def _from_line(number: int, read: dict[str, Any]) -> AnyRow:
 
 
 def _check_first(read: dict[str, Any]) -> None:
-    if read.get("routilux_export") != FORMAT:
+    if read.get("routilux_export") not in FORMATS:
         raise _unreadable(1, f'expected {{"routilux_export": {FORMAT}}}, the first line of an export')
 
 

@@ -12,6 +12,7 @@ from routilux.errors import StoreDataError, StoreError
 from routilux.ports import (
     FLOOR,
     Changes,
+    Commands,
     Death,
     EntryRow,
     FlightRecorder,
@@ -27,6 +28,7 @@ from routilux.ports import (
     WorkerRow,
 )
 from routilux.store.claims import Claims
+from routilux.store.commands import MemoryCommands
 
 OPEN_STATUSES = ("pending", "running")
 
@@ -50,8 +52,14 @@ class MemoryStore(Store):
         self._letters: dict[tuple[str, int], LetterRow] = {}
         self._keys: dict[tuple[str, str], KeyRow] = {}
         self._properties: dict[str, str] = {}
+        self._tombstones: dict[str, JobRow] = {}
         self._claims = Claims()
+        self._commands = MemoryCommands(self._claims)
         self.refused: list[tuple[Changes, str]] = []  # changes that can never be written, and why
+
+    @property
+    def commands(self) -> Commands:
+        return self._commands
 
     # -- writing -------------------------------------------------------------------------------------------
 
@@ -59,11 +67,18 @@ class MemoryStore(Store):
         with self._opened():
             taken: frozenset[int | str] = frozenset(
                 at for at, row in enumerate(changes.keys) if self._is_taken(row)
-            ) or frozenset(row.job_id for row in changes.jobs.values() if self._is_of_another(row))
+            ) or frozenset(
+                [
+                    *(row.job_id for row in changes.jobs.values() if self._is_of_another(row)),
+                    *(row.command_id for row in changes.answers if not self._commands.waits(row)),
+                ]
+            )
             if not taken:
                 self._check_new(changes)
                 self._apply(changes)
-            return taken
+        if changes.answers and not taken:
+            self._commands.take(changes.answers)
+        return taken
 
     def keep_refused(self, changes: Changes, why: str) -> str:
         self.refused.append((changes, why))
@@ -128,6 +143,7 @@ class MemoryStore(Store):
         for letter in changes.redriven:
             self._letters.pop(letter, None)
         self._keys.update({(row.flow_id, row.key): row for row in changes.keys})
+        self._tombstones.update(changes.tombstones)
         for name, text in changes.properties.items():
             if text is None:
                 self._properties.pop(name, None)
@@ -230,7 +246,7 @@ class MemoryStore(Store):
 
     def job(self, job_id: str) -> StoredJob | None:
         with self._opened():
-            row = self._jobs.get(job_id)
+            row = self._jobs.get(job_id) or self._tombstones.get(job_id)
             return None if row is None else StoredJob(row, self._counts.get(job_id, 0))
 
     def jobs(
@@ -282,20 +298,33 @@ class MemoryStore(Store):
             expired = [key for key, row in self._keys.items() if row.expires_at <= now][:limit]
             for key in expired:
                 del self._keys[key]
+            named = {row.job_id for row in self._keys.values()}
             old = self._finished_too_long(finished_before, keep_finished)[:limit]
             for row in old:
                 self._prune_job(row)
+                if row.job_id in named:
+                    self._tombstones[row.job_id] = row
+            outlived = self._oldest_tombstones(limit) - named
+            for job_id in outlived:
+                del self._tombstones[job_id]
             stopped = self._stopped_without_jobs()[:limit]
             for worker in stopped:
                 self._properties[FLOOR] = str(max(int(self._properties.get(FLOOR, 0)), worker.next_number))
                 self._forget(worker.worker_id)
-            return len(expired) + len(old) + len(stopped)
+            return len(expired) + len(old) + len(outlived) + len(stopped)
 
     def _finished_too_long(self, before: float, keep: int) -> list[JobRow]:
         finished = [row for row in self._jobs.values() if row.status not in OPEN_STATUSES]
         finished.sort(key=lambda row: (row.completed_at or 0.0, row.job_id))
         beyond = len(finished) - keep
-        return [row for at, row in enumerate(finished) if at < beyond or (row.completed_at or 0.0) < before]
+        old = [row for at, row in enumerate(finished) if at < beyond or (row.completed_at or 0.0) < before]
+        needed = {job_id for letter in self._letters.values() for job_id in json.loads(letter.job_ids)}
+        needed.update(job_id for job_id, items in self._counts.items() if items > 0)
+        return [row for row in old if row.job_id not in needed]
+
+    def _oldest_tombstones(self, limit: int) -> set[str]:
+        rows = sorted(self._tombstones.values(), key=lambda row: (row.completed_at or 0.0, row.job_id))
+        return {row.job_id for row in rows[:limit]}
 
     def _prune_job(self, row: JobRow) -> None:
         del self._jobs[row.job_id]

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from routilux.errors import InvalidValueError, StoreCorruptError, StoreError, refused, unknown
-from routilux.ports import Store, StoredJob, WorkerRow
+from routilux.ports import UNFINISHED, PropertyRow, Store, StoredJob, WorkerRow
 from routilux.store.cancelling import cancellation
-from routilux.store.exchange import AnyRow, from_lines, into, recounted, to_lines
+from routilux.store.exchange import AnyRow, from_lines, into, to_lines
 from routilux.store.facts import Fact
 from routilux.store.memory import OPEN_STATUSES
+from routilux.store.references import References
 from routilux.store.urls import Address, address_of, open_store, part_of
 
 _AT_ONCE = 1_000  # rows that one transaction of prune() removes
@@ -35,13 +36,18 @@ class Repair(NamedTuple):
 
 
 def check(url: str) -> list[Problem]:
-    """All damage that there is; an empty list says that every page and every row is whole.
+    """All damage that there is; an empty list says that every page and every row is whole, and that nothing is missing
+    that a row names. What is missing is looked for where everything can be read.
 
     Reads everything, and may be used while a runtime has the store open. Raises StoreError where there is nothing to
     look at: no database, one of another program or of a newer format.
     """
     address = address_of(url)
-    return [Problem(str(error)) for error in _operate(address).check(_target(address))]
+    found = [Problem(str(error)) for error in _operate(address).check(_target(address))]
+    if found:
+        return found
+    missing = References(_operate(address).rows(_target(address))).dangling()
+    return [Problem(f"{one.what}; repair() saves what is there") for one in missing]
 
 
 def export(url: str, file: str | os.PathLike[str]) -> dict[str, int]:
@@ -71,7 +77,8 @@ def read_export(file: str | os.PathLike[str]) -> Iterator[AnyRow]:
 def restore(file: str | os.PathLike[str], url: str) -> dict[str, int]:
     """Put the rows of an export into a new store, of whatever kind; returns how many there are of each table.
 
-    The file is read to its end before the store is made.
+    The file is read to its end before the store is made. Killed on the way it leaves a store that nobody can open, and
+    that begins anew when this is called again.
     """
     for _ in read_export(file):
         pass
@@ -79,21 +86,29 @@ def restore(file: str | os.PathLike[str], url: str) -> dict[str, int]:
 
 
 def repair(url: str, new_url: str) -> Repair:
-    """Save every row that can be read into a new store, and list what cannot. The old store stays as it is.
+    """Save every row that can be read into a new store, and list what cannot, and what was missing and is made anew
+    there or left out. The old store stays as it is.
 
     No runtime may have the old store open. Look at what was lost before the new store is used: an item that is lost is
     work that will not be done.
     """
-    address, lost = address_of(url), list[Problem]()
+    address = address_of(url)
+    if _target(address) == _target(address_of(new_url)):
+        raise refused(
+            InvalidValueError, "repair()", new_url, "a store that does not exist yet", fix="name a new file"
+        )
 
-    def readable() -> Iterator[AnyRow]:
+    def readable(lost: list[Problem]) -> Iterator[AnyRow]:
         for found in _operate(address).salvage(_target(address)):
             if isinstance(found, StoreCorruptError):
                 lost.append(Problem(str(found)))
-            else:
+            elif not (isinstance(found, PropertyRow) and found.name == UNFINISHED):
                 yield found
 
-    return Repair(_fill("repair()", new_url, recounted(readable())), lost)
+    references = References(readable([]))
+    lost: list[Problem] = []
+    saved = _fill("repair()", new_url, references.mended(readable(lost), time.time()))
+    return Repair(saved, lost + [Problem(f"{one.what}: {one.mended}") for one in references.dangling()])
 
 
 def prune(url: str, *, older_than: float = 3_600.0, keep_finished: int = 10_000) -> int:
@@ -178,13 +193,10 @@ def _target(address: Address) -> Path | str:
 
 def _fill(where: str, url: str, rows: Iterator[AnyRow]) -> dict[str, int]:
     address = address_of(url)
-    if address.path is not None and address.path.exists():
-        raise refused(InvalidValueError, where, url, "a store that does not exist yet", fix="name a new file")
+    part_of(address, "")  # its driver may be missing
     first = list(islice(rows, 1))  # before anything is made: what cannot be read at all fails here
-    store = open_store(url)
+    store = open_store(url, filling=where)
     try:
-        if store.workers() or store.jobs(limit=1):
-            raise refused(InvalidValueError, where, url, "a store without rows", fix="name an empty database")
         return dict(into(store, chain(first, rows)))
     finally:
         store.close()

@@ -57,8 +57,11 @@ def address_of(url: str) -> Address:
     return Address(url, _PACKAGES[scheme], _path(url, rest) if scheme == "sqlite" else None)
 
 
-def open_store(url: str, *, durability: Durability = "full") -> Store:
+def open_store(url: str, *, durability: Durability = "full", filling: str | None = None) -> Store:
     """The store that the URL names, ready for use; it is made if there is none.
+
+    ``filling`` names the call that fills a new store, such as "restore()": until it removes the property
+    ``ports.UNFINISHED`` nobody else can open it. What another such call has left unfinished is removed first.
 
     ``durability`` says what a committed transaction survives: "full" everything that the disk does, "process" the end
     of the process but not of the machine. Raises ConfigurationError for a URL or an installation that cannot work, and
@@ -66,9 +69,9 @@ def open_store(url: str, *, durability: Durability = "full") -> Store:
     """
     address = address_of(url)
     if address.path is not None:
-        store: Store = part_of(address, "").SqliteStore(address.path, durability)
+        store: Store = part_of(address, "").SqliteStore(address.path, durability, filling=filling)
     else:
-        store = part_of(address, "").PostgresStore(url, durability=durability)
+        store = part_of(address, "").PostgresStore(url, durability=durability, filling=filling)
     return store
 
 

@@ -30,7 +30,10 @@ import pytest
 from routilux.errors import StoreDataError, StoreError, StoreLockedError
 from routilux.ports import (
     FLOOR,
+    Answer,
     Changes,
+    Command,
+    Commands,
     ItemKey,
     JobRow,
     NoteKey,
@@ -89,6 +92,64 @@ class StoreContract:
         assert [store.workers(), store.jobs(), store.letters(), store.deaths()] == [[]] * 4
         assert [store.places("w"), store.notes("w")] == [[], []]
         assert [store.items("w", "parse.in"), store.entries("w", "log", "")] == [[], []]
+
+    # -- commands ------------------------------------------------------------------------------------------
+
+    @pytest.fixture
+    def commands(self, store: Store) -> Commands:
+        if store.commands is None:
+            pytest.skip("this store has one runtime")
+        return store.commands
+
+    def test_commands_wait_in_their_order_until_they_are_answered(
+        self, store: Store, commands: Commands
+    ) -> None:
+        asked = [Command(f"c{n}", f"w{n % 2}", "post", str(n).encode()) for n in range(4)]
+        for command in (*asked, asked[0]):
+            commands.ask(command)
+        assert commands.due(["w0"]) == asked[::2]
+        assert commands.due(["w1", "w0", "none"]) == asked
+        assert commands.answers(["c0"]) == {}
+        assert store.write(changes(answers=[Answer("c0", "w0", b"done")], items=[item_row(1, "w0")])) == set()
+        assert commands.due(["w0", "w1"]) == asked[1:]
+        assert commands.answers(["c0", "c1", "none"]) == {"c0": b"done"}
+        commands.ask(asked[0])
+        assert commands.due(["w0"]) == [asked[2]]
+        commands.forget(["c0", "c1"])
+        assert commands.answers(["c0"]) == {}
+        assert commands.due(["w1"]) == asked[1::2]
+
+    def test_a_command_is_either_answered_or_withdrawn(self, store: Store, commands: Commands) -> None:
+        for name in ("withdrawn", "answered", "other"):
+            commands.ask(Command(name, "w", "post", b"1"))
+        assert commands.withdraw("withdrawn")
+        assert not commands.withdraw("withdrawn")
+        both = [Answer(name, "w", b"done") for name in ("withdrawn", "other")]
+        assert store.write(changes(answers=both, items=[item_row(1)])) == {"withdrawn"}
+        assert (store.items("w", "parse.in"), commands.answers(["other"])) == ([], {})
+        assert store.write(changes(answers=[Answer("answered", "w", b"done")])) == set()
+        assert store.write(changes(answers=[Answer("answered", "w", b"again")])) == {"answered"}
+        assert not commands.withdraw("answered")
+        assert commands.answers(["answered"]) == {"answered": b"done"}
+
+    def test_who_listens_hears_of_commands_and_answers(self, store: Store, commands: Commands) -> None:
+        heard = Event()
+        end = commands.listen(heard.set)
+        for act in (
+            lambda: commands.ask(Command("c", "w", "post", b"1")),
+            lambda: store.write(changes(answers=[Answer("c", "w", b"done")])),
+        ):
+            heard.clear()
+            act()
+            assert heard.wait(30)
+        end()
+
+    def test_it_is_known_whether_a_worker_is_run(self, store: Store, commands: Commands) -> None:
+        assert commands.runner("w") is None
+        store.claim("w")
+        assert commands.runner("w")
+        store.give_up("w")
+        assert commands.runner("w") is None
 
     def test_it_can_be_run(self, store: Store) -> None:
         assert store.only_read is None
@@ -513,6 +574,7 @@ class StoreContract:
         store.write(
             changes(workers=[worker_row()], jobs=jobs, notes=notes, entries=entries, counts={"failed": 2})
         )
+        store.write(changes(counts={"failed": -2}))
         assert store.prune(50.0, finished_before=20.5, keep_finished=10, limit=10) == 2
         assert [job.row.job_id for job in store.jobs()] == ["cancelled", "pending", "running"]
         gone = ("completed", "failed")
@@ -557,6 +619,59 @@ class StoreContract:
         assert [row.worker_id for row in store.workers()] == ["b", "c", "d"]
         assert [store.items("a", "parse.in"), store.notes("a"), store.entries("a", "log", "")] == [[], [], []]
         assert store.letters() == [letter_row(2, "a")]
+
+    def test_a_job_is_not_pruned_while_an_item_is_stored_or_a_letter_names_it(self, store: Store) -> None:
+        old = [
+            job_row(id_, status=status, completed_at=1.0)
+            for id_, status in [("a", "completed"), ("b", "cancelled"), ("c", "failed"), ("d", "completed")]
+        ]
+        store.write(
+            changes(
+                workers=[worker_row(status="stopped")],
+                jobs=old,
+                counts={"a": 1, "b": 2},
+                items=[item_row(1, job_ids='["a", "b"]'), item_row(2, job_ids='["b"]')],
+                letters=[letter_row(3, job_ids='["x", "c"]')],
+            )
+        )
+        assert store.prune(50.0, finished_before=50.0, keep_finished=0, limit=1) == 1
+        assert store.prune(50.0, finished_before=50.0, keep_finished=0, limit=1) == 0
+        assert [job.row.job_id for job in store.jobs()] == ["a", "b", "c"]
+        store.write(
+            changes(
+                taken=[key_of(item_row(1)), key_of(item_row(2))],
+                counts={"a": -1, "b": -2},
+                redriven=[("w", 3)],
+            )
+        )
+        assert store.prune(50.0, finished_before=50.0, keep_finished=0, limit=100) == 4
+        assert [store.jobs(), store.workers()] == [[], []]
+
+    def test_a_job_that_a_key_names_is_known_until_the_key_expires(self, store: Store) -> None:
+        row = job_row(status="failed", completed_at=1.0, data=b"why")
+        store.write(
+            changes(
+                jobs=[row, job_row("unnamed", status="completed", completed_at=2.0)],
+                entries=[entry_row(1, "job.trace", "j")],
+                keys=[key_row("k"), key_row("l", expires_at=300.0)],
+            )
+        )
+        assert store.prune(150.0, finished_before=50.0, keep_finished=0, limit=100) == 2
+        assert [store.jobs(), store.entries("w", "job.trace", "j"), store.job("unnamed")] == [[], [], None]
+        assert store.job("j") == StoredJob(row, 0)
+        assert store.prune(250.0, finished_before=50.0, keep_finished=0, limit=100) == 1
+        assert store.job("j") == StoredJob(row, 0)
+        store.write(changes(keys=[key_row("l", job_id="next", created_at=400.0, expires_at=500.0)]))
+        assert store.prune(450.0, finished_before=50.0, keep_finished=0, limit=100) == 1
+        assert store.job("j") is None
+
+    def test_a_job_that_is_posted_again_is_another_than_the_one_that_was_pruned(self, store: Store) -> None:
+        for number in (1, 2):
+            row = job_row(status="completed", completed_at=float(number), serial=number)
+            store.write(changes(jobs=[row], keys=[key_row(f"{number}")]))
+            assert store.job("j") == StoredJob(row, 0)
+            assert store.prune(150.0, finished_before=50.0, keep_finished=0, limit=100) == 1
+            assert store.job("j") == StoredJob(row, 0)
 
     def test_pruning_a_worker_keeps_the_floor_of_numbers(self, store: Store) -> None:
         store.write(changes(workers=[worker_row("a", next_number=70), worker_row("b", next_number=90)]))

@@ -32,7 +32,7 @@ NO_UNICODE = "caf\udce9.txt"
 
 
 def worker_row(worker_id: str = "w", **fields: Any) -> WorkerRow:
-    row = WorkerRow(worker_id, "orders", "fingerprint", "worker", "running", 0, 1_700_000_000.25, b"{}")
+    row = WorkerRow(worker_id, "orders", "fingerprint", "worker", "running", 10_000, 1_700_000_000.25, b"{}")
     return row._replace(**fields)
 
 
@@ -101,10 +101,11 @@ def contents(store: Store, worker_ids: list[str], owners: list[str]) -> dict[str
 def changes_of_texts(texts: list[str]) -> Changes:
     """Every text in every field that holds a text."""
     return changes(
-        workers=[WorkerRow(text, text, text, text, text, 1, 2.0, _bytes(text)) for text in texts],
+        workers=[WorkerRow(text, text, text, text, text, 2, 2.0, _bytes(text)) for text in texts],
         items=[ItemRow(text, text, 1, json.dumps([text]), text, 2.0, _bytes(text)) for text in texts],
         notes={NoteKey(text, text, text, text): _bytes(text) for text in texts},
         entries=[EntryRow(text, text, text, 1, _bytes(text)) for text in texts],
+        counts=dict.fromkeys(texts, 1),
         jobs=[JobRow(text, text, text, text, 1, 2.0, None, 3.0, _bytes(text)) for text in texts],
         letters=[
             LetterRow(text, 1, text, text, json.dumps([text]), text, text, 2.0, _bytes(text))

@@ -696,3 +696,24 @@ def test_a_batch_that_fails_is_noted_in_its_jobs_that_had_completed(
     [said] = [record.getMessage() for record in caplog.records if "failed in attempt" in record.getMessage()]
     assert "1 of its 3 jobs fails, the others had completed" in said
     assert f"3 jobs, the first {jobs[2].job_id}" in said
+
+
+def test_a_failure_is_written_to_a_file_whatever_its_text(tmp_path: Path) -> None:
+    """A name of a file in Latin-1, as ``os.listdir()`` gives it, has no UTF-8."""
+    handler = logging.FileHandler(tmp_path / "log", encoding="utf-8")
+    logging.getLogger("routilux.failures").addHandler(handler)
+
+    class Reads(Asks):
+        def ask(self, slot_data: Any, message: Any, state: Any) -> None:
+            raise ValueError("cannot read caf\udce9.txt")
+
+    flow = Flow("reads")
+    flow.add_routine(Reads(), "reads")
+    try:
+        with Runtime() as runtime:
+            runtime.exec(flow)
+            assert runtime.post(flow, "reads", "input", {}).job_context.wait(SECONDS)
+    finally:
+        logging.getLogger("routilux.failures").removeHandler(handler)
+        handler.close()
+    assert (tmp_path / "log").read_text(encoding="utf-8").count("cannot read caf\\udce9.txt") >= 2

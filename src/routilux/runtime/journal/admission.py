@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from routilux.model.item import DeadLetter, Item, Payload
     from routilux.runtime.journal.worker import JournaledWorker
     from routilux.runtime.nodes import Node
+    from routilux.runtime.posting import Reply
     from routilux.runtime.waiting import Lines, Waits
 
 KEYED = "repeat the post with the same idempotency_key, and it is accepted once"
@@ -86,7 +87,11 @@ class Admission:
     # -- handing over ----------------------------------------------------------------------------------------
 
     def waits_to_be_written(
-        self, key: KeyRow | None, redriven: DeadLetter | None, deadline: float | None
+        self,
+        key: KeyRow | None,
+        redriven: DeadLetter | None,
+        deadline: float | None,
+        reply: Reply | None = None,
     ) -> Waits[None]:
         """Returns when it is written and delivered; raises what it was refused with, and StoreError at the deadline."""
         record = self._record = Record(self._worker)
@@ -94,6 +99,9 @@ class Admission:
         record.key = None if key is None else key._replace(job_id=self._job.job_id)
         record.unknown = UNKEYED if key is None else KEYED
         record.redriven = () if redriven is None else ((redriven.worker_id, redriven.item_id),)
+        if reply is not None:
+            record.answers = [reply.of({"job_id": self._job.job_id})]
+            record.then(reply.written)
         record.then(self._deliver)
 
         hand_over = partial(self._hand_over, record)

@@ -208,7 +208,7 @@ class Backlog:
         except StoreError:
             raise
         except BaseException as error:  # noqa: BLE001 reading it may call code of registered types
-            self._worker.endings.set_row_aside(row, "unreadable", error)
+            self._worker.endings.set_rows_aside([row], "unreadable", error)
 
     def _is_all_here(self, slot: SlotQueue) -> bool:
         """Whether nothing of the slot waits in the store; then new items go to memory again."""

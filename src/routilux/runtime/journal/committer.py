@@ -21,7 +21,7 @@ from routilux.errors import (
 )
 from routilux.ports import Changes, ItemKey
 from routilux.runtime.journal.record import AS_STORED, Record, merged
-from routilux.runtime.posting import NameTaken
+from routilux.runtime.posting import NameTaken, Withdrawn
 from routilux.tracebacks import is_a
 
 if TYPE_CHECKING:
@@ -334,8 +334,12 @@ class Committer:
         told = [record for record in losers if record.refuse is not None]
         for record in losers:
             record.jobs = [row for row in record.jobs if row.job_id not in taken]
+            if record.refuse is None:
+                record.answers = [answer for answer in record.answers if answer.command_id not in taken]
         self._put_back([record for record in batch if record not in told])
-        self._tell(told, NameTaken())
+        for record in told:
+            withdrawn = any(answer.command_id in taken for answer in record.answers)
+            self._tell([record], Withdrawn() if withdrawn else NameTaken())
         return True
 
     def _settle(self) -> bool:

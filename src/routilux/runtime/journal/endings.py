@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from routilux.errors import PoisonItemError, describe
 from routilux.model.item import NOTED
 from routilux.model.policy import INCOMPLETE
 from routilux.model.status import JobStatus
-from routilux.ports import ItemKey, ItemRow, LetterRow
+from routilux.ports import ItemKey, ItemRow, LetterRow, NoteKey
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.record import AS_STORED, Record
 from routilux.tracebacks import joined, kept, traceback_of
@@ -154,23 +155,45 @@ class Endings:
         for account, error in lost:
             self._worker.stored_jobs.note_error(record, account, error)
 
-    def set_row_aside(self, row: ItemRow, reason: str, error: BaseException | None = None) -> None:
-        """An item of the store that cannot come into memory; its payload stays as it is."""
+    def set_rows_aside(
+        self,
+        items: Sequence[ItemRow],
+        reason: str,
+        error: BaseException | None = None,
+        notes: Mapping[NoteKey, None] = MappingProxyType({}),
+    ) -> None:
+        """Items of the store that cannot come into memory; their payloads stay as they are. What is noted of
+        activations that had any of them goes with them, and these notes."""
         worker, journal = self._worker, self._worker.journal
-        account = worker.revival.account_of(row)
         record, time = Record(worker), worker.engine.driver.clock.time()
         text = None if error is None else kept(error)
-        lost = [(account, worker.tell_lost(row.place, reason, error, account))]
-        record.letters = [LetterRow(
-            worker.worker_id, row.number, worker.flow_id, row.place, row.job_ids, reason, text, time, row.data
-        )]  # fmt: skip
-        record.taken = [ItemKey(*row[:3])]
+        accounts = [worker.revival.account_of(row) for row in items]
+        lost = [
+            (account, worker.tell_lost(row.place, reason, error, account))
+            for row, account in zip(items, accounts, strict=True)
+        ]
+        record.letters = [
+            LetterRow(
+                worker.worker_id, row.number, worker.flow_id, row.place, row.job_ids, reason, text, time, row.data
+            )
+            for row in items
+        ]  # fmt: skip
+        record.taken = [ItemKey(*row[:3]) for row in items]
         with journal.lock:
             self._note(record, lost)
-            worker.stored_jobs.count(record, account, -1)
-            record.then(lambda: worker.at_rest(account.remove()))
+            record.notes = {
+                **record.notes, **notes, **worker.notes.forget_items({row.number for row in items}),
+                **{rows.crash_note(*key): None for key in record.taken if self.deaths.pop(key, None) is not None},
+            }  # fmt: skip
+            for account in accounts:
+                worker.stored_jobs.count(record, account, -1)
+                record.then(partial(_come_to_rest, worker, account))
             journal.append(record)
         journal.wake()
+
+
+def _come_to_rest(worker: JournaledWorker, account: Account) -> None:
+    worker.at_rest(account.remove())
 
 
 def _failure_of(items: Iterable[Item]) -> BaseException | None:

@@ -51,7 +51,7 @@ class FollowedJob(DetachedJob):
             if stored == self._seen or self._waiting is None:
                 return
             self._seen = stored
-            rows.fill_detached(self._journal.codec, self._journal.store, self, stored)
+            rows.fill_detached(self._journal, self, stored)
             self._changed(stored)
             if self.account.status.finished:
                 self.announce_end()

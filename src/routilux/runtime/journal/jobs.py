@@ -9,7 +9,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any
 
 from routilux.model.status import JobStatus
-from routilux.ports import JobRow, KeyRow
+from routilux.ports import PLAIN_JOB, JobRow, KeyRow, StoredJob
 from routilux.runtime.digests import PARTS, VERSION, Content, content_of
 from routilux.runtime.directory import job_left
 from routilux.runtime.journal import rows
@@ -211,7 +211,7 @@ class StoredJobs:
         takes_more = JobStatus(stored.row.status) not in (JobStatus.FAILED, JobStatus.CANCELLED)
         if stored.row.worker_id == worker.worker_id and (stored.items or takes_more):
             return worker.revival.job(job_id)
-        return rows.detached_job(journal.codec, journal.store, worker.engine.driver, stored)
+        return rows.detached_job(journal, stored)
 
     def key(self, idempotency_key: str, place: str, payload: Payload, metadata: Any) -> KeyRow:
         """The digest is of the JSON forms, which are the same in every process."""
@@ -236,7 +236,15 @@ class StoredJobs:
             how = None if known.digest == self._old_digest(key, payload) else PARTS["payload"]
         if how is not None:
             raise key_conflict(key.flow_id, key.key, known.job_id, how)
-        return worker.engine.book.jobs.get(known.job_id) or self.find(known.job_id)
+        return worker.engine.book.jobs.get(known.job_id) or self.find(known.job_id) or self._pruned(known)
+
+    def _pruned(self, key: KeyRow) -> JobContext:
+        """The job of a key, pruned by a version that kept nothing of it: that it has ended is all that is known."""
+        row = JobRow(
+            key.job_id, key.worker_id, key.flow_id, JobStatus.COMPLETED.value, 1, key.created_at, None, None,
+            PLAIN_JOB,
+        )  # fmt: skip
+        return rows.detached_job(self._worker.journal, StoredJob(row, 0))
 
     def _old_digest(self, key: KeyRow, payload: Payload) -> str:
         encoded = self._worker.encode(payload, f"payload of idempotency_key {key.key!r}")

@@ -375,6 +375,13 @@ class Joins:
                 return
             self._complete(join, item)
 
+    def forget_notes(self, place: str) -> None:
+        """Nothing is joined at this place any more, or by another key."""
+        after = ""
+        while notes := self._between(place, after, "~", SLICE):
+            self._write(dict.fromkeys(notes))
+            after = notes[-1].name
+
     # -- what an older version has stored ----------------------------------------------------------------------
 
     def about(self) -> dict[str, dict[str, str]]:
@@ -385,8 +392,13 @@ class Joins:
     def open(self) -> None:
         """Look for complete sets in the store, of which some may have no notes; when the heads have been loaded."""
         self.opening = False
-        known = self._worker.about.get("joins", {})
+        known = self._worker.about.pop("joins", {})
         self._worker.about.update(self.about())
+        by = self._worker.about.get("joins", {})
+        for routine_id in (routine_id for routine_id in known if known[routine_id] != by.get(routine_id)):
+            node = self._worker.nodes.get(routine_id)
+            for place in () if node is None else node.places.values():
+                self.forget_notes(place)
         for join in self._joins.values():
             if known.get(join.mailbox.routine_id) != join.by:
                 join.unnoted = {slot: self._worker.backlog.cursor(slot) for slot in join.slots if slot.beyond}

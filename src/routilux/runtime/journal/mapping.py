@@ -5,6 +5,8 @@ Guarantees
       what is read.
     * An attempt that reads a key twice reads the same, whatever takes effect meanwhile.
     * What an attempt has read is known, so that it takes effect only if all of that is still as it was.
+    * Equal keys are one key, such as 1, 1.0 and True, and it is the first of them, as in a dict: the store names it so,
+      and it is the same after a restart.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from routilux.errors import SerializationError, shown
+from routilux.errors import InvalidValueError, SerializationError, refused, shown
 from routilux.model.checks import check_key
 from routilux.model.context import running
 from routilux.model.routine_state import RoutineState, checked_change, checked_number
@@ -51,9 +53,10 @@ class Write(NamedTuple):
 class Share:
     """What one attempt of an activation has read and changed of a mapping."""
 
-    __slots__ = ("added", "lent", "replaced", "seen", "version", "writes")
+    __slots__ = ("added", "lent", "odd", "replaced", "seen", "version", "writes")
 
     def __init__(self) -> None:
+        self.odd = False  # a key that is no plain text was written, which others may equal
         self.seen: dict[Any, Any] = {}  # as they were when they were read first
         self.version: int | None = None  # of the mapping, when all of it was read
         self.lent: dict[
@@ -62,6 +65,20 @@ class Share:
         self.writes: dict[Any, Write] = {}
         self.added: dict[Any, float] = {}  # to numbers that were not read
         self.replaced = False  # what is not in ``writes`` is gone
+
+    def write(self, key: Any, write: Write) -> None:
+        """The row of what was written first under an equal key is the one that changes."""
+        if self.odd or type(key) is not str:
+            self.odd = True
+            before = self.writes.get(key)
+            if before is not None:
+                write = write._replace(note=before.note)
+        self.writes[key] = write
+
+    def pop_added(self, key: Any) -> tuple[Any, float]:
+        """The first of the equal keys to which something was added, and how much."""
+        first = key if type(key) is str else next((one for one in self.added if one == key), key)
+        return first, self.added.pop(key, 0)
 
     @property
     def changes(self) -> bool:
@@ -82,7 +99,7 @@ class StoredMapping(RoutineState):
     An object that was read, and is changed in place, counts as assigned when the activation ends.
     """
 
-    __slots__ = ("_held", "_kind", "_owner", "_version", "_where", "_worker")
+    __slots__ = ("_held", "_kind", "_odd", "_owner", "_version", "_where", "_worker")
 
     def __init__(self, worker: JournaledWorker, kind: str, owner: str, where: str) -> None:
         self._worker = worker
@@ -90,6 +107,7 @@ class StoredMapping(RoutineState):
         self._owner = owner
         self._where = where
         self._held: dict[Any, Any] = {}  # moved under the journal's lock
+        self._odd: dict[Any, NoteKey] = {}  # the rows of those keys in it that are no plain text
         self._version = 0  # goes up with every change
 
     __hash__ = object.__hash__
@@ -163,7 +181,7 @@ class StoredMapping(RoutineState):
             value = 0 if known is GONE else self._read(known, key)
             total = checked_number(where, value) + share.added.get(key, 0) + n
             if key in share.writes or key in share.seen or share.replaced:
-                share.writes[key] = self._write(key, total)
+                share.write(key, self._write(key, total))
             else:
                 share.added[key] = share.added.get(key, 0) + n
 
@@ -176,12 +194,24 @@ class StoredMapping(RoutineState):
             if self._put_if(key, before, write):
                 return self._read(write.held, key)
 
+    def update(self, other: Any = (), /, **values: Any) -> None:
+        """All of it takes effect together."""
+        writes = {key: self._write(key, value) for key, value in dict(other, **values).items()}
+        if self._worker.draft() is not None:
+            for key, write in writes.items():
+                self._put(key, write)
+        elif writes:
+            together = Share()
+            together.writes = writes
+            self._take_effect(together)
+
     def replace(self, values: Mapping[Any, Any]) -> None:
         """Have just these values, whatever is added elsewhere meanwhile."""
         writes = {key: self._write(key, value) for key, value in values.items()}
         draft = self._worker.draft()
         whole = Share() if draft is None else draft.share(self)
         whole.writes, whole.replaced = writes, True
+        whole.odd = any(type(key) is not str for key in writes)
         whole.added.clear()
         whole.lent.clear()
         if draft is None:
@@ -196,9 +226,13 @@ class StoredMapping(RoutineState):
 
     # -- for the journal -----------------------------------------------------------------------------------
 
-    def fill(self, forms: Iterable[tuple[Any, bytes]]) -> None:
-        """Take over keys, and the forms of their values, from the store. What cannot be read raises when it is."""
-        for key, data in forms:
+    def fill(self, forms: Iterable[tuple[NoteKey, Any, bytes]]) -> list[NoteKey]:
+        """Take over rows: their names, keys, and the forms of their values. What cannot be read raises when it is.
+
+        Returns rows that have to go: older versions have made one for each of several equal keys.
+        """
+        doubles = []
+        for note, key, data in forms:
             held: Any = Form(data)
             try:
                 value = self._worker.decode(data, self._where)
@@ -206,14 +240,19 @@ class StoredMapping(RoutineState):
                 pass
             else:
                 held = value if type(value) in _ATOMS else held
+            if key in self._odd:
+                doubles.append(note)
+            elif type(key) is not str:
+                self._odd[key] = note
             self._held[key] = held
+        return doubles
 
     def settle(self, share: Share) -> None:
         """What was read and then changed in place is written. Raises SerializationError."""
         for key, (value, data) in list(share.lent.items()):
             write = self._write(key, value)
             if write.data != data:
-                share.writes[key] = write
+                share.write(key, write)
                 share.lent[key] = (value, write.data or b"")
 
     def is_outdated(self, share: Share) -> bool:
@@ -229,13 +268,16 @@ class StoredMapping(RoutineState):
     def apply(self, share: Share) -> Notes:
         """Let an attempt's changes take effect; their rows. The caller holds the journal's lock."""
         notes: Notes = {}
+        odd = self._odd
         if share.replaced:
-            for key in [key for key in self._held if key not in share.writes]:
-                del self._held[key]
-                notes[self._note(key)] = None
+            notes.update((odd.get(key) or self._note(key), None) for key in self._held)
+            self._held.clear()
+            odd.clear()
         for key, n in share.added.items():
-            share.writes[key] = self._write(key, self._total(key, n))
+            share.write(key, self._write(key, self._total(key, n)))
         for key, (held, note, data) in share.writes.items():
+            if odd or type(key) is not str:
+                note = self._row_of(key, note, gone=held is GONE)
             notes[note] = data
             if held is GONE:
                 self._held.pop(key, None)
@@ -244,6 +286,16 @@ class StoredMapping(RoutineState):
         if share.writes or share.replaced:
             self._version += 1
         return notes
+
+    def _row_of(self, key: Any, note: NoteKey, *, gone: bool) -> NoteKey:
+        """The row of the equal key that is held; ``note`` if there is none. The caller lets the change take effect."""
+        if key not in self._held:
+            if type(key) is not str and not gone:
+                self._odd[key] = note
+            return note
+        if key in self._odd:
+            return self._odd.pop(key) if gone else self._odd[key]
+        return note if type(key) is str else self._note(next(held for held in self._held if held == key))
 
     def go_on(self, applied: Share, following: Share) -> None:
         """What an attempt knows of this mapping behind a checkpoint; under the same lock as :meth:`apply`."""
@@ -271,8 +323,8 @@ class StoredMapping(RoutineState):
         share.seen.setdefault(key, held)
         if key in share.added:
             with self._worker.state.lock:
-                n = share.added.pop(key, 0)
-                share.writes[key] = self._write(key, (0 if held is GONE else held) + n)
+                first, n = share.pop_added(key)
+                share.write(first, self._write(first, (0 if held is GONE else held) + n))
             return share.writes[key].held
         return held
 
@@ -328,11 +380,13 @@ class StoredMapping(RoutineState):
             return
         share = draft.share(self)
         with self._worker.state.lock:
-            if share.added:
-                share.added.pop(key, None)
+            if share.added and key in share.added:
+                first, _ = share.pop_added(key)
+                if first is not key:
+                    key, write = first, write._replace(note=self._note(first))
             if share.lent:
                 share.lent.pop(key, None)
-            share.writes[key] = write
+            share.write(key, write)
         draft.size += len(write.data or b"")
 
     def _put_if(self, key: Any, before: Any, write: Write) -> bool:
@@ -376,6 +430,8 @@ class StoredMapping(RoutineState):
     def _note(self, key: Any) -> NoteKey:
         name = name_of_text(key) if type(key) is str else None
         if name is None:
+            if key != key:
+                raise refused(InvalidValueError, f"key of {self._where}", key, "a key that equals itself")
             name = self._worker.encode(key, self._where).decode()
         if len(name) > _SHORT:
             check_key(f"key of {self._where}", key, (self._worker.worker_id, self._kind, self._owner, name))

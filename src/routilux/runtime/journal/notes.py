@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -158,9 +158,25 @@ class ActivationNotes:
         if notes:
             record.notes = notes
 
+    def forget_items(self, numbers: Set[int]) -> dict[NoteKey, None]:
+        """What is noted of activations that have any of these items, to be removed with them."""
+        worker_id, notes = self._worker.worker_id, dict[NoteKey, None]()
+        for routine_id, key in [known for known in self.checkpoints if _has_any(known[1], numbers)]:
+            del self.checkpoints[routine_id, key]
+            notes[rows.checkpoint_note(worker_id, routine_id, key)] = None
+        for known in [known for known in self.onces if _has_any(known[0].rpartition("/")[2], numbers)]:
+            del self.onces[known]
+            notes[NoteKey(worker_id, "once", *known)] = None
+        return notes
+
     def drop(self, activation: Any) -> None:
         """The same with a record of its own, if anything is noted."""
         record = Record(self._worker)
         self.forget(activation, record)
         if record.notes:
             self._worker.journal.hand_over(record)
+
+
+def _has_any(key: str, numbers: Set[int]) -> bool:
+    """Whether the key of an activation names any of these items."""
+    return any(int(number) in numbers for number in key.split("-"))

@@ -24,8 +24,9 @@ from routilux.ports import FLOOR, Death, ItemKey, StoredJob, WorkerRow
 from routilux.runtime.directory import not_an_execution
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal import rows
-from routilux.runtime.journal.following import FollowedJob, FollowedState
-from routilux.runtime.journal.reopening import check_kind, check_row, set_strangers_aside
+from routilux.runtime.journal.commands import Desk, Kinds
+from routilux.runtime.journal.following import LOOK_SECONDS, FollowedJob, FollowedState
+from routilux.runtime.journal.reopening import check_kind, check_row
 from routilux.runtime.journal.state import JournaledJobState, JournaledWorkerState
 from routilux.runtime.journal.worker import JournaledWorker
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from routilux.model.flow import Flow
     from routilux.runtime.engine import Engine
     from routilux.runtime.state import WorkerState
+    from routilux.runtime.waiting import Waits
 
 
 DRAWS = 10  # of ids, until it is not chance that the store has them
@@ -92,6 +94,7 @@ class Opener:
         engine: Engine,
         create: Callable[..., Any],
         enter: Callable[[Any, WorkerStatus], None],
+        kinds: Kinds,
     ) -> None:
         assert engine.journal is not None
         self._engine = engine
@@ -99,6 +102,8 @@ class Opener:
         self._create = create
         self._enter = enter
         self._claimed: dict[str, JournaledWorker] = {}
+        commands = self._journal.store.commands
+        self.desk = None if commands is None else Desk(engine, self._journal, commands, kinds)
 
     # -- workers -------------------------------------------------------------------------------------------
 
@@ -106,7 +111,12 @@ class Opener:
         self, flow: Flow, worker_id: str | None, on_flow_change: str, metadata: Mapping[str, Any]
     ) -> JournaledWorker:
         """A new worker, or the one that the store holds unfinished."""
-        worker, row = self._claimed_for(flow, worker_id, one_shot=False)
+        try:
+            worker, row = self._claimed_for(flow, worker_id, one_shot=False)
+        except StoreLockedError:
+            if worker_id is None or self.desk is None:
+                raise
+            return self._elsewhere(self.desk, flow, worker_id, on_flow_change)
         if row is not None and row.status != "stopped":
             return self._open(worker, row, "worker", on_flow_change)
         try:
@@ -122,6 +132,52 @@ class Opener:
             raise
         self._enter(worker, WorkerStatus.RUNNING)
         return worker
+
+    # -- workers that other runtimes run -------------------------------------------------------------------
+
+    def _elsewhere(self, desk: Desk, flow: Flow, worker_id: str, on_flow_change: str) -> JournaledWorker:
+        """A worker that is asked by commands, until this runtime can claim it."""
+        known: Any = self._engine.directory.elsewhere.get(worker_id)
+        row = self._journal.store.worker(worker_id)
+        if row is not None and row.status != "stopped":
+            check_row(row, flow, "worker", on_flow_change)
+        if known is not None:
+            return known  # type: ignore[no-any-return]
+        worker: JournaledWorker = self._create(flow, worker_id, one_shot=False)
+        worker.is_elsewhere = True
+        worker.hold()
+        worker.state.status = WorkerStatus.PAUSED if row and row.status == "paused" else WorkerStatus.RUNNING
+        flow.hold(worker_id)
+        self._engine.driver.start()
+        self._engine.directory.elsewhere[worker_id] = worker
+        self._engine.directory.enter(worker)
+        desk.apply_for(worker_id, partial(self._apply, worker, on_flow_change))
+        return worker
+
+    def _apply(self, worker: JournaledWorker, on_flow_change: str) -> bool:
+        """Run the worker here if no other runtime does any more; True when there is nothing left to try."""
+        if worker.stopped:
+            return True
+        try:
+            row = self._claim(worker)
+        except StoreError:
+            return False
+        if row is None or row.status == "stopped":
+            worker.give_up_claim()
+            self.let_go(worker)  # who ran it has stopped it for good
+            return True
+        try:
+            self._open(worker, row, "worker", on_flow_change)
+        except Exception as error:  # noqa: BLE001 as in recover()
+            self._engine.warn(f"worker {worker.worker_id!r} cannot be taken over: {describe(error)}")
+        self._engine.directory.elsewhere.pop(worker.worker_id, None)
+        worker.is_elsewhere = False
+        return True
+
+    def let_go(self, worker: JournaledWorker) -> None:
+        """This runtime has nothing to do any more with a worker that another one runs."""
+        self._engine.directory.elsewhere.pop(worker.worker_id, None)
+        worker.close()
 
     def begin(
         self, flow: Flow, worker_id: str | None, job_id: str | None, seconds: float | None
@@ -168,6 +224,8 @@ class Opener:
             gone = lambda: self._claimed.get(worker_id) is not leaving or self._journal.over is not None  # noqa: E731
             self._engine.bell.wait_for(gone, None)
         self._journal.store.claim(worker_id, partial(self._journal.lose, worker))
+        if self.desk is not None:
+            self.desk.open()
         worker.is_claimed = True
         self._claimed[worker_id] = worker
         worker.on_given_up = partial(self._given_up, worker)
@@ -253,8 +311,7 @@ class Opener:
         worker.revival.open(row)
         if paused and row.status != "paused":
             worker.pause_on_record()
-        if row.fingerprint != worker.flow.fingerprint():
-            set_strangers_aside(worker)
+        worker.revival.set_strangers_aside()
         if worker.one_shot and not self._goes_on(worker):
             return
         self._enter(worker, WorkerStatus.PAUSED if paused else WorkerStatus.RUNNING)
@@ -285,9 +342,10 @@ class Opener:
         return False
 
     def recover(
-        self, find_flow: Callable[[str], Flow | None], on_flow_change: str, *, paused: bool
+        self, find_flow: Callable[[str], Flow | None], on_flow_change: str, *, paused: bool, wait: bool
     ) -> Recovered:
-        """Open every unfinished worker whose flow is known; ``paused``: standing still."""
+        """Open every unfinished worker whose flow is known; ``paused``: standing still; ``wait``: those that other
+        runtimes run as soon as they do not."""
         recovered = Recovered()
         recovered.not_reopened = []
         for row in self._journal.store.workers():
@@ -300,7 +358,12 @@ class Opener:
                         f"flow {row.flow_id!r} is not registered; give it: recover(flows=[flow]), or register it "
                         "first: FlowRegistry.get_instance().register(flow)"
                     )
-                recovered += self._recovered(flow, row, on_flow_change, paused=paused)
+                try:
+                    recovered += self._recovered(flow, row, on_flow_change, paused=paused)
+                except StoreLockedError:
+                    if not wait or row.kind != "worker" or self.desk is None:
+                        raise
+                    recovered.append(self._elsewhere(self.desk, flow, row.worker_id, on_flow_change).state)
             except Exception as error:  # noqa: BLE001 what is damaged, or code of registered types, may raise anything
                 reason = str(error) if flow is None else describe(error)
                 recovered.not_reopened.append(NotReopened(row.worker_id, row.flow_id, reason))
@@ -338,7 +401,7 @@ class Opener:
                 job_id=stored.row.job_id,
             )
         worker = create(self._engine, flow, stored.row.worker_id, one_shot=True)
-        job = rows.detached_job(self._journal.codec, self._journal.store, self._engine.driver, stored)
+        job = rows.detached_job(self._journal, stored)
         worker.revival.look_at(job, with_states=row is not None and self._is_of(row, stored))
         return worker.state
 
@@ -363,7 +426,44 @@ class Opener:
 
     def job(self, job_id: str, find_flow: Callable[[str], Flow | None]) -> JobContext | None:
         stored = self._journal.store.job(job_id)
-        return None if stored is None else self._detached(stored, find_flow)
+        if stored is None:
+            return None
+        is_open = not JobStatus(stored.row.status).finished and self.is_reached(stored.row.worker_id)
+        return self.followed(*stored.row[:3]) if is_open else self._detached(stored, find_flow)
+
+    def stored_worker(self, worker_id: str) -> WorkerRow | None:
+        return self._journal.store.worker(worker_id)
+
+    def has_open_jobs_elsewhere(self) -> bool:
+        """Whether workers that other runtimes run for this one too have jobs that have not ended."""
+        workers = list(self._engine.directory.elsewhere)
+        open_ones = [JobStatus.PENDING.value, JobStatus.RUNNING.value]
+        store = self._journal.store
+        return any(store.jobs(worker_id=worker_id, statuses=open_ones, limit=1) for worker_id in workers)
+
+    def waits_for_news(self, deadline: float | None) -> Waits[bool]:
+        """Of workers that other runtimes run; False at the deadline."""
+        left = LOOK_SECONDS if deadline is None else min(LOOK_SECONDS, deadline - self._engine.now())
+        if left <= 0:
+            return False
+        yield self._engine.driver.signal(), left, None
+        return True
+
+    def is_reached(self, worker_id: str) -> bool:
+        """Whether another runtime runs the worker, and can be asked."""
+        return (
+            self.desk is not None
+            and worker_id not in self._claimed
+            and self.desk.runner(worker_id) is not None
+        )
+
+    def followed(self, job_id: str, worker_id: str, flow_id: str) -> FollowedJob:
+        """A job of a worker that another runtime runs."""
+        driver = self._engine.driver
+        account = JobAccount(driver.lock(), context=Context())
+        job = account.job = FollowedJob(job_id, worker_id, flow_id, account, driver)
+        job.follow(self._journal, lambda: self._engine.book.jobs.get(job_id, job), lambda stored: None)
+        return job
 
     def jobs(
         self,
@@ -398,7 +498,7 @@ class Opener:
 
     def _detached(self, stored: StoredJob, find_flow: Callable[[str], Flow | None]) -> JobContext:
         """A job that does not live here, as it was last written."""
-        job = rows.detached_job(self._journal.codec, self._journal.store, self._engine.driver, stored)
+        job = rows.detached_job(self._journal, stored)
         if job.left:
             job.blocked = self._blocked(stored.row.worker_id, find_flow(stored.row.flow_id))
         return job
@@ -454,6 +554,10 @@ class Opener:
     def close(self, deadline: float | None) -> bool:
         """Write what was handed over; False if the store did not take it until the deadline. Others may run the
         workers then all the same: what was not written is not known to any caller."""
+        if self.desk is not None:
+            self.desk.close(deadline)
+        for applicant in list(self._engine.directory.elsewhere.values()):
+            self.let_go(applicant)  # type: ignore[arg-type]
         ended = self._journal.close(deadline)
         for worker in list(self._claimed.values()):
             worker.give_up_claim()

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from routilux.errors import RoutiluxError
 from routilux.ports import (
+    Answer,
     Changes,
     EntryRow,
     ItemKey,
@@ -46,6 +47,7 @@ class Record:
     letters: Sequence[LetterRow] = ()
     redriven: Sequence[tuple[str, int]] = ()
     key: KeyRow | None = None
+    answers: Sequence[Answer] = ()
     size = 0  # bytes of payloads, roughly
     follows: Sequence[Callable[[], object]] = ()
     refuse: Callable[[BaseException], None] | None = None
@@ -70,8 +72,10 @@ class Record:
         self.follows = (*self.follows, call)
 
     def names_any(self, job_ids: Container[object]) -> bool:
-        """Whether it has the row of any of these jobs."""
-        return any(row.job_id in job_ids for row in self.jobs)
+        """Whether it has the row of any of these jobs, or the answer to any of these commands."""
+        return any(row.job_id in job_ids for row in self.jobs) or any(
+            answer.command_id in job_ids for answer in self.answers
+        )
 
 
 def merged(records: Sequence[Record]) -> tuple[Changes, list[Record]]:
@@ -95,6 +99,8 @@ def merged(records: Sequence[Record]) -> tuple[Changes, list[Record]]:
         if record.letters or record.redriven:
             changes.letters += record.letters
             changes.redriven += record.redriven
+        if record.answers:
+            changes.answers += record.answers
         if record.workers or record.forgotten:
             changes.forgotten += record.forgotten
             changes.workers.update({row.worker_id: row for row in record.workers})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING, Any
@@ -12,10 +12,12 @@ from routilux.kernel.account import Account, joined
 from routilux.kernel.mailbox import QUEUED, Mailbox, SlotQueue
 from routilux.model.item import Item
 from routilux.model.status import ExecutionStatus, JobStatus
-from routilux.ports import ItemKey, ItemRow, NoteKey, StoredJob, WorkerRow
+from routilux.ports import ItemKey, ItemRow, JobRow, NoteKey, Store, StoredJob, WorkerRow
 from routilux.runtime import turns
 from routilux.runtime.journal import rows
+from routilux.runtime.journal.record import Record
 from routilux.runtime.state import begin_job
+from routilux.tracebacks import kept
 
 if TYPE_CHECKING:
     from routilux.model.flow import Flow
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from routilux.runtime.journal.state import JournaledJob
     from routilux.runtime.journal.worker import JournaledWorker
 
+FLOW_CHANGED = "flow changed"
+_PAGE = 1_000  # items that are read at a time where all of them are looked at
 OPEN = (JobStatus.PENDING.value, JobStatus.RUNNING.value)
 
 
@@ -31,6 +35,9 @@ class Revival:
 
     def __init__(self, worker: JournaledWorker) -> None:
         self._worker = worker
+        self._lost: dict[str, tuple[int, int, float]] | None = (
+            None  # jobs that are not there, if any was missed
+        )
         self._idle_jobs_known = True  # there are no open jobs without items that were not looked at
 
     # -- opening -------------------------------------------------------------------------------------------
@@ -71,16 +78,30 @@ class Revival:
     def _states(self, notes: Mapping[str, Any]) -> None:
         worker = self._worker
         state: Any = worker.state
+        doubles: list[NoteKey] = []
         for note, value in notes.get("state", ()):
-            state.state_of(note.owner).fill([(self._key(note), value)])
+            doubles += state.state_of(note.owner).fill([(note, self._key(note), value)])
         for note, value in notes.get("shared", ()):
-            state.shared_data.fill([(self._key(note), value)])
+            doubles += state.shared_data.fill([(note, self._key(note), value)])
+        self._remove(doubles)
         for note, value in notes.get("merged", ()):
             node = worker.nodes.get(note.owner)
-            if node is not None:
+            if node is not None and note.name in node.mailbox.slots:
                 node.mailbox.merged[note.name] = worker.decode(value, self._where())
+            else:
+                worker.engine.warn(
+                    f"worker {worker.worker_id!r}: the flow has no slot '{note.owner}.{note.name}' any more; its "
+                    "merged data stays in the store and is not used"
+                )
         log = worker.journal.store.entries(worker.worker_id, "log", "")
         state.attach_log([worker.decode(entry.data, self._where()) for entry in log])
+
+    def _remove(self, doubles: Iterable[NoteKey]) -> None:
+        notes = dict.fromkeys(doubles)
+        if notes and not self._worker.stopped:
+            record = Record(self._worker)
+            record.notes = notes
+            self._worker.journal.hand_over(record)
 
     def _key(self, note: NoteKey) -> Any:
         return self._worker.decode(note.name.encode(), self._where())
@@ -92,13 +113,18 @@ class Revival:
             worker.endings.deaths[key] = worker.decode(value, self._where())
 
     def _activation(self, note: NoteKey, about: Mapping[str, Any]) -> None:
-        """One that had been claimed, or waits for a retry: its items stay together."""
+        """One that had been claimed, or waits for a retry: its items stay together. Where the flow, or the store, does
+        not have all of it any more, what is left of it is set aside."""
         worker = self._worker
         node = worker.nodes.get(note.owner)
         keys = [ItemKey(worker.worker_id, place, number) for place, number in about["items"]]
         found = worker.journal.store.items_of(keys)
-        if node is None or not found:
-            return  # an item whose routine is gone is set aside with the others of its place
+        if node is None or not set(node.places.values()).issuperset(key.place for key in keys):
+            self._dissolve(note, found, FLOW_CHANGED)
+            return
+        if len(found) < len(keys):
+            self._dissolve(note, found, "incomplete")
+            return
         worker.backlog.claimed.update(keys)
         batch = tuple(self.revived(row) for row in found)
         for item in batch:
@@ -114,11 +140,28 @@ class Revival:
         left = min(about["delay"], max(0.0, about["due"] - wall))
         turns.arm_retry(worker, activation, now + left)
 
-    def strangers(self) -> list[str]:
-        """Places of items whose slot the flow does not have."""
+    def _dissolve(self, note: NoteKey, left: Sequence[ItemRow], reason: str) -> None:
+        """An activation that cannot go on. Its items are not queued again: they would run under another key, and what
+        it has done outside would be done again, unseen."""
         worker = self._worker
+        worker.backlog.claimed.update(ItemKey(*row[:3]) for row in left)
+        worker.engine.warn(
+            f"worker {worker.worker_id!r}: an activation of routine {note.owner!r} that had begun cannot go on "
+            f"({reason}); {len(left)} items of it become dead letters"
+        )
+        worker.endings.set_rows_aside(left, reason, notes={note: None})
+
+    def set_strangers_aside(self) -> None:
+        """Items of slots that the flow does not have any more become dead letters."""
+        worker, store = self._worker, self._worker.journal.store
         known = {slot.qualified_name for slot in worker.backlog.stretches}
-        return [place for place in worker.journal.store.places(worker.worker_id) if place not in known]
+        for place in store.places(worker.worker_id):
+            if place in known:
+                continue
+            for row in _all_items(store, worker.worker_id, place):
+                if ItemKey(*row[:3]) not in worker.backlog.claimed:
+                    worker.endings.set_rows_aside([row], FLOW_CHANGED)
+            worker.joins.forget_notes(place)
 
     # -- items ---------------------------------------------------------------------------------------------
 
@@ -194,14 +237,49 @@ class Revival:
             known = self._known(job_id)
             if known is not None:
                 return known
-            stored = worker.journal.store.job(job_id)
-            if stored is not None:
-                return self.adopted(stored)
-        raise StoreCorruptError(
-            f"{worker.journal.store.name} has an item of job {job_id!r} and not the job; repair the store",
+            return self.adopted(worker.journal.store.job(job_id) or self._lost_job(job_id))
+
+    def _lost_job(self, job_id: str) -> StoredJob:
+        """A job of which the store has items, and not the row: older versions have pruned such jobs, and a store may
+        be damaged. Nobody knows whether it was cancelled, so nothing of it runs: it is written as failed, and its
+        items become dead letters, which can be driven again. The caller holds the journal's lock.
+        """
+        worker, journal = self._worker, self._worker.journal
+        if self._lost is None:
+            self._lost = self._items_without_job()
+        items, first, created_at = self._lost[job_id]
+        error = StoreCorruptError(
+            f"{journal.store.name} had items of job {job_id!r} ({items} in worker {worker.worker_id!r}) and not the "
+            "job itself, so nothing of it was run; look at its dead letters, and put them back with redrive()",
             worker_id=worker.worker_id,
             job_id=job_id,
         )
+        about = {"metadata": {}, "paused": False, "error": kept(error), "outputs_dropped": 0}
+        row = JobRow(
+            job_id, worker.worker_id, worker.flow_id, JobStatus.FAILED.value, first, created_at, None,
+            worker.engine.driver.clock.time(), journal.codec.encode(about, f"job {job_id!r}"),
+        )  # fmt: skip
+        record = Record(worker)
+        record.jobs, record.counts = [row], {job_id: items}
+        journal.append(record)
+        journal.wake()
+        worker.engine.warn(str(error))
+        return StoredJob(row, items)
+
+    def _items_without_job(self) -> dict[str, tuple[int, int, float]]:
+        """Of each job that is not there: how many items it has in the worker, the number of the first, and its time."""
+        worker, store = self._worker, self._worker.journal.store
+        found: dict[str, tuple[int, int, float]] = {}
+        there: set[str] = set()
+        for place in store.places(worker.worker_id):
+            for row in _all_items(store, worker.worker_id, place):
+                for job_id in rows.job_ids_of(row.job_ids):
+                    if job_id not in found and (job_id in there or store.job(job_id) is not None):
+                        there.add(job_id)
+                        continue
+                    items, first, time = found.get(job_id, (0, row.number, row.time))
+                    found[job_id] = items + 1, min(first, row.number), min(time, row.time)
+        return found
 
     def _known(self, job_id: str) -> JournaledJob | None:
         worker = self._worker
@@ -307,8 +385,8 @@ def check_kind(row: WorkerRow, kind: str) -> None:
         )
 
 
-def set_strangers_aside(worker: JournaledWorker) -> None:
-    """Items of slots that the flow does not have any more become dead letters."""
-    for place in worker.revival.strangers():
-        for row in worker.journal.store.items(worker.worker_id, place):
-            worker.endings.set_row_aside(row, "flow changed")
+def _all_items(store: Store, worker_id: str, place: str) -> Iterator[ItemRow]:
+    after = -1
+    while page := store.items(worker_id, place, after=after, limit=_PAGE):
+        yield from page
+        after = page[-1].number

@@ -6,23 +6,24 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import Context
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from routilux import tracebacks
-from routilux.errors import PoisonItemError, StoreError
+from routilux.errors import PoisonItemError, SerializationError, StoreError
 from routilux.kernel.account import JobAccount
-from routilux.model.item import DeadLetter, Output, Payload, SharedOutput
+from routilux.model.item import DeadLetter, Output, Payload, SharedOutput, StoredForm
 from routilux.model.status import JobStatus
-from routilux.ports import Codec, ItemKey, JobRow, LetterRow, NoteKey, Store, StoredJob, WorkerRow
+from routilux.ports import PLAIN_JOB, Codec, ItemKey, JobRow, LetterRow, NoteKey, Store, StoredJob, WorkerRow
 from routilux.runtime.job import JobContext
 from routilux.runtime.journal.record import Record
 from routilux.runtime.journal.state import DetachedJob
 
 if TYPE_CHECKING:
     from routilux.kernel.account import Account
-    from routilux.runtime.driver import Driver
+    from routilux.runtime.engine import Engine
+    from routilux.runtime.journal.log import Journal
     from routilux.runtime.journal.state import JournaledJob
     from routilux.runtime.journal.worker import JournaledWorker
 
@@ -86,7 +87,7 @@ def _about_job(codec: Codec, job: JournaledJob, error: str | None) -> bytes:
     paused = job.pause is not None and job.pause.on_record and job.final is None
     metadata = job.metadata_form
     if error is None and not (metadata or paused or job.outputs_dropped or job.errors_dropped):
-        return _NOTHING_SPECIAL
+        return PLAIN_JOB
     about = {
         "paused": paused,
         "error": error,
@@ -112,9 +113,6 @@ def metadata_form(about: bytes) -> bytes | None:
         return None
     metadata = json.loads(about).get("metadata")
     return json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode() if metadata else None
-
-
-_NOTHING_SPECIAL = b'{"metadata":{},"paused":false,"error":null,"outputs_dropped":0}'
 
 
 def fill_job(
@@ -171,24 +169,26 @@ def left_out(leave_out: LeaveOut | None) -> Iterator[None]:
 
 def job_data(
     codec: Codec, store: Store, row: JobRow, leave_out: LeaveOut | None = None
-) -> list[tuple[Any, bytes]]:
-    """Its keys, and the forms of their values."""
+) -> list[tuple[NoteKey, Any, bytes]]:
+    """Its notes, their keys, and the forms of their values."""
     where = f"data of job {row.job_id!r} in {store.name}"
     data = []
     for note, form in store.notes_of_job(row.worker_id, row.job_id):
         if note.kind == "job.data":
             with left_out(leave_out):
-                data.append((codec.decode(note.name.encode(), where), form))
+                data.append((note, codec.decode(note.name.encode(), where), form))
     return data
 
 
-def fill_detached(codec: Codec, store: Store, job: DetachedJob, stored: StoredJob) -> None:
+def fill_detached(journal: Journal, job: DetachedJob, stored: StoredJob) -> None:
     """A job that does not live in this runtime becomes what was last written of it, whatever it was before."""
-    row, account = stored.row, job.account
+    codec, store, row, account = journal.codec, journal.store, stored.row, job.account
+    leave_out = partial(_tell_left_out, journal.engine, row)
     job.clear()
-    about, _ = fill_job(codec, store, job, row)
-    where = f"data of job {row.job_id!r} in {store.name}"
-    job.data.update({key: codec.decode(form, where) for key, form in job_data(codec, store, row)})
+    about, _ = fill_job(codec, store, job, row, leave_out)
+    for _, key, form in job_data(codec, store, row, leave_out):
+        with left_out(leave_out):
+            job.data[key] = codec.decode(form, f"data of job {row.job_id!r} in {store.name}")
     job.freeze()
     account.status = JobStatus(row.status)
     if account.status is JobStatus.COMPLETED:
@@ -196,12 +196,17 @@ def fill_detached(codec: Codec, store: Store, job: DetachedJob, stored: StoredJo
     account.pause(about["paused"])
 
 
-def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) -> JobContext:
+def _tell_left_out(engine: Engine, row: JobRow, error: BaseException) -> None:
+    who = f"reading job {row.job_id!r} of flow {row.flow_id!r}"
+    engine.user_code_failed(who, error, "what cannot be read is left out here")
+
+
+def detached_job(journal: Journal, stored: StoredJob) -> JobContext:
     """A job that does not live in this runtime, as it was last written; an unfinished one is ``left``."""
-    row = stored.row
+    row, driver = stored.row, journal.engine.driver
     account = JobAccount(driver.lock(), context=Context())
     job = account.job = DetachedJob(row.job_id, row.worker_id, row.flow_id, account, driver)
-    fill_detached(codec, store, job, stored)
+    fill_detached(journal, job, stored)
     if account.status.finished:
         job.announce_end()
     else:
@@ -214,8 +219,12 @@ def detached_job(codec: Codec, store: Store, driver: Driver, stored: StoredJob) 
 
 def letter_of(codec: Codec, row: LetterRow) -> DeadLetter:
     routine_id, slot = split_place(row.place)
-    error, trace = (None, None) if row.error is None else tracebacks.parted(row.error)
-    data: Payload = codec.decode(row.data, f"dead letter {row.number} of worker {row.worker_id!r}")
+    text, trace = (None, None) if row.error is None else tracebacks.parted(row.error)
+    data: Payload
+    try:
+        data = codec.decode(row.data, f"dead letter {row.number} of worker {row.worker_id!r}")
+    except SerializationError as error:
+        data = StoredForm(json.loads(row.data), error)
     return DeadLetter(
         row.worker_id,
         row.flow_id,
@@ -224,7 +233,7 @@ def letter_of(codec: Codec, row: LetterRow) -> DeadLetter:
         data,
         job_ids_of(row.job_ids),
         row.reason,
-        error,
+        text,
         row.time,
         row.number,
         trace,

@@ -70,9 +70,7 @@ class _Journaled(WorkerState):
 
     def update_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
         self._check_change(routine_id, values)
-        stored = self.state_of(routine_id)
-        for key, value in values.items():
-            stored[key] = value
+        self.state_of(routine_id).update(values)
 
     def set_routine_state(self, routine_id: str, values: Mapping[str, Any]) -> None:
         self._check_change(routine_id, values)

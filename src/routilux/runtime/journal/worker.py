@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from routilux.runtime.job import JobContext
     from routilux.runtime.nodes import Node
     from routilux.runtime.pool import Seat
+    from routilux.runtime.posting import Reply
     from routilux.runtime.waiting import Lines, Waits
 
 T = TypeVar("T")
@@ -81,6 +82,7 @@ class JournaledWorker(Worker):
         self.forgets = False  # its first row replaces that of a former life, and what was kept with it
         self.end_is_due = True  # none of its rows says that it has ended; moved under the journal's lock
         self.is_claimed = False
+        self._giving_up = engine.driver.lock()
         self.about: dict[str, Any] = {}  # what else the worker's row says
         self.metadata_form: bytes | None = None  # that it was started with
         self.stored_jobs = StoredJobs(self)
@@ -127,6 +129,13 @@ class JournaledWorker(Worker):
 
     def _check_keeps(self) -> None:
         """What is changed behind the end of a worker would be kept nowhere, or get in the way of who runs it now."""
+        if self.is_elsewhere:
+            raise StateError(
+                f"worker {self.worker_id!r} of flow {self.flow_id!r} is run by another process, and nothing of its "
+                "state can be changed here; do it there, or post() an item and let a routine do it",
+                worker_id=self.worker_id,
+                flow_id=self.flow_id,
+            )
         if self.stopped:
             raise WorkerNotRunningError(
                 f"worker {self.worker_id!r} of flow {self.flow_id!r} has stopped in this runtime, and nothing of it or "
@@ -373,6 +382,7 @@ class JournaledWorker(Worker):
         *,
         key: KeyRow | None = None,
         redriven: DeadLetter | None = None,
+        reply: Reply | None = None,
     ) -> Waits[None]:
         """The item and its job are written when this has ended."""
         try:
@@ -384,7 +394,7 @@ class JournaledWorker(Worker):
             late = yield from admission.waits_for_place(deadline, lines)
             if late and deadline is not None:
                 deadline += late
-            yield from admission.waits_to_be_written(key, redriven, deadline)
+            yield from admission.waits_to_be_written(key, redriven, deadline, reply)
         except BaseException:
             admission.end_unwritten()
             raise
@@ -577,6 +587,7 @@ class JournaledWorker(Worker):
         return (not self.unreleased or self.over is not None) and super().resting()
 
     def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
+        self._check_keeps()
         if self.backlog.waits:
             raise StateError(
                 f"worker {self.worker_id!r} has more items in the store than in memory, which a file cannot take "
@@ -622,14 +633,18 @@ class JournaledWorker(Worker):
             activation.ask_to_stop()
 
     def give_up_claim(self) -> None:
-        """Others may run this worker now: everything of it is written, or nothing is any more."""
-        if not self.is_claimed:
-            return  # twice would take it from the one who has claimed it since
-        self.is_claimed = False
-        try:
-            self.journal.store.give_up(self.worker_id)
-        except StoreError as error:
-            self.engine.warn(f"worker {self.worker_id} is not given up: {describe(error)}")
+        """Others may run this worker now: everything of it is written, or nothing is any more.
+
+        Who comes second waits until they may. To give it up twice would take it from who has claimed it since.
+        """
+        with self._giving_up:
+            if not self.is_claimed:
+                return
+            try:
+                self.journal.store.give_up(self.worker_id)
+            except StoreError as error:
+                self.engine.warn(f"worker {self.worker_id} is not given up: {describe(error)}")
+            self.is_claimed = False
         self.on_given_up()
 
     def lost(self, error: StoreError) -> None:

@@ -31,10 +31,9 @@ def examine(url: str) -> Iterator[Fact]:
             if not 0 < found <= _newest():
                 return
             yield _owners(connection)
+        yield from _damage(url)
     except StoreError as error:
         yield Fact("error", "server", str(error))
-        return
-    yield from _damage(url)
 
 
 def _connected(address: Address) -> psycopg.Connection:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from threading import Event, RLock
 from typing import Final, TypeVar
 
@@ -57,6 +60,13 @@ class Link:
                 if not again:
                     raise translated(error, self._address.name, lost) from error
             return self.run(action, again=False)
+
+    def break_off(self) -> None:
+        """Let the action that runs end with its connection. From any thread."""
+        connection = self._connection
+        if connection is not None and not connection.closed:
+            with suppress(OSError, psycopg.Error), socket.socket(fileno=os.dup(connection.fileno())) as other:
+                other.shutdown(socket.SHUT_RDWR)
 
     def close(self, farewell: Callable[[psycopg.Connection], object] = lambda connection: None) -> None:
         """``farewell`` is the last action; without a connection there is none."""

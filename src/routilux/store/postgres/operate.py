@@ -11,10 +11,21 @@ import psycopg
 from psycopg import IsolationLevel
 
 from routilux.errors import StoreCorruptError, StoreError, StoreLockedError
-from routilux.ports import EntryRow, ItemRow, KeyRow, LetterRow, NoteKey, WorkerRow
+from routilux.ports import (
+    EntryRow,
+    ItemRow,
+    JobRow,
+    KeyRow,
+    LetterRow,
+    NoteKey,
+    PropertyRow,
+    Tombstone,
+    WorkerRow,
+)
 from routilux.store.exchange import AnyRow
 from routilux.store.postgres.address import Address, address_of
 from routilux.store.postgres.failures import not_connected, translated
+from routilux.store.postgres.filling import check_finished, unfinished_by
 from routilux.store.postgres.migrating import format_of
 from routilux.store.postgres.rows import NoteRow, opened, opened_job
 from routilux.store.postgres.statements import migrations, statements
@@ -25,17 +36,21 @@ _ALIVE: Final = b"SELECT name, host, pid FROM owner WHERE expires > clock_timest
 
 def check_there(url: str) -> None:
     """Raises StoreError where there is no store, or one of another format."""
-    with _looking_at(address_of(url, None)):
-        pass
+    address = address_of(url, None)
+    with _looking_at(address) as connection:
+        _check_ready(connection, address)
 
 
 def check(url: str) -> Iterator[StoreCorruptError]:
-    """Every row that is not what was written. Raises StoreError where there is no store, or one of another format."""
+    """Every row that is not what was written. Raises StoreError where there is no store, or one of another format, or
+    that is not whole yet."""
+    check_there(url)
     return (found for found in _everything(url) if isinstance(found, StoreCorruptError))
 
 
 def rows(url: str) -> Iterator[AnyRow]:
     """Every row, all of one moment. Raises StoreCorruptError at the first that cannot be read."""
+    check_there(url)
     for found in _everything(url):
         if isinstance(found, StoreCorruptError):
             raise found
@@ -44,11 +59,15 @@ def rows(url: str) -> Iterator[AnyRow]:
 
 def salvage(url: str) -> Iterator[AnyRow | StoreCorruptError]:
     """Every row that can be read, and an error for each that cannot. No store may have it open."""
-    with _looking_at(address_of(url, None)) as connection:
+    address = address_of(url, None)
+    with _looking_at(address) as connection:
+        by = unfinished_by(connection, address.name) if format_of(connection, address.schema) > 1 else None
+        if by is not None:
+            yield StoreCorruptError(f"{address.name} is not whole: {by} into it has not ended")
         alive = connection.execute(_ALIVE).fetchone()
     if alive is not None:
         raise StoreLockedError(
-            f"{address_of(url, None).name} is in use by {alive[0]} (host {alive[1]}, process {alive[2]})"
+            f"{address.name} is in use by {alive[0]} (host {alive[1]}, process {alive[2]})"
         )
     yield from _everything(url)
 
@@ -56,7 +75,10 @@ def salvage(url: str) -> Iterator[AnyRow | StoreCorruptError]:
 def _everything(url: str) -> Iterator[AnyRow | StoreCorruptError]:
     address = address_of(url, None)
     with _looking_at(address) as connection, connection.transaction():
+        made = format_of(connection, address.schema)
         for table, open_row in _TABLES.items():
+            if made < _SINCE.get(table, 1):
+                continue
             yield from _scan(connection, table, partial(open_row, address.name), address)
 
 
@@ -98,10 +120,16 @@ def _check_format(connection: psycopg.Connection, address: Address) -> None:
     found, newest = format_of(connection, address.schema), max(number for number, _ in migrations())
     if found == 0:
         raise StoreError(f"{address.name}: there is no store; check the database and the schema")
-    if found != newest:
+    if found > newest:
         raise StoreError(
-            f"{address.name}: the store has format {found}, and this version of Routilux works with format {newest}"
+            f"{address.name}: the store has format {found}, and this version of Routilux knows formats up to {newest}; "
+            "update Routilux"
         )
+
+
+def _check_ready(connection: psycopg.Connection, address: Address) -> None:
+    if format_of(connection, address.schema) > 1:
+        check_finished(connection, address.name)
 
 
 def _note(name: str, row: Sequence[Any]) -> tuple[NoteKey, bytes]:
@@ -117,4 +145,7 @@ _TABLES: Final[dict[str, Callable[[str, Sequence[Any]], AnyRow]]] = {
     "job": lambda name, row: opened_job(row, name),
     "letter": lambda name, row: opened(LetterRow, row, name),
     "key": lambda name, row: opened(KeyRow, row, name),
+    "tombstone": lambda name, row: Tombstone(opened(JobRow, row, name)),
+    "property": lambda name, row: opened(PropertyRow, row, name),
 }
+_SINCE: Final = {"tombstone": 2, "property": 2}  # the formats that have made these tables

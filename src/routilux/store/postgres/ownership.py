@@ -78,6 +78,7 @@ class Ownership:
                     "SET LOCAL synchronous_commit = on"
                 )  # a server that crashes must not forget it
                 connection.execute(_SQL["forget_silent"])
+                connection.execute(_SQL["forget_commands"])
                 new = connection.execute(
                     _SQL["register"], [name, storable(host), pid, self._seconds]
                 ).fetchone()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
+from itertools import islice
 from typing import Final
 
 import psycopg
 
 from routilux.ports import FLOOR, PropertyRow
-from routilux.store.postgres.rows import opened, readable, sealed
+from routilux.store.postgres.rows import opened, readable, sealed, storable
 from routilux.store.postgres.statements import statements
 from routilux.store.postgres.writing import forgetting, putting
 
@@ -17,20 +20,34 @@ _SQL: Final = statements("pruning")
 def prune(connection: psycopg.Connection, now: float, before: float, keep: int, limit: int, name: str) -> int:
     """Within a transaction; ``ports.Store.prune`` says what. Gives the number of rows. ``name`` is the store's."""
     expired = connection.execute(_SQL["expired_keys"], {"now": float(now), "limit": limit}).rowcount
-    return (
-        expired + _finished_jobs(connection, before, keep, limit) + _stopped_workers(connection, limit, name)
-    )
+    jobs = _finished_jobs(connection, before, keep, limit)
+    outlived = connection.execute(_SQL["outlived_tombstones"], {"limit": limit}).rowcount
+    return expired + jobs + outlived + _stopped_workers(connection, limit, name)
 
 
 def _finished_jobs(connection: psycopg.Connection, before: float, keep: int, limit: int) -> int:
-    chosen = {"before": float(before), "keep": keep, "limit": limit}
-    rows = connection.execute(_SQL["finished_jobs"], chosen).fetchall()
+    rows = list(islice(_free_jobs(connection, before, keep, limit), limit))
     if rows:
         worker_ids, job_ids = (list(column) for column in zip(*rows, strict=True))
         connection.execute(_SQL["notes_of_jobs"], [worker_ids, job_ids])
         connection.execute(_SQL["entries_of_jobs"], [worker_ids, job_ids])
-        connection.execute(_SQL["jobs"], [job_ids])
+        for statement in ("tombstones", "bury", "jobs"):
+            connection.execute(_SQL[statement], [job_ids])
     return len(rows)
+
+
+def _free_jobs(
+    connection: psycopg.Connection, before: float, keep: int, limit: int
+) -> Iterator[tuple[str, str]]:
+    """Worker and id of the finished jobs that may go, as they are stored, page by page."""
+    chosen = {
+        "before": float(before), "keep": keep, "limit": limit, "time": float("-infinity"), "job_id": "",
+    }  # fmt: skip
+    while rows := connection.execute(_SQL["finished_jobs"], chosen).fetchall():
+        texts = connection.execute(_SQL["jobs_of_letters"]).fetchall()
+        named = {storable(job_id) for (text,) in texts for job_id in json.loads(readable(text))}
+        yield from ((worker_id, job_id) for worker_id, job_id, _ in rows if job_id not in named)
+        _, chosen["job_id"], chosen["time"] = rows[-1]
 
 
 def _stopped_workers(connection: psycopg.Connection, limit: int, name: str) -> int:

@@ -12,6 +12,7 @@ from routilux.ports import (
     EntryRow,
     ItemKey,
     ItemRow,
+    JobRow,
     KeyRow,
     LetterRow,
     NoteKey,
@@ -72,7 +73,10 @@ class Reading:
         return [readable(place) for (place,) in self._fetch("places", {"worker_id": storable(worker_id)})]
 
     def job(self, job_id: str) -> StoredJob | None:
-        return next(iter(self._jobs("job", [storable(job_id)])), None)
+        found = self._jobs("job", [storable(job_id)])
+        if not found:
+            found = [StoredJob(row, 0) for row in self._rows(JobRow, "tombstone", [storable(job_id)])]
+        return next(iter(found), None)
 
     def jobs(
         self,

@@ -14,6 +14,8 @@ from zlib import crc32
 
 from routilux.errors import StoreCorruptError, shown
 from routilux.ports import (
+    Answer,
+    Command,
     EntryRow,
     ItemKey,
     ItemRow,
@@ -81,7 +83,8 @@ _STORED: Final[dict[Any, Callable[[Iterable[Any]], Column]]] = {
     str: texts, str | None: texts, int: list, float: _floats, float | None: _floats, bytes: list,
 }  # fmt: skip
 _ROWS: Final = (
-    WorkerRow, ItemRow, ItemKey, NoteRow, NoteKey, EntryRow, JobRow, LetterRow, KeyRow, PropertyRow,
+    WorkerRow, ItemRow, ItemKey, NoteRow, NoteKey, EntryRow, JobRow, LetterRow, KeyRow, PropertyRow, Command,
+    Answer,
 )  # fmt: skip
 _COLUMNS: Final[dict[type, list[Callable[[Iterable[Any]], Column]]]] = {
     kind: [_STORED[hint] for hint in get_type_hints(kind).values()] for kind in _ROWS

@@ -20,10 +20,12 @@ from routilux.errors import (
     describe,
     refused,
 )
-from routilux.ports import Changes, Death, FlightRecorder, OnLost, Store
+from routilux.ports import Changes, Commands, Death, FlightRecorder, OnLost, Store
 from routilux.store.flight import Flights
 from routilux.store.postgres.address import address_of
+from routilux.store.postgres.commands import PostgresCommands
 from routilux.store.postgres.failures import is_lost
+from routilux.store.postgres.filling import begin_filling, check_finished
 from routilux.store.postgres.flights import flights_of
 from routilux.store.postgres.link import Link
 from routilux.store.postgres.machine import beside
@@ -72,6 +74,8 @@ class PostgresStore(Reading, Store):
 
     A worker that no process has claimed can be written; it is claimed for as long as the transaction lasts.
 
+    ``filling`` is as in ``routilux.store.open_store``.
+
     Lost connections are made again by the next call, which tries for 5 seconds.
 
     Raises InvalidValueError and InvalidTypeError for arguments, and StoreError when the server cannot be reached,
@@ -86,11 +90,13 @@ class PostgresStore(Reading, Store):
         owner: str | None = None,
         lease_seconds: float = 10.0,
         schema: str | None = None,
+        filling: str | None = None,
     ) -> None:
         _check(durability, owner, lease_seconds)
         self._address = address_of(url, schema)
         self._durability = durability
         self._lease_seconds = lease_seconds
+        self._filling = filling
         self._batch = 0  # the number of the last one that was tried
         self._acknowledged = 0  # and of the last one that was written
         self._closing = Event()
@@ -102,6 +108,7 @@ class PostgresStore(Reading, Store):
         super().__init__(
             Link(self._address, self._closing, _find_by_key, patience=_PATIENCE), self._address.name
         )
+        self._commands = PostgresCommands(self._address, self._reader, self._ownership, self._closing)
         try:
             self._reader.run(self._make_ready, again=False)
             self._ownership.register()
@@ -113,6 +120,10 @@ class PostgresStore(Reading, Store):
     def _make_ready(self, connection: psycopg.Connection) -> None:
         check_server(connection, self._address)
         migrate(connection, self._address)
+        if self._filling is None:
+            check_finished(connection, self.name)
+        else:
+            begin_filling(connection, self._address, self._filling)
 
     def _prepare_writer(self, connection: psycopg.Connection) -> None:
         milliseconds = max(1, round(self._lease_seconds * 1000))
@@ -257,6 +268,10 @@ class PostgresStore(Reading, Store):
     def give_up(self, worker_id: str) -> None:
         self._ownership.give_up(worker_id)
 
+    @property
+    def commands(self) -> Commands:
+        return self._commands
+
     # -- the flight recorder -------------------------------------------------------------------------------
 
     def watch(self) -> FlightRecorder | None:
@@ -286,6 +301,7 @@ class PostgresStore(Reading, Store):
     def close(self) -> None:
         """Give up all workers and close the connections. A batch that is being written is waited for."""
         self._closing.set()
+        self._commands.close()
         self._writer.close()
         self._reader.close()
         self._ownership.close()

@@ -3,12 +3,13 @@ and more of them for large values."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import psycopg
 
 from routilux.ports import (
+    Answer,
     Changes,
     EntryRow,
     ItemKey,
@@ -36,7 +37,14 @@ def worker_ids_of(changes: Changes) -> set[str]:
     found.update(row.worker_id for row in changes.jobs.values())
     found.update(note.worker_id for note in changes.notes)
     found.update(worker_id for worker_id, _ in changes.redriven)
-    for rows in (changes.items, changes.taken, changes.entries, changes.letters, changes.keys):
+    for rows in (
+        changes.items,
+        changes.taken,
+        changes.entries,
+        changes.letters,
+        changes.keys,
+        changes.answers,
+    ):
         found.update(row.worker_id for row in rows)
     return found
 
@@ -51,10 +59,16 @@ def taken_names(
             free = set(answer)
             stored = zip(*columns(KeyRow, changes.keys)[:2], strict=True)
             taken = frozenset(at for at, key in enumerate(stored) if key not in free)
-        elif statement == _SQL["put_jobs"] and not taken and answer.rowcount != len(changes.jobs):
-            written = {job_id for (job_id,) in answer}
-            taken = frozenset(job_id for job_id in changes.jobs if storable(job_id) not in written)
+        elif statement == _SQL["put_jobs"] and answer.rowcount != len(changes.jobs):
+            taken = taken or _missing(changes.jobs, answer)
+        elif statement == _SQL["put_answers"] and answer.rowcount != len(changes.answers):
+            taken = taken or _missing((row.command_id for row in changes.answers), answer)
     return taken
+
+
+def _missing(names: Iterable[str], written: psycopg.Cursor) -> frozenset[str]:
+    found = {name for (name,) in written}
+    return frozenset(name for name in names if storable(name) not in found)
 
 
 def statements_of(changes: Changes) -> Iterator[Statement]:
@@ -78,7 +92,12 @@ def statements_of(changes: Changes) -> Iterator[Statement]:
     if changes.redriven:
         worker_ids, numbers = zip(*changes.redriven, strict=True)
         yield _SQL["remove_letters"], [texts(worker_ids), list(numbers)]
+    if changes.tombstones:
+        yield _SQL["put_tombstones"], sealed(JobRow, changes.tombstones.values())
     yield from putting(changes.properties)
+    if changes.answers:
+        yield _SQL["put_answers"], columns(Answer, changes.answers)
+        yield _SQL["notify"], []
 
 
 def _put(name: str, kind: type, rows: Sequence[Sequence[Any]]) -> Iterator[Statement]:

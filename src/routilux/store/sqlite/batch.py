@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from sqlite3 import Connection
 
 from routilux.ports import FLOOR, Changes, JobRow, KeyRow, PropertyRow
@@ -15,7 +17,6 @@ from routilux.store.sqlite.rows import (
     sealed_note,
     sealed_whole,
 )
-from routilux.store.sqlite.schema import format_of
 from routilux.store.sqlite.sql import by_key, put, statement
 
 
@@ -68,18 +69,17 @@ def apply(connection: Connection, changes: Changes) -> None:
     put(connection, "letters_in", [sealed(row) for row in changes.letters])
     by_key(connection, "letters_out", changes.redriven)
     put(connection, "keys_in", [sealed_whole(row) for row in changes.keys])
-    _put_properties(connection, changes.properties)
+    put(connection, "tombstones_in", [sealed(row) for row in changes.tombstones.values()])
+    put_properties(connection, changes.properties)
 
 
-def _put_properties(connection: Connection, properties: Mapping[str, str | None]) -> None:
+def put_properties(connection: Connection, properties: Mapping[str, str | None]) -> None:
     rows = [PropertyRow(name, value) for name, value in properties.items() if value is not None]
     put(connection, "properties_in", [sealed_whole(row) for row in rows])
     by_key(connection, "properties_out", [(name,) for name, value in properties.items() if value is None])
 
 
 def properties(connection: Connection) -> dict[str, str]:
-    if format_of(connection) < 2:
-        return {}  # it is only looked into: who opens it brings it to the newest format
     return dict(map(opened_property, connection.execute(statement("properties"))))
 
 
@@ -97,9 +97,11 @@ def prune(
     jobs = _finished_too_long(connection, finished_before, keep_finished, limit)
     by_key(connection, "notes_of_jobs_out", jobs)
     by_key(connection, "entries_of_jobs_out", jobs)
-    by_key(connection, "counts_out", [(job_id,) for _, job_id in jobs])
-    by_key(connection, "jobs_out", [(job_id,) for _, job_id in jobs])
-    return len(keys) + len(jobs) + _stopped_workers(connection, limit)
+    for name in ("bury", "counts_out", "jobs_out"):
+        by_key(connection, name, [(job_id,) for _, job_id in jobs])
+    outlived = connection.execute(statement("outlived_tombstones"), (limit,)).fetchall()
+    by_key(connection, "tombstones_out", outlived)
+    return len(keys) + len(jobs) + len(outlived) + _stopped_workers(connection, limit)
 
 
 def _stopped_workers(connection: Connection, limit: int) -> int:
@@ -107,14 +109,25 @@ def _stopped_workers(connection: Connection, limit: int) -> int:
     if rows:
         worker_ids, next_numbers = zip(*rows, strict=True)
         floor = max(int(properties(connection).get(FLOOR, 0)), *next_numbers)
-        _put_properties(connection, {FLOOR: str(floor)})
+        put_properties(connection, {FLOOR: str(floor)})
         forget(connection, worker_ids)
     return len(rows)
 
 
 def _finished_too_long(connection: Connection, before: float, keep: int, limit: int) -> list[tuple[str, str]]:
-    """Worker and id of the oldest finished jobs: all that ended before a time or are beyond the newest so many."""
+    """Worker and id of the oldest finished jobs: all that ended before a time or are beyond the newest so many, but
+    for those of which items are stored or that a letter names."""
     (finished,) = connection.execute(statement("count_finished")).fetchone()
     (old,) = connection.execute(statement("count_finished_before"), (before,)).fetchone()
-    wanted = min(limit, max(old, finished - keep))
-    return connection.execute(statement("oldest_finished"), (max(wanted, 0),)).fetchall()
+    reach = max(old, finished - keep)
+    if reach <= 0:
+        return []
+    texts = connection.execute(statement("jobs_of_letters")).fetchall()
+    named = {job_id for (text,) in texts for job_id in json.loads(text)}
+    oldest = connection.execute(statement("oldest_finished"), (reach,))
+    free = (
+        (worker_id, job_id)
+        for worker_id, job_id, has_items in oldest
+        if not has_items and readable(job_id) not in named
+    )
+    return list(islice(free, limit))

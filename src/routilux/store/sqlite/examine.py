@@ -32,10 +32,9 @@ def examine(path: Path) -> Iterator[Fact]:
             return
         yield _owner(path)
         yield _format(path)
+        yield from _damage(path)
     except StoreError as error:
         yield Fact("error", "database", str(error))
-        return
-    yield from _damage(path)
 
 
 def _rights(path: Path) -> Fact:

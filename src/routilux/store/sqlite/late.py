@@ -9,7 +9,7 @@ from threading import Event, Thread
 
 from routilux.errors import StoreCorruptError, StoreError
 from routilux.store.sqlite.connection import open_reader, translated
-from routilux.store.sqlite.scan import TABLES, scan
+from routilux.store.sqlite.scan import scan, tables_of
 
 log = logging.getLogger("routilux.store")
 
@@ -37,7 +37,7 @@ class LateCheck:
     def _run(self) -> None:
         try:
             with translated(self._path), closing(open_reader(self._path, self._busy_timeout)) as connection:
-                for table in TABLES:
+                for table in tables_of(connection):
                     for _, found in scan(connection, table):
                         if isinstance(found, StoreCorruptError):
                             raise found

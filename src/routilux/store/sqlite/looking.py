@@ -14,7 +14,7 @@ from routilux.ports import Changes, Death, FlightRecorder, OnLost
 from routilux.store.sqlite.beside import owner_of
 from routilux.store.sqlite.connection import connect, translated
 from routilux.store.sqlite.opening import inspect
-from routilux.store.sqlite.schema import released
+from routilux.store.sqlite.schema import format_of, released
 from routilux.store.sqlite.store import SqliteStore
 
 _BUSY_TIMEOUT = 5.0  # seconds
@@ -40,6 +40,7 @@ class SqliteView(SqliteStore):
         self._lock = Lock()
         with translated(self._path):
             self._connection = connect(self._path, "ro", _BUSY_TIMEOUT)
+            self._format = format_of(self._connection)
 
     @contextmanager
     def _reader(self) -> Iterator[sqlite3.Connection]:

@@ -9,13 +9,15 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
-from routilux.errors import StoreCorruptError
+from routilux.errors import StoreCorruptError, StoreError
+from routilux.ports import UNFINISHED
+from routilux.store.sqlite import batch
 from routilux.store.sqlite.beside import beside
 from routilux.store.sqlite.connection import connect, damaged, reading, translated
 from routilux.store.sqlite.mark import BrokenMarkError, Mark, read_mark
 from routilux.store.sqlite.rows import corrupt, seal
-from routilux.store.sqlite.scan import TABLES, scan
-from routilux.store.sqlite.schema import Migrations, check_format, format_of, schema_of
+from routilux.store.sqlite.scan import scan, tables_of
+from routilux.store.sqlite.schema import Migrations, check_format, format_of, released, schema_of
 from routilux.store.sqlite.sql import statement
 
 log = logging.getLogger("routilux.store")
@@ -64,10 +66,33 @@ def inspect(path: Path, migrations: Migrations) -> State | None:
         check_format(connection, path, migrations)
         state = read_state(connection)
         compare(path, state, mark)
+        by = unfinished_by(connection)
+        if by is not None:
+            raise unfinished(path, by)
         if is_small(path):
             for problem in problems(connection, path):
                 raise problem
     return state
+
+
+def unfinished_by(connection: sqlite3.Connection) -> str | None:
+    """The call that has begun to fill the store, and has not ended."""
+    return batch.properties(connection).get(UNFINISHED) if format_of(connection) > 1 else None
+
+
+def remove_unfinished(path: Path) -> bool:
+    """Make way for a call that fills a new store; False if there is one that is none of the unfinished ones. The caller
+    has the lock."""
+    if not exists(path):
+        return True
+    with translated(path), closing(connect(path, "ro", busy_timeout=5.0)) as connection:
+        if schema_of(connection):
+            check_format(connection, path, released())
+            if unfinished_by(connection) is None:
+                return False
+    for what in (".mark", ".flight", "-wal", "-shm", ""):  # the database last: until then it says what it is
+        beside(path, what).unlink(missing_ok=True)
+    return True
 
 
 def _is_blank(connection: sqlite3.Connection, path: Path, mark: Mark | None) -> bool:
@@ -85,10 +110,16 @@ def problems(connection: sqlite3.Connection, path: Path) -> Iterator[StoreCorrup
         for (text,) in connection.execute("PRAGMA integrity_check(10)").fetchall():
             if text != "ok":
                 yield damaged(path, text)
-        for table in TABLES:
+        for table in tables_of(connection):
             for _, found in scan(connection, table):
                 if isinstance(found, StoreCorruptError):
                     yield found
+
+
+def unfinished(path: Path, by: str) -> StoreError:
+    return StoreError(
+        f"{path} is not whole: {by} into it has not ended. Run that again, which begins anew, or remove the file"
+    )
 
 
 def mark_of(path: Path) -> Mark | None:
@@ -112,10 +143,12 @@ def compare(path: Path, state: State, mark: Mark | None) -> None:
     elif mark.batch > state.batch:
         _behind(path, state, mark)
     elif mark.is_of_this_boot and mark.batch + 1 < state.batch:
-        raise damaged(
-            path,
-            f"it is at batch {state.batch}, but {path.name}.mark at {mark.batch}: files of different moments",
-        )
+        now = mark_of(path) or mark  # a store that is in use may have gone on since the mark was read
+        if now.batch + 1 < state.batch:
+            raise damaged(
+                path,
+                f"it is at batch {state.batch}, but {path.name}.mark at {now.batch}: files of different moments",
+            )
 
 
 def _without_mark(path: Path, state: State) -> None:

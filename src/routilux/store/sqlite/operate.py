@@ -10,11 +10,20 @@ from pathlib import Path
 from routilux.errors import StoreCorruptError, StoreError
 from routilux.ports import JobRow, StoredJob
 from routilux.store.exchange import AnyRow
+from routilux.store.references import UNCOUNTED
 from routilux.store.sqlite.beside import OwnerLock
 from routilux.store.sqlite.connection import connect, reading, translated
-from routilux.store.sqlite.opening import compare, exists, mark_of, problems, read_state
-from routilux.store.sqlite.rows import Fields, opened
-from routilux.store.sqlite.scan import TABLES, Key, Table, order_of, scan
+from routilux.store.sqlite.opening import (
+    compare,
+    exists,
+    mark_of,
+    problems,
+    read_state,
+    unfinished,
+    unfinished_by,
+)
+from routilux.store.sqlite.rows import Fields, checked_count, opened, readable
+from routilux.store.sqlite.scan import Key, Table, order_of, scan, tables_of
 from routilux.store.sqlite.schema import check_format, released
 
 _BUSY_TIMEOUT = 5.0  # seconds
@@ -26,11 +35,19 @@ Unreadable = (StoreCorruptError, sqlite3.DatabaseError)
 def check_there(path: Path) -> None:
     """Raises StoreError where there is no store, or one of another program or a newer format."""
     with _looking_at(path) as connection:
-        check_format(connection, path, released())
+        _check_ready(connection, path)
+
+
+def _check_ready(connection: sqlite3.Connection, path: Path) -> None:
+    check_format(connection, path, released())
+    by = unfinished_by(connection)
+    if by is not None:
+        raise unfinished(path, by)
 
 
 def check(path: Path) -> Iterator[StoreCorruptError]:
-    """Every problem of a database, which may be in use. Raises StoreError for one of another program or format."""
+    """Every problem of a database, which may be in use. Raises StoreError for one of another program or format, or that
+    is not whole yet."""
     for look in (_history, _contents):
         try:
             yield from look(path)
@@ -41,7 +58,7 @@ def check(path: Path) -> Iterator[StoreCorruptError]:
 def _history(path: Path) -> Iterator[StoreCorruptError]:
     mark = mark_of(path)  # before the database: a store that is in use goes on
     with _looking_at(path) as connection:
-        check_format(connection, path, released())
+        _check_ready(connection, path)
         compare(path, read_state(connection), mark)
     yield from ()
 
@@ -54,9 +71,9 @@ def _contents(path: Path) -> Iterator[StoreCorruptError]:
 def rows(path: Path) -> Iterator[AnyRow]:
     """Every row, all of one moment. Raises StoreCorruptError at the first that cannot be read."""
     with _looking_at(path) as connection:
-        check_format(connection, path, released())
+        _check_ready(connection, path)
         with reading(connection):
-            for table in TABLES:
+            for table in tables_of(connection):
                 for _, found in scan(connection, table):
                     if isinstance(found, StoreCorruptError):
                         raise found
@@ -66,7 +83,7 @@ def rows(path: Path) -> Iterator[AnyRow]:
 def salvage(path: Path) -> Iterator[AnyRow | StoreCorruptError]:
     """Every row that can be read, and an error for each row or run of rows that cannot. No store may have it open.
 
-    How many items a job has is not read: a reader of the items can count them.
+    A job whose count cannot be read has ``UNCOUNTED`` items.
     """
     lock = OwnerLock(path)
     try:
@@ -75,8 +92,14 @@ def salvage(path: Path) -> Iterator[AnyRow | StoreCorruptError]:
                 compare(path, read_state(connection), mark_of(path))
             except StoreCorruptError as error:
                 yield error
-            for table in _SALVAGED:
-                yield from _salvage(connection, table)
+            by = unfinished_by(connection)
+            if by is not None:
+                yield StoreCorruptError(str(unfinished(path, by)))
+            for table in tables_of(connection):
+                if table.name == "jobs":
+                    yield from _salvage_jobs(connection)
+                else:
+                    yield from _salvage(connection, table)
     finally:
         lock.close()
 
@@ -94,7 +117,26 @@ def _job_alone(row: Fields) -> StoredJob:
 
 
 _JOBS = Table.of("jobs", ("job_id",), (*JobRow._fields, "crc"), _job_alone)
-_SALVAGED = tuple(_JOBS if table.name == "jobs" else table for table in TABLES)
+
+
+def _salvage_jobs(connection: sqlite3.Connection) -> Iterator[AnyRow | StoreCorruptError]:
+    """Apart from their counts, which may be damaged by themselves."""
+    counts, unread = dict[str, int](), 0
+    try:
+        for job_id, items, balance in connection.execute("SELECT job_id, items, balance FROM counts"):
+            known = readable(job_id)
+            try:
+                counts[known] = checked_count(known, items, balance)
+            except StoreCorruptError as error:
+                counts[known] = UNCOUNTED
+                yield error
+    except sqlite3.DatabaseError as error:
+        unread = UNCOUNTED
+        yield StoreCorruptError(f"the counts of items cannot be read to their end: {error}")
+    for found in _salvage(connection, _JOBS):
+        if isinstance(found, StoredJob):
+            found = found._replace(items=counts.get(found.row.job_id, unread))
+        yield found
 
 
 def _salvage(connection: sqlite3.Connection, table: Table) -> Iterator[AnyRow | StoreCorruptError]:

@@ -59,6 +59,11 @@ DELETE FROM keys WHERE flow_id = ? AND key IN ({?})
 SELECT flow_id, key, worker_id, job_id, digest, created_at, expires_at, crc
 FROM keys WHERE flow_id = ? AND key IN ({?})
 
+-- name: tombstones_in
+INSERT INTO tombstones
+    (job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, crc)
+VALUES {(?, ?, ?, ?, ?, ?, ?, ?, ?, ?)}
+
 -- name: properties_in
 INSERT OR REPLACE INTO properties (name, value, crc)
 VALUES {(?, ?, ?)}
@@ -150,6 +155,10 @@ SELECT job_id, worker_id, flow_id, status, serial, created_at, started_at, compl
 FROM jobs LEFT JOIN counts USING (job_id)
 WHERE [conditions] ORDER BY created_at, job_id LIMIT ?
 
+-- name: tombstone
+SELECT job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, crc, NULL, NULL
+FROM tombstones WHERE job_id = ?
+
 -- name: letters
 SELECT worker_id, number, flow_id, place, job_ids, reason, error, time, data, crc
 FROM letters ORDER BY time, worker_id, number
@@ -169,8 +178,25 @@ SELECT count(*) FROM jobs WHERE status NOT IN ('pending', 'running')
 SELECT count(*) FROM jobs WHERE status NOT IN ('pending', 'running') AND coalesce(completed_at, 0) < ?
 
 -- name: oldest_finished
-SELECT worker_id, job_id FROM jobs WHERE status NOT IN ('pending', 'running')
-ORDER BY coalesce(completed_at, 0), job_id LIMIT ?
+SELECT worker_id, job_id, coalesce(items, 0) > 0
+FROM (SELECT worker_id, job_id, completed_at FROM jobs WHERE status NOT IN ('pending', 'running')
+      ORDER BY coalesce(completed_at, 0), job_id LIMIT ?)
+LEFT JOIN counts USING (job_id)
+
+-- name: jobs_of_letters
+SELECT DISTINCT job_ids FROM letters
+
+-- name: bury
+INSERT OR REPLACE INTO tombstones
+SELECT job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, crc
+FROM jobs WHERE job_id IN ({?}) AND EXISTS (SELECT 1 FROM keys WHERE keys.job_id = jobs.job_id)
+
+-- name: outlived_tombstones
+SELECT job_id FROM (SELECT job_id FROM tombstones ORDER BY coalesce(completed_at, 0), job_id LIMIT ?) AS oldest
+WHERE NOT EXISTS (SELECT 1 FROM keys WHERE keys.job_id = oldest.job_id)
+
+-- name: tombstones_out
+DELETE FROM tombstones WHERE job_id IN ({?})
 
 -- name: jobs_out
 DELETE FROM jobs WHERE job_id IN ({?})

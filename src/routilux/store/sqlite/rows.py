@@ -101,9 +101,14 @@ def opened_job(stored: Fields) -> StoredJob:
     job = JobRow._make(_checked("JobRow", row))
     if items is None:
         return StoredJob(job, 0)
-    if not isinstance(items, int) or not isinstance(balance, int) or items + balance != _balance(job.job_id):
-        raise corrupt("count", (job.job_id,))
-    return StoredJob(job, items)
+    return StoredJob(job, checked_count(job.job_id, items, balance))
+
+
+def checked_count(job_id: str, items: object, balance: object) -> int:
+    """``job_id`` as it is read, not as it is stored."""
+    if isinstance(items, int) and isinstance(balance, int) and items + balance == _balance(job_id):
+        return items
+    raise corrupt("count", (job_id,))
 
 
 def opened_key(stored: Fields) -> KeyRow:

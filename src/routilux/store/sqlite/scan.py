@@ -17,10 +17,20 @@ from routilux.ports import (
     KeyRow,
     LetterRow,
     NoteKey,
+    PropertyRow,
+    Tombstone,
     WorkerRow,
 )
 from routilux.store.exchange import AnyRow
-from routilux.store.sqlite.rows import Fields, corrupt, opened, opened_job, opened_key, opened_notes
+from routilux.store.sqlite.rows import (
+    Fields,
+    corrupt,
+    opened,
+    opened_job,
+    opened_key,
+    opened_notes,
+    opened_property,
+)
 
 _CHUNK = 500  # rows that are read at a time: no transaction stays open for longer than these take
 
@@ -35,12 +45,18 @@ class Table(NamedTuple):
     columns: tuple[str, ...]
     open: Callable[[Fields], AnyRow]
     places: tuple[int, ...]
+    since: int  # the format that has made it
 
     @classmethod
     def of(
-        cls, name: str, key: tuple[str, ...], columns: tuple[str, ...], open: Callable[[Fields], AnyRow]
+        cls,
+        name: str,
+        key: tuple[str, ...],
+        columns: tuple[str, ...],
+        open: Callable[[Fields], AnyRow],
+        since: int = 1,
     ) -> Table:
-        return cls(name, key, columns, open, tuple(map(columns.index, key)))
+        return cls(name, key, columns, open, tuple(map(columns.index, key)), since)
 
     def key_of(self, row: Fields) -> Key:
         return tuple([row[place] for place in self.places])
@@ -84,7 +100,21 @@ TABLES: tuple[Table, ...] = (
         lambda row: opened(LetterRow, [row])[0],
     ),
     Table.of("keys", ("flow_id", "key"), (*KeyRow._fields, "crc"), opened_key),
+    Table.of(
+        "tombstones",
+        ("job_id",),
+        (*JobRow._fields, "crc"),
+        lambda row: Tombstone(opened(JobRow, [row])[0]),
+        since=2,
+    ),
+    Table.of("properties", ("name",), (*PropertyRow._fields, "crc"), opened_property, since=2),
 )
+
+
+def tables_of(connection: sqlite3.Connection) -> list[Table]:
+    """Those that the database has: one of an older format is looked at as it is."""
+    found: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    return [table for table in TABLES if table.since <= found]
 
 
 def scan(

@@ -22,6 +22,7 @@ from routilux.errors import (
     refused,
 )
 from routilux.ports import (
+    UNFINISHED,
     Changes,
     Death,
     EntryRow,
@@ -53,7 +54,7 @@ from routilux.store.sqlite.connection import (
 )
 from routilux.store.sqlite.late import LateCheck
 from routilux.store.sqlite.mark import Mark, MarkFile
-from routilux.store.sqlite.opening import State, inspect, is_small, read_state
+from routilux.store.sqlite.opening import State, inspect, is_small, read_state, remove_unfinished
 from routilux.store.sqlite.place import Place
 from routilux.store.sqlite.readers import Readers
 from routilux.store.sqlite.rows import opened, opened_job, opened_key, opened_notes, readable, seal
@@ -70,7 +71,8 @@ class SqliteStore(Store):
     the disk does, "process" the end of the process but not of the machine.
 
     ``busy_timeout`` is how many seconds a statement waits for another program that has locked the database.
-    ``migrations`` replaces the formats that this version knows, for tests of upgrades.
+    ``migrations`` replaces the formats that this version knows, for tests of upgrades. ``filling`` is as in
+    ``routilux.store.open_store``.
 
     Raises StoreLockedError where another store owns the database, StoreCorruptError where it is damaged or shorter
     than it was, and StoreError where it cannot be written: all before anything is changed.
@@ -83,6 +85,7 @@ class SqliteStore(Store):
         *,
         busy_timeout: float = 5.0,
         migrations: Migrations | None = None,
+        filling: str | None = None,
     ) -> None:
         self._path = _database(path)
         if durability not in get_args(Durability):
@@ -94,19 +97,28 @@ class SqliteStore(Store):
         self._writing = Lock()
         self._claims = Claims()
         self._unsettled: int | None = None
+        self._format = len(migrations or released())  # an older one is only looked into
         self._late: LateCheck | None = None
         with ExitStack() as opened_so_far, translated(self._path):
-            self._open(opened_so_far, durability, busy_timeout, migrations or released())
+            self._open(opened_so_far, durability, busy_timeout, migrations or released(), filling)
             self._opened = opened_so_far.pop_all()
 
     # -- opening and closing -------------------------------------------------------------------------------
 
     def _open(
-        self, opened: ExitStack, durability: Durability, busy_timeout: float, migrations: Migrations
+        self,
+        opened: ExitStack,
+        durability: Durability,
+        busy_timeout: float,
+        migrations: Migrations,
+        filling: str | None,
     ) -> None:
         """Each step leaves what it has opened in ``opened``, which gives it back in the other order."""
         lock = OwnerLock(self._path)
         opened.callback(lock.close)
+        if filling is not None and not remove_unfinished(self._path):
+            what = "a store that does not exist yet"
+            raise refused(InvalidValueError, filling, self.name, what, fix="name a new file")
         self._reserve = Reserve(self._path)
         found = inspect(self._path, migrations) or State(str(uuid4()), 0, clean=True)
         self._id, self._batch = found.id, found.batch
@@ -116,7 +128,7 @@ class SqliteStore(Store):
         self._mark.begin(self._mark_at(self._batch))  # before the database says that it needs one
         self._connection = open_writer(self._path, durability, busy_timeout)
         opened.callback(self._connection.close)
-        self._draining(lambda: self._begin(migrations))
+        self._draining(lambda: self._begin(migrations, filling))
         self._place = Place(self._path)
         self._flights = self._open_flights(opened)
         self._readers = Readers(self._path, busy_timeout)
@@ -125,12 +137,14 @@ class SqliteStore(Store):
             self._late = LateCheck(self._path, busy_timeout)
             opened.callback(self._late.close)
 
-    def _begin(self, migrations: Migrations) -> None:
+    def _begin(self, migrations: Migrations, filling: str | None) -> None:
         """Migrate, and note in the main file that from here on the files beside it are needed."""
         with writing(self._connection) as connection:
             migrate(connection, migrations)
             if not self._batch:
                 connection.execute(statement("begin_state"), (self._id, 0, 0, 0))
+            if filling is not None:
+                batch.put_properties(connection, {UNFINISHED: filling})
             self._advance(connection, clean=False)
         self._committed(self._batch + 1)
         self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -311,7 +325,7 @@ class SqliteStore(Store):
         return [readable(row[0]) for row in self._select("places", worker_id)]
 
     def job(self, job_id: str) -> StoredJob | None:
-        rows = self._select("job", job_id)
+        rows = self._select("job", job_id) or (self._select("tombstone", job_id) if self._format > 1 else [])
         return opened_job(rows[0]) if rows else None
 
     def jobs(
@@ -352,7 +366,7 @@ class SqliteStore(Store):
 
     def properties(self) -> dict[str, str]:
         with self._reader() as connection:
-            return batch.properties(connection)
+            return batch.properties(connection) if self._format > 1 else {}
 
     def _select(self, name: str, *values: Any) -> list[tuple[Any, ...]]:
         with self._reader() as connection:

@@ -55,7 +55,7 @@ def test_damage_stops_the_store_also_where_nobody_has_read_it(filled, opened):
 
 
 def test_damage_is_found_by_the_first_read_of_it(filled, opened, monkeypatch):
-    monkeypatch.setattr("routilux.store.sqlite.late.TABLES", ())
+    monkeypatch.setattr("routilux.store.sqlite.late.tables_of", lambda connection: ())
     alter(filled, 700)
     store = opened()
     end_of_the_check()

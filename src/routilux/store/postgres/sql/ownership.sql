@@ -4,6 +4,10 @@
 -- :forget_silent
 DELETE FROM owner WHERE expires < clock_timestamp() - interval '7 days'
 
+-- Nobody waits for these any more.
+-- :forget_commands
+DELETE FROM command WHERE made_at < clock_timestamp() - interval '7 days'
+
 -- :register
 WITH new AS (
     INSERT INTO owner (name, host, pid, expires)

@@ -57,6 +57,10 @@ SELECT place FROM found WHERE place IS NOT NULL
 SELECT items, balance, job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, seal
 FROM job WHERE job_id = %s
 
+-- :tombstone
+SELECT job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, seal
+FROM tombstone WHERE job_id = %s
+
 -- Planned anew for every call: a condition that is not asked for falls away then, and an index for the rest is found.
 -- :jobs
 SELECT items, balance, job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, seal

@@ -23,3 +23,10 @@ FROM letter ORDER BY worker_id, number
 
 -- :key
 SELECT flow_id, key, worker_id, job_id, digest, created_at, expires_at, seal FROM key ORDER BY flow_id, key
+
+-- :tombstone
+SELECT job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, seal
+FROM tombstone ORDER BY job_id
+
+-- :property
+SELECT name, value, seal FROM property ORDER BY name

@@ -92,3 +92,19 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value, seal = excluded.seal
 
 -- :remove_properties
 DELETE FROM property WHERE name = ANY (%b::text[])
+
+-- :put_tombstones
+INSERT INTO tombstone (job_id, worker_id, flow_id, status, serial, created_at, started_at, completed_at, data, seal)
+SELECT * FROM unnest(
+    %b::text[], %b::text[], %b::text[], %b::text[], %b::bigint[], %b::float8[], %b::float8[], %b::float8[],
+    %b::bytea[], %b::bigint[])
+
+-- Gives the commands that had not been withdrawn.
+-- :put_answers
+UPDATE command SET answer = done.answer
+FROM unnest(%b::text[], %b::text[], %b::bytea[]) AS done (command_id, worker_id, answer)
+WHERE command.command_id = done.command_id AND command.worker_id = done.worker_id AND command.answer IS NULL
+RETURNING command.command_id
+
+-- :notify
+SELECT pg_notify('routilux_' || md5(current_schema()), '')

@@ -1,0 +1,327 @@
+"""Two runtimes serve one worker: one runs it, the other asks it, and takes it over when it is free."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+
+from routilux import Flow, Routine, Runtime
+from routilux.activation_policies import immediate_policy
+from routilux.errors import (
+    IdempotencyConflictError,
+    JobCancelledError,
+    QueueFullError,
+    StateError,
+    StoreError,
+    WorkerNotRunningError,
+)
+from routilux.ports import Store
+from routilux.store.memory import MemoryStore
+from tests.postgres.conftest import OpenStore
+from tests.postgres.test_ownership import run_out
+from tests.waiting import eventually
+
+SECONDS = 60
+Stores = Callable[[], Store]
+
+
+class Work(Routine):
+    """Goes on when it may; what it is told to raise it raises."""
+
+    def __init__(self, **slot: Any) -> None:
+        super().__init__()
+        self.add_slot("input", **slot)
+        self.add_event("out")
+        self.set_activation_policy(immediate_policy())
+        self.done: list[Any] = []
+        self.may_go_on = Event()
+        self.may_go_on.set()
+
+    def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
+        self.may_go_on.wait(SECONDS)
+        (item,) = slot_data["input"]
+        if item["n"] == "fail":
+            raise ValueError("as it was told")
+        self.done.append(item["n"])
+        self.emit("out", n=item["n"])
+
+
+class Side:
+    """A runtime with its own flow, as a process would have it."""
+
+    def __init__(self, store: Store, **slot: Any) -> None:
+        self.work = Work(**slot)
+        self.flow = Flow("orders")
+        self.flow.add_routine(self.work, "work")
+        self.runtime = Runtime(store=store, thread_pool_size=2)
+        self.state = self.runtime.exec(self.flow, worker_id="orders")
+
+    def post(self, n: Any = 0, **options: Any) -> Any:
+        return self.runtime.post(self.flow, "work", "input", {"n": n}, **options).job_context
+
+
+@pytest.fixture(params=["memory", "postgres"])
+def stores(request: pytest.FixtureRequest) -> Iterator[Stores]:
+    if request.param == "postgres":
+        yield request.getfixturevalue("open_store")
+        return
+    store = MemoryStore()
+    yield lambda: store
+
+
+@pytest.fixture
+def sides(stores: Stores) -> Iterator[tuple[Side, Side]]:
+    owner = Side(stores(), max_queue_length=2)
+    other = Side(stores(), max_queue_length=2)
+    yield owner, other
+    for side in (owner, other):
+        side.work.may_go_on.set()
+        side.runtime.shutdown(timeout=5)
+
+
+def test_both_serve_and_one_runs_it(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    jobs = [side.post(n) for n, side in enumerate((owner, other, other))]
+    assert [job.result(SECONDS)[0].data for job in jobs] == [{"n": 0}, {"n": 1}, {"n": 2}]
+    assert (owner.work.done, other.work.done) == ([0, 1, 2], [])
+    assert [job.status for job in jobs] == ["completed"] * 3
+    assert other.state.status == "running"
+    assert other.runtime.exec(other.flow, worker_id="orders") is other.state
+
+
+def test_a_failure_is_told(sides: tuple[Side, Side]) -> None:
+    _, other = sides
+    job = other.post("fail")
+    with pytest.raises(Exception, match="as it was told"):
+        job.result(SECONDS)
+    assert [letter.data for letter in other.runtime.dead_letters()] == [{"n": "fail"}]
+
+
+def test_a_post_is_refused_as_it_would_be_where_the_worker_runs(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    first = other.post(1, idempotency_key="k")
+    assert (
+        other.post(1, idempotency_key="k").job_id == first.job_id == owner.post(1, idempotency_key="k").job_id
+    )
+    with pytest.raises(IdempotencyConflictError) as refused:
+        other.post(2, idempotency_key="k")
+    assert refused.value.job_id == first.job_id
+    assert first.wait(SECONDS)
+    owner.runtime.cancel(cancelled := _held(owner))
+    owner.work.may_go_on.set()
+    with pytest.raises(StateError, match="cancelled"):
+        other.post(3, job_id=cancelled.job_id)
+    assert other.post(4, job_id="named").job_id == "named"
+
+
+def _held(side: Side) -> Any:
+    side.work.may_go_on.clear()
+    return side.post("held")
+
+
+def test_a_post_waits_for_room_and_what_is_withdrawn_has_not_happened(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    owner.runtime.pause(owner.state)
+    for n in (1, 2):
+        other.post(n)
+    with pytest.raises((StoreError, QueueFullError)):
+        other.post(3, timeout=0.2)
+    posted: list[Any] = []
+    waiting = Thread(target=lambda: posted.append(other.post(4)))
+    waiting.start()
+    owner.runtime.resume(owner.state)
+    waiting.join(SECONDS)
+    assert posted[0].wait(SECONDS)
+    assert owner.runtime.wait_until_all_jobs_finished(SECONDS)
+    assert owner.work.done == [1, 2, 4]
+
+
+def test_pause_resume_and_cancel_reach_it(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    other.runtime.pause(other.state)
+    assert owner.state.status == "paused"
+    jobs = [other.post(n) for n in (1, 2)]
+    other.runtime.cancel(jobs[0])
+    with pytest.raises(JobCancelledError):
+        jobs[0].result(SECONDS)
+    found = other.runtime.get_job(jobs[1].job_id)
+    assert found is not None
+    other.runtime.pause(found)
+    other.runtime.resume(other.state)
+    assert not found.wait(0.1)
+    other.runtime.resume(found)
+    assert found.wait(SECONDS)
+    assert (owner.work.done, owner.state.status) == ([2], "running")
+
+
+def test_an_execution_is_cancelled_from_elsewhere(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    owner.work.may_go_on.clear()
+    params = {"n": 1}
+    runs = owner.runtime.exec(owner.flow, entry="work.input", entry_params=params, job_id="once")
+    shown = other.runtime.exec(other.flow, entry="work.input", entry_params=params, job_id="once")
+    other.runtime.cancel(shown)
+    assert (runs.status, shown.status) == ("cancelled", "cancelled")
+    with pytest.raises(JobCancelledError):
+        shown.job.result(SECONDS)
+
+
+def test_the_whole_worker_is_cancelled(sides: tuple[Side, Side]) -> None:
+    _, other = sides
+    other.runtime.pause(other.state)
+    job = other.post(1)
+    other.runtime.cancel(other.state)
+    with pytest.raises(JobCancelledError):
+        job.result(SECONDS)
+    eventually(lambda: other.state.status == "stopped")
+    with pytest.raises(WorkerNotRunningError):
+        other.post(2)
+
+
+def test_a_task_posts_and_awaits(sides: tuple[Side, Side]) -> None:
+    _, other = sides
+
+    async def main() -> Any:
+        posted = await other.runtime.apost(other.flow, "work", "input", {"n": 1}, timeout=SECONDS)
+        return await posted.job_context
+
+    assert asyncio.run(main())[0].data == {"n": 1}
+
+
+def test_a_task_that_is_cancelled_has_posted_nothing(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    owner.runtime.pause(owner.state)
+    for n in (1, 2):
+        other.post(n)
+
+    async def main() -> None:
+        task = asyncio.ensure_future(other.runtime.apost(other.flow, "work", "input", {"n": 3}))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+    owner.runtime.resume(owner.state)
+    assert owner.runtime.wait_until_all_jobs_finished(SECONDS)
+    assert owner.work.done == [1, 2]
+
+
+def test_when_the_owner_stops_the_other_goes_on_with_the_same_state(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    owner.runtime.pause(owner.state)
+    jobs = [other.post(n) for n in (1, 2)]
+    owner.runtime.shutdown(wait=False)
+    posted: list[Any] = []
+    waiting = Thread(target=lambda: posted.append(other.post(3, timeout=SECONDS)))
+    waiting.start()
+    eventually(lambda: other.state.status == "paused" and other.runtime.list_workers() == [other.state])
+    other.runtime.resume(other.state)
+    waiting.join(SECONDS)
+    assert [job.wait(SECONDS) for job in (*jobs, *posted)] == [True] * 3
+    assert (owner.work.done, other.work.done) == ([], [1, 2, 3])
+    assert other.post(4).wait(SECONDS)
+
+
+def test_a_post_that_waits_where_the_worker_runs_is_carried_out_by_the_next_owner(
+    sides: tuple[Side, Side],
+) -> None:
+    owner, other = sides
+    owner.runtime.pause(owner.state)
+    for n in (1, 2):
+        other.post(n)
+    posted: list[Any] = []
+    waiting = Thread(target=lambda: posted.append(other.post(3, timeout=SECONDS)))
+    waiting.start()
+    assert owner.runtime._opener is not None
+    desk = owner.runtime._opener.desk
+    assert desk is not None
+    eventually(lambda: desk._under_way)
+    owner.runtime.shutdown(wait=False)
+    eventually(lambda: other.runtime.list_workers() == [other.state])
+    other.runtime.resume(other.state)
+    waiting.join(SECONDS)
+    assert posted[0].wait(SECONDS)
+    assert other.work.done == [1, 2, 3]
+
+
+def test_a_drain_waits_for_what_was_posted_elsewhere(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    owner.runtime.pause(owner.state)
+    job = other.post(1)
+    assert not other.runtime.wait_until_all_jobs_finished(0.1)
+    owner.runtime.resume(owner.state)
+    assert other.runtime.wait_until_all_jobs_finished(SECONDS)
+    assert job.status == "completed"
+
+
+def test_its_state_is_changed_where_it_runs(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    with pytest.raises(StateError, match="is run by another process"):
+        other.state.update_routine_state("work", {"n": 1})
+    with pytest.raises(StateError, match="is run by another process"):
+        other.state.shared_log.append(1)
+    owner.state.update_routine_state("work", {"n": 1})
+    assert other.post(1).wait(SECONDS)
+
+
+def test_a_worker_that_its_owner_stops_for_good_ends_here_too(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    assert owner.runtime.stop(owner.state)
+    eventually(lambda: other.state.status == "stopped")
+    with pytest.raises(WorkerNotRunningError):
+        other.post(1)
+    again = other.runtime.exec(other.flow, worker_id="orders")
+    assert other.post(2).wait(SECONDS)
+    assert again.status == "running"
+
+
+def test_stop_here_leaves_it_to_its_owner(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    assert other.runtime.stop(other.state)
+    with pytest.raises(WorkerNotRunningError):
+        other.post(1)
+    assert owner.post(2).wait(SECONDS)
+
+
+def test_recover_reaches_what_others_run_if_it_is_to_wait(stores: Stores) -> None:
+    owner = Side(stores())
+    flow = Flow("orders")
+    flow.add_routine(Work(), "work")
+    with Runtime(store=stores()) as other:
+        assert [left.worker_id for left in other.recover(flows=[flow]).not_reopened] == ["orders"]
+        found = other.recover(flows=[flow], wait=True)
+        assert ([state.worker_id for state in found], found.not_reopened) == (["orders"], [])
+        assert other.post(flow, "work", "input", {"n": 1}).job_context.wait(SECONDS)
+        owner.runtime.shutdown()
+        eventually(lambda: other.list_workers() == found)
+        assert other.post(flow, "work", "input", {"n": 2}).job_context.wait(SECONDS)
+
+
+def test_a_dead_owner_is_replaced_and_its_commands_are_found(
+    open_store: OpenStore, admin: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = open_store()
+    owner, other = Side(store), Side(open_store())
+    assert owner.runtime._opener is not None
+    desk = owner.runtime._opener.desk
+    assert desk is not None
+    desk._closed = True  # it hears nothing any more and renews nothing, as if its process stood still
+    monkeypatch.setattr(store._ownership, "look_after_leases", bool)
+    posted: list[Any] = []
+    waiting = Thread(target=lambda: posted.append(other.post(1)))
+    waiting.start()
+    eventually(lambda: admin.execute("SELECT count(*) FROM command").fetchone() == (1,))
+    run_out(admin)
+    waiting.join(SECONDS)
+    assert posted[0].wait(SECONDS)
+    assert (owner.work.done, other.work.done) == ([], [1])
+    monkeypatch.undo()
+    eventually(lambda: owner.state.status == "stopped")
+    for side in (other, owner):
+        side.runtime.shutdown()
+    assert admin.execute("SELECT count(*) FROM command").fetchone() == (0,)
