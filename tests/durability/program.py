@@ -213,7 +213,7 @@ def sequences(orders: Orders, thread: int, rng: random.Random) -> Iterator[tuple
 
 
 def report(runtime: Runtime, state: Any, drained: bool) -> dict[str, Any]:
-    letters = runtime.dead_letters(worker=state)
+    letters = runtime.dead_letters()  # those of executions too
     tally = state.get_routine_state("tally", {})
     faults = sorted(tally.pop("faults", []))
     return {

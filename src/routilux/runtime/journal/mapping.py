@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 Notes = dict[NoteKey, bytes | None]
 
 GONE: Any = object()
-_SHORT = 200  # characters of a name that always fits beside the ids of its worker and its owner
+_SHORT = 150  # characters of a name that always fits beside the ids of its worker and its owner
 _ATOMS = frozenset({str, int, float, bool, type(None)})
 
 
