@@ -191,6 +191,7 @@ def fill_detached(journal: Journal, job: DetachedJob, stored: StoredJob) -> None
             job.data[key] = codec.decode(form, f"data of job {row.job_id!r} in {store.name}")
     job.freeze()
     account.status = JobStatus(row.status)
+    account.ended = account.status in (JobStatus.FAILED, JobStatus.CANCELLED)  # it takes no more items
     if account.status is JobStatus.COMPLETED:
         account.parked = stored.items  # what is left of a completed job waits for items of others
     account.pause(about["paused"])
