@@ -587,7 +587,12 @@ class JournaledWorker(Worker):
         return (not self.unreleased or self.over is not None) and super().resting()
 
     def snapshot(self, use: Callable[[dict[str, Any]], T]) -> T:
-        self._check_keeps()
+        if self.is_elsewhere:
+            raise StateError(
+                f"worker {self.worker_id!r} is run by another process, and nothing of it is in memory here; export the "
+                "store, which has all of it",
+                worker_id=self.worker_id,
+            )
         if self.backlog.waits:
             raise StateError(
                 f"worker {self.worker_id!r} has more items in the store than in memory, which a file cannot take "
