@@ -125,13 +125,15 @@ def test_a_worker_that_another_runtime_has_is_left_to_it() -> None:
     store = MemoryStore()
     flow = flow_of(Log())
     with Runtime(store=store) as owner, Runtime(store=store) as other:
-        owner.exec(flow, worker_id="worker")
-        with pytest.raises(StoreLockedError, match="worker"):
-            other.exec(flow, worker_id="worker")
+        state = owner.exec(flow, worker_id="worker")
         recovered = other.recover(flows=[flow])
         assert list(recovered) == []
         assert "StoreLockedError" in recovered.not_reopened[0].reason
         assert other.list_workers() == []
+        other.exec(flow, worker_id="worker")  # it is asked, and not run
+        posted = other.post(flow, "0", "input", {"n": 1})
+        assert posted.job_context.wait(SECONDS)
+        assert list(state.shared_log) == [1]
     with Runtime(store=store) as other:
         assert [state.worker_id for state in other.recover(flows=[flow])] == ["worker"]
 
