@@ -12,7 +12,7 @@ import pytest
 
 from routilux import ErrorHandler, ErrorStrategy, Flow, FlowRegistry, Routine, Runtime
 from routilux.activation_policies import time_interval_policy
-from routilux.errors import InvalidTypeError, StateError, StoreLockedError
+from routilux.errors import InvalidTypeError, StateError
 from routilux.runtime.journal import committer
 from routilux.store.memory import MemoryStore
 from routilux.testing.simulated import SimulatedRuntime
