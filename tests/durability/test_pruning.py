@@ -204,3 +204,19 @@ def test_a_key_is_free_when_it_has_expired(store_url: str) -> None:
         assert again.wait(SECONDS)
         assert again.job_id != first.job_id
         assert list(worker.shared_log) == [1, 2]
+
+
+def test_beside_a_runtime_it_is_safe_or_refused(store_url: str) -> None:
+    flow = flow_of_one()
+    with Runtime(store=store_url) as runtime:
+        runtime.exec(flow, worker_id="w")
+        runtime.post(flow, "work", "input", {"n": 1}, job_id="j", idempotency_key="k").job_context.result(60)
+        if store_url.startswith("sqlite"):
+            with pytest.raises(StoreLockedError, match=f"process {os.getpid()}"):
+                prune(store_url, older_than=0, keep_finished=0)
+            return
+        assert prune(store_url, older_than=0, keep_finished=0) > 0
+        assert runtime.post(flow, "work", "input", {"n": 1}, idempotency_key="k").job_context.job_id == "j"
+        runtime.post(flow, "work", "input", {"n": 2}, job_id="j2").job_context.result(60)
+        assert [job.job_id for job in runtime.list_jobs()] == ["j2"]
+    assert check(store_url) == []

@@ -199,7 +199,7 @@ class Directory:
             worker = self.found(worker_id)
         if worker is None:
             known = [*self._engine.workers, *self.elsewhere, *self._engine.stopped]
-            raise unknown("worker", worker_id, known, where="in this runtime")
+            raise self._engine.only_read or unknown("worker", worker_id, known, where="in this runtime")
         return worker
 
     def found(self, worker_id: str) -> Worker | None:
@@ -243,7 +243,9 @@ class Directory:
         if self.found(target) is not None:
             return self.worker(target)
         known = [*engine.workers, *engine.book.jobs]
-        raise unknown("job", target, known, where="and no worker of that id in this runtime")
+        raise self._engine.only_read or unknown(
+            "job", target, known, where="and no worker of that id in this runtime"
+        )
 
     def _job(self, job_id: str) -> JobContext | None:
         """A job as its worker here has it, though all of it may still wait in the store."""

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 from routilux.errors import InvalidValueError, StoreCorruptError, StoreError, refused, unknown
+from routilux.model.checks import checked_count, checked_duration
 from routilux.ports import UNFINISHED, PropertyRow, Store, StoredJob, WorkerRow
 from routilux.store.cancelling import cancellation
 from routilux.store.exchange import AnyRow, from_lines, into, to_lines
@@ -20,6 +21,8 @@ from routilux.store.memory import OPEN_STATUSES
 from routilux.store.references import Dangling, References
 from routilux.store.urls import Address, address_of, open_store, part_of
 
+_LONGEST = 1e12  # seconds
+_MOST = 2**63 - 1
 _AT_ONCE = 1_000  # rows that one transaction of prune() removes
 
 
@@ -53,10 +56,16 @@ def check(url: str) -> list[Problem]:
 def export(url: str, file: str | os.PathLike[str]) -> dict[str, int]:
     """Write every row into a file of JSON lines, as it was at one moment; returns how many there are of each table.
 
-    The file appears when it is whole, and replaces one that was there. May be used while a runtime has the store open.
-    Raises StoreCorruptError at the first row that cannot be read: ``repair`` first.
+    The file appears when it is whole, and replaces one that was there, but none of the store itself: InvalidValueError.
+    May be used while a runtime has the store open. Raises StoreCorruptError at the first row that cannot be read:
+    ``repair`` first.
     """
-    counts = Counter[str]()
+    address, counts = address_of(url), Counter[str]()
+    if address.path is not None and part_of(address, ".beside").is_part(address.path, Path(file)):
+        raise refused(
+            InvalidValueError, "export()", os.fspath(file), "a file that is none of the store itself",
+            fix="it would replace what is stored; name another file",
+        )  # fmt: skip
     _write_whole(Path(file), export_lines(url, counts))
     return dict(counts)
 
@@ -69,8 +78,13 @@ def export_lines(url: str, counts: Counter[str]) -> Iterator[str]:
 
 
 def read_export(file: str | os.PathLike[str]) -> Iterator[AnyRow]:
-    """The rows in a file that ``export`` wrote. Raises StoreCorruptError, naming the line, if it is not whole."""
-    with open(file, encoding="utf-8") as lines:
+    """The rows in a file that ``export`` wrote. Raises StoreCorruptError, naming the line, if it is not whole, and
+    StoreError if it cannot be opened."""
+    try:
+        lines = open(file, encoding="utf-8", errors="surrogateescape")
+    except OSError as error:
+        raise StoreError(f"the export {os.fspath(file)!r} cannot be read: {error}; check the path") from error
+    with lines:
         yield from from_lines(lines)
 
 
@@ -113,13 +127,15 @@ def repair(url: str, new_url: str) -> Repair:
 
 def prune(url: str, *, older_than: float = 3_600.0, keep_finished: int = 10_000) -> int:
     """Remove finished jobs that ended more than ``older_than`` seconds ago or are beyond the newest so many, expired
-    idempotency keys, and stopped workers without jobs; returns how many rows that were.
+    idempotency keys, and stopped workers without jobs; returns how many rows that were. A job of which items are stored,
+    such as in a join, or that a dead letter names, stays.
 
-    No runtime may have the store open: one that has it does this by itself. The file of a SQLite store keeps its size,
-    and uses the space again.
+    A runtime that has the store open does this by itself, with limits of its own. In PostgreSQL this may be used beside
+    it; where one has a SQLite store this raises StoreLockedError. The file of a SQLite store keeps its size, and uses
+    the space again.
     """
-    if older_than < 0 or keep_finished < 0:
-        raise refused(InvalidValueError, "prune()", min(older_than, keep_finished), "limits of 0 or more")
+    older_than = min(checked_duration("prune(older_than)", older_than), _LONGEST)
+    checked_count("prune(keep_finished)", keep_finished, 0, _MOST)
     address = address_of(url)
     _operate(address).check_there(_target(address))
     removed, now = 0, time.time()

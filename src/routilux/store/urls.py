@@ -79,9 +79,9 @@ def look_into(url: str) -> Store:
     """The store that the URL names, to read and not to run: nothing can be claimed or written.
 
     One that a runtime has open can be looked into as well, and is not disturbed; ``Runtime(store=look_into(url))`` then
-    lists and reads jobs as they are stored, ``health().status`` is ``"read-only"``, and with SQLite what would change
-    something raises StoreLockedError, naming the process that runs it. Raises as ``open_store``, and
-    StoreError where there is no store.
+    lists and reads jobs as they are stored, ``health().status`` is ``"read-only"``, and what would change something
+    raises StoreLockedError, naming the processes that run it, or StoreError where none does. Raises as ``open_store``,
+    and StoreError where there is no store.
     """
     address = address_of(url)
     view: Store = part_of(address, ".looking").look_into(url if address.path is None else address.path)

@@ -13,11 +13,10 @@ from routilux.store.facts import Fact
 from routilux.store.postgres.address import Address, address_of
 from routilux.store.postgres.failures import not_connected
 from routilux.store.postgres.migrating import check_server, format_of
-from routilux.store.postgres.operate import check
+from routilux.store.postgres.operate import check, owners_of
 from routilux.store.postgres.statements import migrations
 
 _LARGEST_DIFFERENCE: Final = 2.0  # seconds; leases run by the server's clock, and people read both
-_OWNERS: Final = b"SELECT name, host, pid FROM owner WHERE expires > clock_timestamp() ORDER BY name"
 
 
 def examine(url: str) -> Iterator[Fact]:
@@ -30,7 +29,8 @@ def examine(url: str) -> Iterator[Fact]:
             yield _format(found, address)
             if not 0 < found <= _newest():
                 return
-            yield _owners(connection)
+            owners = ", ".join(owners_of(connection)) or "no process has it open"
+            yield Fact("ok", "owners", owners)
         yield from _damage(url)
     except StoreError as error:
         yield Fact("error", "server", str(error))
@@ -72,11 +72,6 @@ def _format(found: int, address: Address) -> Fact:
 
 def _newest() -> int:
     return max(number for number, _ in migrations())
-
-
-def _owners(connection: psycopg.Connection) -> Fact:
-    owners = [f"{name} (host {host}, process {pid})" for name, host, pid in connection.execute(_OWNERS)]
-    return Fact("ok", "owners", ", ".join(owners) or "no process has it open")
 
 
 def _damage(url: str) -> Iterator[Fact]:

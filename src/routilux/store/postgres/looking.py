@@ -2,11 +2,71 @@
 
 from __future__ import annotations
 
-from routilux.store.postgres.operate import check_there
-from routilux.store.postgres.store import PostgresStore
+from threading import Event
+from typing import Final
+
+import psycopg
+
+from routilux.errors import StoreError, StoreLockedError
+from routilux.ports import StoredJob
+from routilux.store.looking import View
+from routilux.store.postgres.address import address_of
+from routilux.store.postgres.link import Link
+from routilux.store.postgres.migrating import format_of
+from routilux.store.postgres.operate import check_there, owners_of
+from routilux.store.postgres.reading import Reading
+from routilux.store.postgres.rows import storable
+from routilux.store.postgres.store import find_by_key
+
+_PATIENCE: Final = 5.0  # seconds that a call tries to connect again
+_READ_ONLY: Final = b"SET default_transaction_read_only = on"
 
 
-def look_into(url: str) -> PostgresStore:
-    """A server lends itself to any number of readers: a store that claims nothing disturbs none."""
-    check_there(url)
-    return PostgresStore(url)
+def look_into(url: str) -> PostgresView:
+    return PostgresView(url)
+
+
+class PostgresView(Reading, View):
+    """Reads as any process with the store does, through one connection on which the server refuses to write. A server
+    lends itself to any number of readers: it registers no owner, and makes or migrates no tables.
+
+    Raises StoreError where there is no store, or one of a newer format.
+    """
+
+    def __init__(self, url: str) -> None:
+        check_there(url)
+        address = address_of(url, None)
+        self._closing = Event()
+        super().__init__(Link(address, self._closing, _prepare, patience=_PATIENCE), address.name)
+        self._format = self._reader.run(lambda connection: format_of(connection, address.schema))
+
+    def job(self, job_id: str) -> StoredJob | None:
+        if self._format > 1:
+            return super().job(job_id)
+        return next(iter(self._jobs("job", [storable(job_id)])), None)
+
+    def properties(self) -> dict[str, str]:
+        return super().properties() if self._format > 1 else {}
+
+    def close(self) -> None:
+        self._closing.set()
+        self._reader.close()
+
+    @property
+    def only_read(self) -> StoreError:
+        looked = f"{self.name} is only looked into: what is shown is what is stored, and nothing can be changed here"
+        opened = "open the store with Runtime(store=url)"
+        try:
+            owners = self._reader.run(owners_of)
+        except StoreError as error:
+            return StoreError(f"{looked}. Who runs it cannot be read: {error}")
+        if not owners:
+            return StoreError(f"{looked}. No process runs it; {opened}")
+        return StoreLockedError(
+            f"{looked}. It is run by {', '.join(owners)}; act there, or {opened} here too"
+        )
+
+
+def _prepare(connection: psycopg.Connection) -> None:
+    find_by_key(connection)
+    connection.execute(_READ_ONLY)

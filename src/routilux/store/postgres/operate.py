@@ -27,11 +27,11 @@ from routilux.store.postgres.address import Address, address_of
 from routilux.store.postgres.failures import not_connected, translated
 from routilux.store.postgres.filling import check_finished, unfinished_by
 from routilux.store.postgres.migrating import format_of
-from routilux.store.postgres.rows import NoteRow, opened, opened_job
+from routilux.store.postgres.rows import NoteRow, opened, opened_job, readable
 from routilux.store.postgres.statements import migrations, statements
 
 _SQL: Final = statements("scanning")
-_ALIVE: Final = b"SELECT name, host, pid FROM owner WHERE expires > clock_timestamp() LIMIT 1"
+_OWNERS: Final = b"SELECT name, host, pid FROM owner WHERE expires > clock_timestamp() ORDER BY name"
 
 
 def check_there(url: str) -> None:
@@ -64,12 +64,18 @@ def salvage(url: str) -> Iterator[AnyRow | StoreCorruptError]:
         by = unfinished_by(connection, address.name) if format_of(connection, address.schema) > 1 else None
         if by is not None:
             yield StoreCorruptError(f"{address.name} is not whole: {by} into it has not ended")
-        alive = connection.execute(_ALIVE).fetchone()
-    if alive is not None:
-        raise StoreLockedError(
-            f"{address.name} is in use by {alive[0]} (host {alive[1]}, process {alive[2]})"
-        )
+        owners = owners_of(connection)
+    if owners:
+        raise StoreLockedError(f"{address.name} is in use by {', '.join(owners)}")
     yield from _everything(url)
+
+
+def owners_of(connection: psycopg.Connection) -> list[str]:
+    """The processes that have the store open, for people."""
+    return [
+        f"{readable(name)} (host {readable(host)}, process {pid})"
+        for name, host, pid in connection.execute(_OWNERS)
+    ]
 
 
 def _everything(url: str) -> Iterator[AnyRow | StoreCorruptError]:

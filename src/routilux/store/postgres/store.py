@@ -106,7 +106,7 @@ class PostgresStore(Reading, Store):
         self._ownership = Ownership(self._address, owner, lease_seconds)
         self._writer = Link(self._address, self._closing, self._prepare_writer, patience=_PATIENCE)
         super().__init__(
-            Link(self._address, self._closing, _find_by_key, patience=_PATIENCE), self._address.name
+            Link(self._address, self._closing, find_by_key, patience=_PATIENCE), self._address.name
         )
         self._commands = PostgresCommands(self._address, self._reader, self._ownership, self._closing)
         try:
@@ -127,7 +127,7 @@ class PostgresStore(Reading, Store):
 
     def _prepare_writer(self, connection: psycopg.Connection) -> None:
         milliseconds = max(1, round(self._lease_seconds * 1000))
-        _find_by_key(connection)
+        find_by_key(connection)
         connection.execute("SET synchronous_commit = off" if self._durability == "process" else _FULL)
         # Who waits longer for a lock, or stands still within a transaction, has lost its leases by then.
         connection.execute(f"SET lock_timeout = {milliseconds}".encode())
@@ -324,7 +324,7 @@ def _roll_back(connection: psycopg.Connection) -> None:
         connection.close()
 
 
-def _find_by_key(connection: psycopg.Connection) -> None:
+def find_by_key(connection: psycopg.Connection) -> None:
     """Every statement finds its rows by a key. What the planner believes about the size of a queue is often wrong."""
     connection.execute(_SWITCH_OFF, [_OTHER_WAYS])
 

@@ -18,8 +18,26 @@ RESERVE_SIZE = 8 * 1024 * 1024  # bytes
 _NEEDED_TO_OPEN = 1024 * 1024  # bytes
 
 
+PARTS = ("", "-wal", "-shm", "-journal", ".mark", ".lock", ".reserve", ".flight", ".refused")
+
+
 def beside(path: Path, what: str) -> Path:
     return path.with_name(f"{path.name}{what}")
+
+
+def is_part(database: Path, file: Path) -> bool:
+    """Whether a file is one of those of a database, or would be, by whatever name or link."""
+    names = {_placed(database), Path(os.path.realpath(database))}
+    found = {_placed(file), Path(os.path.realpath(file))}
+    parts = [beside(name, part) for name in names for part in PARTS]
+    if found & set(parts) or any(str(one).startswith(f"{name}.flight") for one in found for name in names):
+        return True
+    return file.exists() and any(part.exists() and file.samefile(part) for part in parts)
+
+
+def _placed(file: Path) -> Path:
+    """The name itself, which may be a link, in the folder where it really is."""
+    return Path(os.path.realpath(file.parent), file.name)
 
 
 class OwnerLock:

@@ -9,14 +9,13 @@ from pathlib import Path
 
 from routilux.errors import StoreError
 from routilux.store.facts import Fact
-from routilux.store.sqlite.beside import RESERVE_SIZE, beside, owner_of
+from routilux.store.sqlite.beside import PARTS, RESERVE_SIZE, beside, owner_of
 from routilux.store.sqlite.connection import connect, translated
 from routilux.store.sqlite.opening import exists
 from routilux.store.sqlite.operate import check
 from routilux.store.sqlite.schema import check_format, format_of, released
 
 _ENOUGH = 4 * RESERVE_SIZE  # bytes
-_PARTS = ("", "-wal", "-shm", ".mark", ".lock", ".reserve")
 
 
 def examine(path: Path) -> Iterator[Fact]:
@@ -38,7 +37,7 @@ def examine(path: Path) -> Iterator[Fact]:
 
 
 def _rights(path: Path) -> Fact:
-    needed = [file for file in (beside(path, part) for part in _PARTS) if file.exists()]
+    needed = [file for file in (beside(path, part) for part in PARTS) if file.exists()]
     locked = [str(file) for file in (path.parent, *needed) if not os.access(file, os.W_OK)]
     if locked:
         return Fact("error", "rights", f"this user cannot write {', '.join(locked)}, and a run has to")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
 from routilux.errors import StoreError, StoreLockedError
-from routilux.ports import Changes, Death, FlightRecorder, OnLost
+from routilux.store.looking import View
 from routilux.store.sqlite.beside import owner_of
 from routilux.store.sqlite.connection import connect, translated
 from routilux.store.sqlite.opening import inspect
@@ -24,9 +24,8 @@ def look_into(path: Path) -> SqliteView:
     return SqliteView(path)
 
 
-class SqliteView(SqliteStore):
-    """Reads as the store of its process does, through one connection that can write nothing. It owns nothing, and a
-    runtime with it looks and acts not: StoreLockedError names the process that runs the store.
+class SqliteView(View, SqliteStore):
+    """Reads as the store of its process does, through one connection that can write nothing.
 
     Raises StoreError where there is no store, for a database of another program or a newer format, and
     StoreCorruptError for one that is damaged, as the store itself does.
@@ -46,32 +45,6 @@ class SqliteView(SqliteStore):
     def _reader(self) -> Iterator[sqlite3.Connection]:
         with self._lock, translated(self._path):
             yield self._connection
-
-    def write(self, changes: Changes) -> frozenset[int | str]:
-        if any(getattr(changes, name) for name in Changes.__slots__):
-            raise self.only_read
-        return frozenset()
-
-    def keep_refused(self, changes: Changes, why: str) -> str:
-        raise self.only_read
-
-    def prune(self, now: float, *, finished_before: float, keep_finished: int, limit: int) -> int:
-        raise self.only_read
-
-    def claim(self, worker_id: str) -> None:
-        raise self.only_read
-
-    def when_lost(self, worker_id: str, call: OnLost) -> None:
-        """Never: no other process has a worker of this store."""
-
-    def give_up(self, worker_id: str) -> None:
-        pass
-
-    def watch(self) -> FlightRecorder | None:
-        return None
-
-    def deaths(self) -> Sequence[Death]:
-        return []
 
     def close(self) -> None:
         with self._lock:

@@ -48,11 +48,14 @@ def _check_ready(connection: sqlite3.Connection, path: Path) -> None:
 def check(path: Path) -> Iterator[StoreCorruptError]:
     """Every problem of a database, which may be in use. Raises StoreError for one of another program or format, or that
     is not whole yet."""
+    told = ""  # both say the same of what is no database
     for look in (_history, _contents):
         try:
             yield from look(path)
         except StoreCorruptError as error:
-            yield error
+            if str(error) != told:
+                yield error
+            told = str(error)
 
 
 def _history(path: Path) -> Iterator[StoreCorruptError]:

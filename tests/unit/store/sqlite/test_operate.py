@@ -1,6 +1,7 @@
 """Operating a store: by its URL, without a runtime, whatever state it is in."""
 
 import json
+import math
 import os
 import sys
 from contextlib import closing
@@ -18,6 +19,7 @@ from routilux.errors import (
 )
 from routilux.store import Problem, check, export, open_store, prune, read_export, repair, restore
 from routilux.store.sqlite import SqliteStore
+from routilux.store.sqlite.beside import PARTS, beside
 from routilux.testing.store_rows import (
     NO_UNICODE,
     ODD_TEXTS,
@@ -114,6 +116,54 @@ def test_a_store_that_is_in_use_can_be_checked_and_exported(filled, path, tmp_pa
         assert check(filled) == []
         assert export(filled, tmp_path / "rows.jsonl")["items"] == len(ITEMS) + len(TEXTS) + 1
         store.write(changes(items=[item_row(5_001)]))
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("way", ["name", "link", "folder", "hard link"])
+def test_an_export_replaces_no_file_of_the_store(filled, path, tmp_path, part, way):
+    own = beside(path, part)
+    file = tmp_path / "rows.jsonl"
+    if way == "name":
+        file = own
+    elif way == "link":
+        file.symlink_to(own)
+    elif way == "folder":
+        (tmp_path / "folder").symlink_to(path.parent)
+        file = tmp_path / "folder" / own.name
+    else:
+        own.touch()
+        file.hardlink_to(own)
+    before = {one: one.read_bytes() for one in path.parent.iterdir() if one.is_file()}
+    with pytest.raises(InvalidValueError, match=r"export\(\): expected a file that is none of the store itself"):
+        export(filled, file)
+    assert {one: one.read_bytes() for one in path.parent.iterdir() if one.is_file()} == before
+
+
+def test_an_export_does_not_replace_the_link_that_names_the_store(filled, path, tmp_path):
+    link = tmp_path / "link.db"
+    link.symlink_to(path)
+    with pytest.raises(InvalidValueError, match="none of the store itself"):
+        export(f"sqlite:///{link}", link)
+    assert link.is_symlink()
+
+
+def test_an_export_that_is_not_there_is_named(url, path, tmp_path):
+    for file in (tmp_path / "missing.jsonl", tmp_path):
+        with pytest.raises(StoreError, match=f"the export '{file}' cannot be read"):
+            restore(file, url)
+    assert not path.exists()
+
+
+def test_an_export_that_is_no_text_is_refused(url, path, tmp_path):
+    (tmp_path / "rows.jsonl").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(StoreCorruptError, match="line 1"):
+        restore(tmp_path / "rows.jsonl", url)
+    assert not path.exists()
+
+
+def test_what_is_no_database_is_one_problem(url, path):
+    path.write_bytes(b"no database" * 1_000)
+    assert len(check(url)) == 1
 
 
 def test_there_has_to_be_a_database(url, path):
@@ -322,8 +372,28 @@ def test_pruning_keeps_what_is_within_the_limits(path, url):
     assert prune(url, keep_finished=15) == 0
 
 
-@pytest.mark.parametrize("limits", [{"older_than": -1.0}, {"keep_finished": -5}])
-def test_a_negative_limit_is_refused(url, path, limits):
-    with pytest.raises(InvalidValueError, match=r"prune\(\): expected limits of 0 or more, got -"):
+@pytest.mark.parametrize(
+    ("limits", "error", "message"),
+    [
+        ({"older_than": -1.0}, InvalidValueError, "expected 0 seconds or more, got -1.0"),
+        ({"older_than": math.nan}, InvalidValueError, "expected 0 seconds or more, got nan"),
+        ({"older_than": "1"}, InvalidTypeError, "expected a number of seconds, got '1'"),
+        ({"older_than": None}, InvalidTypeError, "expected a number of seconds, got None"),
+        ({"keep_finished": -5}, InvalidValueError, "expected from 0 to .*, got -5"),
+        ({"keep_finished": 2**63}, InvalidValueError, "expected from 0 to"),
+        ({"keep_finished": 1.5}, InvalidTypeError, "expected a whole number, got 1.5"),
+        ({"keep_finished": True}, InvalidTypeError, "expected a whole number, got True"),
+    ],
+)
+def test_what_is_no_limit_is_refused(url, path, limits, error, message):
+    (name,) = limits
+    with pytest.raises(error, match=rf"prune\({name}\): {message}"):
         prune(url, **limits)
     assert not path.exists()
+
+
+@pytest.mark.parametrize("limits", [{"older_than": math.inf}, {"older_than": 10**400}])
+def test_a_limit_that_no_job_reaches_removes_none(path, url, limits):
+    with closing(SqliteStore(path)) as store:
+        store.write(changes(jobs=[job_row(status="completed", completed_at=1.0)]))
+    assert prune(url, **limits) == 0
