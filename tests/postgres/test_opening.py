@@ -10,8 +10,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from routilux.errors import InvalidTypeError, InvalidValueError, StoreError
-from routilux.store.postgres import PostgresStore
+from routilux.errors import InvalidTypeError, InvalidValueError, StoreError, StoreLockedError
+from routilux.store import look_into
+from routilux.store.postgres import PostgresStore, reading
 from routilux.store.postgres.address import address_of
 from routilux.store.postgres.migrating import migrate
 from routilux.store.postgres.statements import migrations
@@ -230,3 +231,48 @@ def test_a_time_limit_for_statements_of_others_does_not_end_a_batch(
     with closing(PostgresStore(f"{url}%20-cstatement_timeout%3D20")) as store:
         store.write(changes(workers=[worker_row()]))
         assert store.workers() == [worker_row()]
+
+
+def test_looking_leaves_an_older_format_as_it_is(url: str, admin: Any) -> None:
+    oldest, *_ = migrations()
+    migrate(admin, address_of(url, None), [oldest])
+    with closing(look_into(url)) as view:
+        assert [view.job("j"), view.properties(), view.jobs(), view.key("f", "k", 0.0)] == [
+            None,
+            {},
+            [],
+            None,
+        ]
+    assert admin.execute("SELECT version FROM format").fetchall() == [(1,)]
+    assert admin.execute("SELECT FROM owner").fetchall() == []
+
+
+def test_a_view_writes_nothing_even_by_a_fault_of_its_own(
+    url: str, open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_store().close()
+    with closing(look_into(url)) as view:
+        monkeypatch.setitem(reading._SQL, "workers", b"DELETE FROM worker")
+        with pytest.raises(StoreError, match="read-only transaction"):
+            view.workers()
+
+
+def test_a_view_names_the_processes_that_have_the_store_open(url: str, open_store: OpenStore) -> None:
+    open_store(owner="orders-1")
+    open_store(owner="orders-2")
+    with closing(look_into(url)) as view:
+        for call in (
+            lambda: view.claim("w"),
+            lambda: view.write(changes(workers=[worker_row()])),
+            lambda: view.prune(0.0, finished_before=0.0, keep_finished=0, limit=1),
+            lambda: view.keep_refused(changes(workers=[worker_row()]), "why"),
+        ):
+            with pytest.raises(StoreLockedError, match=r"run by orders-1 .*, orders-2 .*; act there"):
+                call()
+        assert [view.write(changes()), view.commands, view.watch(), view.deaths()] == [
+            frozenset(),
+            None,
+            None,
+            [],
+        ]
+    assert "the store is closed" in str(view.only_read)

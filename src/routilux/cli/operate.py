@@ -123,7 +123,10 @@ def repair(call: Call, new: str, store: str | None) -> int:
     help="Remove ended jobs beyond the newest so many.",
 )  # fmt: skip
 def prune(call: Call, store: str | None, older_than: float, keep: int) -> None:
-    """Remove old ended jobs, with what they have kept, and ended runs without jobs. No run may have the store open."""
+    """Remove old ended jobs, with what they have kept, and ended runs without jobs.
+
+    Jobs with items that wait, or that were set aside, stay. No run may have a SQLite store open.
+    """
     url = store_of(call, store, "'routilux store prune'")
     removed = prune_store(url, older_than=older_than * _DAY, keep_finished=keep)
     _tell(call, "removed", {"rows": removed})

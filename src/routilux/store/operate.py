@@ -79,13 +79,16 @@ def export_lines(url: str, counts: Counter[str]) -> Iterator[str]:
 
 def read_export(file: str | os.PathLike[str]) -> Iterator[AnyRow]:
     """The rows in a file that ``export`` wrote. Raises StoreCorruptError, naming the line, if it is not whole, and
-    StoreError if it cannot be opened."""
+    StoreError if it cannot be read."""
     try:
-        lines = open(file, encoding="utf-8", errors="surrogateescape")
+        with open(file, encoding="utf-8") as lines:
+            yield from from_lines(lines)
     except OSError as error:
         raise StoreError(f"the export {os.fspath(file)!r} cannot be read: {error}; check the path") from error
-    with lines:
-        yield from from_lines(lines)
+    except UnicodeDecodeError as error:
+        raise StoreCorruptError(
+            f"{os.fspath(file)!r} is no export: it is no text in UTF-8, {error}"
+        ) from error
 
 
 def restore(file: str | os.PathLike[str], url: str) -> dict[str, int]:
@@ -127,8 +130,8 @@ def repair(url: str, new_url: str) -> Repair:
 
 def prune(url: str, *, older_than: float = 3_600.0, keep_finished: int = 10_000) -> int:
     """Remove finished jobs that ended more than ``older_than`` seconds ago or are beyond the newest so many, expired
-    idempotency keys, and stopped workers without jobs; returns how many rows that were. A job of which items are stored,
-    such as in a join, or that a dead letter names, stays.
+    idempotency keys, and stopped workers without jobs; returns how many rows that were. A job stays as long as items of
+    it are stored, such as in a join, or a dead letter names it.
 
     A runtime that has the store open does this by itself, with limits of its own. In PostgreSQL this may be used beside
     it; where one has a SQLite store this raises StoreLockedError. The file of a SQLite store keeps its size, and uses

@@ -73,6 +73,13 @@ class TestExportAndRestore:
         call("store", "export", "rows.jsonl", *STORE)
         assert call("store", "export", *STORE, "-q").stdout == (folder / "rows.jsonl").read_text()
 
+    @pytest.mark.parametrize("part", ["", ".mark", "-wal"])
+    def test_a_file_of_the_store_is_refused(self, folder: Path, part: str) -> None:
+        before = (folder / "runs.db").read_bytes()
+        result = call("store", "export", f"runs.db{part}", *STORE)
+        assert (result.exit_code, "none of the store itself" in result.stderr) == (2, True)
+        assert (folder / "runs.db").read_bytes() == before
+
     def test_a_file_that_is_not_there_is_refused(self) -> None:
         result = call("store", "restore", "rows.jsonl", "--store", "sqlite:///copy.db")
         assert (result.exit_code, "'rows.jsonl' is no file" in result.stderr) == (2, True)
@@ -95,6 +102,11 @@ def test_prune_removes_what_has_ended_but_for_jobs_with_dead_letters() -> None:
     assert json.loads(call("store", "prune", *STORE, "--keep", "0", "--json").stdout)["rows"] > 0
     left = [json.loads(line) for line in call("job", "list", *STORE, "-q").stdout.splitlines()]
     assert [job["dead_letters"] for job in left] == [1]
+
+
+def test_prune_refuses_what_is_no_number_of_days() -> None:
+    result = call("store", "prune", *STORE, "--older-than", "nan")
+    assert (result.exit_code, "expected 0 seconds or more, got nan" in result.stderr) == (2, True)
 
 
 @pytest.mark.parametrize("arguments", [["check"], ["export"], ["prune"], ["repair", "sqlite:///new.db"]])

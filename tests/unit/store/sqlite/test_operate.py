@@ -134,7 +134,9 @@ def test_an_export_replaces_no_file_of_the_store(filled, path, tmp_path, part, w
         own.touch()
         file.hardlink_to(own)
     before = {one: one.read_bytes() for one in path.parent.iterdir() if one.is_file()}
-    with pytest.raises(InvalidValueError, match=r"export\(\): expected a file that is none of the store itself"):
+    with pytest.raises(
+        InvalidValueError, match=r"export\(\): expected a file that is none of the store itself"
+    ):
         export(filled, file)
     assert {one: one.read_bytes() for one in path.parent.iterdir() if one.is_file()} == before
 
@@ -156,7 +158,7 @@ def test_an_export_that_is_not_there_is_named(url, path, tmp_path):
 
 def test_an_export_that_is_no_text_is_refused(url, path, tmp_path):
     (tmp_path / "rows.jsonl").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(StoreCorruptError, match="line 1"):
+    with pytest.raises(StoreCorruptError, match="is no export"):
         restore(tmp_path / "rows.jsonl", url)
     assert not path.exists()
 
