@@ -64,7 +64,6 @@ def say(*words: Any) -> None:
 def expected(record: logging.LogRecord) -> bool:
     """Logic that fails, what looks odd about the flow, a server that was stopped, and posts that wait while an item
     that may be poison runs alone: the log does not matter."""
-    said = record.getMessage()
     usual = ("flow 'works': ", "the store postgresql:", "error ignored", "a post or emit has waited 5 s")
     return hasattr(record, "follows") or record.getMessage().startswith(usual)
 
