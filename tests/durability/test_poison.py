@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
-from routilux import Flow, Routine, Runtime
+from routilux import Flow, Routine, Runtime, current
 from routilux.activation_policies import immediate_policy
-from routilux.errors import StoreError
+from routilux.errors import PoisonItemError, StoreError
 from routilux.ports import FLIGHT_SEATS, Changes, FlightRecorder
 from routilux.runtime.journal import flights
 from routilux.runtime.journal.rows import flight_key, flight_prefix, flight_text
@@ -249,3 +249,67 @@ def test_only_what_ran_alone_counts_and_the_others_are_forgotten_at_once() -> No
         runtime.exec(flow, worker_id="w")
     assert store.died[0].texts == [alone]
     assert [note for note, _ in store.notes("w") if note.kind == "crash"] == []
+
+
+def entry_left_in(store: Recorded) -> tuple[Flow, str, int]:
+    """An execution whose process died at work: its flow, its worker, and the number of its first item."""
+    entered, ends = Event(), Event()
+
+    def stuck(slot_data: Any, message: Any, state: Any) -> None:
+        entered.set()
+        ends.wait(PATIENCE)
+
+    with Runtime(store=store) as runtime:
+        state = runtime.exec(one_routine("night", stuck), entry_params={"rows": 5}, job_id="n1")
+        assert entered.wait(PATIENCE)
+        runtime.shutdown(wait=False)
+        ends.set()
+    (row,) = store.items(state.worker_id, "work.input")
+    return one_routine("night"), state.worker_id, row.number
+
+
+def test_an_execution_whose_entry_is_set_aside_fails_and_says_what_to_do() -> None:
+    store = Recorded()
+    flow, worker_id, number = entry_left_in(store)
+    text = flight_text(flight_prefix(worker_id, "work.input"), number, alone=False)
+    store.died = [Died(text) for _ in range(3)]
+    with Runtime(store=store) as runtime:
+        state = runtime.exec(flow, entry_params={"rows": 5}, job_id="n1")
+        assert state.wait(PATIENCE)
+        assert state.status.value == "failed"
+        with pytest.raises(PoisonItemError, match="under another job_id"):
+            state.job.result(PATIENCE)
+        assert [letter.reason for letter in runtime.dead_letters()] == ["poison"]
+    with Runtime(store=store) as runtime:
+        assert runtime.get_job("n1").status == "failed"
+
+
+@pytest.mark.parametrize(("known", "left"), [(1, [1]), (2, [])])
+def test_deaths_count_until_a_checkpoint_comes_further(known: int, left: list[int]) -> None:
+    """``known`` tells where an attempt before has noted that it was; this one notes 1 again, or comes to 2."""
+    died, noted = Event(), Event()
+    positions = iter([1, known])
+
+    def logic(slot_data: Any, message: Any, state: Any) -> None:
+        current().checkpoint(next(positions))
+        noted.set()
+        died.wait(PATIENCE)
+
+    flow, store = one_routine("flow", logic), Recorded()
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        runtime.post(flow, "work", "input", {})
+        assert noted.wait(PATIENCE)
+        runtime.shutdown(wait=False)
+        died.set()
+    (row,) = store.items("w", "work.input")
+    store.died = [Died(flight_text(flight_prefix("w", "work.input"), row.number, alone=False))]
+    died.clear()
+    noted.clear()
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        assert noted.wait(PATIENCE)
+        crashes = [json.loads(value) for note, value in store.notes("w") if note.kind == "crash"]
+        runtime.shutdown(wait=False)
+        died.set()
+    assert crashes == left

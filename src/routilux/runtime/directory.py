@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from routilux.errors import InvalidTypeError, StateError, WorkerNotRunningError, shown, unknown
 from routilux.model.flow import Flow
@@ -51,6 +52,7 @@ class Directory:
         self._registry = FlowRegistry.get_instance() if registry is None else registry
         self._by_flow: dict[str, tuple[Worker, ...]] = {}  # those that take jobs
         self.elsewhere: dict[str, Worker] = {}  # that other runtimes run
+        self._given: WeakValueDictionary[str, Flow] = WeakValueDictionary()  # also what was refused
         self._lock = engine.driver.lock()
 
     def enter(self, worker: Worker) -> None:
@@ -76,6 +78,14 @@ class Directory:
                 f"a flow is given by its registered name or as a Flow, got {type(flow).__name__}: {shown(flow)}"
             )
         return self._registry.get(flow)
+
+    def give(self, flow: Flow) -> None:
+        """The runtime has been given this flow, which may not fit what the store has."""
+        self._given[flow.flow_id] = flow
+
+    def given_flow(self, flow_id: str) -> Flow | None:
+        """The one that was given last under this id, or else :meth:`known_flow`."""
+        return self._given.get(flow_id) or self.known_flow(flow_id)
 
     def known_flow(self, flow_id: str) -> Flow | None:
         """The flow that is registered under this id, or runs here."""

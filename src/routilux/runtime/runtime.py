@@ -236,6 +236,7 @@ class Runtime:
             }
             _check_resumed(job_state, [name for name, value in given.items() if value is not None])
         flow = self._directory.flow(flow)
+        self._directory.give(flow)
         self._engine.tell_findings(flow, flow.check())
         if job_state is not None:
             return self._resume(flow, job_state)
@@ -406,6 +407,8 @@ class Runtime:
             raise StateError(
                 "recover() opens what a store holds; give the runtime one: Runtime(store='sqlite:///…')"
             )
+        for flow in given.values():
+            self._directory.give(flow)
 
         def find(flow_id: str) -> Flow | None:
             return given.get(flow_id) or self._directory.known_flow(flow_id)
@@ -651,7 +654,7 @@ class Runtime:
         ``max_finished_bytes``; a store keeps 100,000, for a week)."""
         job = self._engine.book.jobs.get(checked_name_of("get_job()", job_id, "the job_id of the job"))
         if job is None and self._opener is not None:
-            return self._opener.job(job_id, self._directory.known_flow)
+            return self._opener.job(job_id, self._directory.given_flow)
         return job
 
     def list_jobs(
@@ -687,7 +690,7 @@ class Runtime:
         worker_id = worker.worker_id if isinstance(worker, WorkerState) else worker
         if self._opener is not None:
             after = None if cursor is None else (cursor.created_at, cursor.job_id)
-            find = self._directory.known_flow
+            find = self._directory.given_flow
             return self._opener.jobs(
                 find,
                 status=status,

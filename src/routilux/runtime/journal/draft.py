@@ -116,6 +116,7 @@ class StoredList:
     def put(self, value: Any, where: str) -> None:
         """Add a value: with the running activation, or at once outside of one."""
         data = self._worker.encode(value, where)
+        value = self._worker.decode(data, where)  # the caller may change what it has
         draft = self._worker.draft()
         if draft is not None:
             draft.entries.append((self, value, data))

@@ -47,6 +47,16 @@ class Endings:
         count = worker.stored_jobs.count
         for item in items:
             count(record, item[3], -1)
+        self._forget_deaths(record, keys)
+
+    def forget_deaths(self, record: Record, mailbox: Mailbox, items: Iterable[Item]) -> None:
+        """Their activation has come further since: no death before it is held against them any more."""
+        places = mailbox.node.places
+        self._forget_deaths(
+            record, [ItemKey(self._worker.worker_id, places[item[1]], item[0]) for item in items]
+        )
+
+    def _forget_deaths(self, record: Record, keys: Iterable[ItemKey]) -> None:
         if self.deaths:
             known = [key for key in keys if self.deaths.pop(key, None) is not None]
             record.notes = {**record.notes, **{rows.crash_note(*key): None for key in known}}
@@ -104,11 +114,13 @@ class Endings:
     def poisoned(
         self, mailbox: Mailbox, items: Sequence[Item], error: PoisonItemError, activation: Any = None
     ) -> None:
-        """Items that killed the process again and again are set aside, and the flow goes on."""
+        """Items that killed the process again and again are set aside, and the flow goes on. An execution fails with
+        the item that it was begun with: nothing else says what it was to do."""
         record = Record(self._worker)
         if activation is not None:
             self._worker.notes.forget(activation, record)
-        self._set_aside(record, mailbox, items, "poison", error)
+        is_entry = self._worker.one_shot and any(item[4] == "post" for item in items)
+        self._set_aside(record, mailbox, items, "poison", error, error if is_entry else None)
 
     def unfit(self, mailbox: Mailbox, item: Item, error: BaseException) -> None:
         """An item that cannot be queued is set aside, and the flow goes on."""
@@ -124,16 +136,26 @@ class Endings:
         items: Sequence[Item],
         reason: str,
         error: BaseException | None,
+        fatal: BaseException | None = None,
     ) -> None:
+        """``fatal``: the jobs of these items fail with it."""
         journal = self._worker.journal
         record.letters = self.letters(mailbox, items, reason, error)
         lost = self._lost(mailbox, items, reason, error)
         with journal.lock:
             self._note(record, lost)
             self.take_unrun(record, mailbox, items)
+            if fatal is not None:
+                for item in items:
+                    self._worker.stored_jobs.end_rows(record, item[3], fatal)
+                record.then(partial(self._fail, list(items), fatal))
             record.then(partial(self._worker.settle, list(items)))
             journal.append(record)
         journal.wake()
+
+    def _fail(self, items: Sequence[Item], fatal: BaseException) -> None:
+        jobs = {member.job.job_id: member.job for item in items for member in item[3].members}
+        self._worker.end_jobs(jobs.values(), JobStatus.FAILED, fatal, besides=items)
 
     def dead_letter(
         self, mailbox: Mailbox, item: Item, reason: str, error: BaseException | None, traceback: str | None

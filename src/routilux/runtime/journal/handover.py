@@ -120,6 +120,10 @@ class Handover:
         draft.settle()
         self.seal(draft)
         record.notes = {rows.checkpoint_note(worker.worker_id, routine_id, activation.key): data}
+        # One that only notes again where an earlier attempt was has got nowhere.
+        comes_further = bool(worker.endings.deaths) and data != worker.encode(
+            activation.checkpointed, f"checkpoint of routine {routine_id!r}"
+        )
 
         def hand_over() -> None:
             with journal.lock:
@@ -133,6 +137,8 @@ class Handover:
                     self.seal(draft)
                 activation.draft, activation.has_checkpoint = Draft(), True
                 sent = self._apply(draft, activation, record)
+                if comes_further:
+                    worker.endings.forget_deaths(record, activation.mailbox, activation.batch)
                 activation.draft.rest_on(draft)
                 record.then(partial(self._send, activation, sent))
                 journal.append(record)

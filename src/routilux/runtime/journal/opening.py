@@ -121,10 +121,9 @@ class Opener:
         try:
             self._begin_life(worker, row, "worker", named=worker_id is not None)
             if metadata:
-                worker.metadata_form = worker.encode(
-                    dict(metadata), f"metadata of worker {worker.worker_id!r}"
-                )
-                worker.state.keep_metadata(metadata)
+                where = f"metadata of worker {worker.worker_id!r}"
+                worker.metadata_form = worker.encode(dict(metadata), where)
+                worker.state.keep_metadata(worker.decode(worker.metadata_form, where))
             worker.write_row_now()
         except BaseException:
             worker.give_up_claim()

@@ -174,7 +174,9 @@ class Revival:
             return
         deaths = worker.endings.deaths.get(ItemKey(*row[:3]), 0)
         if deaths >= rows.POISON_DEATHS:
-            worker.endings.poisoned(mailbox, [item], rows.poison(row.place, row.number, deaths))
+            worker.endings.poisoned(
+                mailbox, [item], rows.poison(row.place, row.number, deaths, one_shot=worker.one_shot)
+            )
             return
         if worker.joins.of(mailbox) is None:
             self.queue(slot, item)
@@ -221,7 +223,10 @@ class Revival:
             mailbox.withdraw(partial(is_, activation))
             first = keys[0]
             worker.endings.poisoned(
-                mailbox, activation.batch, rows.poison(first.place, first.number, deaths), activation
+                mailbox,
+                activation.batch,
+                rows.poison(first.place, first.number, deaths, one_shot=worker.one_shot),
+                activation,
             )
         return True
 

@@ -241,10 +241,15 @@ def letter_of(codec: Codec, row: LetterRow) -> DeadLetter:
     )
 
 
-def poison(place: str, number: int, deaths: int) -> PoisonItemError:
+def poison(place: str, number: int, deaths: int, *, one_shot: bool) -> PoisonItemError:
+    cure = (
+        "run it again with runtime.exec() under another job_id"
+        if one_shot
+        else "put it back with runtime.redrive()"
+    )
     return PoisonItemError(
         f"item {number} of slot {place!r} is set aside: the process has died {deaths} times while an activation ran "
-        "on it. Look at its data and at what the routine does with it, then put it back with runtime.redrive()",
+        f"on it. Look at its data and at what the routine does with it, then {cure}",
         slot=place,
     )
 

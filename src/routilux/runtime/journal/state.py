@@ -150,11 +150,13 @@ class JournaledJob(JobContext):
         account: JobAccount,
         metadata: Mapping[str, Any] | None,
     ) -> None:
-        super().__init__(job_id, worker.worker_id, worker.flow_id, account, worker.engine.driver, metadata)
         # Fixed from here on: what the owner changes in ``metadata`` is not stored.
-        self.metadata_form = (
-            worker.encode(dict(metadata), f"metadata of job {job_id!r}") if metadata else None
-        )
+        self.metadata_form: bytes | None = None
+        if metadata:
+            where = f"metadata of job {job_id!r}"
+            self.metadata_form = worker.encode(dict(metadata), where)
+            metadata = worker.decode(self.metadata_form, where)
+        super().__init__(job_id, worker.worker_id, worker.flow_id, account, worker.engine.driver, metadata)
         self._stored: dict[str, Any] = {}
         self._worker = worker
 

@@ -16,6 +16,7 @@ RESERVE_SIZE = 8 * 1024 * 1024  # bytes
 """What SQLite needs to let a full store drain: it writes pages even to delete rows."""
 
 _NEEDED_TO_OPEN = 1024 * 1024  # bytes
+_NEEDED_TO_GROW = 2 * RESERVE_SIZE
 
 
 PARTS = ("", "-wal", "-shm", "-journal", ".mark", ".lock", ".reserve", ".flight", ".refused")
@@ -110,9 +111,14 @@ class Reserve:
         """Whether the reserve is there; takes only space of which twice as much is free."""
         if not self._held and self._is_whole():
             self._held = True
-        if not self._held and self._free() >= 2 * RESERVE_SIZE:
+        if not self._held and self._free() >= _NEEDED_TO_GROW:
             self._held = self._allocate()
         return self._held
+
+    def shortage(self) -> str:
+        """How much space has to be free for :meth:`restore`, and how much is."""
+        needed, free = _NEEDED_TO_GROW / 2**20, self._free() / 2**20
+        return f"{needed:.0f} MiB have to be free on its volume, and {free:.1f} MiB are"
 
     def _is_whole(self) -> bool:
         return self._path.exists() and self._path.stat().st_blocks * 512 >= RESERVE_SIZE

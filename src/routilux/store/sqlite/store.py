@@ -194,8 +194,8 @@ class SqliteStore(Store):
         with self._writer():
             if _grows(changes) and not self._reserve.restore():
                 raise StoreFullError(
-                    f"{self._path}: the disk was full and has not enough space yet; what is stored can be worked off, "
-                    "but nothing can be added"
+                    f"{self._path}: the disk was full and has not enough space yet: {self._reserve.shortage()}; what "
+                    "is stored can be worked off, but nothing can be added"
                 )
             return self._draining(lambda: self._commit(changes), may_retry=not _grows(changes))
 
