@@ -9,6 +9,7 @@ from threading import Lock
 from routilux.ports import MOST_DUE, Answer, Command, Commands
 from routilux.store.claims import Claims
 
+
 class MemoryCommands(Commands):
     """``lock`` is that of the store: what a batch answers waits until the batch is applied."""
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from routilux import errors
 from routilux.errors import (
     ExecutionError,
+    ExecutionTimeoutError,
     RoutiluxError,
     RuntimeClosedError,
     StoreDataError,
@@ -30,9 +31,8 @@ if TYPE_CHECKING:
     from routilux.runtime.journal.log import Journal
     from routilux.runtime.waiting import Signal, Waits
 
-UNSURE_POST = (
-    "repeat the post with the same idempotency_key, and it is accepted once; without one it may be accepted twice"
-)
+UNSURE_POST = "repeat it with the same idempotency_key, and it is accepted once; without one it may be accepted twice"
+REST = "rest"  # the command that waits until what ran of something that is paused has ended
 LOOK_SECONDS = 0.5  # between two looks at the store, where something is waited for and no news came
 
 Kinds: TypeAlias = "Mapping[str, Callable[[Any, dict[str, Any], Reply], Waits[Mapping[str, Any]]]]"
@@ -107,11 +107,15 @@ class Desk:
     ) -> Waits[dict[str, Any]]:
         """Ask whoever runs the worker, and wait for the answer; raises what that raises.
 
-        StoreError at the deadline, and nothing has happened then; StoreUnknownError where the store fails and does not
-        say whether it has. ``is_done`` says that it has come about without an answer.
+        StoreError at the deadline, and nothing has happened then; of "rest", which only waits for what is paused,
+        ExecutionTimeoutError, and the answer has a second more to come, as it names what still runs. StoreUnknownError
+        where the store fails and does not say whether it has happened. ``is_done`` says that it has come about without
+        an answer.
         """
         codec, driver = self._journal.codec, self._engine.driver
         self.open()
+        if kind == REST and deadline is not None:
+            deadline += 2 * LOOK_SECONDS
         command_id = f"command_{driver.unique()}"
         data = codec.encode(dict(about), f"{kind} of worker {worker_id!r}")
         signal = self._awaited[command_id] = driver.signal()
@@ -171,6 +175,13 @@ class Desk:
     def _withdraw(self, command_id: str, worker_id: str, kind: str) -> None:
         """Raises where nothing has happened; else its answer has come."""
         if self._is_withdrawn(command_id, worker_id, kind):
+            if kind == REST:
+                asked = self._commands.runner(worker_id) or "the process that ran it"
+                raise ExecutionTimeoutError(
+                    f"pause() of worker {worker_id!r}: it is paused, and nothing new starts, but {asked} has not said "
+                    "whether what ran has ended; call pause() again with a longer timeout",
+                    worker_id=worker_id,
+                )
             if self._closed:
                 raise RuntimeClosedError(
                     f"{kind}(): this runtime has been shut down; nothing of it has happened"
@@ -377,7 +388,9 @@ def _holds(is_done: Callable[[], bool]) -> bool:
 
 
 def _unknown(worker_id: str, kind: str, error: StoreError) -> StoreUnknownError:
-    advice = UNSURE_POST if kind == "post" else "call it again, which changes nothing where it was carried out"
+    advice = (
+        UNSURE_POST if kind == "post" else "call it again, which changes nothing where it was carried out"
+    )
     return StoreUnknownError(
         f"{kind}() to worker {worker_id!r}: it is not known whether it has been carried out, or will be "
         f"({describe(error)}); {advice}",
