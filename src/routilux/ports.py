@@ -461,8 +461,8 @@ class Commands(Protocol):
         """Their answers have been heard."""
 
     def due(self, worker_ids: Sequence[str], known: Sequence[str] = ()) -> list[Command]:
-        """The commands to these workers that wait, but for those whose ids are ``known``; at most ``MOST_DUE``. Those of
-        kind "post" come last, otherwise the oldest first."""
+        """The commands to these workers that wait, without those whose ids are ``known``; at most ``MOST_DUE``. Those
+        of kind "post" come last, otherwise the oldest first."""
 
     def gone(self, command_ids: Sequence[str]) -> list[str]:
         """Those of these commands that are no more: withdrawn, or answered and forgotten."""

@@ -31,7 +31,9 @@ if TYPE_CHECKING:
     from routilux.runtime.journal.log import Journal
     from routilux.runtime.waiting import Signal, Waits
 
-UNSURE_POST = "repeat it with the same idempotency_key, and it is accepted once; without one it may be accepted twice"
+UNSURE_POST = (
+    "repeat it with the same idempotency_key, and it is accepted once; without one it may be accepted twice"
+)
 REST = "rest"  # the command that waits until what ran of something that is paused has ended
 LOOK_SECONDS = 0.5  # between two looks at the store, where something is waited for and no news came
 
