@@ -70,7 +70,7 @@ def taken_names(
 def _missing(names: Iterable[str], written: psycopg.Cursor) -> frozenset[str]:
     """Those that no row was written for, and those that were given twice."""
     found = {name for (name,) in written}
-    given = Counter(names)
+    given = Counter(iter(names))  # of a mapping, the keys
     return frozenset(name for name, times in given.items() if times > 1 or storable(name) not in found)
 
 
