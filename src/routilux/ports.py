@@ -435,6 +435,9 @@ class Death(Protocol):
         """What there was to do about these is done; they are told no more, here or in another process."""
 
 
+MOST_DUE = 1_000
+
+
 class Commands(Protocol):
     """Asks whoever runs a worker to do something, and hears what came of it. Every method is safe from any thread.
 
@@ -457,8 +460,12 @@ class Commands(Protocol):
     def forget(self, command_ids: Sequence[str]) -> None:
         """Their answers have been heard."""
 
-    def due(self, worker_ids: Sequence[str]) -> list[Command]:
-        """The commands to these workers that wait, oldest first; at most 1,000."""
+    def due(self, worker_ids: Sequence[str], known: Sequence[str] = ()) -> list[Command]:
+        """The commands to these workers that wait, without those whose ids are ``known``; at most ``MOST_DUE``. Those
+        of kind "post" come last, otherwise the oldest first."""
+
+    def gone(self, command_ids: Sequence[str]) -> list[str]:
+        """Those of these commands that are no more: withdrawn, or answered and forgotten."""
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:
         """Call ``wake``, on any thread, when a command or an answer may have come; a second may pass before it is.

@@ -23,9 +23,10 @@ from routilux.errors import (
     QueueFullError,
     StateError,
     StoreError,
+    StoreUnknownError,
     WorkerNotRunningError,
 )
-from routilux.ports import Command, Store
+from routilux.ports import MOST_DUE, Answer, Changes, Command, Commands, Store
 from routilux.store.memory import MemoryStore
 from tests.postgres.conftest import OpenStore
 from tests.postgres.test_ownership import run_out
@@ -222,9 +223,9 @@ def test_a_pause_that_is_withdrawn_while_it_is_written_is_taken_back(
         assert commands.withdraw(command.command_id)
         begin(command)
 
-    end = desk._end
+    answer = desk.answer
     monkeypatch.setattr(desk, "_begin", late)
-    monkeypatch.setattr(desk, "_end", lambda *result: (end(*result), ended.set()))
+    monkeypatch.setattr(desk, "answer", lambda *result: (answer(*result), ended.set()))
     data = desk._journal.codec.encode({"job_id": None, "seconds": None}, "a command")
     commands.ask(Command("withdrawn", "orders", "pause", data))
     assert ended.wait(SECONDS)
@@ -495,3 +496,212 @@ def test_nothing_that_was_accepted_is_lost_when_the_owner_is_killed(
     assert len(store.jobs(worker_id="orders")) == 60
     assert set(other.work.done) >= set(range(killed_at + 1, 60))
     other.runtime.shutdown()
+
+
+class Held:
+    """Writes of a store wait while they may not go on."""
+
+    def __init__(self, store: Store) -> None:
+        self.store, self.write = store, store.write
+        self.may_go_on, self.waits, self.looks = Event(), Event(), 0
+        self.may_go_on.set()
+        assert store.commands is not None
+        self._due = store.commands.due
+        store.write = self._held  # type: ignore[method-assign]
+        store.commands.due = self._counted  # type: ignore[method-assign]
+
+    def _held(self, changes: Changes) -> frozenset[int | str]:
+        if changes.jobs and not self.may_go_on.is_set():
+            self.waits.set()
+            self.may_go_on.wait(SECONDS)
+        return self.write(changes)
+
+    def _counted(self, *arguments: Any) -> list[Command]:
+        self.looks += 1
+        return self._due(*arguments)
+
+
+def test_a_refused_post_is_not_begun_again_while_its_answer_waits_to_be_written(stores: Stores) -> None:
+    store = stores()
+    owner = Side(store, max_queue_length=1, on_full="error")
+    other = Side(stores(), max_queue_length=1, on_full="error")
+    held = Held(store)
+    idle = Flow("idle")
+    idle.add_routine(Work(), "work")
+    owner.runtime.exec(idle, worker_id="idle")
+    try:
+        owner.work.may_go_on.clear()
+        running = owner.post("a")
+        eventually(lambda: running.status == "running")
+        owner.post("b")
+        held.may_go_on.clear()
+        Thread(target=owner.runtime.post, args=(idle, "work", "input", {"n": 0}), daemon=True).start()
+        assert held.waits.wait(SECONDS)
+        refused: list[BaseException] = []
+
+        def post() -> None:
+            try:
+                other.post("c")
+            except QueueFullError as error:
+                refused.append(error)
+
+        posting = Thread(target=post, daemon=True)
+        posting.start()
+        eventually(lambda: bool(_with_answers(owner)))
+        owner.work.may_go_on.set()  # there is room now
+        eventually(lambda: "b" in owner.work.done)
+        before = held.looks
+        assert store.commands is not None
+        ask = Command("command_other", "idle", "pause", owner.runtime._engine.journal.codec.encode({}, ""))
+        store.commands.ask(ask)
+        eventually(lambda: held.looks >= before + 2 or len(_with_answers(owner)) > 1)
+        assert len([one for one in _with_answers(owner) if one.command_id != "command_other"]) == 1
+        held.may_go_on.set()
+        posting.join(SECONDS)
+        assert len(refused) == 1
+        assert owner.runtime.wait_until_all_jobs_finished(SECONDS)
+        assert owner.work.done == ["a", "b"]
+    finally:
+        held.may_go_on.set()
+        for side in (owner, other):
+            side.work.may_go_on.set()
+            side.runtime.shutdown(timeout=5)
+
+
+def _with_answers(side: Side) -> list[Answer]:
+    journal = side.runtime._engine.journal
+    assert journal is not None
+    with journal.lock:
+        return [answer for record in list(journal._log) for answer in record.answers]
+
+
+def _asked(store: Store, *commands: Command) -> Commands:
+    assert store.commands is not None
+    for command in commands:
+        store.commands.ask(command)
+    return store.commands
+
+
+def test_two_answers_to_one_command_are_not_written(stores: Stores) -> None:
+    store = stores()
+    store.claim("w")
+    commands = _asked(store, Command("a", "w", "post", b""), Command("b", "w", "post", b""))
+    changes = Changes()
+    changes.answers = [Answer("a", "w", b"1"), Answer("b", "w", b"2"), Answer("a", "w", b"3")]
+    changes.properties = {"written": "yes"}
+    assert store.write(changes) == {"a"}
+    assert commands.answers(["a", "b"]) == {}
+    assert "written" not in store.properties()
+    assert [command.command_id for command in commands.due(["w"])] == ["a", "b"]
+    store.give_up("w")
+
+
+def test_commands_that_are_known_hide_no_others_and_posts_come_last(stores: Stores) -> None:
+    store = stores()
+    posts = [Command(f"post_{n}", "w", "post", b"") for n in range(MOST_DUE + 1)]
+    commands = _asked(
+        store, *posts, Command("resume", "w", "resume", b""), Command("elsewhere", "v", "post", b"")
+    )
+    first = [command.command_id for command in commands.due(["w"])]
+    assert first == ["resume", *(f"post_{n}" for n in range(MOST_DUE - 1))]
+    left = [f"post_{n}" for n in (MOST_DUE - 1, MOST_DUE)]
+    assert [command.command_id for command in commands.due(["w", "v"], first)] == [*left, "elsewhere"]
+    assert commands.withdraw("post_3")
+    assert commands.gone(["post_3", "post_4", "never"]) == ["post_3", "never"]
+
+
+def test_what_was_withdrawn_waits_no_longer_where_the_worker_runs(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    owner.runtime.pause(owner.state)
+    for n in (1, 2):
+        owner.post(n)
+
+    async def withdrawn() -> None:
+        options: dict[str, Any] = {"idempotency_key": "k"}
+        task = asyncio.ensure_future(other.runtime.apost(other.flow, "work", "input", {"n": 3}, **options))
+        await asyncio.to_thread(eventually, lambda: len(owner.runtime._engine.book.jobs) == 3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    asyncio.run(withdrawn())
+    eventually(lambda: len(owner.runtime._engine.book.jobs) == 2)
+    owner.runtime.resume(owner.state)
+    assert owner.post(4, idempotency_key="k").wait(SECONDS)
+    assert owner.runtime.wait_until_all_jobs_finished(SECONDS)
+    assert owner.work.done == [1, 2, 4]
+
+
+def fail_once(of: Any, name: str, *, done: bool = False) -> None:
+    """The next call raises; if ``done``, after it has had its effect."""
+    right = getattr(of, name)
+
+    def failing(*arguments: Any) -> Any:
+        setattr(of, name, right)
+        if done:
+            right(*arguments)
+        raise StoreError("the connection is lost; the next call connects again")
+
+    setattr(of, name, failing)
+
+
+def test_an_answer_counts_though_the_store_fails_behind_it(stores: Stores) -> None:
+    mine = stores()
+    owner, other = Side(stores()), Side(mine)
+    try:
+        commands = mine.commands
+        fail_once(commands, "forget")
+        assert other.post(1).wait(SECONDS)
+        answers = commands.answers
+
+        def answered(command_ids: Any) -> dict[str, bytes]:
+            found = answers(command_ids)
+            if found:
+                fail_once(mine, "job")
+            return found
+
+        commands.answers = answered
+        assert other.post(2).wait(SECONDS)
+        assert owner.work.done == [1, 2]
+    finally:
+        for side in (owner, other):
+            side.runtime.shutdown(timeout=5)
+
+
+def test_where_the_store_fails_in_the_middle_it_says_that_it_is_unknown(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    commands = other.runtime._engine.journal.store.commands
+    owner.runtime.pause(owner.state)
+    for n in (1, 2):
+        owner.post(n)
+    fail_once(commands, "withdraw")
+    with pytest.raises(StoreUnknownError, match="same idempotency_key"):
+        other.post(3, timeout=0.3, idempotency_key="k")
+    fail_once(commands, "ask", done=True)
+    with pytest.raises(StoreError, match="connection is lost") as refused:
+        other.post(4)  # it could be withdrawn
+    assert type(refused.value) is StoreError
+    fail_once(commands, "ask")
+    with pytest.raises(StoreUnknownError, match="same idempotency_key"):
+        other.post(5)
+    owner.runtime.resume(owner.state)
+    assert other.post(3, idempotency_key="k").wait(SECONDS)
+    assert owner.runtime.wait_until_all_jobs_finished(SECONDS)
+    assert owner.work.done == [1, 2, 3]
+
+
+def test_in_memory_nothing_is_withdrawn_while_its_answer_is_written() -> None:
+    class Slow(MemoryStore):
+        def _apply(self, changes: Changes) -> None:
+            withdrawing.start()
+            withdrawing.join(0.2)  # it waits for the lock
+            super()._apply(changes)
+
+    store, withdrawn = Slow(), []
+    commands = _asked(store, Command("a", "w", "post", b""))
+    withdrawing = Thread(target=lambda: withdrawn.append(commands.withdraw("a")))
+    changes = Changes()
+    changes.answers = [Answer("a", "w", b"1")]
+    assert not store.write(changes)
+    withdrawing.join(SECONDS)
+    assert (withdrawn, commands.answers(["a"])) == ([False], {"a": b"1"})

@@ -129,6 +129,7 @@ class Withdrawn(Exception):
 class Reply:
     """To a command that another runtime has asked: it is written in the record of what the command leads to."""
 
+    is_handed_over = False  # in a record
     is_written = False
 
     def __init__(self, command_id: str, worker_id: str, codec: Codec) -> None:
@@ -137,7 +138,9 @@ class Reply:
         self._codec = codec
 
     def of(self, about: Mapping[str, Any]) -> Answer:
+        """The answer, for a record that is handed over now."""
         data = self._codec.encode(dict(about), f"the answer to {self.command_id}")
+        self.is_handed_over = True
         return Answer(self.command_id, self._worker_id, data)
 
     def written(self) -> None:
@@ -210,6 +213,8 @@ class Posting:
 
     def _look_again(self, post: Post) -> None:
         """A name was taken in the store: of a given one is found there whose it is, and another id is made up."""
+        if post.reply is not None:
+            post.reply.is_handed_over = False
         if post.job_id is None:
             self._engine.book.draw_prefix()
 

@@ -54,7 +54,7 @@ class MemoryStore(Store):
         self._properties: dict[str, str] = {}
         self._tombstones: dict[str, JobRow] = {}
         self._claims = Claims()
-        self._commands = MemoryCommands(self._claims)
+        self._commands = MemoryCommands(self._claims, self._lock)
         self.refused: list[tuple[Changes, str]] = []  # changes that can never be written, and why
 
     @property
@@ -70,14 +70,15 @@ class MemoryStore(Store):
             ) or frozenset(
                 [
                     *(row.job_id for row in changes.jobs.values() if self._is_of_another(row)),
-                    *(row.command_id for row in changes.answers if not self._commands.waits(row)),
+                    *self._commands.refused(changes.answers),
                 ]
             )
             if not taken:
                 self._check_new(changes)
                 self._apply(changes)
+                self._commands.take(changes.answers)
         if changes.answers and not taken:
-            self._commands.take(changes.answers)
+            self._commands.wake()
         return taken
 
     def keep_refused(self, changes: Changes, why: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from threading import Thread
@@ -468,7 +469,8 @@ class Opener:
         driver = self._engine.driver
         account = JobAccount(driver.lock(), context=Context())
         job = account.job = FollowedJob(job_id, worker_id, flow_id, account, driver)
-        job.follow(self._journal, lambda: self._engine.book.jobs.get(job_id, job), lambda stored: None)
+        with suppress(StoreError):  # it was accepted; the next look shows how it is
+            job.follow(self._journal, lambda: self._engine.book.jobs.get(job_id, job), lambda stored: None)
         return job
 
     def jobs(

@@ -56,15 +56,19 @@ class PostgresCommands(Commands):
     def forget(self, command_ids: Sequence[str]) -> None:
         self._link.run(lambda connection: connection.execute(_SQL["forget"], [texts(command_ids)]))
 
-    def due(self, worker_ids: Sequence[str]) -> list[Command]:
-        return [Command(*map(readable, row)) for row in self._all("due", worker_ids)]
+    def due(self, worker_ids: Sequence[str], known: Sequence[str] = ()) -> list[Command]:
+        return [Command(*map(readable, row)) for row in self._all("due", worker_ids, known)]
+
+    def gone(self, command_ids: Sequence[str]) -> list[str]:
+        return [str(readable(name)) for (name,) in self._all("gone", command_ids)]
 
     def _begin_hearing(self, connection: psycopg.Connection) -> None:
         connection.execute(self._listen)
 
-    def _all(self, statement: str, names: Sequence[str]) -> list[tuple[Any, ...]]:
+    def _all(self, statement: str, *names: Sequence[str]) -> list[tuple[Any, ...]]:
+        parameters = [texts(some) for some in names]
         return self._link.run(
-            lambda connection: connection.execute(_SQL[statement], [texts(names)], binary=True).fetchall()
+            lambda connection: connection.execute(_SQL[statement], parameters, binary=True).fetchall()
         )
 
     def listen(self, wake: Callable[[], None]) -> Callable[[], None]:

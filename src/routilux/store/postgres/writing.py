@@ -3,6 +3,7 @@ and more of them for large values."""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -67,8 +68,10 @@ def taken_names(
 
 
 def _missing(names: Iterable[str], written: psycopg.Cursor) -> frozenset[str]:
+    """Those that no row was written for, and those that were given twice."""
     found = {name for (name,) in written}
-    return frozenset(name for name in names if storable(name) not in found)
+    given = Counter(iter(names))  # of a mapping, the keys
+    return frozenset(name for name, times in given.items() if times > 1 or storable(name) not in found)
 
 
 def statements_of(changes: Changes) -> Iterator[Statement]:

@@ -17,4 +17,8 @@ DELETE FROM command WHERE command_id = ANY (%b::text[]) AND answer IS NOT NULL
 
 -- :due
 SELECT command_id, worker_id, kind, data FROM command
-WHERE answer IS NULL AND worker_id = ANY (%b::text[]) ORDER BY number LIMIT 1000
+WHERE answer IS NULL AND worker_id = ANY (%b::text[]) AND command_id <> ALL (%b::text[])
+ORDER BY kind = 'post', number LIMIT 1000
+
+-- :gone
+SELECT name FROM unnest(%b::text[]) AS name WHERE NOT EXISTS (SELECT FROM command WHERE command_id = name)
