@@ -18,6 +18,7 @@ from routilux import Flow, Routine, Runtime
 from routilux.activation_policies import immediate_policy
 from routilux.errors import (
     DuplicateNameError,
+    ExecutionTimeoutError,
     IdempotencyConflictError,
     JobCancelledError,
     QueueFullError,
@@ -26,7 +27,7 @@ from routilux.errors import (
     UnknownJobError,
     WorkerNotRunningError,
 )
-from routilux.ports import Store
+from routilux.ports import Command, Store
 from routilux.runtime.journal.opening import Opener
 from routilux.store.memory import MemoryStore
 from tests.postgres.conftest import OpenStore
@@ -166,6 +167,116 @@ def test_pause_resume_and_cancel_reach_it(sides: tuple[Side, Side]) -> None:
     other.runtime.resume(found)
     assert found.wait(SECONDS)
     assert (owner.work.done, owner.state.status) == ([2], "running")
+
+
+@pytest.mark.parametrize("what", ["worker", "job"])
+def test_a_pause_that_times_out_where_logic_runs_is_kept_and_told(
+    sides: tuple[Side, Side], stores: Stores, what: str
+) -> None:
+    owner, other = sides
+    owner.work.may_go_on.clear()
+    job = other.post(1)
+    eventually(owner.runtime.list_running)
+    target = other.state if what == "worker" else job
+    with pytest.raises(
+        ExecutionTimeoutError, match=r"paused, but after 0\.2 s these routines .* still run: work"
+    ):
+        other.runtime.pause(target, timeout=0.2)
+    if what == "worker":
+        assert (owner.state.status, other.state.status) == ("paused", "paused")
+        row = stores().worker("orders")
+        assert row is not None
+        assert row.status == "paused"
+    else:
+        found = owner.runtime.get_job(job.job_id)
+        assert found is not None
+        assert found.account.paused
+    owner.work.may_go_on.set()
+    other.runtime.pause(target)
+    other.runtime.resume(target)
+    assert job.wait(SECONDS)
+    assert other.post(2).wait(SECONDS)
+
+
+def test_a_pause_that_nobody_takes_has_not_happened(
+    sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, other = sides
+    assert owner.runtime._opener is not None
+    monkeypatch.setattr(owner.runtime._opener.desk, "_begin", lambda command: None)
+    with pytest.raises(StoreError, match="nothing of it has happened"):
+        other.runtime.pause(other.state, timeout=0.2)
+    assert (owner.state.status, other.state.status) == ("running", "running")
+
+
+def test_a_pause_that_is_withdrawn_while_it_is_written_is_taken_back(
+    sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, other = sides
+    assert other.runtime._opener is not None
+    assert other.runtime._opener.desk is not None
+    commands = other.runtime._opener.desk._commands
+    assert owner.runtime._opener is not None
+    desk: Any = owner.runtime._opener.desk
+    begin = desk._begin
+
+    ended = Event()
+
+    def late(command: Any) -> None:
+        assert commands.withdraw(command.command_id)
+        begin(command)
+
+    end = desk._end
+    monkeypatch.setattr(desk, "_begin", late)
+    monkeypatch.setattr(desk, "_end", lambda *result: (end(*result), ended.set()))
+    data = desk._journal.codec.encode({"job_id": None, "seconds": None}, "a command")
+    commands.ask(Command("withdrawn", "orders", "pause", data))
+    assert ended.wait(SECONDS)
+    eventually(lambda: owner.state.status == "running")
+    monkeypatch.undo()
+    assert owner.post(1).wait(SECONDS)
+
+
+def test_a_dead_letter_is_driven_again_where_its_worker_runs(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    job = other.post("fail")
+    with pytest.raises(Exception, match="as it was told"):
+        job.result(SECONDS)
+    with pytest.raises(StateError, match=r"is run by .*; call redrive\(\) in that process"):
+        other.runtime.redrive(*other.runtime.dead_letters())
+    assert len(owner.runtime.dead_letters()) == 1
+
+
+def test_what_has_ended_is_cancelled_or_paused_without_asking(
+    sides: tuple[Side, Side], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner, other = sides
+    job = other.post(1)
+    assert job.wait(SECONDS)
+    assert owner.runtime._opener is not None
+    monkeypatch.setattr(owner.runtime._opener.desk, "_begin", lambda command: None)
+    other.runtime.cancel(job)
+    other.runtime.pause(job, timeout=0.1)
+    other.runtime.resume(job)
+    assert job.status == "completed"
+
+
+def test_its_state_is_not_read_as_empty_here(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    owner.state.shared_data["k"] = 1
+    for read in (
+        lambda: other.state.get_routine_state("work"),
+        lambda: other.state.routine_states,
+        lambda: other.state.shared_data.get("k"),
+        lambda: dict(other.state.shared_data),
+        lambda: list(other.state.shared_log),
+        lambda: other.state.metadata,
+    ):
+        with pytest.raises(StateError, match="is run by another process"):
+            read()
+    owner.runtime.shutdown()
+    eventually(lambda: other.runtime.list_workers() == [other.state] and not other.state._worker.is_elsewhere)
+    assert other.state.shared_data["k"] == 1
 
 
 def test_an_execution_is_cancelled_from_elsewhere(sides: tuple[Side, Side]) -> None:

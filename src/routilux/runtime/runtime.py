@@ -174,6 +174,7 @@ class Runtime:
                 {
                     "post": self._post_of_another,
                     "pause": self._pause_of_another,
+                    "rest": self._rest_of_another,
                     "resume": self._resume_of_another,
                     "cancel": self._cancel_of_another,
                 },
@@ -591,7 +592,11 @@ class Runtime:
         return Posted(worker.state, job)
 
     def _asked_elsewhere(
-        self, found: Worker | JobContext, call: str, timeout: float | None = None
+        self,
+        found: Worker | JobContext,
+        call: str,
+        seconds: float | None = None,
+        **more: Any,
     ) -> Waits[bool]:
         """Whether another runtime that runs this has been asked, and has done it."""
         opener = self._opener
@@ -602,15 +607,15 @@ class Runtime:
         if isinstance(found, Worker):
             if not found.is_elsewhere:
                 return False
-        elif worker_id in self._engine.workers or not opener.is_reached(worker_id):
+        elif found.finished or worker_id in self._engine.workers or not opener.is_reached(worker_id):
             return False
 
         def is_done() -> bool:
             row = opener.stored_worker(worker_id) if job_id is None and call == "cancel" else None
             return row is not None and row.status == "stopped"
 
-        about = {"job_id": job_id, "seconds": timeout}
-        yield from opener.desk.asks(worker_id, call, about, self._engine.deadline(timeout), is_done=is_done)
+        about = {"job_id": job_id, "seconds": seconds, **more}
+        yield from opener.desk.asks(worker_id, call, about, self._engine.deadline(seconds), is_done=is_done)
         return True
 
     def _post_of_another(self, worker: Worker, about: dict[str, Any], reply: Reply) -> Waits[dict[str, Any]]:
@@ -625,7 +630,13 @@ class Runtime:
         return {"job_id": posted.job_id}
 
     def _pause_of_another(self, worker: Worker, about: dict[str, Any], reply: Reply) -> Waits[dict[str, Any]]:
-        yield from self._waits_to_pause(about["job_id"] or worker.state, about["seconds"])
+        found = self._target(about["job_id"] or worker.state)
+        yield from self._hold(found, self._engine.deadline(about["seconds"]), reply)
+        return {}
+
+    def _rest_of_another(self, worker: Worker, about: dict[str, Any], reply: Reply) -> Waits[dict[str, Any]]:
+        found = self._target(about["job_id"] or worker.state)
+        yield from self._waits_for_rest(found, about["timeout"], self._engine.deadline(about["seconds"]))
         return {}
 
     def _resume_of_another(
@@ -788,6 +799,14 @@ class Runtime:
     def _worker_of(self, letter: DeadLetter) -> Worker:
         """The worker that has set this letter aside, if it can take it back."""
         worker = self._engine.workers.get(letter.worker_id)
+        desk = None if self._opener is None else self._opener.desk
+        runner = None if worker is not None or desk is None else desk.runner(letter.worker_id)
+        if runner is not None:
+            raise StateError(
+                f"redrive(): worker {letter.worker_id!r} of the dead letter is run by {runner}, and only there can it "
+                "be driven again; call redrive() in that process. Nothing has been done here",
+                worker_id=letter.worker_id,
+            )
         if worker is None or worker.one_shot:
             raise self._engine.only_read or WorkerNotRunningError(
                 f"worker {letter.worker_id!r} of the dead letter does not live any more; post its data to a live "
@@ -871,35 +890,54 @@ class Runtime:
     def _waits_to_pause(self, target: str | WorkerState | JobContext, timeout: float | None) -> Waits[None]:
         found = self._target(target)
         deadline = self._engine.deadline(timeout)
-        if (yield from self._asked_elsewhere(found, "pause", timeout)):
+        if not (yield from self._asked_elsewhere(found, "pause", timeout)):
+            yield from self._hold(found, deadline)
+            yield from self._waits_for_rest(found, timeout, deadline)
             return
+        self._show_elsewhere(found, WorkerStatus.PAUSED)
+        if running.get() is None:
+            left = None if deadline is None else max(0.0, deadline - self._engine.now())
+            yield from self._asked_elsewhere(found, "rest", left, timeout=timeout)
+
+    def _hold(
+        self, found: Worker | JobContext, deadline: float | None, reply: Reply | None = None
+    ) -> Waits[None]:
+        """It is paused, and that is written, when this ends."""
         if isinstance(found, JobContext):
-            yield from self._pause_job(found, timeout, deadline)
+            if not found.finished:
+                worker = self._directory.worker_that_runs(found, "pause()")
+                yield from worker.waits_to_change_job_pause(found, True, deadline, reply)
+        elif not found.is_over:
+            self._directory.check_runs(found)
+            yield from found.waits_to_change_pause(True, deadline, reply)
+
+    def _waits_for_rest(
+        self, found: Worker | JobContext, timeout: float | None, deadline: float | None
+    ) -> Waits[None]:
+        """What ran of something that is paused has ended, and is written, when this ends."""
+        if isinstance(found, JobContext):
+            if found.finished:
+                return
+            worker, account = self._directory.worker_that_runs(found, "pause()"), found.account
+
+            def concerns(activation: Any) -> bool:
+                return account in activation.job.members
+
+            def at_rest() -> bool:
+                return not any(concerns(activation) for activation in worker.running())
+
+            yield from self._waits_until(worker, at_rest, concerns, timeout, deadline)
+        elif found.is_over:
+            return
         else:
-            yield from self._pause_worker(found, timeout, deadline)
-
-    def _pause_worker(self, worker: Worker, timeout: float | None, deadline: float | None) -> Waits[None]:
-        if worker.is_over:
-            return
-        self._directory.check_runs(worker)
-        yield from worker.waits_to_change_pause(True, deadline)
-        yield from self._waits_until(worker, worker.resting, lambda activation: True, timeout, deadline)
+            worker = found
+            yield from self._waits_until(worker, worker.resting, lambda activation: True, timeout, deadline)
         yield from worker.waits_to_flush(deadline)
 
-    def _pause_job(self, job: JobContext, timeout: float | None, deadline: float | None) -> Waits[None]:
-        if job.finished:
-            return
-        worker = self._directory.worker_that_runs(job, "pause()")
-        yield from worker.waits_to_change_job_pause(job, True, deadline)
-
-        def concerns(activation: Any) -> bool:
-            return job.account in activation.job.members
-
-        def at_rest() -> bool:
-            return not any(concerns(activation) for activation in worker.running())
-
-        yield from self._waits_until(worker, at_rest, concerns, timeout, deadline)
-        yield from worker.waits_to_flush(deadline)
+    def _show_elsewhere(self, found: Worker | JobContext, status: WorkerStatus) -> None:
+        """At once, and not when the store is looked at next."""
+        if isinstance(found, Worker) and found.is_elsewhere and not found.stopped:
+            found.state.status = status
 
     def _waits_until(
         self,
@@ -934,6 +972,7 @@ class Runtime:
     def _waits_to_resume(self, target: str | WorkerState | JobContext) -> Waits[None]:
         found = self._target(target)
         if (yield from self._asked_elsewhere(found, "resume")):
+            self._show_elsewhere(found, WorkerStatus.RUNNING)
             return
         if isinstance(found, Worker):
             self._directory.check_runs(found)

@@ -743,7 +743,9 @@ class Worker:
         """Whether it was a one-shot execution and has ended."""
         return self.one_shot and ExecutionStatus(self.state.status).finished
 
-    def waits_to_change_pause(self, paused: bool, deadline: float | None = None) -> Waits[None]:
+    def waits_to_change_pause(
+        self, paused: bool, deadline: float | None = None, reply: Reply | None = None
+    ) -> Waits[None]:
         """Pause, or go on. With a store it is written when this returns; raises what the store refused it with, or
         StoreError at the deadline."""
         self.obey_pause(paused)
@@ -761,7 +763,7 @@ class Worker:
         self.release()
 
     def waits_to_change_job_pause(
-        self, job: JobContext, paused: bool, deadline: float | None = None
+        self, job: JobContext, paused: bool, deadline: float | None = None, reply: Reply | None = None
     ) -> Waits[None]:
         """The same for one job."""
         self.obey_job_pause(job, paused)

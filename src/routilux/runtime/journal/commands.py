@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from routilux import errors
 from routilux.errors import (
     ExecutionError,
+    ExecutionTimeoutError,
     RoutiluxError,
     RuntimeClosedError,
     StoreError,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from routilux.runtime.journal.log import Journal
     from routilux.runtime.waiting import Signal, Waits
 
+REST = "rest"  # the command that waits until what ran of something that is paused has ended
 LOOK_SECONDS = 0.5  # between two looks at the store, where something is waited for and no news came
 
 Kinds: TypeAlias = "Mapping[str, Callable[[Any, dict[str, Any], Reply], Waits[Mapping[str, Any]]]]"
@@ -99,11 +101,14 @@ class Desk:
     ) -> Waits[dict[str, Any]]:
         """Ask whoever runs the worker, and wait for the answer; raises what that raises.
 
-        StoreError at the deadline, and nothing has happened then. ``is_done`` says that it has come about without an
-        answer.
+        StoreError at the deadline, and nothing has happened then; of "rest", which only waits for what is paused,
+        ExecutionTimeoutError, and the answer has a second more to come, as it names what still runs. ``is_done`` says
+        that it has come about without an answer.
         """
         codec, driver = self._journal.codec, self._engine.driver
         self.open()
+        if kind == REST and deadline is not None:
+            deadline += 2 * LOOK_SECONDS
         command_id = f"command_{driver.unique()}"
         data = codec.encode(dict(about), f"{kind} of worker {worker_id!r}")
         signal = self._awaited[command_id] = driver.signal()
@@ -135,6 +140,13 @@ class Desk:
     def _withdraw(self, command_id: str, worker_id: str, kind: str) -> None:
         """Raises where nothing has happened; else its answer has come."""
         if self._commands.withdraw(command_id):
+            if kind == REST:
+                asked = self._commands.runner(worker_id) or "the process that ran it"
+                raise ExecutionTimeoutError(
+                    f"pause() of worker {worker_id!r}: it is paused, and nothing new starts, but {asked} has not said "
+                    "whether what ran has ended; call pause() again with a longer timeout",
+                    worker_id=worker_id,
+                )
             if self._closed:
                 raise RuntimeClosedError(
                     f"{kind}(): this runtime has been shut down; nothing of it has happened"

@@ -311,6 +311,7 @@ class StoredMapping(RoutineState):
         """What the activation that runs here has of this mapping; None outside of one."""
         activation: Any = running.get()
         if activation is None or activation.node.worker is not self._worker:
+            self._worker.check_is_here()
             return None
         share: Share = activation.draft.share(self)
         return share

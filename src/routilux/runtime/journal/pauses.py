@@ -10,6 +10,7 @@ from routilux.runtime.journal.record import Record
 
 if TYPE_CHECKING:
     from routilux.runtime.journal.worker import JournaledWorker
+    from routilux.runtime.posting import Reply
     from routilux.runtime.waiting import Waits
 
 
@@ -46,12 +47,19 @@ class StoredPause:
         """Take over what the store has, or what the caller writes by other means."""
         self.on_record = self._written = paused
 
-    def waits_to_change(self, paused: bool, deadline: float | None) -> Waits[None]:
+    def waits_to_change(
+        self, paused: bool, deadline: float | None, reply: Reply | None = None
+    ) -> Waits[None]:
         """Returns when it is written and in effect; on the event loop at once, and it is kept until it is written.
+
+        ``reply`` is written with it, to the command by which another runtime asks for it.
 
         Raises what the store refused it with, and StoreError at the deadline.
         """
         journal, record = self._worker.journal, Record(self._worker)
+        if reply is not None:
+            record.answers = [reply.of({})]
+            record.then(reply.written)
         if paused:
             self._hold()
         hand_over = partial(self._hand_over, record, paused)

@@ -27,6 +27,7 @@ class JournaledLog(SharedLog):
 
     def __init__(self, worker: JournaledWorker, entries: Iterable[Any] = ()) -> None:
         super().__init__(entries)
+        self._worker = worker
         self._stored = StoredList(worker, "log", "", self._entries.append, next_number=len(self._entries))
 
     def append(self, entry: Any) -> None:
@@ -36,7 +37,12 @@ class JournaledLog(SharedLog):
         for entry in entries:
             self.append(entry)
 
+    def kept(self) -> list[Any]:
+        """What all can see of it; nothing of a worker that is run elsewhere."""
+        return self._entries
+
     def _view(self) -> list[Any]:
+        self._worker.check_is_here()
         return [*self._entries, *self._stored.own()]
 
 
@@ -54,14 +60,14 @@ class _Journaled(WorkerState):
 
     @property
     def routine_states(self) -> dict[str, dict[str, Any]]:
+        self._worker.check_is_here()
         states = {routine_id: stored.copy() for routine_id, stored in list(self._stored_states.items())}
         return {routine_id: state for routine_id, state in states.items() if state}
 
     def kept_size(self) -> int:
         mappings = sum(stored.kept_size() for stored in [self.shared_data, *self._stored_states.values()])  # type: ignore[attr-defined]
-        return mappings + sum(
-            estimated_size(part) for part in (list(self.shared_log), self.output_log) if part
-        )
+        log: Any = self.shared_log
+        return mappings + sum(estimated_size(part) for part in (log.kept(), self.output_log) if part)
 
     def get_routine_state(self, routine_id: str, default: Any = None) -> Any:
         if routine_id not in self._stored_states:
@@ -86,6 +92,11 @@ class _Journaled(WorkerState):
 
 class JournaledWorkerState(_Journaled, WorkerState):
     """A :class:`WorkerState` in a store."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        self._worker.check_is_here()
+        return super().metadata
 
 
 class JournaledJobState(_Journaled, JobState):

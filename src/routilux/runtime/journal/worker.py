@@ -129,18 +129,22 @@ class JournaledWorker(Worker):
 
     def _check_keeps(self) -> None:
         """What is changed behind the end of a worker would be kept nowhere, or get in the way of who runs it now."""
-        if self.is_elsewhere:
-            raise StateError(
-                f"worker {self.worker_id!r} of flow {self.flow_id!r} is run by another process, and nothing of its "
-                "state can be changed here; do it there, or post() an item and let a routine do it",
-                worker_id=self.worker_id,
-                flow_id=self.flow_id,
-            )
+        self.check_is_here()
         if self.stopped:
             raise WorkerNotRunningError(
                 f"worker {self.worker_id!r} of flow {self.flow_id!r} has stopped in this runtime, and nothing of it or "
                 "of its jobs can be changed here; open it again with runtime.exec() or runtime.recover(), and use the "
                 "state or the job that it gives",
+                worker_id=self.worker_id,
+                flow_id=self.flow_id,
+            )
+
+    def check_is_here(self) -> None:
+        """There is nothing to read or to change in memory of what another process runs."""
+        if self.is_elsewhere:
+            raise StateError(
+                f"worker {self.worker_id!r} of flow {self.flow_id!r} is run by another process, and nothing of its "
+                "state can be read or changed here; do it there, or post() an item and let a routine do it",
                 worker_id=self.worker_id,
                 flow_id=self.flow_id,
             )
@@ -349,13 +353,15 @@ class JournaledWorker(Worker):
         self.journal.wake()
         super()._over(job)
 
-    def waits_to_change_pause(self, paused: bool, deadline: float | None = None) -> Waits[None]:
-        return self.pause.waits_to_change(paused, deadline)
+    def waits_to_change_pause(
+        self, paused: bool, deadline: float | None = None, reply: Reply | None = None
+    ) -> Waits[None]:
+        return self.pause.waits_to_change(paused, deadline, reply)
 
     def waits_to_change_job_pause(
-        self, job: JobContext, paused: bool, deadline: float | None = None
+        self, job: JobContext, paused: bool, deadline: float | None = None, reply: Reply | None = None
     ) -> Waits[None]:
-        return self.stored_jobs.pause_of(job).waits_to_change(paused, deadline)
+        return self.stored_jobs.pause_of(job).waits_to_change(paused, deadline, reply)
 
     def trace(self, job: JobContext, action: str, **details: Any) -> None:
         self.stored_jobs.trace(job, action, **details)
