@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import linecache
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
 from functools import partial
@@ -387,6 +389,68 @@ def test_a_post_with_a_key_cannot_take_the_id_of_a_job_elsewhere_either(
         ]
     )
     assert sorted(type(result).__name__ for result in results) == ["Posted", "StateError"]
+
+
+class CtrlC(KeyboardInterrupt):
+    """One that a test has sent."""
+
+
+def interrupted_at(line: int, functions: set[str], call: Callable[[], Any]) -> bool:
+    """Whether a Ctrl-C has come before this line, of those that the call runs of these functions."""
+    lines = count(1)
+
+    def is_of_lock(frame: Any) -> bool:
+        """Where a block ends no signal is handled before its lock is given back, but lines are traced."""
+        return linecache.getline(frame.f_code.co_filename, frame.f_lineno).lstrip().startswith("with ")
+
+    def look(frame: Any, event: str, _: Any) -> Any:
+        if event == "line" and not is_of_lock(frame) and next(lines) == line:
+            raise CtrlC
+        return look
+
+    def trace(frame: Any, event: str, _: Any) -> Any:
+        ours = frame.f_code.co_name in functions and "routilux" in frame.f_code.co_filename
+        return look if ours else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except CtrlC:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("with_store", [False, True])
+def test_a_ctrl_c_keeps_no_idempotency_key(with_store: bool) -> None:
+    flow, _ = counting()
+    with Runtime(store=MemoryStore() if with_store else None) as runtime:
+        runtime.exec(flow)
+        parts = {"once", "_first_with", "_settle"}
+        post = lambda n: runtime.post(flow, "a", "input", {"n": n}, idempotency_key=f"{n}")  # noqa: E731
+        n = 1
+        while interrupted_at(n, parts, partial(post, n)):
+            assert runtime._posting._under_way == {}
+            assert post(n).job_context.wait(SECONDS)
+            n += 1
+        assert n > 20
+
+
+def test_a_ctrl_c_keeps_no_name() -> None:
+    with Runtime(store=MemoryStore()) as runtime:
+        names = runtime._engine.names
+
+        def hold() -> None:
+            with names.held("worker", "w"):
+                pass
+
+        n = 1
+        while interrupted_at(n, {"held", "take", "give_back"}, hold):
+            assert names._held == {}
+            n += 1
+        assert n > 10
 
 
 def test_a_completed_job_that_only_the_store_has_takes_more_items(open_store: OpenStore) -> None:

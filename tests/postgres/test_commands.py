@@ -6,9 +6,10 @@ import asyncio
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from random import Random
-from threading import Event, Thread
+from threading import Event, Thread, current_thread
 from typing import Any
 
 import pytest
@@ -24,15 +25,18 @@ from routilux.errors import (
     StateError,
     StoreError,
     StoreUnknownError,
+    UnknownJobError,
     WorkerNotRunningError,
 )
 from routilux.ports import MOST_DUE, Answer, Changes, Command, Commands, Store
+from routilux.runtime.journal.opening import Opener
 from routilux.store.memory import MemoryStore
 from tests.postgres.conftest import OpenStore
 from tests.postgres.test_ownership import run_out
 from tests.waiting import eventually
 
 SECONDS = 60
+ASKS = "routilux-commands"
 ROOT = Path(__file__).parents[2]
 Stores = Callable[[], Store]
 
@@ -433,6 +437,127 @@ def test_recover_reaches_what_others_run_if_it_is_to_wait(stores: Stores) -> Non
         owner.runtime.shutdown()
         eventually(lambda: other.list_workers() == found)
         assert other.post(flow, "work", "input", {"n": 2}).job_context.wait(SECONDS)
+
+
+def test_a_passing_error_of_a_take_over_does_not_end_it(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stores()
+    owner, other = Side(stores()), Side(store)
+    state, read, failures = other.state, store.notes, [StoreError("not now")]
+
+    def notes(*args: Any, **options: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return read(*args, **options)
+
+    owner.work.may_go_on.clear()
+    job = other.post(1)
+    owner.state.shared_data["kept"] = [1]
+    monkeypatch.setattr(store, "notes", notes)
+    owner.runtime.shutdown(wait=False, timeout=0)
+    owner.work.may_go_on.set()
+    try:
+        assert job.wait(SECONDS)
+        assert not failures
+        eventually(lambda: "orders" in other.runtime._engine.workers)
+        assert other.post(2, timeout=SECONDS).wait(SECONDS)
+        assert other.work.done[-2:] == [1, 2]
+        assert other.runtime._engine.workers["orders"].state is state
+        assert (state.status, state.shared_data["kept"], state.control.stopped) == ("running", [1], False)
+    finally:
+        other.runtime.shutdown(timeout=5)
+
+
+def test_a_runtime_that_has_been_shut_down_takes_nothing_over(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stores()
+    owner, other = Side(stores()), Side(store)
+    claim, is_asked, may_answer = store.claim, Event(), Event()
+
+    def silent(worker_id: str, *args: Any) -> None:
+        if not may_answer.is_set() and other.runtime._closed is None and current_thread().name == ASKS:
+            is_asked.set()
+            may_answer.wait(SECONDS)
+        claim(worker_id, *args)
+
+    monkeypatch.setattr(store, "claim", silent)
+    assert owner.runtime.shutdown(timeout=SECONDS)
+    assert is_asked.wait(SECONDS)
+    other.runtime.shutdown(timeout=0.1)
+    may_answer.set()
+    eventually(lambda: not other.runtime._opener.desk._attendant._thread.is_alive())
+    third = Side(stores())
+    assert "orders" in third.runtime._engine.workers
+    assert third.runtime.shutdown(timeout=SECONDS)
+
+
+def test_two_that_ask_for_one_execution_by_its_job_and_its_worker_get_it(
+    stores: Stores, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = stores()
+    write, is_written, may_write = store.write, Event(), Event()
+
+    def held(changes: Any) -> Any:
+        if changes.jobs:
+            is_written.set()
+            may_write.wait(SECONDS)
+        return write(changes)
+
+    monkeypatch.setattr(store, "write", held)
+    states: list[Any] = []
+
+    def ask(store: Store) -> None:
+        flow = Flow("once")
+        flow.add_routine(Work(), "work")
+        runtime = Runtime(store=store, thread_pool_size=2)
+        stack.callback(runtime.shutdown, timeout=SECONDS)
+        options: dict[str, Any] = {"entry": "work.input", "entry_params": {"n": 1}}
+        try:
+            states.append(runtime.exec(flow, job_id="J", worker_id="W", **options))
+        except StoreError as error:
+            states.append(error)
+
+    with ExitStack() as stack:
+        stack.callback(may_write.set)
+        first = Thread(target=ask, args=(store,))
+        first.start()
+        assert is_written.wait(SECONDS)
+        looked, look = Event(), Opener.is_being_begun
+
+        def is_being_begun(self: Opener, worker_id: str) -> bool:
+            looked.set()
+            return look(self, worker_id)
+
+        monkeypatch.setattr(Opener, "is_being_begun", is_being_begun)
+        second = Thread(target=ask, args=(stores(),))
+        second.start()
+        assert looked.wait(SECONDS)
+        assert states == []
+        may_write.set()
+        for thread in (first, second):
+            thread.join(SECONDS)
+        assert [state.job_id for state in states] == ["J", "J"]
+        assert all(state.wait(SECONDS) for state in states)
+
+
+def test_a_job_that_runs_elsewhere_is_reached_by_its_id(sides: tuple[Side, Side]) -> None:
+    owner, other = sides
+    owner.work.may_go_on.clear()
+    running, waiting = owner.post(0), owner.post(1)
+    other.runtime.pause(waiting.job_id)
+    assert waiting.paused
+    other.runtime.resume(waiting.job_id)
+    assert not waiting.paused
+    other.runtime.cancel(waiting.job_id)
+    assert waiting.status == "cancelled"
+    owner.work.may_go_on.set()
+    assert running.wait(SECONDS)
+    other.runtime.cancel(running.job_id)
+    assert running.status == "completed"
+    with pytest.raises(UnknownJobError, match="'no job'"):
+        other.runtime.cancel("no job")
 
 
 def test_a_dead_owner_is_replaced_and_its_commands_are_found(

@@ -32,11 +32,18 @@ class Names:
             poster.check_goes_on()
             return held.setdefault(key, me) is me
 
-        try:
-            waits = self._bell.waits_for(take, None, holds=lambda: key not in held)
-            on_thread(poster.waits(waits, self._bell, room=False) if key in held else waits)
-            yield
-        finally:
+        def give_back() -> None:
             if held.get(key) is me:
                 del held[key]
             self._bell.ring()
+
+        try:
+            waits = self._bell.waits_for(take, None, holds=lambda: key not in held)
+            try:
+                on_thread(poster.waits(waits, self._bell, room=False) if key in held else waits)
+                yield
+            finally:
+                give_back()
+        except BaseException:
+            give_back()  # a Ctrl-C may have come before the other had done it
+            raise

@@ -258,31 +258,38 @@ class Posting:
         stored_key = worker.key(idempotency_key, place, payload, notes)
         content = content_of(place, payload, notes) if stored_key is None else Content(stored_key.digest)
         key = (worker.flow.flow_id, idempotency_key)
-        bell = self._engine.bell
         mine = _KeyedPost(content)
-        while (first := self._first_with(key, mine)) is not mine:
-            if not (yield from self._waits_for_first(first, post)):
-                raise self._engine.book.full_error(
-                    "the first post with this idempotency_key still waits for room"
-                )
-            if first.state is not None:
-                return self._same(first, content, key, post.job_id)
-            self._check_takes(worker)
+        settle = partial(self._settle, key, mine, remembers=stored_key is None)  # else the store does
         try:
-            posted = yield from self._first(post, stored_key, mine)
-            mine.posted_as(posted)
+            try:
+                while (first := self._first_with(key, mine)) is not mine:
+                    if not (yield from self._waits_for_first(first, post)):
+                        raise self._engine.book.full_error(
+                            "the first post with this idempotency_key still waits for room"
+                        )
+                    if first.state is not None:
+                        return self._same(first, content, key, post.job_id)
+                    self._check_takes(worker)
+                posted = yield from self._first(post, stored_key, mine)
+                mine.posted_as(posted)
+                return posted
+            finally:
+                settle()
         except BaseException:
-            mine.refused = mine.state is None
+            settle()  # a Ctrl-C may have come before the other had done it
             raise
-        finally:
-            with self._keys_lock:
-                del self._under_way[key]
-                if not mine.refused and stored_key is None:  # else the store remembers it
+
+    def _settle(self, key: _Key, mine: _KeyedPost, *, remembers: bool) -> None:
+        """A post with a key is posted or refused, if it was the first one. May be repeated."""
+        with self._keys_lock:
+            mine.refused = mine.state is None
+            if self._under_way.get(key) is mine:
+                if not mine.refused and remembers:
                     self._keys[key] = mine
                     if len(self._keys) > REMEMBERED_KEYS:
                         del self._keys[next(iter(self._keys))]
-            bell.ring()
-        return posted
+                del self._under_way[key]
+        self._engine.bell.ring()
 
     def _waits_for_first(self, first: _KeyedPost, post: Post) -> Waits[bool]:
         """Wait until it is known what becomes of the first post with a key; False at the deadline."""

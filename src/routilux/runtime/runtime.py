@@ -21,6 +21,8 @@ from routilux.errors import (
     RuntimeClosedError,
     StateError,
     StoreError,
+    StoreLockedError,
+    UnknownJobError,
     WorkerNotRunningError,
     refused,
     unknown,
@@ -264,9 +266,15 @@ class Runtime:
                     return self._known_execution(flow, job_id, on_flow_change) or begin()
             except NameTaken:
                 continue  # elsewhere, since it was looked for
+            except StoreLockedError:
+                if not (worker_id and self._opener and self._opener.is_being_begun(worker_id)):
+                    raise
+                on_thread(
+                    self._opener.waits_for_news(None)
+                )  # another runtime may be about to write this very job
+                self._check_open("exec()")
             except NoRoom:
-                pass
-            on_thread(self._posting.waits_for_room())
+                on_thread(self._posting.waits_for_room())
 
     def execute(
         self, flow: Flow, entry_params: Mapping[str, Any], entry: str | None, timeout: float | None
@@ -1313,7 +1321,12 @@ class Runtime:
     def _target(self, target: Any) -> Worker | JobContext:
         if self._forked:
             raise forked("this call")
-        return self._directory.target(target.job_context if isinstance(target, Posted) else target)
+        try:
+            return self._directory.target(target.job_context if isinstance(target, Posted) else target)
+        except UnknownJobError:
+            if self._opener is None or (job := self.get_job(target)) is None:
+                raise
+            return job  # whose worker another runtime runs, or nobody
 
     def mark_forked(self) -> None:
         """Called in a child process after a fork: the threads of this runtime do not exist there.

@@ -14,8 +14,10 @@ from routilux.errors import (
     DuplicateNameError,
     RuntimeClosedError,
     StoreCorruptError,
+    StoreDataError,
     StoreError,
     StoreLockedError,
+    again,
     describe,
 )
 from routilux.kernel.account import JobAccount
@@ -143,20 +145,25 @@ class Opener:
         if known is not None:
             return known  # type: ignore[no-any-return]
         worker: JournaledWorker = self._create(flow, worker_id, one_shot=False)
+        self._engine.driver.start()
+        self._stand_by(worker, row)
+        assert self.desk is not None
+        self.desk.apply_for(worker_id, partial(self._apply, self.desk, worker_id, on_flow_change))
+        return worker
+
+    def _stand_by(self, worker: JournaledWorker, row: WorkerRow | None) -> None:
+        """From here on the worker stands for one that another runtime runs."""
         worker.is_elsewhere = True
         worker.hold()
         _show(worker, row)
-        flow.hold(worker_id)
-        self._engine.driver.start()
-        self._engine.directory.elsewhere[worker_id] = worker
+        worker.flow.hold(worker.worker_id)
+        self._engine.directory.elsewhere[worker.worker_id] = worker
         self._engine.directory.enter(worker)
-        assert self.desk is not None
-        self.desk.apply_for(worker_id, partial(self._apply, self.desk, worker, on_flow_change))
-        return worker
 
-    def _apply(self, desk: Desk, worker: JournaledWorker, on_flow_change: str) -> bool:
+    def _apply(self, desk: Desk, worker_id: str, on_flow_change: str) -> bool:
         """Run the worker here if no other runtime does any more; True when there is nothing left to try."""
-        if worker.stopped:
+        worker: Any = self._engine.directory.elsewhere.get(worker_id)
+        if worker is None or worker.stopped:
             return True
         try:
             if desk.runner(worker.worker_id) is not None:
@@ -165,13 +172,20 @@ class Opener:
             row = self._claim(worker)
         except StoreError:
             return False
+        except RuntimeClosedError:
+            return True
         if row is None or row.status == "stopped":
             worker.give_up_claim()
             self.let_go(worker)  # who ran it has stopped it for good
             return True
         try:
             self._open(worker, row, "worker", on_flow_change)
+        except RuntimeClosedError:
+            pass
         except Exception as error:  # noqa: BLE001 as in recover()
+            if isinstance(error, StoreError) and not isinstance(error, (StoreCorruptError, StoreDataError)):
+                self._stand_by(_renewed(worker), row)
+                return False
             self._engine.warn(f"worker {worker.worker_id!r} cannot be taken over: {describe(error)}")
         self._engine.directory.elsewhere.pop(worker.worker_id, None)
         worker.is_elsewhere = False
@@ -222,7 +236,8 @@ class Opener:
     def _claim(self, worker: JournaledWorker) -> WorkerRow | None:
         """From here on this runtime alone writes the worker; what the store has of it is read only now.
 
-        Raises StoreLockedError where it is run elsewhere. One that has just stopped here is waited for.
+        Raises StoreLockedError where it is run elsewhere, and what ended this runtime where something has. One that has
+        just stopped here is waited for.
         """
         worker_id = worker.worker_id
         leaving = self._claimed.get(worker_id)
@@ -233,10 +248,12 @@ class Opener:
         self._journal.store.when_lost(worker_id, partial(self._journal.lose, worker))
         if self.desk is not None:
             self.desk.open()
+        worker.on_given_up = partial(self._given_up, worker)
         worker.is_claimed = True
         self._claimed[worker_id] = worker
-        worker.on_given_up = partial(self._given_up, worker)
         try:
+            if self._journal.over is not None:  # who ended it may not have seen this claim
+                raise again(self._journal.over)
             return self._journal.store.worker(worker_id)
         except BaseException:
             worker.give_up_claim()
@@ -464,6 +481,11 @@ class Opener:
             and self.desk.runner(worker_id) is not None
         )
 
+    def is_being_begun(self, worker_id: str) -> bool:
+        """Whether of a worker that another runtime has claimed nothing is written yet that goes on."""
+        row = self._journal.store.worker(worker_id)
+        return row is None or row.status == "stopped"
+
     def followed(self, job_id: str, worker_id: str, flow_id: str) -> FollowedJob:
         """A job of a worker that another runtime runs."""
         driver = self._engine.driver
@@ -579,6 +601,15 @@ class Opener:
             store.close()
         else:
             Thread(target=store.close, name="routilux-close", daemon=True).start()
+
+
+def _renewed(worker: JournaledWorker) -> JournaledWorker:
+    """In place of a worker that could not be opened now, and has ended over that: its callers keep its state."""
+    renewed = JournaledWorker(worker.engine, worker.flow, worker.state)
+    for routine_id, node in worker.nodes.items():
+        renewed.nodes[routine_id].runner = node.runner
+    worker.state.control = renewed
+    return renewed
 
 
 def _show(worker: JournaledWorker, row: WorkerRow | None) -> None:
