@@ -89,7 +89,9 @@ def scene(seed: int, logic: Callable[..., None] = bool, **slot: Any) -> Iterator
         made.others_go_on()
         assert made.worker.status == "stopped"
         health = made.runtime.health()
-        assert (health.status, health.reason) == ("degraded", "worker 'lost' is run by another")
+        cure = "to go on with it here, ask for it again: exec(flow, worker_id='lost'), or recover()"
+        told = ("degraded", f"worker 'lost' is run by another ({cure})")
+        assert (health.status, health.reason) == told
         assert made.runtime.shutdown(timeout=60)
     finally:
         made.runtime.simulation.close(None)
