@@ -8,7 +8,7 @@ import pytest
 
 from tests.durability.hostile import check
 
-CHUNK = 500
+CHUNK = 300
 
 
 @pytest.fixture(autouse=True)
