@@ -235,12 +235,9 @@ class Directory:
         if isinstance(target, JobContext):
             return self._job(target.job_id) or target
         if isinstance(target, WorkerState):
-            if (
-                self.found(target.worker_id) is None
-                and isinstance(target, JobState)
-                and target.job is not None
-            ):
-                return target.job  # of an execution that is run elsewhere, or has ended
+            own_job = target.job if isinstance(target, JobState) else None
+            if own_job is not None and self.found(target.worker_id) is None:
+                return own_job  # of an execution that is run elsewhere, or has ended
             return self.worker(target.worker_id)
         if not isinstance(target, str):
             raise InvalidTypeError(

@@ -89,16 +89,13 @@ class Engine:
         """Whether what happens is kept, and all workers go on that were not stopped."""
         if self.only_read is not None:
             return Health("read-only", str(self.only_read))
-        lost = [worker for worker in list(self.stopped.values()) if worker.failure is not None]
-        missing = [
-            worker
-            for worker in lost
-            if worker.worker_id not in self.workers and worker.worker_id not in self.directory.elsewhere
-        ]
         given_up = [
-            f"{worker.failure} (to go on with it here, ask for it again: exec(flow, "
-            f"worker_id={worker.worker_id!r}), or recover())"
-            for worker in missing
+            f"{worker.failure} (to go on with it here, ask for it again: exec(flow, worker_id={worker_id!r}), or "
+            "recover())"
+            for worker_id, worker in list(self.stopped.items())
+            if worker.failure is not None
+            and worker_id not in self.workers
+            and worker_id not in self.directory.elsewhere
         ]
         if self.journal is None or (self.journal.health is None and not given_up):
             return Health("ok", None)

@@ -254,10 +254,10 @@ class Posting:
             checked_id("job_id", post.job_id)
         worker, payload, notes = post.worker, post.payload, dict(post.metadata or {})
         place = post.node.mailbox.slots[post.slot].qualified_name
-        check_key("idempotency_key", idempotency_key, (worker.flow.flow_id, idempotency_key))
+        key = (worker.flow.flow_id, idempotency_key)
+        check_key("idempotency_key", idempotency_key, key)
         stored_key = worker.key(idempotency_key, place, payload, notes)
         content = content_of(place, payload, notes) if stored_key is None else Content(stored_key.digest)
-        key = (worker.flow.flow_id, idempotency_key)
         mine = _KeyedPost(content)
         settle = partial(self._settle, key, mine, remembers=stored_key is None)  # else the store does
         try:

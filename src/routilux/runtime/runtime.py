@@ -269,9 +269,8 @@ class Runtime:
             except StoreLockedError:
                 if not (worker_id and self._opener and self._opener.is_being_begun(worker_id)):
                     raise
-                on_thread(
-                    self._opener.waits_for_news(None)
-                )  # another runtime may be about to write this very job
+                # Another runtime may be about to write this very job.
+                on_thread(self._opener.waits_for_news(None))
                 self._check_open("exec()")
             except NoRoom:
                 on_thread(self._posting.waits_for_room())

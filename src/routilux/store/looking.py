@@ -8,6 +8,11 @@ from routilux.errors import StoreError
 from routilux.ports import Changes, Death, FlightRecorder, OnLost, Store
 
 
+def looked_into(what: object) -> str:
+    """How the error begins with which a view refuses to act."""
+    return f"{what} is only looked into: what is shown is what is stored, and nothing can be changed here"
+
+
 class View(Store):
     """It owns nothing, and a runtime with it looks and acts not: what would change something raises ``only_read``."""
 

@@ -65,14 +65,7 @@ class MemoryStore(Store):
 
     def write(self, changes: Changes) -> frozenset[int | str]:
         with self._opened():
-            taken: frozenset[int | str] = frozenset(
-                at for at, row in enumerate(changes.keys) if self._is_taken(row)
-            ) or frozenset(
-                [
-                    *(row.job_id for row in changes.jobs.values() if self._is_of_another(row)),
-                    *self._commands.refused(changes.answers),
-                ]
-            )
+            taken = self._taken(changes)
             if not taken:
                 self._check_new(changes)
                 self._apply(changes)
@@ -91,6 +84,13 @@ class MemoryStore(Store):
     def _is_taken(self, row: KeyRow) -> bool:
         known = self._keys.get((row.flow_id, row.key))
         return known is not None and known.expires_at > row.created_at
+
+    def _taken(self, changes: Changes) -> frozenset[int | str]:
+        keys = frozenset(at for at, row in enumerate(changes.keys) if self._is_taken(row))
+        if keys:
+            return keys
+        jobs = (row.job_id for row in changes.jobs.values() if self._is_of_another(row))
+        return frozenset([*jobs, *self._commands.refused(changes.answers)])
 
     def _check_new(self, changes: Changes) -> None:
         """Rows that have to be new are."""

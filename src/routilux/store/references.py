@@ -66,9 +66,8 @@ class References:
         self._jobs: dict[str, StoredJob] = {}
         self._of_workers: defaultdict[str, _Group] = defaultdict(_Group)
         self._of_jobs: defaultdict[str, _Group] = defaultdict(_Group)
-        self._numbers: defaultdict[str, dict[int, str]] = defaultdict(
-            dict
-        )  # of items, and their places, by worker
+        # Of items, and their places, by worker.
+        self._numbers: defaultdict[str, dict[int, str]] = defaultdict(dict)
         self._places: dict[str, str] = {}
         self._notes: list[tuple[NoteKey, str]] = []  # that name an item which is not there, and how
         self._floor = 0

@@ -62,15 +62,13 @@ class Desk:
         self._has_timer = False
         self._closed = False
         self._under_way: dict[str, Errand] = {}
-        self._ready: deque[tuple[Errand, int]] = (
-            deque()
-        )  # errands whose wait has ended, and which wait that was
+        # Errands whose wait has ended, and which wait that was.
+        self._ready: deque[tuple[Errand, int]] = deque()
         self._awaited: dict[str, Signal] = {}
         self._answers: dict[str, bytes] = {}
         self._heard: list[str] = []  # commands whose answers the store can forget
-        self.applicants: dict[
-            str, Callable[[], bool]
-        ] = {}  # workers that this runtime would run, and what tries to
+        # Workers that this runtime would run, and what tries to.
+        self.applicants: dict[str, Callable[[], bool]] = {}
 
     def open(self) -> None:
         """A worker runs here, or one that runs elsewhere is wanted: from here on there may be news."""

@@ -28,13 +28,13 @@ class FollowedJob(DetachedJob):
 
     _journal: Journal
     _ask: Callable[[], JobContext]
-    _changed: Callable[[StoredJob], None]
+    _changed: Callable[[], object]
     _seen: StoredJob | None = None
 
     def follow(
-        self, journal: Journal, ask: Callable[[], JobContext], changed: Callable[[StoredJob], None]
+        self, journal: Journal, ask: Callable[[], JobContext], changed: Callable[[], object] = bool
     ) -> None:
-        """``ask`` gives the job anew, of whoever runs it now; ``changed`` is called with what is new in the store."""
+        """``ask`` gives the job anew, wherever it runs now; ``changed`` is called when the store has news."""
         self._journal, self._ask, self._changed = journal, ask, changed
         self._looking = journal.engine.driver.lock()
         self.look()
@@ -52,7 +52,7 @@ class FollowedJob(DetachedJob):
                 return
             self._seen = stored
             rows.fill_detached(self._journal, self, stored)
-            self._changed(stored)
+            self._changed()
             if self.account.status.finished:
                 self.announce_end()
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from contextvars import Context
 from functools import partial
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,7 +19,6 @@ from routilux.errors import (
     again,
     describe,
 )
-from routilux.kernel.account import JobAccount
 from routilux.model.item import DeadLetter
 from routilux.model.status import ExecutionStatus, JobStatus, WorkerStatus
 from routilux.ports import FLOOR, Death, ItemKey, StoredJob, WorkerRow
@@ -29,7 +27,7 @@ from routilux.runtime.job import JobContext
 from routilux.runtime.journal import rows
 from routilux.runtime.journal.commands import Desk, Kinds
 from routilux.runtime.journal.following import LOOK_SECONDS, FollowedJob, FollowedState
-from routilux.runtime.journal.reopening import check_kind, check_row
+from routilux.runtime.journal.reopening import OPEN, check_kind, check_row
 from routilux.runtime.journal.state import JournaledJobState, JournaledWorkerState
 from routilux.runtime.journal.worker import JournaledWorker
 
@@ -431,12 +429,11 @@ class Opener:
 
     def _followed(self, flow: Flow, stored: StoredJob, on_flow_change: str) -> WorkerState:
         """An execution that another runtime runs."""
-        job_id, driver = stored.row.job_id, self._engine.driver
-        account = JobAccount(driver.lock(), context=Context())
-        job = account.job = FollowedJob(job_id, stored.row.worker_id, flow.flow_id, account, driver)
-        worker = create(self._engine, flow, stored.row.worker_id, one_shot=True, kind=FollowedState)
+        job_id, worker_id = stored.row.job_id, stored.row.worker_id
+        job = rows.new_detached(self._journal, FollowedJob, job_id, worker_id, flow.flow_id)
+        worker = create(self._engine, flow, worker_id, one_shot=True, kind=FollowedState)
 
-        def changed(newest: StoredJob) -> None:
+        def changed() -> None:
             worker.revival.look_at(job, with_states=job.account.status.finished)
 
         def ask() -> JobContext:
@@ -461,9 +458,8 @@ class Opener:
     def has_open_jobs_elsewhere(self) -> bool:
         """Whether workers that other runtimes run for this one too have jobs that have not ended."""
         workers = list(self._engine.directory.elsewhere)
-        open_ones = [JobStatus.PENDING.value, JobStatus.RUNNING.value]
         store = self._journal.store
-        return any(store.jobs(worker_id=worker_id, statuses=open_ones, limit=1) for worker_id in workers)
+        return any(store.jobs(worker_id=worker_id, statuses=OPEN, limit=1) for worker_id in workers)
 
     def waits_for_news(self, deadline: float | None) -> Waits[bool]:
         """Of workers that other runtimes run; False at the deadline."""
@@ -488,11 +484,9 @@ class Opener:
 
     def followed(self, job_id: str, worker_id: str, flow_id: str) -> FollowedJob:
         """A job of a worker that another runtime runs."""
-        driver = self._engine.driver
-        account = JobAccount(driver.lock(), context=Context())
-        job = account.job = FollowedJob(job_id, worker_id, flow_id, account, driver)
+        job = rows.new_detached(self._journal, FollowedJob, job_id, worker_id, flow_id)
         with suppress(StoreError):  # it was accepted; the next look shows how it is
-            job.follow(self._journal, lambda: self._engine.book.jobs.get(job_id, job), lambda stored: None)
+            job.follow(self._journal, lambda: self._engine.book.jobs.get(job_id, job))
         return job
 
     def jobs(

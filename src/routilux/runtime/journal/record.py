@@ -52,9 +52,8 @@ class Record:
     follows: Sequence[Callable[[], object]] = ()
     refuse: Callable[[BaseException], None] | None = None
     leave_open: Callable[[BaseException], None] | None = None  # tells the waiter that its outcome is unknown
-    on_break: Callable[[RoutiluxError], None] | None = (
-        None  # tells who waits why it will not be written any more
-    )
+    # Tells who waits why it will not be written any more.
+    on_break: Callable[[RoutiluxError], None] | None = None
     wake: Callable[[], object] | None = (
         None  # tells who waits that it is written, and all that follows is done
     )

@@ -35,9 +35,8 @@ class Revival:
 
     def __init__(self, worker: JournaledWorker) -> None:
         self._worker = worker
-        self._lost: dict[str, tuple[int, int, float]] | None = (
-            None  # jobs that are not there, if any was missed
-        )
+        # Jobs that are not there, if any was missed.
+        self._lost: dict[str, tuple[int, int, float]] | None = None
         self._idle_jobs_known = True  # there are no open jobs without items that were not looked at
 
     # -- opening -------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from contextvars import Context
 from functools import lru_cache, partial
 from hashlib import blake2b
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from routilux import tracebacks
 from routilux.errors import PoisonItemError, SerializationError, StoreError
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from routilux.runtime.journal.worker import JournaledWorker
 
 LeaveOut: TypeAlias = Callable[[BaseException], object]
+Detached = TypeVar("Detached", bound=DetachedJob)
 POISON_DEATHS = 3
 _ALONE = "!"
 
@@ -202,13 +203,22 @@ def _tell_left_out(engine: Engine, row: JobRow, error: BaseException) -> None:
     engine.user_code_failed(who, error, "what cannot be read is left out here")
 
 
+def new_detached(
+    journal: Journal, kind: type[Detached], job_id: str, worker_id: str, flow_id: str
+) -> Detached:
+    """A job that does not live in this runtime, of which nothing is read yet."""
+    driver = journal.engine.driver
+    account = JobAccount(driver.lock(), context=Context())
+    job = account.job = kind(job_id, worker_id, flow_id, account, driver)
+    return job
+
+
 def detached_job(journal: Journal, stored: StoredJob) -> JobContext:
     """A job that does not live in this runtime, as it was last written; an unfinished one is ``left``."""
-    row, driver = stored.row, journal.engine.driver
-    account = JobAccount(driver.lock(), context=Context())
-    job = account.job = DetachedJob(row.job_id, row.worker_id, row.flow_id, account, driver)
+    row = stored.row
+    job = new_detached(journal, DetachedJob, row.job_id, row.worker_id, row.flow_id)
     fill_detached(journal, job, stored)
-    if account.status.finished:
+    if job.account.status.finished:
         job.announce_end()
     else:
         job.leave()

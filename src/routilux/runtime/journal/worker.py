@@ -300,10 +300,8 @@ class JournaledWorker(Worker):
             self.handover.seal(activation.draft)
         for slot, merged in (activation.merged or {}).items():
             routine_id = activation.mailbox.routine_id
-            note, where = (
-                NoteKey(self.worker_id, "merged", routine_id, slot),
-                f"merged slot '{routine_id}.{slot}'",
-            )
+            note = NoteKey(self.worker_id, "merged", routine_id, slot)
+            where = f"merged slot '{routine_id}.{slot}'"
             form = activation.draft.notes[note] = self.encode(merged, where)
             activation.merged[slot] = self.decode(form, where)
 

@@ -9,16 +9,15 @@ import psycopg
 
 from routilux.errors import StoreError, StoreLockedError
 from routilux.ports import StoredJob
-from routilux.store.looking import View
+from routilux.store.looking import View, looked_into
 from routilux.store.postgres.address import address_of
 from routilux.store.postgres.link import Link
 from routilux.store.postgres.migrating import format_of
 from routilux.store.postgres.operate import check_there, owners_of
 from routilux.store.postgres.reading import Reading
 from routilux.store.postgres.rows import storable
-from routilux.store.postgres.store import find_by_key
+from routilux.store.postgres.store import PATIENCE, find_by_key
 
-_PATIENCE: Final = 5.0  # seconds that a call tries to connect again
 _READ_ONLY: Final = b"SET default_transaction_read_only = on"
 
 
@@ -37,7 +36,7 @@ class PostgresView(Reading, View):
         check_there(url)
         address = address_of(url, None)
         self._closing = Event()
-        super().__init__(Link(address, self._closing, _prepare, patience=_PATIENCE), address.name)
+        super().__init__(Link(address, self._closing, _prepare, patience=PATIENCE), address.name)
         self._format = self._reader.run(lambda connection: format_of(connection, address.schema))
 
     def job(self, job_id: str) -> StoredJob | None:
@@ -54,8 +53,7 @@ class PostgresView(Reading, View):
 
     @property
     def only_read(self) -> StoreError:
-        looked = f"{self.name} is only looked into: what is shown is what is stored, and nothing can be changed here"
-        opened = "open the store with Runtime(store=url)"
+        looked, opened = looked_into(self.name), "open the store with Runtime(store=url)"
         try:
             owners = self._reader.run(owners_of)
         except StoreError as error:

@@ -44,7 +44,7 @@ from routilux.store.refused import keep_refused
 _log = logging.getLogger("routilux.store")
 
 DURABILITIES: Final = ("full", "process")
-_PATIENCE: Final = 5.0  # seconds that a call tries to connect again
+PATIENCE: Final = 5.0  # seconds that a call tries to connect again
 _SWITCH_OFF: Final = "SELECT set_config(name, 'off', false) FROM unnest(%s::text[]) AS setting (name)"
 # To switch a way off makes it look dear, and what is dear would be compiled first: so no compiler either.
 _OTHER_WAYS: Final = [
@@ -104,9 +104,9 @@ class PostgresStore(Reading, Store):
         self._flights_wanted = True
         self._flights_lock = Lock()
         self._ownership = Ownership(self._address, owner, lease_seconds)
-        self._writer = Link(self._address, self._closing, self._prepare_writer, patience=_PATIENCE)
+        self._writer = Link(self._address, self._closing, self._prepare_writer, patience=PATIENCE)
         super().__init__(
-            Link(self._address, self._closing, find_by_key, patience=_PATIENCE), self._address.name
+            Link(self._address, self._closing, find_by_key, patience=PATIENCE), self._address.name
         )
         self._commands = PostgresCommands(self._address, self._reader, self._ownership, self._closing)
         try:

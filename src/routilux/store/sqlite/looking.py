@@ -10,7 +10,7 @@ from pathlib import Path
 from threading import Lock
 
 from routilux.errors import StoreError, StoreLockedError
-from routilux.store.looking import View
+from routilux.store.looking import View, looked_into
 from routilux.store.sqlite.beside import owner_of
 from routilux.store.sqlite.connection import connect, translated
 from routilux.store.sqlite.opening import inspect
@@ -52,8 +52,7 @@ class SqliteView(View, SqliteStore):
 
     @property
     def only_read(self) -> StoreError:
-        looked = f"{self._path} is only looked into: what is shown is what is stored, and nothing can be changed here"
-        owner = owner_of(self._path)
+        looked, owner = looked_into(self._path), owner_of(self._path)
         if owner is None:
             return StoreError(f"{looked}. No process runs it; open it with Runtime(store={self.name!r})")
         return StoreLockedError(f"{looked}. It is run by {owner}; act there, or stop that and open the store")
