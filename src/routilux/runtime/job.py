@@ -94,7 +94,6 @@ class JobContext:
     is_execution = False  # the one job of a one-shot execution
     left = False  # the job is unfinished, and does not run in this runtime
     lost: StoreError | None = None  # why it does not, where its runtime goes on
-    outlived = False  # its worker has stopped, and another one may have its name
     unread: str | None = None  # why an output of it cannot be read from the store
     outputs_dropped = 0
     errors_dropped = 0
@@ -280,6 +279,11 @@ class JobContext:
                 if name in kept:
                     size += estimated_size(kept[name])
         return size
+
+    def outlived_by(self, worker: object) -> bool:
+        """Whether it is the store that knows how this job goes on in ``worker``: its own one, of the same name, has
+        stopped."""
+        return False
 
     def leave_behind(self, driver: Driver) -> None:
         """Called in a forked child, where nothing of the job's runtime may be touched any more."""

@@ -456,7 +456,7 @@ class Posting:
     def known_job(self, worker: Worker, job_id: str) -> JobContext | None:
         checked_id("job_id", job_id)
         job = self._engine.book.jobs.get(job_id)
-        if job is None or job.outlived:
+        if job is None or job.outlived_by(worker):
             job = worker.stored_job(job_id) or job
         if job is not None and not job.account.posts:
             return job  # it is being taken back, and cannot be joined

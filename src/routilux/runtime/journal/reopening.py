@@ -347,13 +347,9 @@ class Revival:
     def _known(self, job_id: str) -> JournaledJob | None:
         worker = self._worker
         known: Any = worker.jobs.get(job_id) or worker.engine.book.jobs.get(job_id)
-        return (
-            known
-            if known is not None
-            and known.worker_id == worker.worker_id
-            and not (known.left or known.outlived)
-            else None
-        )
+        if known is None or known.worker_id != worker.worker_id or known.left or known.outlived_by(worker):
+            return None
+        return known  # type: ignore[no-any-return]
 
     def adopted(self, stored: StoredJob) -> JournaledJob:
         """A job as the store has it, entered in the book."""

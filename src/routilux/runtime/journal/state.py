@@ -190,9 +190,8 @@ class JournaledJob(JobContext):
         self._stored: dict[str, Any] = {}
         self._worker = worker
 
-    @property
-    def outlived(self) -> bool:  # type: ignore[override]
-        return self._worker.stopped
+    def outlived_by(self, worker: object) -> bool:
+        return self._worker is not worker and self._worker.stopped
 
     # Most jobs never need these, and two threads may ask at once: both get what the first has made.
 
