@@ -33,7 +33,7 @@ _trace_of: Callable[[BaseException], TracebackType | None] = _READERS["__traceba
 _attributes_of: Callable[[BaseException], dict[str, Any]] = _READERS["__dict__"].__get__
 
 _PACKAGE: Final = os.path.dirname(__file__) + os.sep
-_MACHINERY: Final = tuple(f"{_PACKAGE}{part}{os.sep}" for part in ("runtime", "model", "kernel"))
+_MACHINERY: Final = tuple(f"{_PACKAGE}{part}{os.sep}" for part in ("runtime", "model", "kernel", "store"))
 _LIBRARY: Final = (os.path.dirname(os.__file__) + os.sep, "<frozen ")
 _INSTALLED: Final = (f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 import pytest
 
 from routilux import ErrorHandler, ErrorStrategy, Flow, Routine, Runtime, current
 from routilux.activation_policies import WAIT, Fire, batch_size_policy, custom_policy, immediate_policy
-from routilux.errors import SerializationError, StoreError
+from routilux.errors import SerializationError, SlotHandlerError, StoreError
 from routilux.model.item import StoredForm
 from routilux.ports import ItemRow
+from routilux.runtime.failures import WRITTEN
 from routilux.runtime.journal.backlog import Backlog
 from routilux.runtime.journal.handover import Handover
 from routilux.store.codec import register
@@ -474,3 +475,286 @@ def test_jobs_of_the_store_are_shown_although_a_value_of_one_can_not_be_read(
         assert (dict(first.metadata), dict(second.metadata)) == ({}, {"n": 1})
         assert first.get_data("plain") == second.get_data("plain") == 1
         assert "no type is registered as 'tests.Gone'" in caplog.text
+
+
+# -- types that are gone ----------------------------------------------------------------------------------------------
+
+
+def again() -> None:
+    register(Gone, "tests.Gone", encode=lambda _: "gone", decode=lambda _: Gone())
+
+
+def left(
+    store: Any, flow: Flow, *payloads: dict[str, Any], metadata: dict[str, Any] | None = None
+) -> Runtime:
+    """A runtime whose worker ``w`` is paused, and has these items in its queue."""
+    runtime = Runtime(store=store)
+    runtime.pause(runtime.exec(flow, worker_id="w", metadata=metadata or {}))
+    for n, payload in enumerate(payloads):
+        runtime.post(flow, "r", "in", payload, job_id=f"j{n}")
+    return runtime
+
+
+def test_an_item_at_the_head_that_can_not_be_read_is_set_aside_and_the_rest_goes_on(
+    store: Any, gone: Callable[[], None]
+) -> None:
+    seen: list[int] = []
+
+    def note(routine: Any, items: Any, message: Any, state: Any) -> None:
+        seen.append(items[0]["n"])
+
+    flow = flow_of(note)
+    left(store, flow, {"n": 0, "what": Gone()}, {"n": 1}).shutdown(wait=False)
+    gone()
+    with Runtime(store=store) as runtime:
+        runtime.resume(runtime.exec(flow_of(note), worker_id="w"))
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+        assert seen == [1]
+        assert [(letter.job_ids, letter.reason) for letter in runtime.dead_letters()] == [
+            (("j0",), "unreadable")
+        ]
+        assert "no type is registered as 'tests.Gone'" in str(runtime.get_job("j0").errors[0])
+        assert runtime.health().status == "ok"
+        again()
+        runtime.redrive(*runtime.dead_letters())
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+    assert seen == [1, 0]
+
+
+def test_jobs_with_items_that_can_not_be_read_can_be_cancelled(store: Any, gone: Callable[[], None]) -> None:
+    flow = flow_of(lambda *_: None)
+    left(store, flow, {}, {"what": Gone()}).shutdown(wait=False)
+    gone()
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow_of(lambda *_: None, capacity=1), worker_id="w", on_flow_change="adopt")
+        runtime.cancel("j1")
+        assert runtime.get_job("j1").status == "cancelled"
+
+
+def notes_of(runtime: Runtime) -> dict[str, bytes]:
+    return {note.kind: data for note, data in runtime._engine.journal.store.notes("w")}
+
+
+@pytest.mark.parametrize("where", ["item", "message", "checkpoint"])
+def test_an_activation_that_was_to_run_again_and_can_not_be_read_is_set_aside(
+    store: Any, gone: Callable[[], None], where: str
+) -> None:
+    """It is neither run without its checkpoint, nor by another message; and it keeps nothing else from going on."""
+    seen: list[int] = []
+
+    def rule(slots: Any, state: Any) -> Any:
+        message = {"what": Gone()} if where == "message" and not seen else {}
+        return Fire({"in": 1}, message=message) if len(slots["in"]) else WAIT
+
+    def fail(routine: Any, items: Any, message: Any, state: Any) -> None:
+        seen.append(items[0]["n"])
+        if items[0]["n"] == 0:
+            if where == "checkpoint":
+                current().checkpoint({"what": Gone()})
+            raise OSError("not now")
+
+    def flow() -> Flow:
+        again_later = ErrorHandler(ErrorStrategy.RETRY, max_retries=3, retry_delay=3_600.0)
+        return flow_of(fail, policy=custom_policy(rule), handler=again_later)
+
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow(), worker_id="w")
+        runtime.post("f", "r", "in", {"n": 0, "what": Gone() if where == "item" else None}, job_id="j0")
+        eventually(lambda: b'"attempt":2' in notes_of(runtime).get("activation", b""))
+        runtime.shutdown(wait=False, timeout=SECONDS)
+    gone()
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow(), worker_id="w")
+        assert runtime.post("f", "r", "in", {"n": 1}).job_context.wait(SECONDS)
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+        assert seen == [0, 1]
+        assert [(letter.data["n"], letter.reason) for letter in runtime.dead_letters()] == [(0, "unreadable")]
+        assert notes_of(runtime) == {}
+        assert runtime.health().status == "ok"
+
+
+def test_an_item_whose_checkpoint_can_not_be_read_is_set_aside(store: Any, gone: Callable[[], None]) -> None:
+    """Its process died while it ran, so that there is no note of an activation."""
+    held, go_on = Event(), Event()
+
+    def note(routine: Any, items: Any, message: Any, state: Any) -> None:
+        current().checkpoint({"what": Gone()})
+        held.set()
+        assert go_on.wait(SECONDS)
+
+    runtime = Runtime(store=store)
+    runtime.exec(flow_of(note), worker_id="w")
+    runtime.post("f", "r", "in", {"n": 0}, job_id="j0")
+    assert held.wait(SECONDS)
+    runtime.shutdown(wait=False, timeout=0.0)
+    go_on.set()
+    gone()
+    seen: list[int] = []
+    with Runtime(store=store) as runtime:
+        runtime.exec(
+            flow_of(lambda routine, items, message, state: seen.append(items[0]["n"])), worker_id="w"
+        )
+        assert runtime.post("f", "r", "in", {"n": 1}).job_context.wait(SECONDS)
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+        assert seen == [1]
+        assert [(letter.data["n"], letter.reason) for letter in runtime.dead_letters()] == [(0, "unreadable")]
+        assert notes_of(runtime) == {}
+
+
+def test_a_worker_opens_whose_state_can_not_be_read_and_reading_it_says_where(
+    store: Any, gone: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    def flow() -> Flow:
+        return flow_of(lambda routine, items, message, state: routine.state.add("n"))
+
+    runtime = left(store, flow(), {}, metadata={"what": Gone()})
+    state: Any = runtime.get_worker("w")
+    state.update_routine_state("r", {"odd": Gone(), "n": 1})
+    state.shared_data.update({"odd": Gone(), "plain": 1})
+    state.shared_data[Gone()] = 2
+    state.shared_log.extend([0, Gone()])
+    runtime.shutdown(wait=False, timeout=SECONDS)
+    gone()
+    with Runtime(store=store) as runtime:
+        state = runtime.exec(flow(), worker_id="w")
+        runtime.resume(state)
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+        with pytest.raises(SerializationError, match=r"state of routine 'r'\['odd'\] at .*'tests.Gone'"):
+            state.get_routine_state("r")
+        with pytest.raises(SerializationError, match=r"shared_data\['odd'\] at .*'tests.Gone'"):
+            state.shared_data["odd"]
+        assert state.shared_data["plain"] == 1
+        for read in (list, lambda log: log[1], lambda log: log[:], repr):
+            with pytest.raises(SerializationError, match=r"shared_log\[1\] .*'tests.Gone'"):
+                read(state.shared_log)
+        state.shared_log.append(2)
+        assert (len(state.shared_log), state.shared_log[0], state.shared_log[-1]) == (3, 0, 2)
+        assert dict(state.metadata) == {}
+        assert "reading worker 'w' of flow 'f' raised" in caplog.text
+    again()
+    with Runtime(store=store) as runtime:  # it is all there still
+        state = runtime.exec(flow(), worker_id="w")
+        assert type(state.metadata["what"]) is type(state.shared_log[1]) is Gone
+        values = state.get_routine_state("r")
+        assert (type(values["odd"]), values["n"]) == (Gone, 2)
+        assert sorted(map(str, state.shared_data.values()))[:2] == ["1", "2"]
+
+
+def test_what_a_slot_has_merged_and_can_not_be_read_fails_what_is_merged_with_it(
+    store: Any, gone: Callable[[], None]
+) -> None:
+    """It is neither forgotten nor written over."""
+
+    def flow() -> Flow:
+        flow, routine = Flow("f"), Routine()
+        routine.add_slot("in", handler=lambda data: None, merge_strategy="override")
+        flow.add_routine(routine, "r")
+        return flow
+
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow(), worker_id="w")
+        assert runtime.post("f", "r", "in", {"what": Gone()}).job_context.wait(SECONDS)
+        before = notes_of(runtime)
+    gone()
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow(), worker_id="w")
+        with pytest.raises(SlotHandlerError, match=r"merged slot 'r.in' at .*'tests.Gone'"):
+            runtime.post("f", "r", "in", {"n": 1}).job_context.result(SECONDS)
+        assert notes_of(runtime) == before
+        assert runtime.health().status == "ok"
+
+
+def test_an_execution_fails_whose_own_item_can_not_be_read(store: Any, gone: Callable[[], None]) -> None:
+    """Nothing else says what it was to do."""
+    held, go_on = Event(), Event()
+
+    def hold(routine: Any, items: Any, message: Any, state: Any) -> None:
+        held.set()
+        assert go_on.wait(SECONDS)
+
+    flow = flow_of(hold)
+    runtime = Runtime(store=store)
+    runtime.exec(flow, entry_params={"what": Gone()}, job_id="one")
+    assert held.wait(SECONDS)
+    runtime.shutdown(wait=False, timeout=0.0)
+    go_on.set()
+    gone()
+    with Runtime(store=store) as runtime:
+        state = runtime.exec(flow, entry_params={}, job_id="one")
+        with pytest.raises(SerializationError, match=r"tests\.Gone"):
+            state.job.result(SECONDS)
+        assert runtime.get_job("one").status == "failed"
+        assert [letter.reason for letter in runtime.dead_letters()] == ["unreadable"]
+    with Runtime(store=store) as runtime:
+        assert runtime.get_job("one").status == "failed"
+        assert runtime.recover(flows=[flow]) == []
+
+
+def test_a_result_that_can_not_be_read_is_not_an_empty_one(store: Any, gone: Callable[[], None]) -> None:
+    class Gives(Routine):
+        def __init__(self) -> None:
+            super().__init__()
+            self.add_slot("in")
+            self.add_event("out")
+            self.set_activation_policy(immediate_policy())
+
+        def logic(self, slot_data: Any, policy_message: Any, state: Any) -> None:
+            self.emit("out", n=1)
+            self.emit("out", what=Gone())
+
+    flow = Flow("f")
+    flow.add_routine(Gives(), "r")
+    with Runtime(store=store) as runtime:
+        assert runtime.exec(flow, entry_params={}, job_id="one").wait(SECONDS)
+        runtime.exec(flow, worker_id="w")
+        assert runtime.post(flow, "r", "in", {}, job_id="two").job_context.wait(SECONDS)
+    gone()
+    with Runtime(store=store) as runtime:
+        for job in (
+            runtime.exec(flow, entry_params={}, job_id="one").job,
+            runtime.get_job("two"),
+        ):
+            with pytest.raises(SerializationError, match=rf"output 1 of job '{job.job_id}'.*'tests.Gone'"):
+                job.result(SECONDS)
+            assert [output.data for output in job.outputs] == [{"n": 1}]
+        again()
+        assert len(runtime.get_job("two").result(SECONDS)) == 2
+
+
+def test_many_jobs_with_values_that_can_not_be_read_are_told_as_one_kind(
+    gone: Callable[[], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    store = MemoryStore()
+    flow = flow_of(lambda *_: None)
+    with Runtime(store=store) as runtime:
+        runtime.exec(flow, worker_id="w")
+        for _ in range(30):
+            runtime.post(flow, "r", "in", {}, metadata={"what": Gone()})
+        assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+    gone()
+    with Runtime(store=store) as runtime:
+        assert len(runtime.list_jobs()) == 30
+    assert len(caplog.records) == WRITTEN + 1
+    assert "reading workers and jobs of flow 'f' failed with SerializationError: 20 more times" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_a_job_of_a_worker_that_was_stopped_goes_on_in_the_next_one_of_its_name(store: Any) -> None:
+    """In the runtime that has run it as in another one."""
+
+    def note(routine: Any, items: Any, message: Any, state: Any) -> None:
+        current().job.set_data("n", items[0]["n"])
+        current().job.trace("noted")
+
+    flow = flow_of(note)
+    with Runtime(store=store) as runtime:
+        for n in range(3):
+            worker = runtime.exec(flow, worker_id="w")
+            job = runtime.post(flow, "r", "in", {"n": n}, job_id="j").job_context
+            assert runtime.wait_until_all_jobs_finished(timeout=SECONDS)
+            assert (job.status, job.errors, job.get_data("n")) == ("completed", [], n)
+            assert runtime.get_job("j").get_data("n") == n
+            runtime.stop(worker)
+        assert runtime.dead_letters() == []
+    with Runtime(store=store) as runtime:
+        assert (runtime.get_job("j").get_data("n"), len(runtime.get_job("j").trace_log)) == (2, 3)

@@ -207,13 +207,16 @@ class Engine:
                 if finding.code != "several-entries":
                     self.warn(f"flow {flow.flow_id!r}: {finding}")
 
-    def user_code_failed(self, who: str, error: BaseException, follows: str) -> None:
-        """Log that code of the user raised which is no logic, with what follows from it."""
+    def user_code_failed(
+        self, who: str, error: BaseException, follows: str, alike: str | None = None
+    ) -> None:
+        """Log that code of the user raised which is no logic, with what follows from it. ``alike`` says who failed in
+        the words of all those that are counted as one kind, if ``who`` is one of many."""
 
         def message() -> str:
             return f"{who} raised {headline(error)}; {follows}"
 
-        self.failures.tell(WARNING, failed_with(who, error), message, error)
+        self.failures.tell(WARNING, failed_with(alike or who, error), message, error)
 
     def fault(self, who: str, error: BaseException, follows: str) -> None:
         """Log what has come out of a step of ours that never raises. The thread goes on; a simulation does not."""

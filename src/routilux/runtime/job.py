@@ -11,6 +11,7 @@ from routilux.errors import (
     InsideActivationError,
     JobCancelledError,
     RuntimeClosedError,
+    SerializationError,
     StateError,
     StoreError,
     StoreFencedError,
@@ -93,6 +94,7 @@ class JobContext:
     is_execution = False  # the one job of a one-shot execution
     left = False  # the job is unfinished, and does not run in this runtime
     lost: StoreError | None = None  # why it does not, where its runtime goes on
+    unread: str | None = None  # why an output of it cannot be read from the store
     outputs_dropped = 0
     errors_dropped = 0
     progress: tuple[float, float | None] | None = None
@@ -218,7 +220,7 @@ class JobContext:
         takes longer than ``timeout`` seconds, RuntimeClosedError for a job that this runtime has left, and
         StoreFencedError for one whose worker another process has taken over, or StoreDataError where a step of it can
         never be written. The failure of a job that was read from a
-        store is an ExecutionError with its text.
+        store is an ExecutionError with its text, and SerializationError says that an output there cannot be read.
         """
         if not self.wait(timeout) and not self.left:
             why = "" if self.waits_for is None else self.waits_for(self.worker_id)
@@ -278,6 +280,11 @@ class JobContext:
                     size += estimated_size(kept[name])
         return size
 
+    def outlived_by(self, worker: object) -> bool:
+        """Whether it is the store that knows how this job goes on in ``worker``: its own one, of the same name, has
+        stopped."""
+        return False
+
     def leave_behind(self, driver: Driver) -> None:
         """Called in a forked child, where nothing of the job's runtime may be touched any more."""
         self._driver = driver
@@ -320,6 +327,12 @@ class JobContext:
             raise JobCancelledError(f"job {self.job_id!r} was cancelled", job_id=self.job_id)
         if self.status is JobStatus.FAILED and self.error is not None:
             raise self.error.with_traceback(None)  # not with the frames of those who have asked before
+        if self.unread is not None:
+            raise SerializationError(
+                f"the result of job {self.job_id!r} cannot be read, though it is {self.status}: "
+                f"{self.unread}. What can be read of it is in its outputs",
+                job_id=self.job_id,
+            )
         return self.outputs
 
     def add_output(self, output: Output) -> None:

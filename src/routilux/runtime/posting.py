@@ -455,7 +455,9 @@ class Posting:
 
     def known_job(self, worker: Worker, job_id: str) -> JobContext | None:
         checked_id("job_id", job_id)
-        job = self._engine.book.jobs.get(job_id) or worker.stored_job(job_id)
+        job = self._engine.book.jobs.get(job_id)
+        if job is None or job.outlived_by(worker):
+            job = worker.stored_job(job_id) or job
         if job is not None and not job.account.posts:
             return job  # it is being taken back, and cannot be joined
         if job is not None and (job.worker_id != worker.worker_id or job.account.ended):

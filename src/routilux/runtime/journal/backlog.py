@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from functools import partial
+from threading import current_thread, main_thread
 from typing import TYPE_CHECKING
 
 from routilux.errors import StoreError
 from routilux.ports import ItemKey
 from routilux.runtime.journal.joins import KeyOnly
+from routilux.tracebacks import is_a
 
 if TYPE_CHECKING:
     from routilux.kernel.mailbox import SlotQueue
@@ -207,7 +209,9 @@ class Backlog:
             self._worker.revival.item(slot, row)
         except StoreError:
             raise
-        except BaseException as error:  # noqa: BLE001 reading it may call code of registered types
+        except BaseException as error:
+            if not is_a(error, Exception) and current_thread() is main_thread():
+                raise  # a Ctrl-C while the worker is opened
             self._worker.endings.set_rows_aside([row], "unreadable", error)
 
     def _is_all_here(self, slot: SlotQueue) -> bool:
@@ -229,7 +233,7 @@ class Backlog:
             for row in head:
                 stretch.cursor = row.number
                 if ItemKey(*row[:3]) not in self.claimed:
-                    worker.revival.item(slot, row)
+                    self._revive(slot, row)
             if stretch.cursor < stretch.tail:
                 slot.mailbox.set_beyond(slot.name, True)
         if not self.waits:

@@ -192,7 +192,8 @@ class Endings:
         notes: Mapping[NoteKey, None] = MappingProxyType({}),
     ) -> None:
         """Items of the store that cannot come into memory; their payloads stay as they are. What is noted of
-        activations that had any of them goes with them, and these notes."""
+        activations that had any of them goes with them, and these notes. An execution fails with the item that it was
+        begun with, as in :meth:`poisoned`."""
         worker, journal = self._worker, self._worker.journal
         record, time = Record(worker), worker.engine.driver.clock.time()
         text = None if error is None else kept(error)
@@ -208,6 +209,7 @@ class Endings:
             for row in items
         ]  # fmt: skip
         record.taken = [ItemKey(*row[:3]) for row in items]
+        fatal = error if worker.one_shot and any(row.source == "post" for row in items) else None
         with journal.lock:
             self._note(record, lost)
             record.notes = {
@@ -216,6 +218,12 @@ class Endings:
             }  # fmt: skip
             for account in accounts:
                 worker.stored_jobs.count(record, account, -1)
+            if fatal is not None:
+                for account in accounts:
+                    worker.stored_jobs.end_rows(record, account, fatal)
+                jobs = {member.job.job_id: member.job for account in accounts for member in account.members}
+                record.then(partial(worker.end_jobs, list(jobs.values()), JobStatus.FAILED, fatal))
+            for account in accounts:
                 record.then(partial(_come_to_rest, worker, account))
             journal.append(record)
         journal.wake()

@@ -7,15 +7,17 @@ from functools import partial
 from operator import is_
 from typing import TYPE_CHECKING, Any
 
-from routilux.errors import FlowChangedError, StateError, StoreCorruptError, StoreError
+from routilux.errors import FlowChangedError, StateError, StoreCorruptError, StoreError, describe
 from routilux.kernel.account import Account, joined
 from routilux.kernel.mailbox import QUEUED, Mailbox, SlotQueue
 from routilux.model.item import Item
 from routilux.model.status import ExecutionStatus, JobStatus
-from routilux.ports import ItemKey, ItemRow, JobRow, NoteKey, Store, StoredJob, WorkerRow
+from routilux.ports import EntryRow, ItemKey, ItemRow, JobRow, NoteKey, Store, StoredJob, WorkerRow
 from routilux.runtime import turns
 from routilux.runtime.journal import rows
+from routilux.runtime.journal.mapping import Form
 from routilux.runtime.journal.record import Record
+from routilux.runtime.journal.state import Unread
 from routilux.runtime.state import begin_job
 from routilux.tracebacks import kept
 
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from routilux.runtime.journal.worker import JournaledWorker
 
 FLOW_CHANGED = "flow changed"
+UNREADABLE = "unreadable"
 _PAGE = 1_000  # items that are read at a time where all of them are looked at
 OPEN = (JobStatus.PENDING.value, JobStatus.RUNNING.value)
 
@@ -46,20 +49,22 @@ class Revival:
         worker = self._worker
         worker.joins.opening = True
         worker.next_number = worker.number_limit = row.next_number
-        worker.about = worker.decode(row.data, self._where())
+        worker.about = rows.about_of(worker.journal.codec, row)
         worker.about["incarnation"] = worker.about.get("incarnation", 0) + 1  # written as it is entered
-        worker.state.keep_metadata(worker.about.pop("metadata", {}))
         worker.metadata_form = rows.metadata_form(row.data)
+        with rows.left_out(self._leave_out):
+            worker.state.keep_metadata(rows.metadata_of(worker.journal.codec, row))
         worker.pause.restore(row.status == "paused")
         notes = rows.by_kind(worker.journal.store.notes(worker.worker_id, with_jobs=False))
         self._states(notes)
         self._deaths(notes.get("crash", ()))
         for note, value in notes.get("once", ()):
             worker.notes.onces[note.owner, note.name] = value
-        for note, value in notes.get("checkpoint", ()):
-            worker.notes.checkpoints[note.owner, note.name] = worker.decode(value, self._where())
+        lost = self._checkpoints(notes.get("checkpoint", ()))
         for note, value in notes.get("activation", ()):
-            self._activation(note, worker.decode(value, self._where()))
+            self._activation(note, value, lost.pop((note.owner, note.name), None))
+        for (routine_id, key), error in lost.items():
+            self._set_items_aside(routine_id, key, error)
         self._idle_jobs_known = False
         worker.backlog.open()
 
@@ -79,21 +84,61 @@ class Revival:
         state: Any = worker.state
         doubles: list[NoteKey] = []
         for note, value in notes.get("state", ()):
-            doubles += state.state_of(note.owner).fill([(note, self._key(note), value)])
+            with rows.left_out(self._leave_out):
+                doubles += state.state_of(note.owner).fill([(note, self._key(note), value)])
         for note, value in notes.get("shared", ()):
-            doubles += state.shared_data.fill([(note, self._key(note), value)])
+            with rows.left_out(self._leave_out):
+                doubles += state.shared_data.fill([(note, self._key(note), value)])
         self._remove(doubles)
         for note, value in notes.get("merged", ()):
             node = worker.nodes.get(note.owner)
             if node is not None and note.name in node.mailbox.slots:
-                node.mailbox.merged[note.name] = worker.decode(value, self._where())
+                node.mailbox.merged[note.name] = self._merged(value)
             else:
                 worker.engine.warn(
                     f"worker {worker.worker_id!r}: the flow has no slot '{note.owner}.{note.name}' any more; its "
                     "merged data stays in the store and is not used"
                 )
         log = worker.journal.store.entries(worker.worker_id, "log", "")
-        state.attach_log([worker.decode(entry.data, self._where()) for entry in log])
+        state.attach_log([self._entry(entry) for entry in log])
+
+    def _merged(self, form: bytes) -> Any:
+        """As a mailbox has it; what cannot be read raises where the next item is merged with it."""
+        try:
+            return self._worker.decode(form, self._where())
+        except Exception:  # noqa: BLE001 reading it may call code of registered types
+            return Form(form)
+
+    def _entry(self, entry: EntryRow) -> Any:
+        try:
+            return self._worker.decode(entry.data, f"shared_log[{entry.number}] of {self._where()}")
+        except Exception as error:  # noqa: BLE001 reading it may call code of registered types
+            return Unread(describe(error))
+
+    def _checkpoints(self, notes: Iterable[tuple[NoteKey, bytes]]) -> dict[tuple[str, str], Exception]:
+        """What activations have noted that are to run again; of those that cannot be read, why, by routine and key."""
+        lost: dict[tuple[str, str], Exception] = {}
+        for note, value in notes:
+            known = note.owner, note.name
+            self._worker.notes.checkpoints[known] = None
+            try:
+                self._worker.notes.checkpoints[known] = self._worker.decode(value, self._where())
+            except Exception as error:  # noqa: BLE001 reading it may call code of registered types
+                lost[known] = error
+        return lost
+
+    def _set_items_aside(self, routine_id: str, key: str, error: Exception) -> None:
+        """Items of an activation that cannot go on where it was, and is not to do again what it has done."""
+        worker = self._worker
+        node = worker.nodes.get(routine_id)
+        places = () if node is None else node.places.values()
+        keys = [
+            ItemKey(worker.worker_id, place, int(number)) for place in places for number in key.split("-")
+        ]
+        left = worker.journal.store.items_of(keys)
+        worker.backlog.claimed.update(ItemKey(*row[:3]) for row in left)
+        if left:
+            worker.endings.set_rows_aside(left, UNREADABLE, error)
 
     def _remove(self, doubles: Iterable[NoteKey]) -> None:
         notes = dict.fromkeys(doubles)
@@ -111,11 +156,13 @@ class Revival:
             key = ItemKey(worker.worker_id, note.owner, int(note.name))
             worker.endings.deaths[key] = worker.decode(value, self._where())
 
-    def _activation(self, note: NoteKey, about: Mapping[str, Any]) -> None:
+    def _activation(self, note: NoteKey, form: bytes, lost: Exception | None) -> None:
         """One that had been claimed, or waits for a retry: its items stay together. Where the flow, or the store, does
-        not have all of it any more, what is left of it is set aside."""
+        not have all of it any more, or it cannot be read, what is left of it is set aside. ``lost``: why its
+        checkpoint cannot be read."""
         worker = self._worker
         node = worker.nodes.get(note.owner)
+        about, message_form = rows.parted(worker.journal.codec, form, "message", self._where())
         keys = [ItemKey(worker.worker_id, place, number) for place, number in about["items"]]
         found = worker.journal.store.items_of(keys)
         if node is None or not set(node.places.values()).issuperset(key.place for key in keys):
@@ -124,22 +171,33 @@ class Revival:
         if len(found) < len(keys):
             self._dissolve(note, found, "incomplete")
             return
+        try:
+            if lost is not None:
+                raise lost
+            message = worker.decode(message_form, f"policy message of routine {note.owner!r}")
+            batch = tuple(self.revived(row) for row in found)
+        except StoreError:
+            raise
+        except Exception as error:  # noqa: BLE001 reading it may call code of registered types
+            self._dissolve(note, found, UNREADABLE, error)
+            return
         worker.backlog.claimed.update(keys)
-        batch = tuple(self.revived(row) for row in found)
         for item in batch:
             worker.joins.remember(node.mailbox.slots[item[1]], item)
         account = joined([item[3] for item in batch])
         now, wall = worker.engine.now(), worker.engine.driver.clock.time()
         activation: Any = node.mailbox.restore_stalled(batch, account, about["attempt"], now)
         activation.keep_key(note.name)
-        activation.message = about["message"]
+        activation.message = message
         activation.claimed = activation.noted = True
         if self._is_poison(node.mailbox, [activation], keys):
             return
         left = min(about["delay"], max(0.0, about["due"] - wall))
         turns.arm_retry(worker, activation, now + left)
 
-    def _dissolve(self, note: NoteKey, left: Sequence[ItemRow], reason: str) -> None:
+    def _dissolve(
+        self, note: NoteKey, left: Sequence[ItemRow], reason: str, error: Exception | None = None
+    ) -> None:
         """An activation that cannot go on. Its items are not queued again: they would run under another key, and what
         it has done outside would be done again, unseen."""
         worker = self._worker
@@ -148,7 +206,7 @@ class Revival:
             f"worker {worker.worker_id!r}: an activation of routine {note.owner!r} that had begun cannot go on "
             f"({reason}); {len(left)} items of it become dead letters"
         )
-        worker.endings.set_rows_aside(left, reason, notes={note: None})
+        worker.endings.set_rows_aside(left, reason, error, notes={note: None})
 
     def set_strangers_aside(self) -> None:
         """Items of slots that the flow does not have any more become dead letters."""
@@ -288,13 +346,15 @@ class Revival:
     def _known(self, job_id: str) -> JournaledJob | None:
         worker = self._worker
         known: Any = worker.jobs.get(job_id) or worker.engine.book.jobs.get(job_id)
-        return known if known is not None and known.worker_id == worker.worker_id and not known.left else None
+        if known is None or known.worker_id != worker.worker_id or known.left or known.outlived_by(worker):
+            return None
+        return known  # type: ignore[no-any-return]
 
     def adopted(self, stored: StoredJob) -> JournaledJob:
         """A job as the store has it, entered in the book."""
         worker, row = self._worker, stored.row
         job: Any = worker.engine.book.restored(worker, row.job_id, None)
-        leave_out = partial(self._tell_left_out, row.job_id)
+        leave_out = partial(self._tell_left_out, f"job {row.job_id!r}")
         about, following = rows.fill_job(worker.journal.codec, worker.journal.store, job, row, leave_out)
         job.metadata_form = rows.metadata_form(row.data)
         job.continue_lists(following)
@@ -325,14 +385,13 @@ class Revival:
             begin_job(worker.state, job)
         return job  # type: ignore[no-any-return]
 
-    def _tell_left_out(self, job_id: str, error: BaseException) -> None:
+    def _leave_out(self, error: BaseException) -> None:
+        self._tell_left_out(f"worker {self._worker.worker_id!r}", error)
+
+    def _tell_left_out(self, what: str, error: BaseException) -> None:
         worker = self._worker
-        who, follows = (
-            f"reading job {job_id!r} of flow {worker.flow_id!r}",
-            "what cannot be read is left out here",
-        )
         # Later: a log handler is user code, and the caller holds the journal's lock.
-        worker.journal.do(partial(worker.engine.user_code_failed, who, error, follows), worker)
+        worker.journal.do(partial(rows.tell_left_out, worker.engine, worker.flow_id, what, error), worker)
 
     def left_in_store(self) -> list[str]:
         """Open jobs of which nothing has come into memory so far."""

@@ -11,7 +11,7 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from routilux import tracebacks
-from routilux.errors import PoisonItemError, SerializationError, StoreError
+from routilux.errors import PoisonItemError, SerializationError, StoreError, describe
 from routilux.kernel.account import JobAccount
 from routilux.model.item import DeadLetter, Output, Payload, SharedOutput, StoredForm
 from routilux.model.status import JobStatus
@@ -57,12 +57,24 @@ def job_ids_of(text: str) -> tuple[str, ...]:
 
 def metadata_of(codec: Codec, row: WorkerRow) -> Mapping[str, Any]:
     """What the worker of this row was started with."""
-    return about_of(codec, row).get("metadata", {})  # type: ignore[no-any-return]
+    form = metadata_form(row.data)
+    return {} if form is None else codec.decode(form, f"metadata of worker {row.worker_id!r}")
 
 
 def about_of(codec: Codec, row: WorkerRow) -> dict[str, Any]:
-    """What the row of a worker says beside its columns."""
-    return codec.decode(row.data, f"worker {row.worker_id!r}")  # type: ignore[no-any-return]
+    """What the row of a worker says beside its columns and its metadata: no value of a user is read."""
+    return parted(codec, row.data, "metadata", f"worker {row.worker_id!r}")[0]
+
+
+def parted(codec: Codec, data: bytes, name: str, where: str) -> tuple[dict[str, Any], bytes]:
+    """What :func:`with_member` has put together: an object of ours, and the form of the user's value in it."""
+    plain = json.loads(data)
+    value = plain.pop(name, None)
+    return codec.decode(json.dumps(plain).encode(), where), _form(value)
+
+
+def _form(plain: Any) -> bytes:
+    return json.dumps(plain, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 # -- jobs ------------------------------------------------------------------------------------------------------
@@ -113,7 +125,7 @@ def metadata_form(about: bytes) -> bytes | None:
     if about.startswith(b'{"metadata":{},'):  # as for most jobs
         return None
     metadata = json.loads(about).get("metadata")
-    return json.dumps(metadata, ensure_ascii=False, separators=(",", ":")).encode() if metadata else None
+    return _form(metadata) if metadata else None
 
 
 def fill_job(
@@ -142,7 +154,12 @@ def fill_job(
         for entry in store.entries(row.worker_id, f"job.{kind}", row.job_id):
             following[kind] = entry.number + 1
             with left_out(leave_out):
-                take(codec.decode(entry.data, where))
+                try:
+                    take(codec.decode(entry.data, f"{kind} {entry.number} of {where}"))
+                except BaseException as error:
+                    if kind == "output":
+                        job.unread = job.unread or describe(error)
+                    raise
     return about, following
 
 
@@ -151,10 +168,7 @@ def _read_about(codec: Codec, data: bytes, where: str, leave_out: LeaveOut | Non
     with left_out(leave_out):
         about = codec.decode(data, where)
         return about
-    plain = json.loads(data)
-    plain.pop("metadata", None)  # all else is text and numbers
-    about = codec.decode(json.dumps(plain).encode(), where)
-    return {"metadata": {}, **about}
+    return {"metadata": {}, **parted(codec, data, "metadata", where)[0]}
 
 
 @contextmanager
@@ -199,8 +213,18 @@ def fill_detached(journal: Journal, job: DetachedJob, stored: StoredJob) -> None
 
 
 def _tell_left_out(engine: Engine, row: JobRow, error: BaseException) -> None:
-    who = f"reading job {row.job_id!r} of flow {row.flow_id!r}"
-    engine.user_code_failed(who, error, "what cannot be read is left out here")
+    tell_left_out(engine, row.flow_id, f"job {row.job_id!r}", error)
+
+
+def tell_left_out(engine: Engine, flow_id: str, what: str, error: BaseException) -> None:
+    """Of many jobs with the same trouble only the first ones are told."""
+    of_flow = f"of flow {flow_id!r}"
+    engine.user_code_failed(
+        f"reading {what} {of_flow}",
+        error,
+        "what cannot be read is left out here",
+        alike=f"reading workers and jobs {of_flow}",
+    )
 
 
 def new_detached(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from routilux.errors import StateError
+from routilux.errors import SerializationError, StateError
 from routilux.runtime.job import ERROR_LIMIT, OUTPUT_LIMIT, TRACE_LIMIT, JobContext
 from routilux.runtime.journal.draft import StoredList
 from routilux.runtime.journal.mapping import StoredMapping
@@ -20,6 +20,15 @@ if TYPE_CHECKING:
 
 S = TypeVar("S")
 TRACE_ROWS = 10 * TRACE_LIMIT
+
+
+class Unread:
+    """An entry that cannot be read any more; the store has it still."""
+
+    __slots__ = ("why",)
+
+    def __init__(self, why: str) -> None:
+        self.why = why
 
 
 class JournaledLog(SharedLog):
@@ -41,9 +50,30 @@ class JournaledLog(SharedLog):
         """What all can see of it; nothing of a worker that is run elsewhere."""
         return self._entries
 
+    @overload
+    def __getitem__(self, index: int) -> Any: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Any]: ...
+    def __getitem__(self, index: int | slice) -> Any:
+        found = self._all()[index]
+        return _read(found) if isinstance(index, slice) else _read([found])[0]
+
+    def __len__(self) -> int:
+        return len(self._all())
+
     def _view(self) -> list[Any]:
+        return _read(self._all())
+
+    def _all(self) -> list[Any]:
         self._worker.check_is_here()
         return [*self._entries, *self._stored.own()]
+
+
+def _read(entries: list[Any]) -> list[Any]:
+    for entry in entries:
+        if type(entry) is Unread:
+            raise SerializationError(f"shared_log cannot be read: {entry.why}")
+    return entries
 
 
 class _Journaled(WorkerState):
@@ -108,7 +138,7 @@ class DetachedJob(JobContext):
 
     def clear(self) -> None:
         """Forget what was read before."""
-        for name in ("metadata", "data", "errors", "_trace"):
+        for name in ("metadata", "data", "errors", "_trace", "unread"):
             vars(self).pop(name, None)
         self.outputs = []
 
@@ -159,6 +189,9 @@ class JournaledJob(JobContext):
         super().__init__(job_id, worker.worker_id, worker.flow_id, account, worker.engine.driver, metadata)
         self._stored: dict[str, Any] = {}
         self._worker = worker
+
+    def outlived_by(self, worker: object) -> bool:
+        return self._worker is not worker and self._worker.stopped
 
     # Most jobs never need these, and two threads may ask at once: both get what the first has made.
 

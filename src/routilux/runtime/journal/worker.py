@@ -36,6 +36,7 @@ from routilux.runtime.journal.handover import Handover
 from routilux.runtime.journal.jobs import StoredJobs
 from routilux.runtime.journal.joins import Joins
 from routilux.runtime.journal.letters import StoredLetters
+from routilux.runtime.journal.mapping import Form
 from routilux.runtime.journal.notes import ActivationNotes
 from routilux.runtime.journal.pauses import StoredPause
 from routilux.runtime.journal.record import Record
@@ -242,11 +243,12 @@ class JournaledWorker(Worker):
 
     def merged_before(self, mailbox: Mailbox, slot: str) -> Payload:
         """A copy, which an attempt that fails may have changed."""
-        merged = mailbox.merged.get(slot)
+        merged: Any = mailbox.merged.get(slot)
         if not merged:
             return {}
         where = f"merged slot '{mailbox.routine_id}.{slot}'"
-        copy: Payload = self.decode(self.encode(merged, where), where)
+        form = merged.data if type(merged) is Form else self.encode(merged, where)
+        copy: Payload = self.decode(form, where)
         return copy
 
     def renewed(self, activation: Any) -> bool:
