@@ -237,7 +237,7 @@ JOB: Mapping[str, Call] = {
 }
 JOB_INSIDE = {
     "add_error", "add_output", "announce_end", "bulky", "counted", "forget", "is_execution", "kept_size", "leave",
-    "leave_behind", "logs_to_fill", "lost", "trace_again", "waits_for",
+    "leave_behind", "logs_to_fill", "lost", "outlived_by", "trace_again", "unread", "waits_for",
 }  # fmt: skip
 
 FLOW: Mapping[str, Call] = {

@@ -168,7 +168,7 @@ ANSWERED = {
 MADE = {  # what makes, or is given, something of that name
     "Runtime.exec(job_id)", "Runtime.exec(worker_id)", "Runtime.post(job_id)",
     "Runtime.execute(flow)", "Runtime.execute(entry)",  # of Flow.execute, with its own
-    "JobContext.set_data(key)", "JobContext.trace_again(entry)",
+    "JobContext.outlived_by(worker)", "JobContext.set_data(key)", "JobContext.trace_again(entry)",
     "ActivationContext.once(name)", "ActivationContext.aonce(name)",
     "Flow.add_routine(routine)", "Flow.add_routine(routine_id)", "Flow.hold(worker_id)", "Flow.let_go(worker_id)",
     "FlowRegistry.register(flow)", "FlowRegistry.register_by_name(name)", "FlowRegistry.register_by_name(flow)",

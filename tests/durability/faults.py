@@ -49,7 +49,7 @@ def take_the_key_from_the_attempt() -> None:
 
 def forget_the_claims() -> None:
     """A batch that had been claimed is put together anew."""
-    Revival._activation = lambda self, note, about: None  # type: ignore[method-assign, assignment]
+    Revival._activation = lambda self, note, form, lost: None  # type: ignore[method-assign, assignment]
 
 
 def forget_what_once_gave() -> None:
