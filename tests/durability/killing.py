@@ -253,7 +253,8 @@ def check(told: Told, log: Path, score: Score) -> None:
     wrong += [f"refused, and in: {name}" for name in sorted(told.refused & done)]
     wrong += [f"set aside: {letter}" for letter in state["letters"] if letter[0] not in poison]
     wrong += [f"still open: {job_id}" for job_id in state["open"]]
-    wrong += [f"failed: {error}" for error in state["failed"]]
+    # An execution that may be poison has its name for its job_id, and fails with its item.
+    wrong += [f"failed: {job_id}: {error}" for job_id, error in state["failed"] if job_id not in poison]
     wrong += [] if state["drained"] else ["it was not drained"]
     wrong += _gaps(done, told, poison)
     chain = sorted(name for name in done if name.startswith("chain:"))

@@ -223,7 +223,7 @@ def report(runtime: Runtime, state: Any, drained: bool) -> dict[str, Any]:
         "tokens": dict(state.shared_data),
         "letters": [[works.name_of(letter.data), letter.reason, letter.error] for letter in letters],
         "open": [job.job_id for one in ("pending", "running") for job in runtime.list_jobs(status=one)],
-        "failed": [str(job.error) for job in runtime.list_jobs(status="failed")],
+        "failed": [[job.job_id, str(job.error)] for job in runtime.list_jobs(status="failed")],
     }
 
 
